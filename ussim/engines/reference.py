@@ -1,0 +1,116 @@
+"""The oracle: the model of `physics` evaluated literally, in float64, frequency by frequency. No windows, no recurrence.
+
+Slow on purpose; every other engine is compared with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.fft import irfft, next_fast_len
+
+from .. import physics
+from ..plan import Plan
+from ..types import ImageGrid, Scatterers
+
+
+def simulate(
+    scatterers: Scatterers, plan: Plan, n_samples: int, start_sample: int = 0, max_memory: float | None = None
+) -> np.ndarray:
+    """Echoes (n_transmits, n_elements, n_samples) float64: R = B Σ_s ρ_s P_s G_s (Garcia 2022, eq. 20).
+
+    The period of the transform outlasts every echo, so nothing wraps around.
+    """
+    acquisition = plan.acquisition
+    n_transmits, n_elements = acquisition.n_transmits, acquisition.probe.n_elements
+    sampling_frequency = acquisition.sampling_frequency
+    if len(scatterers) == 0:
+        return np.zeros((n_transmits, n_elements, n_samples))
+    longest = plan.longest_distance(scatterers.x, scatterers.z)
+    span = plan.echo_end(longest) + 2 * plan.pulse_half_length(2 * longest)
+    n_fft = next_fast_len(max(start_sample + n_samples, math.ceil(span * sampling_frequency)), real=True)
+    frequency = np.fft.rfftfreq(n_fft, 1 / sampling_frequency)
+    low, high = plan.band()
+    spectrum = np.zeros((n_transmits, n_elements, len(frequency)), dtype=np.complex128)
+    bins = np.flatnonzero((frequency >= low) & (frequency <= high))
+    block = _block_size(plan, max_memory)
+    for first in range(0, len(scatterers), block):
+        part = slice(first, first + block)
+        geometry = _Geometry(plan, scatterers.x[part], scatterers.z[part])
+        for i in bins:
+            response = geometry.response(frequency[i])
+            pressure = _pressure(plan, response, frequency[i]) * scatterers.reflectivity[part]
+            spectrum[:, :, i] += pressure @ response
+    spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
+    # Integral over frequency, Σ df = f_s irfft: independent of the record length.
+    scale = acquisition.probe.element_width * sampling_frequency
+    rf = scale * irfft(np.conj(spectrum), n_fft, axis=-1)
+    return rf[:, :, start_sample : start_sample + n_samples]
+
+
+def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory: float | None = None) -> np.ndarray:
+    """RMS pressure (n_transmits, nz, nx): sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array."""
+    probe = plan.acquisition.probe
+    x, z = (axis.ravel() for axis in grid.mesh())
+    front = np.flatnonzero(~probe.is_behind(x, z))
+    power = np.zeros((plan.acquisition.n_transmits, x.size))
+    block = _block_size(plan, max_memory)
+    frequency, step = pressure_frequencies(plan, x[front], z[front], threshold_db)
+    for first in range(0, len(front), block):
+        part = front[first : first + block]
+        geometry = _Geometry(plan, x[part], z[part])
+        for f in frequency:
+            power[:, part] += np.abs(_pressure(plan, geometry.response(f), f)) ** 2
+    return np.sqrt(probe.element_width * power * step).reshape(-1, *grid.shape)
+
+
+def pressure_frequencies(plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db: float) -> tuple[np.ndarray, float]:
+    """Frequencies of a pressure field and their step, Hz: the period outlasts the longest way there (Garcia 2022)."""
+    low, high = plan.band(threshold_db)
+    longest = plan.longest_distance(x, z)
+    step = 1 / (longest / plan.acquisition.medium.speed_of_sound + plan.delays.max() + 4 * plan.pulse_half_length(0.0))
+    return np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step, step
+
+
+class _Geometry:
+    """Distances and amplitudes of points to sub-elements: all of G but its dependence on frequency."""
+
+    def __init__(self, plan: Plan, x: np.ndarray, z: np.ndarray) -> None:
+        dx = x[:, None, None] - plan.sub_x  # (n_points, n_elements, n_subelements)
+        dz = z[:, None, None] - plan.sub_z
+        sine, cosine = physics.incidence(dx, dz, plan.sin_element[:, None], plan.cos_element[:, None])
+        self.plan = plan
+        self.sine = sine
+        self.distance = np.maximum(np.sqrt(dx * dx + dz * dz), plan.minimum_distance)
+        self.amplitude = physics.obliquity(cosine, plan.baffle) / np.sqrt(self.distance) / plan.sub_x.shape[1]
+        if not plan.acquisition.full_frequency_directivity:
+            self.amplitude = self.amplitude * physics.directivity(sine, plan.half_width_wavenumber)
+
+    def response(self, frequency: float) -> np.ndarray:
+        """G (n_points, n_elements) at one frequency: the mean over the sub-elements (Garcia 2022, eq. 11)."""
+        medium = self.plan.acquisition.medium
+        k = physics.wavenumber(frequency, medium.speed_of_sound)
+        loss = physics.attenuation(frequency, medium.attenuation_db_cm_mhz)
+        response = self.amplitude * np.exp((1j * k - loss) * self.distance)
+        if self.plan.acquisition.full_frequency_directivity:
+            response = response * physics.directivity(self.sine, k * self.plan.sub_width / 2)
+        return response.sum(axis=-1)
+
+
+def _pressure(plan: Plan, response: np.ndarray, frequency: float) -> np.ndarray:
+    """P (n_transmits, n_points) = S B Σ_e w_e exp(2πi f τ_e) G_e (Garcia 2022, eq. 12)."""
+    drive = (plan.weights * np.exp(2j * np.pi * frequency * plan.delays)).sum(axis=1)
+    return plan.excitation(np.array([frequency]))[0] * (drive @ response.T)
+
+
+def _block_size(plan: Plan, max_memory: float | None) -> int:
+    """Points at once: half a dozen complex (points, elements, sub-elements) arrays within the budget (default 256 MB)."""
+    return max(1, int((max_memory or 256e6) / (6 * 16 * plan.sub_x.size)))
+
+
+def iterate_blocks(n: int, block: int) -> Iterator[slice]:
+    """Slices of at most `block` that cover range(n)."""
+    for first in range(0, n, block):
+        yield slice(first, min(first + block, n))

@@ -1,0 +1,114 @@
+"""The acoustic model, one formula a function: START HERE.
+
+Linear acoustics, single scattering, far field of each sub-element: SIMUS (Garcia 2022, "SIMUS: an open-source simulator
+for medical ultrasound imaging. Part I: theory & examples", Comput. Methods Programs Biomed. 218), in two dimensions.
+
+Each function is plain NumPy arithmetic that works on scalars and arrays alike: the reference engine calls it on arrays,
+the CPU engine compiles it with Numba and calls it on scalars. SI units; frequency in Hz; x lateral, z depth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+GRAZING = 1.1921e-7  # obliquity factor at and beyond 90 degrees: float32's epsilon, as in MUST
+NEPER_DB = 8.69  # dB a neper, MUST's rounding of 20 / ln 10
+
+
+# --- one sub-element and one point -----------------------------------------------------------------------------------
+
+
+def incidence(dx, dz, sin_element, cos_element):
+    """Sine and cosine of the angle θ between an element's normal and a point at (dx, dz) from it.
+
+    θ = arcsin(dx / d) - θ_e (Garcia 2022, fig. 2; MUST's form): by |dz|, so that a point behind the tangent is folded.
+    """
+    distance = np.sqrt(dx * dx + dz * dz)
+    sine, cosine = dx / distance, np.abs(dz) / distance
+    return sine * cos_element - cosine * sin_element, cosine * cos_element + sine * sin_element
+
+
+def obliquity(cos_theta, baffle):
+    """Obliquity factor of an element in a baffle (Selfridge et al. 1980; Garcia 2022, eq. 8).
+
+    `baffle` is an impedance ratio: 0 gives a soft baffle (its limit is cos θ by convention), infinity a rigid one.
+    """
+    if baffle == 0.0:
+        factor = cos_theta
+    elif baffle == np.inf:
+        factor = cos_theta * 0 + 1
+    else:
+        factor = cos_theta / (cos_theta + baffle)
+    return np.where(cos_theta <= 0, GRAZING, factor)
+
+
+def directivity(sin_theta, half_width_wavenumber):
+    """sinc(k L/2 sin θ) of a line source of length L (Garcia 2022, eq. 9); `half_width_wavenumber` is k L / 2."""
+    return np.sinc(half_width_wavenumber * sin_theta / np.pi)
+
+
+def attenuation(frequency, attenuation_db_cm_mhz):
+    """Attenuation coefficient κ in nepers a metre, linear in frequency (Garcia 2022, eq. 13)."""
+    return attenuation_db_cm_mhz / NEPER_DB * frequency / 1e6 * 1e2
+
+
+def wavenumber(frequency, speed_of_sound):
+    """k = 2π f / c in rad/m."""
+    return 2 * np.pi * frequency / speed_of_sound
+
+
+# --- spectra ---------------------------------------------------------------------------------------------------------
+
+
+def excitation_spectrum(frequency, center_frequency, n_cycles, frequency_sweep=None):
+    """Spectrum S(f) of the excitation: a windowed sine (Garcia 2022, eq. 16) or a linear chirp, of n_cycles / f_c seconds.
+
+    Both are 2/T times the conjugate Fourier transform of sin(2π f_c t + π sweep/T t²) on |t| <= T/2, so that a chirp of
+    vanishing sweep is the sine.
+    """
+    duration = n_cycles / center_frequency
+    if frequency_sweep is None:
+        return 1j * (
+            np.sinc(duration * (frequency - center_frequency)) - np.sinc(duration * (frequency + center_frequency))
+        )
+    from scipy.special import fresnel
+
+    rate = frequency_sweep / duration
+
+    def chirp(offset):  # ∫ exp(i (π rate t² - 2π offset t)) dt over |t| <= T/2, the square completed
+        stretch = np.sqrt(2 * rate)
+        upper = fresnel(stretch * (duration / 2 - offset / rate))
+        lower = fresnel(stretch * (-duration / 2 - offset / rate))
+        cosine, sine = upper[1] - lower[1], upper[0] - lower[0]
+        return np.exp(-1j * np.pi * offset**2 / rate) / stretch * (cosine + 1j * sine)
+
+    transform = (chirp(frequency - center_frequency) - np.conj(chirp(-frequency - center_frequency))) / 2j
+    return 2 / duration * np.conj(transform)
+
+
+def probe_spectrum(frequency, center_frequency, bandwidth):
+    """One-way response B(f): square root of the pulse-echo response, a generalized normal window whose -6 dB width is
+    the fractional bandwidth (Garcia 2022, eq. 17)."""
+    width = bandwidth * center_frequency
+    power = np.log(126) / np.log(2 * center_frequency / width)
+    scale = width / 2 / np.log(2) ** (1 / power)
+    return np.exp(-0.5 * (np.abs(frequency - center_frequency) / scale) ** power)
+
+
+# --- imaging ---------------------------------------------------------------------------------------------------------
+
+
+def shortest_wavelength(center_frequency, bandwidth, speed_of_sound):
+    """λ_min = c / (f_c (1 + bandwidth/2)), m."""
+    return speed_of_sound / (center_frequency * (1 + bandwidth / 2))
+
+
+def automatic_f_number(element_width, wavelength):
+    """f# at whose edge an element's sensitivity cos α sinc(π width sin α / λ) falls to 0.71 (-3 dB)
+    (Perrot et al. 2021, "So you think you can DAS?", Ultrasonics 111, sec. 2)."""
+    from scipy.optimize import brentq
+
+    def excess(angle):
+        return np.cos(angle) * np.sinc(element_width * np.sin(angle) / wavelength) - 0.71
+
+    return 1 / (2 * np.tan(brentq(excess, 1e-6, np.pi / 2)))

@@ -1,0 +1,129 @@
+"""What every engine needs of an acquisition, made once in float64: sub-elements, transmit laws, spectra, record length."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.fft import irfft, next_fast_len
+
+from . import physics
+from .types import Acquisition, Scatterers, to_numpy
+
+PULSE_TAIL = 3e-5  # energy of a pulse that may lie outside its half-length, relative L2
+BAFFLES = {"soft": 0.0, "rigid": math.inf}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An acquisition in the terms of the model. Arrays are float64."""
+
+    acquisition: Acquisition
+    sub_x: np.ndarray  # (n_elements, n_subelements) m, centroids
+    sub_z: np.ndarray
+    sub_width: float  # m
+    sin_element: np.ndarray  # (n_elements,) of the element's normal
+    cos_element: np.ndarray
+    baffle: float  # impedance ratio: 0 soft, inf rigid
+    delays: np.ndarray  # (n_transmits, n_foci, n_elements) s, 0 where off
+    weights: np.ndarray  # (n_transmits, n_foci, n_elements), 0 where off
+    receive_delays: np.ndarray  # (n_elements,) s
+    minimum_distance: float  # m, distances are floored here
+
+    @property
+    def half_width_wavenumber(self) -> float:
+        """k_c L / 2 of a sub-element, for the directivity at the centre frequency."""
+        medium, probe = self.acquisition.medium, self.acquisition.probe
+        return physics.wavenumber(probe.center_frequency, medium.speed_of_sound) * self.sub_width / 2
+
+    def excitation(self, frequency: np.ndarray) -> np.ndarray:
+        """S(f) B(f): the transmitted spectrum, complex."""
+        acquisition, probe = self.acquisition, self.acquisition.probe
+        return physics.excitation_spectrum(
+            frequency, probe.center_frequency, acquisition.n_cycles, acquisition.frequency_sweep
+        ) * self.response(frequency)
+
+    def response(self, frequency: np.ndarray) -> np.ndarray:
+        """B(f): the one-way response of the probe."""
+        probe = self.acquisition.probe
+        return physics.probe_spectrum(frequency, probe.center_frequency, probe.bandwidth)
+
+    def band(self, threshold_db: float | None = None) -> tuple[float, float]:
+        """Lowest and highest frequency in [0, 2 f_c] where |S B| is above the threshold, relative to its peak, Hz."""
+        threshold_db = self.acquisition.threshold_db if threshold_db is None else threshold_db
+        frequency = np.linspace(0, 2 * self.acquisition.probe.center_frequency, 20001)
+        amplitude = np.abs(self.excitation(frequency))
+        kept = frequency[amplitude > 10 ** (threshold_db / 20) * amplitude.max()]
+        return float(kept[0]), float(kept[-1])
+
+    def pulse_half_length(self, path: float, tail: float = PULSE_TAIL) -> float:
+        """T_h: half-length of the two-way pulse after `path` metres of attenuation, s.
+
+        The smallest T for which the part of irfft(S B² exp(-κ path)) outside ±T is below `tail` in relative L2.
+        """
+        acquisition, probe = self.acquisition, self.acquisition.probe
+        rate = 4 * acquisition.sampling_frequency
+        span = 64 / (probe.bandwidth * probe.center_frequency) + 4 * acquisition.n_cycles / probe.center_frequency
+        n = next_fast_len(math.ceil(span * rate), real=True)
+        frequency = np.fft.rfftfreq(n, 1 / rate)
+        low, high = self.band()
+        loss = physics.attenuation(frequency, acquisition.medium.attenuation_db_cm_mhz)
+        spectrum = self.excitation(frequency) * self.response(frequency) * np.exp(-loss * path)
+        spectrum[(frequency < low) | (frequency > high)] = 0
+        energy = irfft(np.conj(spectrum), n) ** 2
+        n_half = n // 2
+        two_sided = energy[: n_half + 1].copy()  # energy at ±t, by t
+        two_sided[1:n_half] += energy[: -n_half : -1]
+        outside = two_sided[::-1].cumsum()[::-1]  # energy at |t| >= t
+        first = int(np.argmax(outside <= tail**2 * outside[0]))
+        return (first if outside[first] <= tail**2 * outside[0] else n_half) / rate
+
+    def longest_distance(self, x: np.ndarray, z: np.ndarray) -> float:
+        """Largest distance from an element to a point, m; 0 without points."""
+        if len(x) == 0:
+            return 0.0
+        probe = self.acquisition.probe
+        return max(
+            float(np.hypot(x - ex, z - ez).max()) for ex, ez in zip(probe.element_x, probe.element_z, strict=True)
+        )
+
+    def echo_end(self, longest_distance: float) -> float:
+        """Time after which nothing comes back from scatterers up to `longest_distance` m away, s."""
+        medium = self.acquisition.medium
+        path = 2 * longest_distance
+        late = self.delays.max() - min(self.receive_delays.min(), 0.0)
+        return path / medium.speed_of_sound + late + 2 * self.pulse_half_length(path)
+
+
+def make_plan(acquisition: Acquisition) -> Plan:
+    """The plan of an acquisition."""
+    probe, medium = acquisition.probe, acquisition.medium
+    shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
+    n_sub = acquisition.n_subelements or math.ceil(probe.element_width / shortest)
+    sub_width = probe.element_width / n_sub
+    offsets = (np.arange(n_sub) - (n_sub - 1) / 2) * sub_width  # along the element's tangent
+    sine, cosine = np.sin(probe.element_angle), np.cos(probe.element_angle)
+    off = np.isnan(acquisition.transmit_delays)
+    return Plan(
+        acquisition=acquisition,
+        sub_x=probe.element_x[:, None] + offsets * cosine[:, None],
+        sub_z=probe.element_z[:, None] - offsets * sine[:, None],
+        sub_width=sub_width,
+        sin_element=sine,
+        cos_element=cosine,
+        baffle=BAFFLES.get(probe.baffle, probe.baffle),  # type: ignore[arg-type]
+        delays=np.where(off, 0.0, acquisition.transmit_delays),
+        weights=np.where(off, 0.0, acquisition.transmit_weights[:, None, :]),
+        receive_delays=np.zeros(probe.n_elements) if acquisition.receive_delays is None else acquisition.receive_delays,
+        minimum_distance=medium.speed_of_sound / probe.center_frequency / 2,
+    )
+
+
+def audible(scatterers: Scatterers, acquisition: Acquisition) -> Scatterers:
+    """The scatterers that can echo, in host memory as float64: in front of the array, of non-zero reflectivity."""
+    x, z, reflectivity = (
+        to_numpy(a).astype(np.float64) for a in (scatterers.x, scatterers.z, scatterers.reflectivity)
+    )
+    kept = ~acquisition.probe.is_behind(x, z) & (reflectivity != 0)
+    return Scatterers(x[kept], z[kept], reflectivity[kept])

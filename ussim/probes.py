@@ -1,0 +1,239 @@
+"""Probes: geometry and bandwidth of a transducer array, read from the presets in `probes/*.toml` or a file of one's own.
+
+A preset names its source and carries two things beside the transducer: the default field of view for imaging and the
+default transmit sequence (`[imaging]`), both chosen so that the field is covered two-way.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class ProbeError(ValueError):
+    """A probe that cannot be: the message names the file, the key, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Imaging:
+    """How a probe is used for imaging when nothing else is asked for."""
+
+    x: tuple[float, float]  # m, lateral extent of the field of view
+    z: tuple[float, float]  # m, axial extent
+    transmit: str = "plane"  # "plane" or "diverging"
+    n_transmits: int = 15
+    max_angle: float = math.radians(10.0)  # rad, the steering (plane) or tilt (diverging) runs over ± this
+    width: float = math.radians(75.0)  # rad, sector width of a diverging wave
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A one-dimensional array: flat (`radius` infinite: linear, phased) or convex. SI units.
+
+    Elements are numbered left to right. A flat array lies on z = 0; a convex one has its outermost elements at z = 0 and
+    its apex at z = +sagitta, as in MUST (Garcia 2021, "Make the most of MUST").
+    """
+
+    name: str
+    center_frequency: float  # Hz
+    bandwidth: float  # fraction of the centre frequency, pulse-echo at -6 dB
+    n_elements: int
+    pitch: float  # m, between element centres (along the chord between neighbours)
+    element_width: float  # m
+    element_height: float = math.inf  # m
+    elevation_focus: float = math.inf  # m
+    radius: float = math.inf  # m, curvature; infinite for a flat array
+    baffle: str | float = "soft"  # "soft", "rigid", or the impedance ratio medium / baffle
+    imaging: Imaging | None = None
+    source: str = ""
+    path: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        where = self.path or f"probe {self.name!r}"
+        for key in ("center_frequency", "pitch", "element_width", "element_height", "elevation_focus", "radius"):
+            value = getattr(self, key)
+            if not (isinstance(value, int | float) and value > 0):
+                raise ProbeError(f"{where}: {key}: expected a number above 0, got {value!r}")
+        if not (isinstance(self.n_elements, int) and self.n_elements >= 1):
+            raise ProbeError(f"{where}: n_elements: expected a whole number of at least 1, got {self.n_elements!r}")
+        if not 0 < self.bandwidth < 2:
+            raise ProbeError(
+                f"{where}: bandwidth: expected a fraction of the centre frequency in (0, 2), got {self.bandwidth!r}"
+                + (f" (percent? write {self.bandwidth / 100:g})" if self.bandwidth >= 2 else "")
+            )
+        if self.element_width > self.pitch:
+            raise ProbeError(
+                f"{where}: element_width: expected at most the pitch ({self.pitch:g} m), got {self.element_width:g} m"
+            )
+        if not (self.baffle in ("soft", "rigid") or (isinstance(self.baffle, int | float) and self.baffle >= 0)):
+            raise ProbeError(
+                f'{where}: baffle: expected "soft", "rigid" or an impedance ratio of at least 0, got {self.baffle!r}'
+            )
+        if not self.is_flat and self._span >= math.pi:
+            raise ProbeError(f"{where}: radius: expected an arc of less than half a circle, got {self.radius:g} m")
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the array is linear or phased rather than convex."""
+        return math.isinf(self.radius)
+
+    @property
+    def kerf(self) -> float:
+        """Gap between neighbouring elements, m."""
+        return self.pitch - self.element_width
+
+    @property
+    def _span(self) -> float:
+        """Angle between the first and the last element of a convex array seen from its centre of curvature, rad."""
+        return 2 * math.asin(self.pitch / (2 * self.radius)) * (self.n_elements - 1)
+
+    @property
+    def center_of_curvature(self) -> float:
+        """z of the centre of curvature of a convex array (x = 0), m: negative, behind the array."""
+        return -self.radius * math.cos(self._span / 2)
+
+    @cached_property
+    def element_angle(self) -> np.ndarray:
+        """(n_elements,) angle of each element's normal to the z axis, rad."""
+        if self.is_flat:
+            return np.zeros(self.n_elements)
+        return np.linspace(-self._span / 2, self._span / 2, self.n_elements)
+
+    @cached_property
+    def element_x(self) -> np.ndarray:
+        """(n_elements,) lateral position of the element centres, m."""
+        if self.is_flat:
+            return (np.arange(self.n_elements) - (self.n_elements - 1) / 2) * self.pitch
+        return self.radius * np.sin(self.element_angle)
+
+    @cached_property
+    def element_z(self) -> np.ndarray:
+        """(n_elements,) depth of the element centres, m."""
+        if self.is_flat:
+            return np.zeros(self.n_elements)
+        return self.radius * np.cos(self.element_angle) + self.center_of_curvature
+
+    def is_behind(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """True where a point lies behind the array: z < 0, or inside the circle that a convex array lies on."""
+        behind = np.asarray(z) < 0
+        if not self.is_flat:
+            behind = behind | (np.hypot(x, z - self.center_of_curvature) <= self.radius)
+        return behind
+
+
+def probe_names() -> list[str]:
+    """Names of the presets, sorted."""
+    return sorted(_presets(), key=str.lower)
+
+
+def load_probe(name: str | Path) -> Probe:
+    """The probe of a preset (any case of its name) or of a TOML file.
+
+    Raises
+    ------
+    ProbeError
+        The name is unknown (near misses are given) or the file is not a valid probe.
+    """
+    presets = {preset.lower(): path for preset, path in _presets().items()}
+    preset = presets.get(str(name).lower())
+    if preset is not None:
+        return _read(preset)
+    path = Path(name)
+    if path.suffix.lower() == ".toml" or path.is_file():
+        if not path.is_file():
+            raise ProbeError(f"{path}: no such file")
+        return _read(path)
+    near = difflib.get_close_matches(str(name).lower(), presets, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(load_probe(match).name for match in near)}?" if near else ""
+    raise ProbeError(f"unknown probe {str(name)!r}{hint} Known: {', '.join(probe_names())}; or a path to a TOML file")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+_TRANSDUCER_KEYS = {f.name for f in fields(Probe)} - {"imaging", "path"}
+_IMAGING_KEYS = {"x_mm", "z_mm", "transmit", "n_transmits", "max_angle_deg", "width_deg"}
+
+
+def _presets() -> dict[str, Any]:
+    """Preset name -> its file. The name is written in the file: a name may hold a slash, a file name may not."""
+    files = [entry for entry in resources.files("probes").iterdir() if entry.name.endswith(".toml")]
+    return {_first_name(entry): entry for entry in files}
+
+
+def _first_name(entry) -> str:
+    for line in entry.read_text(encoding="utf-8").splitlines():
+        if line.startswith("name"):
+            return line.split("=", 1)[1].strip().strip('"')
+    return entry.name.removesuffix(".toml")
+
+
+def _read(path) -> Probe:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProbeError(f"{path}: expected a TOML file, got {error}") from None
+    imaging = table.pop("imaging", None)
+    _check_keys(path, "", table, _TRANSDUCER_KEYS)
+    required = ("name", "center_frequency", "bandwidth", "n_elements", "pitch", "element_width")
+    for key in required:
+        if key not in table:
+            raise ProbeError(f"{path}: {key}: expected a value, got none (required: {', '.join(required)})")
+    for key in _TRANSDUCER_KEYS - {"name", "source", "baffle"}:
+        if key in table and (isinstance(table[key], bool) or not isinstance(table[key], int | float)):
+            raise ProbeError(f"{path}: {key}: expected a number, got {table[key]!r}")
+    try:
+        return Probe(**table, imaging=_read_imaging(path, imaging), path=str(path))
+    except TypeError as error:
+        raise ProbeError(f"{path}: {error}") from None
+
+
+def _read_imaging(path, table: dict | None) -> Imaging | None:
+    if table is None:
+        return None
+    _check_keys(path, "imaging.", table, _IMAGING_KEYS)
+    extents = {}
+    for key in ("x_mm", "z_mm"):
+        value = table.get(key)
+        if not (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(isinstance(v, int | float) for v in value)
+            and value[0] < value[1]
+        ):
+            raise ProbeError(f"{path}: imaging.{key}: expected [low, high] in mm, got {value!r}")
+        extents[key] = (value[0] * 1e-3, value[1] * 1e-3)
+    transmit = table.get("transmit", "plane")
+    if transmit not in ("plane", "diverging"):
+        raise ProbeError(f'{path}: imaging.transmit: expected "plane" or "diverging", got {transmit!r}')
+    numbers = {"n_transmits": 15, "max_angle_deg": 10.0, "width_deg": 75.0}
+    for key in numbers:
+        value = table.get(key, numbers[key])
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise ProbeError(f"{path}: imaging.{key}: expected a number of at least 0, got {value!r}")
+        numbers[key] = value
+    if int(numbers["n_transmits"]) < 1:
+        raise ProbeError(f"{path}: imaging.n_transmits: expected at least 1, got {numbers['n_transmits']}")
+    return Imaging(
+        x=extents["x_mm"],
+        z=extents["z_mm"],
+        transmit=transmit,
+        n_transmits=int(numbers["n_transmits"]),
+        max_angle=math.radians(numbers["max_angle_deg"]),
+        width=math.radians(numbers["width_deg"]),
+    )
+
+
+def _check_keys(path, prefix: str, table: dict, known: set[str]) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise ProbeError(f"{path}: {prefix}{key}: unknown key{hint} (known: {', '.join(sorted(known))})")

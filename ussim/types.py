@@ -1,0 +1,280 @@
+"""The values that pass between the steps: medium, acquisition, scatterers, image grid, channel data. SI units.
+
+Plain frozen dataclasses, checked where they are built, so that the code behind them need not check again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .probes import Probe, ProbeError
+from .transmits import Waves
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A homogeneous medium with attenuation linear in frequency."""
+
+    speed_of_sound: float = 1540.0  # m/s
+    attenuation_db_cm_mhz: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.speed_of_sound) and self.speed_of_sound > 0):
+            raise ValueError(f"speed_of_sound: expected m/s above 0, got {self.speed_of_sound!r}")
+        if not (np.isfinite(self.attenuation_db_cm_mhz) and self.attenuation_db_cm_mhz >= 0):
+            raise ValueError(
+                f"attenuation_db_cm_mhz: expected a number of at least 0, got {self.attenuation_db_cm_mhz!r}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Acquisition:
+    """Everything that shapes channel data but the scatterers.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not agree or a value is out of range.
+    """
+
+    probe: Probe
+    waves: Waves
+    medium: Medium = field(default_factory=Medium)
+    sampling_frequency: float = 0.0  # Hz; 0 means 4 center_frequency
+    n_cycles: float = 1.0  # length of the excitation, in periods of the centre frequency
+    frequency_sweep: float | None = None  # Hz: a linear chirp of this sweep about the centre, None = windowed sine
+    threshold_db: float = -100.0  # spectral components below this, relative to the strongest, are left out
+    receive_delays: np.ndarray | None = None  # (n_elements,) s
+    full_frequency_directivity: bool = False
+    n_subelements: int | None = None  # None: one a shortest wavelength of element width (MUST)
+
+    def __post_init__(self) -> None:
+        if self.sampling_frequency == 0.0:
+            object.__setattr__(self, "sampling_frequency", 4 * self.probe.center_frequency)
+        if not (np.isfinite(self.sampling_frequency) and self.sampling_frequency > 0):
+            raise ValueError(f"sampling_frequency: expected Hz above 0, got {self.sampling_frequency!r}")
+        if not (np.isfinite(self.n_cycles) and self.n_cycles > 0):
+            raise ValueError(f"n_cycles: expected a number above 0, got {self.n_cycles!r}")
+        if self.frequency_sweep is not None and not 0 < self.frequency_sweep < 2 * self.probe.center_frequency:
+            raise ValueError(
+                f"frequency_sweep: expected Hz between 0 and 2 center_frequency ({2 * self.probe.center_frequency:g}), "
+                f"got {self.frequency_sweep!r}"
+            )
+        if not (np.isfinite(self.threshold_db) and self.threshold_db < 0):
+            raise ValueError(f"threshold_db: expected dB below 0, got {self.threshold_db!r}")
+        if self.n_subelements is not None and self.n_subelements < 1:
+            raise ValueError(f"n_subelements: expected at least 1, got {self.n_subelements!r}")
+        if self.receive_delays is not None:
+            delays = np.asarray(self.receive_delays, dtype=np.float64)
+            if delays.shape != (self.probe.n_elements,) or not np.all(np.isfinite(delays)):
+                raise ValueError(
+                    f"receive_delays: expected {self.probe.n_elements} finite times in s, got shape {delays.shape}"
+                )
+            object.__setattr__(self, "receive_delays", delays)
+        _ = self.transmit_delays, self.transmit_weights  # fail here, where the caller can see why
+
+    @property
+    def n_transmits(self) -> int:
+        return len(self.transmit_delays)
+
+    @cached_property
+    def transmit_delays(self) -> np.ndarray:
+        """(n_transmits, n_foci, n_elements) firing times in s, each transmit's earliest 0, NaN where an element is off."""
+        delays = self.waves.delays(self.probe, self.medium)
+        return delays if delays.ndim == 3 else delays[:, None, :]
+
+    @cached_property
+    def transmit_weights(self) -> np.ndarray:
+        """(n_transmits, n_elements) transmit apodization, 0 where an element is off in all of a transmit's laws."""
+        n_transmits, _, n_elements = self.transmit_delays.shape
+        weights = self.waves.apodization
+        weights = np.ones(n_elements) if weights is None else np.asarray(weights, dtype=np.float64)
+        if weights.shape not in ((n_elements,), (n_transmits, n_elements)) or not np.all(np.isfinite(weights)):
+            raise ValueError(
+                f"apodization: expected finite weights of shape ({n_elements},) or ({n_transmits}, {n_elements}), "
+                f"got shape {weights.shape}"
+            )
+        firing = ~np.isnan(self.transmit_delays).all(axis=1)
+        return np.where(firing, weights, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Scatterers:
+    """Point scatterers. Those behind the array give no echo.
+
+    Raises
+    ------
+    ValueError
+        The arrays are not one-dimensional, of one length and finite.
+    """
+
+    x: np.ndarray  # (n,) m
+    z: np.ndarray  # (n,) m
+    reflectivity: np.ndarray  # (n,)
+
+    def __post_init__(self) -> None:
+        for name in ("x", "z", "reflectivity"):
+            object.__setattr__(self, name, as_float_array(getattr(self, name)))
+        if self.x.ndim != 1 or not (self.x.shape == self.z.shape == self.reflectivity.shape):
+            raise ValueError(
+                "Scatterers: expected x, z and reflectivity of one length, got shapes "
+                f"{self.x.shape}, {self.z.shape}, {self.reflectivity.shape}"
+            )
+        for name in ("x", "z", "reflectivity"):
+            if not bool(np.isfinite(getattr(self, name)).all()):
+                raise ValueError(f"Scatterers: {name}: expected finite numbers, got NaN or infinity")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGrid:
+    """Pixel centres of an image: columns at `x`, rows at `z`.
+
+    Raises
+    ------
+    ValueError
+        An axis is not finite and increasing, or (in `for_acquisition`) the field of view is not known.
+    """
+
+    x: np.ndarray  # (nx,) m
+    z: np.ndarray  # (nz,) m
+
+    def __post_init__(self) -> None:
+        for name in ("x", "z"):
+            axis = np.asarray(getattr(self, name), dtype=np.float64)
+            if axis.ndim != 1 or axis.size == 0 or not np.all(np.isfinite(axis)) or np.any(np.diff(axis) <= 0):
+                raise ValueError(f"ImageGrid: {name}: expected finite increasing positions in m, got {axis!r}")
+            object.__setattr__(self, name, axis)
+
+    @classmethod
+    def for_acquisition(
+        cls,
+        acquisition: Acquisition,
+        shape: tuple[int, int] = (256, 256),
+        x: tuple[float, float] | None = None,
+        z: tuple[float, float] | None = None,
+    ) -> ImageGrid:
+        """(nz, nx) pixels over the probe's default field of view, or over `x` = (low, high), `z` = (low, high) in m."""
+        imaging = acquisition.probe.imaging
+        if imaging is None and (x is None or z is None):
+            raise ValueError(
+                f"{acquisition.probe.name} has no default field of view ([imaging] in its file): give x and z in m"
+            )
+        if min(shape) < 1:
+            raise ValueError(f"shape: expected (nz, nx) of at least 1, got {shape}")
+        x = x if x is not None else imaging.x  # type: ignore[union-attr]
+        z = z if z is not None else imaging.z  # type: ignore[union-attr]
+        for name, extent in (("x", x), ("z", z)):
+            if not extent[0] < extent[1]:
+                raise ValueError(f"{name}: expected (low, high) in m with low < high, got {tuple(extent)}")
+        return cls(x=np.linspace(x[0], x[1], shape[1]), z=np.linspace(z[0], z[1], shape[0]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.z), len(self.x)
+
+    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        """x and z of every pixel, each (nz, nx) m."""
+        x, z = np.meshgrid(self.x, self.z)
+        return x, z
+
+
+@dataclass(frozen=True, eq=False)
+class RFData:
+    """Channel data as received. Time 0 is when the first element of the transmit fires."""
+
+    samples: np.ndarray  # (n_transmits, n_elements, n_samples) float32 (reference engine: float64)
+    acquisition: Acquisition
+    sampling_frequency: float  # Hz
+    start_time: float = 0.0  # s, time of the first sample
+
+    def __post_init__(self) -> None:
+        _check_channels(self.samples, self.acquisition, self.sampling_frequency)
+        if np.iscomplexobj(self.samples):
+            raise ValueError("RFData: expected real samples, got complex ones (demodulated? use IQData)")
+
+    def to_numpy(self) -> RFData:
+        """The same data in host memory."""
+        return RFData(to_numpy(self.samples), self.acquisition, self.sampling_frequency, self.start_time)
+
+    def save(self, path) -> None:
+        """Write to `path` (.npz); `load_channel_data` reads it back."""
+        from .io import save_channel_data
+
+        save_channel_data(self, path)
+
+
+@dataclass(frozen=True, eq=False)
+class IQData:
+    """Demodulated channel data: RF(t) = Re[IQ(t) exp(2πi demodulation_frequency t)]."""
+
+    samples: np.ndarray  # (n_transmits, n_elements, n_samples) complex64
+    acquisition: Acquisition
+    sampling_frequency: float  # Hz
+    demodulation_frequency: float  # Hz
+    start_time: float = 0.0  # s
+
+    def __post_init__(self) -> None:
+        _check_channels(self.samples, self.acquisition, self.sampling_frequency)
+        if not np.iscomplexobj(self.samples):
+            raise ValueError("IQData: expected complex samples, got real ones (not demodulated? use ussim.demodulate)")
+
+    def to_numpy(self) -> IQData:
+        """The same data in host memory."""
+        return IQData(
+            to_numpy(self.samples),
+            self.acquisition,
+            self.sampling_frequency,
+            self.demodulation_frequency,
+            self.start_time,
+        )
+
+    def save(self, path) -> None:
+        """Write to `path` (.npz); `load_channel_data` reads it back."""
+        from .io import save_channel_data
+
+        save_channel_data(self, path)
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """A NumPy array of a NumPy or CuPy one."""
+    return array.get() if type(array).__module__.partition(".")[0] == "cupy" else np.asarray(array)
+
+
+def as_float_array(values: Any) -> Any:
+    """A floating array (float32 and CuPy arrays stay what they are, anything else becomes float64)."""
+    if type(values).__module__.partition(".")[0] == "cupy":
+        return values
+    array = np.asarray(values)
+    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
+
+
+def _check_channels(samples, acquisition: Acquisition, sampling_frequency: float) -> None:
+    expected = (acquisition.n_transmits, acquisition.probe.n_elements)
+    if samples.ndim != 3 or samples.shape[:2] != expected or samples.shape[2] == 0:
+        raise ValueError(
+            f"channel data: expected (n_transmits, n_elements, n_samples) = ({expected[0]}, {expected[1]}, ...), "
+            f"got {samples.shape}"
+        )
+    if not (np.isfinite(sampling_frequency) and sampling_frequency > 0):
+        raise ValueError(f"sampling_frequency: expected Hz above 0, got {sampling_frequency!r}")
+
+
+__all__ = [
+    "Acquisition",
+    "IQData",
+    "ImageGrid",
+    "Medium",
+    "Probe",
+    "ProbeError",
+    "RFData",
+    "Scatterers",
+    "as_float_array",
+    "to_numpy",
+]
