@@ -1,0 +1,120 @@
+"""What every source is: a name, its licence and terms, where its volumes are, and how one is loaded."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..volumes import DataError, Found, Volume, VolumeRef
+
+# Left behind by operating systems and archive tools; never data.
+_JUNK_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
+
+
+class Source(ABC):
+    """One collection of MRI. An adapter knows the layout on disk; the rest of the package does not.
+
+    `find` is cheap (names and headers, no voxels), deterministic and sorted; files it cannot use come back in `.skipped`
+    with reasons. `load` reads one volume. Both raise DataError.
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    terms: str  # what the user agreed to, in a sentence or two
+    redistributable: bool  # may derived images be passed on?
+    layout: str  # what is expected under the root
+    where: str = ""  # where to obtain it
+    folders: tuple[str, ...] = ()  # names a download usually has, looked for in . and ./data
+    default_planes: tuple[str, ...] = ()  # () = each volume's planes of near-square pixels
+    needs_root: bool = True
+
+    @abstractmethod
+    def find(self, root: str | Path | None) -> Found:
+        """Every usable volume under `root`; raises DataError, saying what was expected, where there is none."""
+
+    @abstractmethod
+    def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
+
+    def nothing_found(self, root: str | Path, found: Found | None = None) -> DataError:
+        """The error of an empty search: what was expected, and the first reason why what is there does not do."""
+        reason = ""
+        if found is not None and found.skipped:
+            first = found.skipped[0]
+            reason = f" ({len(found.skipped)} skipped, the first: {first.path}: {first.reason})"
+        return DataError(f"{self.name}: no usable volume in {root}{reason}; expected {self.layout}")
+
+
+def resolve(source: Source, root: str | Path | None) -> Path:
+    """The folder a source is read from: `root`, else $DATAGEN_ROOT, else the usual names in . and ./data.
+
+    Raises
+    ------
+    DataError
+        There is none; the message says what to download, under which terms, and where to put it.
+    """
+    if not source.needs_root:
+        return Path(root) if root else Path(".")
+    if root:
+        path, origin = Path(root).expanduser(), "--root"
+    elif os.environ.get("DATAGEN_ROOT"):
+        path, origin = Path(os.environ["DATAGEN_ROOT"]).expanduser(), "DATAGEN_ROOT"
+    else:
+        candidates = [Path(base) / folder for folder in source.folders for base in (".", "data")]
+        for candidate in candidates:
+            if candidate.is_dir():
+                return candidate
+        looked = f", put it in ./{source.folders[0]} or ./data/{source.folders[0]}, or" if source.folders else ";"
+        obtain = f"Get {source.title} from {source.where} ({source.terms})" if source.where else "No folder was named"
+        raise DataError(f"{source.name}: no data found. {obtain}{looked} give its folder with --root or DATAGEN_ROOT")
+    if not path.exists():
+        raise DataError(f"{source.name}: {origin} {path} does not exist; expected {source.layout}")
+    return path
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Every file under `root` in natural order, without hidden files and what macOS and Windows leave behind."""
+    if root.is_file():
+        yield root
+        return
+    visited = set()  # a link may point at a folder above it
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted((name for name in folders if not is_junk(name)), key=natural)
+        for name in sorted(files, key=natural):
+            if not is_junk(name):
+                yield Path(folder) / name
+
+
+def is_junk(name: str) -> bool:
+    """True for hidden files, macOS resource forks (`._x`) and the like."""
+    return name in _JUNK_NAMES or name.startswith(".")
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """Sort key under which slice_2 comes before slice_10."""
+    parts: list[tuple[int, int | str]] = []
+    digits = ""
+    for character in name + "\0":
+        if character.isascii() and character.isdigit():
+            digits += character
+            continue
+        if digits:
+            parts.append((0, int(digits)))
+            digits = ""
+        parts.append((1, character))
+    return parts
+
+
+def relative(path: str | Path, root: str | Path) -> str:
+    """`path` as seen from `root`, with forward slashes; the name alone where `root` is the file itself."""
+    inside = os.path.relpath(path, root).replace(os.sep, "/")
+    return Path(path).name if inside == "." else inside
