@@ -74,7 +74,7 @@ class Plan:
         energy = irfft(np.conj(spectrum), n) ** 2
         n_half = n // 2
         two_sided = energy[: n_half + 1].copy()  # energy at ±t, by t
-        two_sided[1:n_half] += energy[: -n_half : -1]
+        two_sided[1:n_half] += energy[:-n_half:-1]
         outside = two_sided[::-1].cumsum()[::-1]  # energy at |t| >= t
         first = int(np.argmax(outside <= tail**2 * outside[0]))
         return (first if outside[first] <= tail**2 * outside[0] else n_half) / rate
@@ -122,8 +122,6 @@ def make_plan(acquisition: Acquisition) -> Plan:
 
 def audible(scatterers: Scatterers, acquisition: Acquisition) -> Scatterers:
     """The scatterers that can echo, in host memory as float64: in front of the array, of non-zero reflectivity."""
-    x, z, reflectivity = (
-        to_numpy(a).astype(np.float64) for a in (scatterers.x, scatterers.z, scatterers.reflectivity)
-    )
+    x, z, reflectivity = (to_numpy(a).astype(np.float64) for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
     kept = ~acquisition.probe.is_behind(x, z) & (reflectivity != 0)
     return Scatterers(x[kept], z[kept], reflectivity[kept])

@@ -69,7 +69,11 @@ class DivergingWaves:
     def __post_init__(self) -> None:
         by_angle = self.tilts is not None and self.width is not None
         by_source = self.x is not None and self.z is not None
-        if by_angle == by_source or (self.tilts is None) != (self.width is None) or (self.x is None) != (self.z is None):
+        if (
+            by_angle == by_source
+            or (self.tilts is None) != (self.width is None)
+            or (self.x is None) != (self.z is None)
+        ):
             raise ValueError("DivergingWaves: expected tilts and width, or x and z of virtual sources")
         if by_angle:
             tilts, width = np.broadcast_arrays(_row("tilts", self.tilts), _row("width", self.width))
@@ -94,7 +98,8 @@ class DivergingWaves:
                 f"DivergingWaves(x=0, z={probe.center_of_curvature:.4f}) fires all elements at once"
             )
         # The sector's edges pass through the array's ends: tan(tilt ± width/2) = (±L/2 - x) / -z.
-        assert self.tilts is not None and self.width is not None
+        assert self.tilts is not None
+        assert self.width is not None
         right, left = np.tan(self.tilts + self.width / 2), np.tan(self.tilts - self.width / 2)
         aperture = probe.element_x[-1] - probe.element_x[0]
         z = -aperture / (right - left)

@@ -1,0 +1,45 @@
+# `make demo`: from nothing to a small dataset and its pictures. `make test`, `make check`: what CI runs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-all check format benchmark clean
+
+demo: $(VENV)/.base
+	mkdir -p demo
+	$(BIN)/datagen build --source demo --probe C5-2v --limit 12 --out demo/pairs.zarr --overwrite
+	$(BIN)/datagen preview demo/pairs.zarr -o demo/pairs.png
+	$(BIN)/ussim render demo-slice --probe C5-2v -o demo/slice.png
+	@echo "The dataset is demo/pairs.zarr; look at demo/pairs.png (HQ | LQ) and demo/slice.png (a B-mode)."
+
+test: $(VENV)/.all
+	$(BIN)/python -c "from diffusers import UNet2DModel"
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.all
+	$(BIN)/python -m pytest -m "not gpu and not peer"
+
+check: $(VENV)/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What the packages need on a CPU.
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+# Training, tests and the checkers too. PyTorch is the CPU build that constraints.txt pins.
+$(VENV)/.all: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable ".[all]"
+	@touch $@ $(VENV)/.base
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,0 +1,70 @@
+"""Ultrasound simulation and imaging: scatterers, channel data, demodulation, delay-and-sum, B-mode.
+
+    image ─► scatterers_from_image ─► simulate ─► demodulate ─► delay_and_sum ─► log_compress ─► B-mode
+
+Names are imported when first used, so that `import ussim` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Acquisition": "types",
+    "CustomTransmits": "transmits",
+    "DivergingWaves": "transmits",
+    "EngineError": "engines",
+    "FocusedWaves": "transmits",
+    "IQData": "types",
+    "ImageGrid": "types",
+    "Imaging": "probes",
+    "Medium": "types",
+    "PlaneWaves": "transmits",
+    "Probe": "probes",
+    "ProbeError": "probes",
+    "RFData": "types",
+    "Scatterers": "types",
+    "bmode": "imaging",
+    "delay_and_sum": "beamform",
+    "demodulate": "beamform",
+    "field_mask": "beamform",
+    "imaging_waves": "transmits",
+    "load_channel_data": "io",
+    "load_probe": "probes",
+    "log_compress": "beamform",
+    "pressure_field": "simulation",
+    "probe_names": "probes",
+    "pulse": "pulses",
+    "scatterers_from_image": "scatterers",
+    "simulate": "simulation",
+    "simulate_batch": "simulation",
+}
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from .beamform import delay_and_sum, demodulate, field_mask, log_compress
+    from .engines import EngineError
+    from .imaging import bmode
+    from .io import load_channel_data
+    from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
+    from .pulses import pulse
+    from .scatterers import scatterers_from_image
+    from .simulation import pressure_field, simulate, simulate_batch
+    from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, imaging_waves
+    from .types import Acquisition, ImageGrid, IQData, Medium, RFData, Scatterers
+
+
+def __getattr__(name: str):
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

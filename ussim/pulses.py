@@ -1,0 +1,39 @@
+"""The pulse that a probe sends and hears."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.fft import irfft, next_fast_len
+
+from .plan import make_plan
+from .types import Acquisition
+
+TIME_STEP = 1e-9  # s
+SMALLEST = 1 / 1023  # of the peak: the record ends where the pulse stays below
+
+
+def pulse(acquisition: Acquisition, ways: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Time (n,) in s and pulse (n,), peak 1: transmitted (`ways` = 1) or pulse-echo (2), without attenuation.
+
+    The inverse transform of conj(S B) or conj(S B²), centred on time 0 (MUST's getpulse; Garcia 2022, eq. 16-17).
+
+    Raises
+    ------
+    ValueError
+        `ways` is neither 1 nor 2.
+    """
+    if ways not in (1, 2):
+        raise ValueError(f"ways: expected 1 (transmitted) or 2 (pulse-echo), got {ways!r}")
+    plan = make_plan(acquisition)
+    n = next_fast_len(int(8 * plan.pulse_half_length(0.0, tail=1e-6) / TIME_STEP), real=True)
+    frequency = np.fft.rfftfreq(n, TIME_STEP)
+    inside = frequency <= 2 * acquisition.probe.center_frequency
+    spectrum = np.zeros(len(frequency), dtype=np.complex128)
+    spectrum[inside] = plan.excitation(frequency[inside])
+    if ways == 2:
+        spectrum[inside] *= plan.response(frequency[inside])
+    wave = np.fft.fftshift(irfft(np.conj(spectrum), n))
+    wave /= np.abs(wave).max()
+    center = n // 2
+    half = np.abs(np.flatnonzero(np.abs(wave) > SMALLEST) - center).max()
+    return np.arange(-half, half + 1) * TIME_STEP, wave[center - half : center + half + 1]

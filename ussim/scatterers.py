@@ -1,0 +1,110 @@
+"""Speckle: point scatterers whose echo strength follows an image (MUST's genscat, Garcia 2022, in a law of our own)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import physics
+from .types import Acquisition, ImageGrid, Scatterers
+
+DENSITY = 0.4  # scatterers in a square of one mean distance: one a cell, uniform in it, puts the mean nearest at 1.0
+OVERLAP = 0.1  # of the mean distance: of two scatterers closer than this one is dropped
+
+
+def scatterers_from_image(
+    image: np.ndarray,
+    grid: ImageGrid,
+    acquisition: Acquisition,
+    seed: int | np.random.Generator = 0,
+    mean_distance: float | None = None,
+    dynamic_range_db: float = 40.0,
+) -> Scatterers:
+    """Scatterers over the extent of `grid`, their local mean reflectivity set by the grey level of `image`.
+
+    The plane is cut into square cells, DENSITY of them a mean_distance²; each holds one scatterer, uniform in its cell, so
+    that the mean distance to the nearest neighbour is `mean_distance`. The reflectivity of a scatterer at grey level I is
+    10^(g/20 (I - 1)), g = `dynamic_range_db`, times a Rayleigh variable of mean 1: white is 1 on average, black is -g dB.
+
+    Parameters
+    ----------
+    image : (rows, columns) float in [0, 1] or uint8
+        Stretched onto the grid: its corner pixels are the grid's corner pixels.
+    mean_distance : m; default the shortest wavelength, c / (f_c (1 + bandwidth / 2)), as MUST.
+    seed : of the random stream, or a generator to draw from.
+
+    Returns
+    -------
+    Scatterers, those in front of the array, in row order of their cells.
+
+    Raises
+    ------
+    ValueError
+        The image is not 2-D, not finite or not in [0, 1]; a distance or range is not above 0.
+    """
+    image = _grey(image)
+    probe, medium = acquisition.probe, acquisition.medium
+    if mean_distance is None:
+        mean_distance = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
+    if not (np.isfinite(mean_distance) and mean_distance > 0):
+        raise ValueError(f"mean_distance: expected m above 0, got {mean_distance!r}")
+    if not (np.isfinite(dynamic_range_db) and dynamic_range_db > 0):
+        raise ValueError(f"dynamic_range_db: expected dB above 0, got {dynamic_range_db!r}")
+    rng = np.random.default_rng(seed)
+    x, z = _positions(grid, mean_distance, rng)
+    amplitude = rng.rayleigh(scale=np.sqrt(2 / np.pi), size=x.size)  # mean 1
+    kept = _apart(x, z, OVERLAP * mean_distance) & ~probe.is_behind(x, z)
+    x, z, amplitude = x[kept], z[kept], amplitude[kept]
+    level = _sample(image, grid, x, z)
+    return Scatterers(x, z, 10 ** (dynamic_range_db / 20 * (level - 1)) * amplitude)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    from .types import to_numpy
+
+    image = to_numpy(image)
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"image: expected 2-D (rows, columns), got shape {image.shape}")
+    image = image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)
+    if not np.all(np.isfinite(image)):
+        raise ValueError("image: expected finite grey levels, got NaN or infinity")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(
+            f"image: expected grey levels in [0, 1] (or uint8), got {image.min():g} to {image.max():g}; rescale it first"
+        )
+    return image
+
+
+def _positions(grid: ImageGrid, mean_distance: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One uniform position in each cell of about mean_distance / sqrt(DENSITY) on a side."""
+    side = mean_distance / np.sqrt(DENSITY)
+    edges = []
+    for axis in (grid.z, grid.x):
+        extent = axis[-1] - axis[0]
+        n = max(1, round(extent / side))
+        edges.append((axis[0], extent / n, n))
+    (z0, dz, nz), (x0, dx, nx) = edges
+    place = rng.random((2, nz, nx))
+    x = x0 + (np.arange(nx) + place[0]) * dx
+    z = z0 + (np.arange(nz)[:, None] + place[1]) * dz
+    return x.ravel(), z.ravel()
+
+
+def _apart(x: np.ndarray, z: np.ndarray, distance: float) -> np.ndarray:
+    """False for the later one of every pair closer than `distance`."""
+    from scipy.spatial import cKDTree
+
+    kept = np.ones(x.size, dtype=bool)
+    pairs = cKDTree(np.column_stack([x, z])).query_pairs(distance, output_type="ndarray")
+    kept[pairs.max(axis=1)] = False
+    return kept
+
+
+def _sample(image: np.ndarray, grid: ImageGrid, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Bilinear grey level at points, the image stretched onto the grid's extent."""
+    from scipy.ndimage import map_coordinates
+
+    coordinates = []
+    for position, axis, n in ((z, grid.z, image.shape[0]), (x, grid.x, image.shape[1])):
+        index = np.interp(position, axis, np.arange(axis.size, dtype=np.float64))
+        coordinates.append(index * ((n - 1) / max(axis.size - 1, 1)))
+    return np.clip(map_coordinates(image, coordinates, order=1, mode="nearest"), 0.0, 1.0)

@@ -1,0 +1,117 @@
+"""Simulation: check and prepare in float64, hand the work to an engine, label what comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .engines import get_engine
+from .plan import Plan, audible, make_plan
+from .types import Acquisition, ImageGrid, RFData, Scatterers
+
+LOWEST_SAMPLING_RATIO = 4.0  # f_s / f_c: the band reaches 2 f_c
+
+
+def simulate(
+    scatterers: Scatterers,
+    acquisition: Acquisition,
+    engine: str = "auto",
+    max_memory: float | None = None,
+    n_samples: int | None = None,
+    start_time: float = 0.0,
+) -> RFData:
+    """Channel data of point scatterers: the model of `ussim.physics` (SIMUS, Garcia 2022).
+
+    Equal to MUST's `simus` in sign and time zero (t = 0 when the first element of a transmit fires). The scale is the
+    integral over frequency, which does not depend on the record length; MUST's is this one divided by its FFT length.
+
+    Parameters
+    ----------
+    engine : "auto" (the fastest here), "cpu", or "reference" (float64, literal: the oracle).
+    max_memory : bytes of working memory that the engine may take beside the result; None is the engine's own bound.
+    n_samples : length of the record; default until the last echo has passed.
+    start_time : s, at least 0, a multiple of the sampling period: time of the first sample.
+
+    Returns
+    -------
+    RFData, samples (n_transmits, n_elements, n_samples) float32 (reference: float64).
+
+    Raises
+    ------
+    ValueError
+        The sampling frequency is below 4 f_c, or n_samples or start_time is out of range.
+    EngineError
+        No such engine, or the budget cannot hold the smallest piece of work.
+    """
+    module = get_engine(engine)
+    plan = _checked_plan(acquisition)
+    start_sample = _start_sample(start_time, acquisition)
+    heard = audible(scatterers, acquisition)
+    if n_samples is None:
+        n_samples = max(1, _record_length(plan, [heard]) - start_sample)
+    elif n_samples < 1:
+        raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
+    samples = module.simulate(heard, plan, int(n_samples), start_sample, max_memory)
+    return RFData(samples, acquisition, acquisition.sampling_frequency, start_sample / acquisition.sampling_frequency)
+
+
+def simulate_batch(
+    media: Sequence[Scatterers],
+    acquisition: Acquisition,
+    engine: str = "auto",
+    max_memory: float | None = None,
+    n_samples: int | None = None,
+) -> list[RFData]:
+    """`simulate` for many media under one acquisition. The records are as long as the longest needs, so that they stack."""
+    if n_samples is None:
+        plan = _checked_plan(acquisition)
+        n_samples = max(1, _record_length(plan, [audible(scatterers, acquisition) for scatterers in media]))
+    return [simulate(scatterers, acquisition, engine, max_memory, n_samples) for scatterers in media]
+
+
+def pressure_field(
+    acquisition: Acquisition,
+    grid: ImageGrid,
+    threshold_db: float = -60.0,
+    engine: str = "auto",
+    max_memory: float | None = None,
+) -> np.ndarray:
+    """RMS acoustic pressure of each transmit, (n_transmits, nz, nx): MUST's `pfield` (Garcia 2022, eq. 12), 2-D.
+
+    sqrt(width Σ_f |P|² df), spectral components below `threshold_db` left out; 0 behind the array.
+    """
+    return get_engine(engine).pressure_field(make_plan(acquisition), grid, threshold_db, max_memory)
+
+
+def record_length(acquisition: Acquisition, grid: ImageGrid) -> int:
+    """Samples that hold every echo from inside a grid: what a dataset passes as `n_samples`, so that frames stack."""
+    x, z = np.meshgrid(grid.x[[0, -1]], grid.z[[0, -1]])  # the corners are farthest from any element
+    return _record_length(make_plan(acquisition), [Scatterers(x.ravel(), z.ravel(), np.ones(4))])
+
+
+def _checked_plan(acquisition: Acquisition) -> Plan:
+    ratio = acquisition.sampling_frequency / acquisition.probe.center_frequency
+    if ratio < LOWEST_SAMPLING_RATIO * (1 - 1e-9):
+        raise ValueError(
+            f"sampling_frequency: expected at least 4 center_frequency ({4 * acquisition.probe.center_frequency:g} Hz) to "
+            f"simulate, got {acquisition.sampling_frequency:g} Hz"
+        )
+    return make_plan(acquisition)
+
+
+def _start_sample(start_time: float, acquisition: Acquisition) -> int:
+    position = start_time * acquisition.sampling_frequency
+    if not (math.isfinite(position) and position >= 0 and abs(position - round(position)) < 1e-6 * max(position, 1)):
+        raise ValueError(
+            "start_time: expected a multiple of the sampling period "
+            f"({1 / acquisition.sampling_frequency:g} s) of at least 0, got {start_time!r} s"
+        )
+    return round(position)
+
+
+def _record_length(plan: Plan, media: Sequence[Scatterers]) -> int:
+    """Samples from time 0 until the last echo has passed."""
+    longest = max((plan.longest_distance(medium.x, medium.z) for medium in media), default=0.0)
+    return math.ceil(plan.echo_end(longest) * plan.acquisition.sampling_frequency)
