@@ -21,7 +21,7 @@ NEPER_DB = 8.69  # dB a neper, MUST's rounding of 20 / ln 10
 def incidence(dx, dz, sin_element, cos_element):
     """Sine and cosine of the angle θ between an element's normal and a point at (dx, dz) from it.
 
-    θ = arcsin(dx / d) - θ_e (Garcia 2022, fig. 2; MUST's form): by |dz|, so that a point behind the tangent is folded.
+    θ = arcsin(dx / d) - θ_e (Garcia 2022; MUST's form): by |dz|, so that a point behind the tangent is folded.
     """
     distance = np.sqrt(dx * dx + dz * dz)
     sine, cosine = dx / distance, np.abs(dz) / distance
@@ -29,7 +29,7 @@ def incidence(dx, dz, sin_element, cos_element):
 
 
 def obliquity(cos_theta, baffle):
-    """Obliquity factor of an element in a baffle (Selfridge et al. 1980; Garcia 2022, eq. 8).
+    """Obliquity factor of an element in a baffle (Selfridge et al. 1980; Garcia 2022).
 
     `baffle` is an impedance ratio: 0 gives a soft baffle (its limit is cos θ by convention), infinity a rigid one.
     """
@@ -43,12 +43,12 @@ def obliquity(cos_theta, baffle):
 
 
 def directivity(sin_theta, half_width_wavenumber):
-    """sinc(k L/2 sin θ) of a line source of length L (Garcia 2022, eq. 9); `half_width_wavenumber` is k L / 2."""
+    """sinc(k L/2 sin θ) of a line source of length L (Garcia 2022); `half_width_wavenumber` is k L / 2."""
     return np.sinc(half_width_wavenumber * sin_theta / np.pi)
 
 
 def attenuation(frequency, attenuation_db_cm_mhz):
-    """Attenuation coefficient κ in nepers a metre, linear in frequency (Garcia 2022, eq. 13)."""
+    """Attenuation coefficient κ in nepers a metre, linear in frequency (Garcia 2022)."""
     return attenuation_db_cm_mhz / NEPER_DB * frequency / 1e6 * 1e2
 
 
@@ -61,7 +61,7 @@ def wavenumber(frequency, speed_of_sound):
 
 
 def excitation_spectrum(frequency, center_frequency, n_cycles, frequency_sweep=None):
-    """Spectrum S(f) of the excitation: a windowed sine (Garcia 2022, eq. 16) or a linear chirp, of n_cycles / f_c seconds.
+    """Spectrum S(f) of the excitation: a windowed sine (Garcia 2022) or a linear chirp, of n_cycles / f_c seconds.
 
     Both are 2/T times the conjugate Fourier transform of sin(2π f_c t + π sweep/T t²) on |t| <= T/2, so that a chirp of
     vanishing sweep is the sine.
@@ -88,7 +88,7 @@ def excitation_spectrum(frequency, center_frequency, n_cycles, frequency_sweep=N
 
 def probe_spectrum(frequency, center_frequency, bandwidth):
     """One-way response B(f): square root of the pulse-echo response, a generalized normal window whose -6 dB width is
-    the fractional bandwidth (Garcia 2022, eq. 17)."""
+    the fractional bandwidth (Garcia 2022)."""
     width = bandwidth * center_frequency
     power = np.log(126) / np.log(2 * center_frequency / width)
     scale = width / 2 / np.log(2) ** (1 / power)
@@ -105,7 +105,7 @@ def shortest_wavelength(center_frequency, bandwidth, speed_of_sound):
 
 def automatic_f_number(element_width, wavelength):
     """f# at whose edge an element's sensitivity cos α sinc(π width sin α / λ) falls to 0.71 (-3 dB)
-    (Perrot et al. 2021, "So you think you can DAS?", Ultrasonics 111, sec. 2)."""
+    (Perrot et al. 2021, "So you think you can DAS?", Ultrasonics 111)."""
     from scipy.optimize import brentq
 
     def excess(angle):

@@ -15,7 +15,7 @@ SMALLEST = 1 / 1023  # of the peak: the record ends where the pulse stays below
 def pulse(acquisition: Acquisition, ways: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Time (n,) in s and pulse (n,), peak 1: transmitted (`ways` = 1) or pulse-echo (2), without attenuation.
 
-    The inverse transform of conj(S B) or conj(S B²), centred on time 0 (MUST's getpulse; Garcia 2022, eq. 16-17).
+    The inverse transform of conj(S B) or conj(S B²), centred on time 0 (MUST's getpulse; Garcia 2022).
 
     Raises
     ------

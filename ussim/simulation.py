@@ -78,7 +78,7 @@ def pressure_field(
     engine: str = "auto",
     max_memory: float | None = None,
 ) -> np.ndarray:
-    """RMS acoustic pressure of each transmit, (n_transmits, nz, nx): MUST's `pfield` (Garcia 2022, eq. 12), 2-D.
+    """RMS acoustic pressure of each transmit, (n_transmits, nz, nx): MUST's `pfield` (Garcia 2022), 2-D.
 
     sqrt(width Σ_f |P|² df), spectral components below `threshold_db` left out; 0 behind the array.
     """

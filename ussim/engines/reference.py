@@ -19,7 +19,7 @@ from ..types import ImageGrid, Scatterers
 def simulate(
     scatterers: Scatterers, plan: Plan, n_samples: int, start_sample: int = 0, max_memory: float | None = None
 ) -> np.ndarray:
-    """Echoes (n_transmits, n_elements, n_samples) float64: R = B Σ_s ρ_s P_s G_s (Garcia 2022, eq. 20).
+    """Echoes (n_transmits, n_elements, n_samples) float64: R = B Σ_s ρ_s P_s G_s (Garcia 2022).
 
     The period of the transform outlasts every echo, so nothing wraps around.
     """
@@ -89,7 +89,7 @@ class _Geometry:
             self.amplitude = self.amplitude * physics.directivity(sine, plan.half_width_wavenumber)
 
     def response(self, frequency: float) -> np.ndarray:
-        """G (n_points, n_elements) at one frequency: the mean over the sub-elements (Garcia 2022, eq. 11)."""
+        """G (n_points, n_elements) at one frequency: the mean over the sub-elements (Garcia 2022)."""
         medium = self.plan.acquisition.medium
         k = physics.wavenumber(frequency, medium.speed_of_sound)
         loss = physics.attenuation(frequency, medium.attenuation_db_cm_mhz)
@@ -100,7 +100,7 @@ class _Geometry:
 
 
 def _pressure(plan: Plan, response: np.ndarray, frequency: float) -> np.ndarray:
-    """P (n_transmits, n_points) = S B Σ_e w_e exp(2πi f τ_e) G_e (Garcia 2022, eq. 12)."""
+    """P (n_transmits, n_points) = S B Σ_e w_e exp(2πi f τ_e) G_e (Garcia 2022)."""
     drive = (plan.weights * np.exp(2j * np.pi * frequency * plan.delays)).sum(axis=1)
     return plan.excitation(np.array([frequency]))[0] * (drive @ response.T)
 
