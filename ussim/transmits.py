@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 class Waves(Protocol):
     """What an `Acquisition` needs of a transmit sequence."""
 
-    apodization: np.ndarray | None  # None, (n_elements,) or (n_transmits, n_elements)
+    @property
+    def apodization(self) -> np.ndarray | None:
+        """None, (n_elements,) or (n_transmits, n_elements)."""
+        ...
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
         """(n_transmits, n_elements) or (n_transmits, n_foci, n_elements) firing times in s, NaN where off."""
