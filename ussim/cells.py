@@ -1,0 +1,250 @@
+"""Scatterers cut into cells, each with its own short record: what makes an engine fast without approximating the model.
+
+Echoes of a cell on one element last only as long as the cell and the aperture are wide, a small part of the whole record.
+So a cell's spectrum is taken relative to whole-sample reference delays (transmit: first arrival at the cell's centre;
+receive: centre to element), on a frequency grid as coarse as that short window allows, and its inverse transform is added
+to the record at an integer offset. What is lost is the tail of the pulse beyond the window (`plan.PULSE_TAIL`) and the
+frequencies below `BAND_THRESHOLD_DB`. Engine-independent, float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.fft import next_fast_len
+
+from . import physics
+from .plan import Plan
+
+BAND_THRESHOLD_DB = -80.0  # two-way spectrum, after the attenuation of the shortest way; a tighter band costs accuracy
+BLOCK = 64  # cells whose arrival times are held at once
+MAX_TILES = 64  # scatterers in one cell, in tiles, however close they lie: bounds an engine's workspace
+CELL_OVERHEAD = 1.5  # cost of a cell beside its scatterers' (transforms, drive), in tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Scatterers in cells. Cell i holds scatterers order[first[i]:first[i + 1]] of those given.
+
+    The echo on element e of transmit a begins no earlier than sample
+    transmit_reference[i, a] + element_reference[i, e] + receive delay in whole samples + window_start[i],
+    and is over window_length[i] samples later.
+    """
+
+    order: np.ndarray  # (n,) int64
+    first: np.ndarray  # (n_cells + 1,) int64
+    center_x: np.ndarray  # (n_cells,) m
+    center_z: np.ndarray
+    element_reference: np.ndarray  # (n_cells, n_elements) int64 samples, centre to element
+    transmit_reference: np.ndarray  # (n_cells, n_transmits) int64 samples, first arrival at the centre
+    window_start: np.ndarray  # (n_cells,) int64 samples
+    window_length: np.ndarray  # (n_cells,) int64 samples, a fast transform length
+    first_bin: np.ndarray  # (n_cells,) int64: frequencies kept are bins of sampling_frequency / window_length
+    n_bins: np.ndarray  # (n_cells,) int64
+
+    def __len__(self) -> int:
+        return len(self.center_x)
+
+
+def make_cells(
+    x: np.ndarray, z: np.ndarray, plan: Plan, tile: int = 16, receive: bool = True, threshold_db: float | None = None
+) -> Cells:
+    """Cut the points (x, z) into cells and find each cell's window and band.
+
+    Parameters
+    ----------
+    x, z : (n,) m, in front of the array.
+    tile : cells hold whole multiples of this many points where they can, as suits an engine's vectors.
+    receive : False leaves out the way back (for a pressure field).
+    threshold_db : of the transmitted spectrum that counts, default the acquisition's.
+    """
+    pulse = _PulseLength(plan, x, z)
+    order, first = _cut(x, z, plan, tile, _lone_window(plan, pulse, x, z, receive))
+    box = _boxes(x[order], z[order], first)
+    length, start, element_reference, transmit_reference, first_bin, n_bins = [], [], [], [], [], []
+    for at in range(0, len(first) - 1, BLOCK):
+        part = tuple(side[at : at + BLOCK] for side in box)
+        window = _window(plan, *part, receive)
+        band_start, band_stop, n = _band(plan, window, pulse, receive, threshold_db)
+        element_reference.append(window.element_reference)
+        transmit_reference.append(window.transmit_reference)
+        start.append(window.first - pulse.samples(window.farthest))
+        length.append(n)
+        first_bin.append(band_start)
+        n_bins.append(band_stop - band_start)
+    return Cells(
+        order,
+        first,
+        box[0],
+        box[1],
+        np.concatenate(element_reference),
+        np.concatenate(transmit_reference),
+        np.concatenate(start),
+        np.concatenate(length),
+        np.concatenate(first_bin),
+        np.concatenate(n_bins),
+    )
+
+
+# --- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def _cut(x: np.ndarray, z: np.ndarray, plan: Plan, tile: int, fixed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Order of the points and first point of each cell: boxes halved along their longer side while that makes the work
+    less. The work of a cell goes as (tiles + CELL_OVERHEAD) x window, the window as `fixed` + two ways through the box."""
+    per_metre = 2 * plan.acquisition.sampling_frequency / plan.acquisition.medium.speed_of_sound
+
+    def work(part: np.ndarray) -> float:
+        extent = np.ptp(x[part]) + np.ptp(z[part])
+        return (math.ceil(len(part) / tile) + CELL_OVERHEAD) * (fixed + per_metre * extent)
+
+    def halves(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        axis = x if np.ptp(x[part]) > np.ptp(z[part]) else z
+        middle = max(tile * round(len(part) / tile / 2), 1) if len(part) > tile else len(part) // 2
+        if len(part) <= 2 * tile:  # too few to fill tiles: cut at the widest gap
+            part = part[np.argsort(axis[part], kind="stable")]
+            middle = int(np.argmax(np.diff(axis[part]))) + 1
+        else:
+            part = part[np.argpartition(axis[part], middle)]
+        return part[:middle], part[middle:]
+
+    cells: list[np.ndarray] = []
+    waiting = [np.arange(len(x))]
+    while waiting:
+        part = waiting.pop()
+        if len(part) > 1:
+            left, right = halves(part)
+            if len(part) > MAX_TILES * tile or work(left) + work(right) < work(part):
+                waiting += [right, left]
+                continue
+        cells.append(np.sort(part))
+    first = np.concatenate([[0], np.cumsum([len(part) for part in cells])]).astype(np.int64)
+    return np.concatenate(cells).astype(np.int64), first
+
+
+def _boxes(x: np.ndarray, z: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Centre (x, z) and half extents (x, z) of the box around each cell's points."""
+    sides = []
+    for axis in (x, z):
+        low, high = np.minimum.reduceat(axis, first[:-1]), np.maximum.reduceat(axis, first[:-1])
+        sides.append(((low + high) / 2, (high - low) / 2))
+    return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
+
+
+def _lone_window(plan: Plan, pulse: _PulseLength, x: np.ndarray, z: np.ndarray, receive: bool, n: int = 32) -> float:
+    """Mean window of a cell of one point in samples, over `n` of the points."""
+    some = np.linspace(0, len(x) - 1, min(n, len(x))).astype(int)
+    window = _window(plan, x[some], z[some], np.zeros(len(some)), np.zeros(len(some)), receive)
+    return float(np.mean(window.length + 2 * pulse.samples(window.farthest)))
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Window:
+    """When the echoes of boxes come, the pulse's own length left out, in samples relative to the references."""
+
+    first: np.ndarray  # (n_cells,) int64
+    last: np.ndarray
+    element_reference: np.ndarray  # (n_cells, n_elements) int64
+    transmit_reference: np.ndarray  # (n_cells, n_transmits) int64
+    nearest: np.ndarray  # (n_cells,) m, no scatterer of the cell is closer to an element
+    farthest: np.ndarray  # (n_cells,) m
+
+    @property
+    def length(self) -> np.ndarray:
+        return self.last - self.first
+
+
+def _window(plan: Plan, center_x, center_z, half_x, half_z, receive: bool) -> _Window:
+    """Bounds over each box, from its corners.
+
+    An element's distance d is convex, so that its largest value over a box is at a corner, and it lies above its tangent
+    at the centre; the earliest echo by those tangents is the minimum of linear functions, so at a corner too.
+    """
+    probe, medium = plan.acquisition.probe, plan.acquisition.medium
+    per_metre = plan.acquisition.sampling_frequency / medium.speed_of_sound
+    dx, dz = center_x[:, None] - probe.element_x, center_z[:, None] - probe.element_z
+    distance = np.hypot(dx, dz)  # (n_cells, n_elements)
+    floored = np.maximum(distance, plan.minimum_distance) * per_metre
+    element_reference = np.rint(floored).astype(np.int64)
+    earliest, latest = _firing_times(plan)
+    transmit_reference = np.rint((earliest + floored[:, None]).min(axis=-1)).astype(np.int64)
+    slope_x, slope_z = (np.divide(d, distance, out=np.zeros_like(d), where=distance > 0) for d in (dx, dz))
+    corners = [np.broadcast_arrays(sx * half_x, sz * half_z) for sx in (-1, 1) for sz in (-1, 1)]
+    first, last, nearest, farthest = (np.full(len(center_x), v) for v in (np.inf, -np.inf, np.inf, -np.inf))
+    for step_x, step_z in corners:
+        step_x, step_z = step_x[:, None], step_z[:, None]
+        low = (distance + slope_x * step_x + slope_z * step_z) * per_metre
+        high = np.maximum(np.hypot(dx + step_x, dz + step_z), plan.minimum_distance) * per_metre
+        begins = ((earliest + low[:, None]).min(axis=-1) - transmit_reference).min(axis=-1)
+        ends = ((latest + high[:, None]).max(axis=-1) - transmit_reference).max(axis=-1)
+        if receive:
+            begins = begins + (low - element_reference).min(axis=-1)
+            ends = ends + (high - element_reference).max(axis=-1)
+        first, last = np.minimum(first, begins), np.maximum(last, ends)
+        nearest, farthest = np.minimum(nearest, low.min(axis=-1)), np.maximum(farthest, high.max(axis=-1))
+    # Sub-elements lie to both sides of the centre that distances are taken to; a receive delay's fraction is 1/2 at most.
+    n_sub, ways = plan.sub_x.shape[1], 2 if receive else 1
+    margin = ways * (n_sub - 1) / 2 * plan.sub_width * per_metre + 1
+    return _Window(
+        np.floor(first - margin).astype(np.int64),
+        np.ceil(last + margin).astype(np.int64),
+        element_reference,
+        transmit_reference,
+        np.maximum(nearest, 0.0) / per_metre,
+        farthest / per_metre,
+    )
+
+
+def _firing_times(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Earliest and latest firing (n_transmits, n_elements) over a transmit's laws, samples; ±infinity where silent."""
+    delays = plan.delays * plan.acquisition.sampling_frequency
+    firing = plan.weights != 0
+    firing |= ~firing.any(axis=(1, 2), keepdims=True)  # all weights 0: any times will do
+    return np.where(firing, delays, np.inf).min(axis=1), np.where(firing, delays, -np.inf).max(axis=1)
+
+
+class _PulseLength:
+    """Half-length of the two-way pulse by distance: a short table, as each entry costs a transform."""
+
+    def __init__(self, plan: Plan, x: np.ndarray, z: np.ndarray) -> None:
+        self._rate = plan.acquisition.sampling_frequency
+        attenuates = plan.acquisition.medium.attenuation_db_cm_mhz > 0
+        self._distance = np.linspace(0, plan.longest_distance(x, z), 6) if attenuates else np.zeros(1)
+        lengths = np.array([plan.pulse_half_length(2 * distance) for distance in self._distance])
+        self._length = np.maximum(lengths, np.append(lengths[1:], lengths[-1:]))  # the longer end of each interval
+
+    def at(self, distance: np.ndarray) -> np.ndarray:
+        """Seconds."""
+        at = np.searchsorted(self._distance, distance, side="right") - 1
+        return self._length[np.clip(at, 0, len(self._length) - 1)]
+
+    def samples(self, distance: np.ndarray) -> np.ndarray:
+        return np.ceil(self.at(distance) * self._rate).astype(np.int64)
+
+
+def _band(
+    plan: Plan, window: _Window, pulse: _PulseLength, receive: bool, threshold_db: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and one past the last frequency bin of each cell, and its window length in samples."""
+    rate, medium = plan.acquisition.sampling_frequency, plan.acquisition.medium
+    low, high = plan.band(threshold_db)
+    frequency = np.linspace(low, high, 512)
+    amplitude = np.abs(plan.excitation(frequency))
+    if receive:
+        amplitude = amplitude * plan.response(frequency)
+    loss = physics.attenuation(frequency, medium.attenuation_db_cm_mhz) * (2 if receive else 1)
+    level = np.log(np.maximum(amplitude, 1e-300)) - loss * window.nearest[:, None]
+    kept = level >= level.max(axis=1, keepdims=True) + BAND_THRESHOLD_DB / 20 * math.log(10)
+    step = frequency[1] - frequency[0]
+    lowest = np.maximum(frequency[np.argmax(kept, axis=1)] - step, low)
+    highest = np.minimum(frequency[len(frequency) - 1 - np.argmax(kept[:, ::-1], axis=1)] + step, high)
+    length = window.length + 2 * pulse.samples(window.farthest)
+    length = np.array([next_fast_len(int(n), real=True) for n in length], dtype=np.int64)
+    start = np.ceil(lowest * length / rate).astype(np.int64)
+    stop = np.floor(highest * length / rate).astype(np.int64) + 1
+    return start, np.maximum(stop, start + 1), length
