@@ -64,10 +64,11 @@ class Probe:
                 raise ProbeError(f"{where}: {key}: expected a number above 0, got {value!r}")
         if not (isinstance(self.n_elements, int) and self.n_elements >= 1):
             raise ProbeError(f"{where}: n_elements: expected a whole number of at least 1, got {self.n_elements!r}")
-        if not 0 < self.bandwidth < 2:
+        if not (isinstance(self.bandwidth, int | float) and 0 < self.bandwidth < 2):
+            percent = isinstance(self.bandwidth, int | float) and 2 <= self.bandwidth < 200
             raise ProbeError(
                 f"{where}: bandwidth: expected a fraction of the centre frequency in (0, 2), got {self.bandwidth!r}"
-                + (f" (percent? write {self.bandwidth / 100:g})" if self.bandwidth >= 2 else "")
+                + (f" (percent? write {self.bandwidth / 100:g})" if percent else "")
             )
         if self.element_width > self.pitch:
             raise ProbeError(
@@ -77,7 +78,7 @@ class Probe:
             raise ProbeError(
                 f'{where}: baffle: expected "soft", "rigid" or an impedance ratio of at least 0, got {self.baffle!r}'
             )
-        if not self.is_flat and self._span >= math.pi:
+        if not self.is_flat and (self.pitch >= 2 * self.radius or self._span >= math.pi):
             raise ProbeError(f"{where}: radius: expected an arc of less than half a circle, got {self.radius:g} m")
 
     @property
@@ -152,8 +153,10 @@ def load_probe(name: str | Path) -> Probe:
             raise ProbeError(f"{path}: no such file")
         return _read(path)
     near = difflib.get_close_matches(str(name).lower(), presets, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(load_probe(match).name for match in near)}?" if near else ""
-    raise ProbeError(f"unknown probe {str(name)!r}{hint} Known: {', '.join(probe_names())}; or a path to a TOML file")
+    hint = f" Did you mean {' or '.join(load_probe(match).name for match in near)}?" if near else ""
+    raise ProbeError(
+        f"unknown probe {str(name)!r}.{hint} Expected one of {', '.join(probe_names())}, or a path to a TOML file"
+    )
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -186,7 +189,10 @@ def _read(path) -> Probe:
     for key in required:
         if key not in table:
             raise ProbeError(f"{path}: {key}: expected a value, got none (required: {', '.join(required)})")
-    for key in _TRANSDUCER_KEYS - {"name", "source", "baffle"}:
+    for key in ("name", "source"):
+        if not isinstance(table.get(key, ""), str):
+            raise ProbeError(f"{path}: {key}: expected text in quotes, got {table[key]!r}")
+    for key in sorted(_TRANSDUCER_KEYS - {"name", "source", "baffle"}):
         if key in table and (isinstance(table[key], bool) or not isinstance(table[key], int | float)):
             raise ProbeError(f"{path}: {key}: expected a number, got {table[key]!r}")
     try:
@@ -198,6 +204,8 @@ def _read(path) -> Probe:
 def _read_imaging(path, table: dict | None) -> Imaging | None:
     if table is None:
         return None
+    if not isinstance(table, dict):
+        raise ProbeError(f"{path}: imaging: expected a table [imaging], got {table!r}")
     _check_keys(path, "imaging.", table, _IMAGING_KEYS)
     extents = {}
     for key in ("x_mm", "z_mm"):
@@ -205,22 +213,27 @@ def _read_imaging(path, table: dict | None) -> Imaging | None:
         if not (
             isinstance(value, list)
             and len(value) == 2
-            and all(isinstance(v, int | float) for v in value)
+            and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
             and value[0] < value[1]
         ):
             raise ProbeError(f"{path}: imaging.{key}: expected [low, high] in mm, got {value!r}")
-        extents[key] = (value[0] * 1e-3, value[1] * 1e-3)
+        extents[key] = (value[0] / 1e3, value[1] / 1e3)  # divided: 43 mm is the float64 nearest to 0.043 m
     transmit = table.get("transmit", "plane")
     if transmit not in ("plane", "diverging"):
         raise ProbeError(f'{path}: imaging.transmit: expected "plane" or "diverging", got {transmit!r}')
     numbers = {"n_transmits": 15, "max_angle_deg": 10.0, "width_deg": 75.0}
     for key in numbers:
         value = table.get(key, numbers[key])
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ProbeError(f"{path}: imaging.{key}: expected a number of at least 0, got {value!r}")
         numbers[key] = value
-    if int(numbers["n_transmits"]) < 1:
-        raise ProbeError(f"{path}: imaging.n_transmits: expected at least 1, got {numbers['n_transmits']}")
+    if numbers["n_transmits"] != int(numbers["n_transmits"]) or numbers["n_transmits"] < 1:
+        raise ProbeError(
+            f"{path}: imaging.n_transmits: expected a whole number of at least 1, got {numbers['n_transmits']}"
+        )
+    for key, limit in (("max_angle_deg", 90), ("width_deg", 180)):
+        if numbers[key] >= limit:
+            raise ProbeError(f"{path}: imaging.{key}: expected degrees below {limit}, got {numbers[key]}")
     return Imaging(
         x=extents["x_mm"],
         z=extents["z_mm"],
@@ -235,5 +248,5 @@ def _check_keys(path, prefix: str, table: dict, known: set[str]) -> None:
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise ProbeError(f"{path}: {prefix}{key}: unknown key{hint} (known: {', '.join(sorted(known))})")
+            hint = f"; did you mean {prefix}{near[0]}?" if near else "."
+            raise ProbeError(f"{path}: {prefix}{key}: unknown key{hint} Expected {', '.join(sorted(known))}")
