@@ -14,6 +14,9 @@ from scipy.fft import irfft, next_fast_len
 from .. import physics
 from ..plan import Plan
 from ..types import ImageGrid, Scatterers
+from .reference_beamform import arrival_bounds, delay_and_sum
+
+__all__ = ["arrival_bounds", "delay_and_sum", "pressure_field", "simulate"]
 
 
 def simulate(

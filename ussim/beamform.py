@@ -1,0 +1,360 @@
+"""Beamforming: from channel data to a compounded image, straight onto Cartesian pixels, and its log compression.
+
+Delay-and-sum as in Perrot, Polichetti, Varray & Garcia 2021, "So you think you can DAS? A viewpoint on delay-and-sum
+beamforming", Ultrasonics 111: a pixel is the sum, over transmits and over the elements of its receive aperture, of what the
+element recorded when the echo of that pixel came in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+
+import numpy as np
+from scipy.interpolate import make_interp_spline
+
+from . import physics
+from .demodulation import demodulate
+from .engines import get_engine
+from .interpolation import INTERPOLATIONS, Interpolation
+from .probes import Probe
+from .transmits import FocusedWaves
+from .types import Acquisition, ImageGrid, IQData, RFData, to_numpy
+
+__all__ = [
+    "Beamforming",
+    "automatic_f_number",
+    "delay_and_sum",
+    "demodulate",
+    "field_mask",
+    "log_compress",
+    "transmit_time",
+]
+
+SOURCES_PER_ELEMENT = 4  # the firing aperture is interpolated to this many sources an element (MUST)
+
+
+def delay_and_sum(
+    data: IQData | RFData,
+    grid: ImageGrid,
+    f_number: float | None = None,
+    *,
+    interpolation: str = "linear",
+    normalize: bool = False,
+    speed_of_sound: float | None = None,
+    engine: str = "auto",
+) -> np.ndarray:
+    """Beamform channel data onto a grid, coherently compounded over all transmits.
+
+    IQ data are rotated by exp(2πi f_0 τ), τ the two-way time; RF data are summed as they are. Samples outside the record count
+    as zero, pixels behind the array are 0.
+
+    Parameters
+    ----------
+    data : IQData or RFData
+        (n_transmits, n_elements, n_samples).
+    grid : ImageGrid
+        Pixel centres; any Cartesian grid, for linear, phased and convex arrays alike.
+    f_number : float, optional
+        Receive aperture: an element counts where the pixel is within atan(1 / (2 f_number)) of its normal, which is
+        |x - x_e| <= z / (2 f_number) on a flat array. None: from the element's directivity (`automatic_f_number`);
+        0: all elements.
+    interpolation : str
+        "nearest", "linear", "quadratic", "lanczos3" or "lanczos5".
+    normalize : bool
+        Divide each pixel by the number of elements in its aperture (MUST does not: shallow rows are darker).
+    speed_of_sound : float, optional
+        For the way from the array to a pixel and back, m/s; the acquisition's medium by default. When elements fired is not
+        affected.
+    engine : str
+        As in `simulate`.
+
+    Returns
+    -------
+    np.ndarray
+        (nz, nx) complex64 of IQ data, float32 of RF data (the reference engine: complex128, float64).
+
+    Raises
+    ------
+    ValueError
+        A value is out of range or of no known name.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
+    speed_of_sound = _check_speed(speed_of_sound, data.acquisition)
+    if f_number is None:
+        f_number = automatic_f_number(data.acquisition.probe, speed_of_sound)
+    if not (math.isfinite(f_number) and f_number >= 0):
+        raise ValueError(f"f_number: expected a number of at least 0 (0 = all elements) or None, got {f_number!r}")
+    module = get_engine(engine)
+    return module.delay_and_sum(
+        to_numpy(data.samples),
+        Beamforming(
+            acquisition=data.acquisition,
+            grid=grid,
+            speed_of_sound=speed_of_sound,
+            sampling_frequency=data.sampling_frequency,
+            start_time=data.start_time,
+            demodulation_frequency=data.demodulation_frequency if isinstance(data, IQData) else 0.0,
+            f_number=float(f_number),
+            interpolation=INTERPOLATIONS[interpolation],
+            normalize=normalize,
+            engine=module,
+        ),
+    )
+
+
+def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0) -> np.ndarray:
+    """B-mode: the envelope in decibels below its maximum, 0 dB -> 1 and -dynamic_range_db and less -> 0 (MUST's `bmode`).
+
+    Parameters
+    ----------
+    image : np.ndarray
+        Any shape: complex, or real (an envelope, or an RF image of which the magnitude is taken).
+    dynamic_range_db : float
+        Above 0.
+
+    Returns
+    -------
+    np.ndarray
+        float32 in [0, 1]; an image of zeros gives zeros.
+
+    Raises
+    ------
+    ValueError
+        The range is not above 0, or the image has values that are not finite.
+    """
+    if not (math.isfinite(dynamic_range_db) and dynamic_range_db > 0):
+        raise ValueError(f"dynamic_range_db: expected dB above 0, got {dynamic_range_db!r}")
+    envelope = np.abs(to_numpy(image))
+    largest = envelope.max(initial=0.0)
+    if not np.isfinite(largest):
+        raise ValueError("log_compress: expected a finite image, got NaN or infinity")
+    if largest == 0:
+        return np.zeros(envelope.shape, dtype=np.float32)
+    floor = 10 ** (-dynamic_range_db / 20)
+    decibels = 20 * np.log10(np.maximum(envelope / largest, floor))
+    return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32)
+
+
+def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
+    """The f-number at whose edge an element's sensitivity has fallen to 0.71 at the shortest wavelength (Perrot et al. 2021)."""
+    shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
+    return physics.automatic_f_number(probe.element_width, shortest)
+
+
+def transmit_time(
+    acquisition: Acquisition,
+    x: np.ndarray,
+    z: np.ndarray,
+    speed_of_sound: float | None = None,
+    engine: str = "auto",
+) -> np.ndarray:
+    """Time from the first firing to the arrival of each transmit's wave at points, s.
+
+    The first arrival: min over firing elements of τ_e + d_e/c, the aperture interpolated to four sources an element (MUST's
+    `dasmtx`). Two kinds of transmit need more:
+
+    - `FocusedWaves`: beyond its focus the ray through the focus arrives last, not first: all elements' waves have gone by
+      when it comes. The time is the first arrival in the cone before the focus, the last one in the cone beyond it, and between
+      the two cones, which no ray reaches, passes from one to the other linearly in the angle about the focus (Nguyen & Prager
+      2016, IEEE TUFFC 63:1301): no jump anywhere.
+    - Several simultaneous laws (multi-line transmission): a point listens to the law whose arrivals at it from all elements
+      lie closest together, the beam that is concentrated there.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+    x, z : np.ndarray
+        Points in m, of shapes that broadcast.
+    speed_of_sound : float, optional
+        m/s; the acquisition's medium by default.
+    engine : str
+        As in `simulate`.
+
+    Returns
+    -------
+    np.ndarray
+        (n_transmits, *shape) float64.
+    """
+    module = get_engine(engine)
+    return _transmit_time(acquisition, x, z, _check_speed(speed_of_sound, acquisition), module)
+
+
+def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
+    """Pixels in the probe's field: in front of the array, within reach of a transmit, and seen by an element.
+
+    Within reach of a transmit: a ray of its wave passes there, that is, the arrival τ_e + d_e/c has its extremum inside the
+    firing aperture and not at its end; or the pixel lies just outside, where the wave of a quadratic phase, continued past the
+    end of the aperture, would be at most a quarter period away from the end's own (Fresnel parameter 1, 14 dB below
+    the open field); or all elements' waves arrive within half a period (a focus). Seen by an element: within the angle of the
+    automatic f-number of some element's normal.
+
+    Returns
+    -------
+    np.ndarray
+        (nz, nx) bool.
+    """
+    probe, c = acquisition.probe, acquisition.medium.speed_of_sound
+    x, z = (axis.ravel() for axis in grid.mesh())
+    mask = np.zeros(x.size, dtype=bool)
+    front = np.flatnonzero(~probe.is_behind(x, z))
+    period = 1 / probe.center_frequency
+    block = max(1, 4_000_000 // (SOURCES_PER_ELEMENT * probe.n_elements))
+    acceptance = math.atan(1 / (2 * automatic_f_number(probe, c)))
+    for first in range(0, len(front), block):
+        part = front[first : first + block]
+        px, pz = x[part], z[part]
+        dx, dz = px[:, None] - probe.element_x, pz[:, None] - probe.element_z
+        toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
+        seen = (toward >= math.cos(acceptance) * np.hypot(dx, dz)).any(axis=1)
+        reached = np.zeros(len(part), dtype=bool)
+        for aperture in _apertures(acquisition):
+            way = np.hypot(px[:, None] - aperture.x, pz[:, None] - aperture.z) / c
+            for law in aperture.delays:
+                reached |= _has_ray(way + law, period)
+        mask[part] = seen & reached
+    return mask.reshape(grid.shape)
+
+
+# --- what the engines need -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Beamforming:
+    """A delay-and-sum in checked numbers."""
+
+    acquisition: Acquisition
+    grid: ImageGrid
+    speed_of_sound: float  # m/s
+    sampling_frequency: float  # Hz
+    start_time: float  # s
+    demodulation_frequency: float  # Hz, 0 for RF data
+    f_number: float  # 0: all elements
+    interpolation: Interpolation
+    normalize: bool
+    engine: ModuleType
+
+    @property
+    def cos_acceptance(self) -> float:
+        """Cosine of the widest angle to an element's normal that counts; -1 for all angles."""
+        return math.cos(math.atan(1 / (2 * self.f_number))) if self.f_number > 0 else -1.0
+
+    @cached_property
+    def receive_delays(self) -> np.ndarray:
+        """(n_elements,) s, by which the acquisition delayed the echoes."""
+        delays = self.acquisition.receive_delays
+        return np.zeros(self.acquisition.probe.n_elements) if delays is None else delays
+
+    def transmit_times(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """`transmit_time` at points: (n_transmits, *shape) s."""
+        return _transmit_time(self.acquisition, x, z, self.speed_of_sound, self.engine)
+
+
+# --- arrival times ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Aperture:
+    """Sources along the firing aperture that some laws share."""
+
+    x: np.ndarray  # (n_sources,) m
+    z: np.ndarray
+    delays: np.ndarray  # (n_laws, n_sources) s
+    laws: np.ndarray  # (n_laws, 2) transmit and law within it
+    ends: np.ndarray  # (2, 2) x and z of the first and the last firing element, m
+
+
+def _apertures(acquisition: Acquisition) -> Iterator[_Aperture]:
+    """The laws of an acquisition, those that fire the same elements together."""
+    probe = acquisition.probe
+    delays = acquisition.transmit_delays
+    firing = ~np.isnan(delays) & (acquisition.transmit_weights != 0)[:, None, :]
+    masks, group = np.unique(firing.reshape(-1, probe.n_elements), axis=0, return_inverse=True)
+    for i, mask in enumerate(masks):
+        if not mask.any():
+            continue
+        laws = np.stack(np.unravel_index(np.flatnonzero(group.ravel() == i), firing.shape[:2]), axis=1)
+        rows = [probe.element_x, probe.element_z, *delays[laws[:, 0], laws[:, 1]]]
+        fine = _interpolate_runs(np.stack(rows), mask)
+        first, last = np.flatnonzero(mask)[[0, -1]]
+        ends = np.stack([probe.element_x[[first, last]], probe.element_z[[first, last]]], axis=1)
+        yield _Aperture(fine[0], fine[1], fine[2:], laws, ends)
+
+
+def _interpolate_runs(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Rows (n, n_elements) interpolated by cubic splines over each run of elements in the mask: n firing elements become 4n
+    sources, from the first of the run to its last."""
+    elements = np.flatnonzero(mask)
+    pieces = []
+    for run in np.split(elements, np.flatnonzero(np.diff(elements) > 1) + 1):
+        n = len(run)
+        if n == 1:
+            pieces.append(rows[:, run])
+            continue
+        spline = make_interp_spline(np.arange(n), rows[:, run], k=min(3, n - 1), axis=1)
+        pieces.append(spline(np.linspace(0, n - 1, SOURCES_PER_ELEMENT * n)))
+    return np.concatenate(pieces, axis=1)
+
+
+def _transmit_time(acquisition: Acquisition, x, z, speed_of_sound: float, engine: ModuleType) -> np.ndarray:
+    x, z = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(z, dtype=np.float64))
+    px, pz = np.ascontiguousarray(x).ravel(), np.ascontiguousarray(z).ravel()
+    n_transmits, n_laws, _ = acquisition.transmit_delays.shape
+    times = np.full((n_transmits, x.size), np.inf)
+    spread = np.full((n_transmits, x.size), np.inf) if n_laws > 1 else None
+    focused = acquisition.waves if isinstance(acquisition.waves, FocusedWaves) else None
+    for aperture in _apertures(acquisition):
+        first, last = engine.arrival_bounds(px, pz, aperture.x, aperture.z, aperture.delays, speed_of_sound)
+        for i, (transmit, _) in enumerate(aperture.laws):
+            if focused is not None:
+                focus = np.array([focused.x[transmit], focused.z[transmit]])
+                beyond = _beyond_focus(px, pz, focus, aperture.ends)
+                times[transmit] = first[i] + beyond * (last[i] - first[i])
+            elif spread is None:
+                times[transmit] = first[i]
+            else:
+                closer = last[i] - first[i] < spread[transmit]
+                times[transmit] = np.where(closer, first[i], times[transmit])
+                spread[transmit] = np.where(closer, last[i] - first[i], spread[transmit])
+    return times.reshape(n_transmits, *x.shape)
+
+
+def _beyond_focus(x: np.ndarray, z: np.ndarray, focus: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """0 in the cone of rays before the focus, 1 in the cone beyond it, linear in the angle about the focus between them."""
+    rays = focus - ends
+    rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
+    axis = rays.sum(axis=0)
+    half_cone = 0.5 * math.acos(float(np.clip(rays[0] @ rays[1], -1, 1)))
+    dx, dz = x - focus[0], z - focus[1]
+    angle = np.abs(np.arctan2(axis[0] * dz - axis[1] * dx, axis[0] * dx + axis[1] * dz))  # from the beam's axis, [0, π]
+    return np.clip((np.pi - half_cone - angle) / max(np.pi - 2 * half_cone, 1e-9), 0, 1)
+
+
+def _has_ray(arrivals: np.ndarray, period: float) -> np.ndarray:
+    """Where the arrivals (n_points, n_sources) have a ray (see `field_mask`), or nearly."""
+    if arrivals.shape[1] < 3:
+        return np.ones(len(arrivals), dtype=bool)  # a point source radiates everywhere
+    near = arrivals.max(axis=1) - arrivals.min(axis=1) <= period / 2
+    rises = []
+    for a, b, c in (
+        (arrivals[:, 0], arrivals[:, 1], arrivals[:, 2]),
+        (arrivals[:, -1], arrivals[:, -2], arrivals[:, -3]),
+    ):
+        # Slope and curvature at the end, looking inwards: the parabola's extremum is slope² / (2 curvature) away in time.
+        slope, curvature = (4 * b - 3 * a - c) / 2, a - 2 * b + c
+        lag = slope**2 / np.maximum(2 * np.abs(curvature), 1e-30)
+        near |= (slope * curvature > 0) & (lag <= period / 4)
+        rises.append(slope > 0)
+    # An extremum inside: the arrivals fall from both ends (a minimum), or rise from both (a maximum, beyond a focus).
+    return near | (rises[0] == rises[1])
+
+
+def _check_speed(speed_of_sound: float | None, acquisition: Acquisition) -> float:
+    speed = acquisition.medium.speed_of_sound if speed_of_sound is None else float(speed_of_sound)
+    if not (math.isfinite(speed) and speed > 0):
+        raise ValueError(f"speed_of_sound: expected m/s above 0, got {speed_of_sound!r}")
+    return speed

@@ -1,0 +1,53 @@
+"""Delay-and-sum, literally: float64 NumPy, element by element. The oracle of the other engines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..beamform import Beamforming
+
+
+def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
+    """Beamformed image (nz, nx), complex128 or float64 as the samples are: Σ_transmits Σ_elements (Perrot et al. 2021, eq. 1)."""
+    b = beamforming
+    probe = b.acquisition.probe
+    n_transmits, n_elements, n_samples = samples.shape
+    x, z = b.grid.mesh()
+    transmit_times = b.transmit_times(x, z)
+    image = np.zeros(b.grid.shape, dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
+    n_active = np.zeros(b.grid.shape)
+    for e in range(n_elements):
+        dx, dz = x - probe.element_x[e], z - probe.element_z[e]
+        distance = np.hypot(dx, dz)
+        # |arcsin(dx / d) - θ_e| <= atan(1 / (2 f#)), which is |dx| <= z / (2 f#) where θ_e = 0
+        toward = np.abs(dz) * np.cos(probe.element_angle[e]) + dx * np.sin(probe.element_angle[e])
+        active = toward >= b.cos_acceptance * distance
+        n_active += active
+        receive_time = distance / b.speed_of_sound + b.receive_delays[e]
+        for a in range(n_transmits):
+            time = transmit_times[a] + receive_time
+            index = (time - b.start_time) * b.sampling_frequency + b.interpolation.shift
+            whole = np.floor(index).astype(np.int64)
+            weights = b.interpolation.weights(index - whole)
+            value = np.zeros(b.grid.shape, dtype=image.dtype)
+            for k in range(b.interpolation.n_taps):
+                tap = whole + b.interpolation.first_tap + k
+                recorded = (tap >= 0) & (tap < n_samples)
+                value += weights[..., k] * np.where(recorded, samples[a, e, np.clip(tap, 0, n_samples - 1)], 0)
+            if b.demodulation_frequency:
+                value = value * np.exp(2j * np.pi * b.demodulation_frequency * time)
+            image += np.where(active, value, 0)
+    if b.normalize:
+        image /= np.maximum(n_active, 1)
+    image[probe.is_behind(x, z)] = 0
+    return image
+
+
+def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound):
+    """First and last arrival of each law at points (see `cpu_beamform.arrival_bounds`)."""
+    way = np.hypot(x[:, None] - source_x, z[:, None] - source_z) / speed_of_sound
+    arrivals = [way + law for law in delays]
+    return np.array([t.min(axis=1) for t in arrivals]), np.array([t.max(axis=1) for t in arrivals])
