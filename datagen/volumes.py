@@ -1,14 +1,13 @@
 """The values that pass from files to slices: a reference to a volume on disk, and the volume itself.
 
-A `VolumeRef` is small and picklable (no voxels), so it can be sent to a worker; a `Volume` holds the voxels and knows how
-to cut itself along the anatomical planes. Nothing here knows a file format.
+A `VolumeRef` is small and picklable (no voxels), so it can be sent to a worker; a `Volume` holds the voxels and
+knows how to cut itself along the anatomical planes. Nothing here knows a file format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -71,8 +70,8 @@ class Found(Sequence[VolumeRef]):
 class Volume:
     """One series of slices, or one canonical block of voxels.
 
-    `orientation` is "RAS" (voxels[x, y, z], the axes run to Right, Anterior, Superior as nearly as the acquisition allows)
-    or the plane of a bare stack (voxels[slice, row, column], each slice as it is to be displayed).
+    `orientation` is "RAS" (voxels[x, y, z], the axes run to Right, Anterior, Superior as nearly as the acquisition
+    allows) or the plane of a bare stack (voxels[slice, row, column], each slice as it is to be displayed).
 
     Raises
     ------
@@ -109,7 +108,7 @@ class Volume:
         """The planes this volume can be cut along: those in which an image has at least two rows and columns."""
         if self.orientation != CANONICAL:
             return (self.orientation,)
-        return tuple(plane for plane in PLANES if min(self._in_plane_shape(plane)) > 1)
+        return tuple(plane for plane in PLANES if min(self._across(plane)) > 1)
 
     def square_planes(self, max_anisotropy: float = 2.0) -> tuple[str, ...]:
         """The planes whose pixels are near enough to square to make an image: both sizes within `max_anisotropy`.
@@ -122,6 +121,11 @@ class Volume:
             return row is None or column is None or max(row, column) <= max_anisotropy * min(row, column)
 
         return tuple(plane for plane in self.planes() if near_square(plane))
+
+    def slice_shape(self, plane: str) -> tuple[int, int]:
+        """Rows and columns of a slice as it is displayed."""
+        first, second = self._across(plane)
+        return (second, first) if self._canonical(plane) else (first, second)
 
     def n_slices(self, plane: str) -> int:
         """How many slices the plane has."""
@@ -172,16 +176,7 @@ class Volume:
     def _normal_axis(self, plane: str) -> int:
         return _NORMAL_AXIS[plane] if self._canonical(plane) else 0
 
-    def _in_plane_shape(self, plane: str) -> tuple[int, ...]:
-        shape = list(self.voxels.shape)
-        del shape[_NORMAL_AXIS[plane]]
-        return tuple(shape)
-
-
-def common_name(path: str | Path) -> str:
-    """A file's name without its image extensions: `a/b.nii.gz` is `b`."""
-    name = Path(path).name
-    for suffix in (".nii.gz", ".nii", ".npy", ".dicom", ".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    def _across(self, plane: str) -> tuple[int, ...]:
+        """Voxels along the two axes of a slice."""
+        axis = _NORMAL_AXIS[plane] if self.orientation == CANONICAL else 0
+        return self.voxels.shape[:axis] + self.voxels.shape[axis + 1 :]

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..volumes import DataError, Found, Volume, VolumeRef
-
-# Left behind by operating systems and archive tools; never data.
-_JUNK_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 class Source(ABC):
     """One collection of MRI. An adapter knows the layout on disk; the rest of the package does not.
 
-    `find` is cheap (names and headers, no voxels), deterministic and sorted; files it cannot use come back in `.skipped`
-    with reasons. `load` reads one volume. Both raise DataError.
+    `find` is cheap (names and headers, no voxels), deterministic and sorted; files it cannot use come back in
+    `.skipped` with reasons. `load` reads one volume. Both raise DataError.
     """
 
     name: str
@@ -74,47 +70,3 @@ def resolve(source: Source, root: str | Path | None) -> Path:
     if not path.exists():
         raise DataError(f"{source.name}: {origin} {path} does not exist; expected {source.layout}")
     return path
-
-
-def walk(root: Path) -> Iterator[Path]:
-    """Every file under `root` in natural order, without hidden files and what macOS and Windows leave behind."""
-    if root.is_file():
-        yield root
-        return
-    visited = set()  # a link may point at a folder above it
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted((name for name in folders if not is_junk(name)), key=natural)
-        for name in sorted(files, key=natural):
-            if not is_junk(name):
-                yield Path(folder) / name
-
-
-def is_junk(name: str) -> bool:
-    """True for hidden files, macOS resource forks (`._x`) and the like."""
-    return name in _JUNK_NAMES or name.startswith(".")
-
-
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key under which slice_2 comes before slice_10."""
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    for character in name + "\0":
-        if character.isascii() and character.isdigit():
-            digits += character
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        parts.append((1, character))
-    return parts
-
-
-def relative(path: str | Path, root: str | Path) -> str:
-    """`path` as seen from `root`, with forward slashes; the name alone where `root` is the file itself."""
-    inside = os.path.relpath(path, root).replace(os.sep, "/")
-    return Path(path).name if inside == "." else inside

@@ -1,0 +1,521 @@
+"""DICOM files to volumes: grouping by series, ordering by position, decoding, orientation. Nothing personal is kept.
+
+`scan_dicom` reads headers only and sorts files into series that are one volume each; `load_dicom` reads one of them.
+Classic files (one slice each) and multi-frame ones (enhanced MR: geometry in per-frame functional groups) are both
+turned into `Frame`s first and treated alike from there. Attribute names are those of DICOM PS3.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .files import natural, relative, sha256_of
+from .volumes import ACQUIRED, CANONICAL, DataError, Skipped, Volume, VolumeRef
+
+# Read from a header; everything else in the file is left alone.
+_TAGS = (
+    "SOPClassUID SOPInstanceUID Modality ImageType SeriesDescription PatientID StudyInstanceUID SeriesInstanceUID "
+    "InstanceNumber ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness SpacingBetweenSlices "
+    "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BurnedInAnnotation EchoTime EchoNumbers "
+    "TemporalPositionIdentifier AcquisitionNumber DiffusionBValue TriggerTime InversionTime FlipAngle "
+    "AcquisitionTime ContentTime RescaleSlope RescaleIntercept SharedFunctionalGroupsSequence "
+    "PerFrameFunctionalGroupsSequence PlanePositionSequence PlaneOrientationSequence PixelMeasuresSequence "
+    "PixelValueTransformationSequence MRImageFrameTypeSequence FrameType FrameContentSequence TemporalPositionIndex "
+    "FrameAcquisitionNumber MREchoSequence EffectiveEchoTime MRDiffusionSequence"
+).split()  # noqa: SIM905 (fifty names, one a line, would hide the code)
+
+# What tells the images at one position apart, tried in this order.
+_PHASE_KEYS = (
+    "ImageType",
+    "TemporalPositionIdentifier",
+    "EchoTime",
+    "EchoNumbers",
+    "DiffusionBValue",
+    "InversionTime",
+    "TriggerTime",
+    "AcquisitionNumber",
+    "FlipAngle",
+    "AcquisitionTime",
+    "ContentTime",
+)
+
+_NOT_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.7": "secondary capture",
+    "1.2.840.10008.5.1.4.1.1.66": "segmentation or surface",
+    "1.2.840.10008.5.1.4.1.1.11": "presentation state",
+    "1.2.840.10008.5.1.4.1.1.88": "structured report",
+    "1.2.840.10008.5.1.4.1.1.104": "encapsulated document",
+    "1.2.840.10008.1.3.10": "DICOMDIR",
+}
+_LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
+
+# Transfer syntaxes that need a plug-in which is not among the ordinary dependencies.
+_GPL_CODEC = "the plug-in pylibjpeg-libjpeg (GPL-3): pip install 'ussim[gpl-codecs]'"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image: a whole classic file, or one frame of a multi-frame file."""
+
+    path: str
+    index: int  # frame in the file, from 0
+    position: tuple[float, ...] | None  # mm, of the centre of the first pixel, patient axes (LPS)
+    cosines: tuple[float, ...] | None  # direction of a row, then of a column (LPS)
+    pixel_spacing: tuple[float, float] | None  # mm between rows, between columns
+    thickness: float | None  # mm
+    slope: float
+    intercept: float
+    order: int  # InstanceNumber, or the frame's number
+    phase: tuple[str, ...]  # one value for each of _PHASE_KEYS
+
+    def depth(self) -> float | None:
+        """Distance along the slices' normal in mm."""
+        if self.position is None or self.cosines is None:
+            return None
+        normal = np.cross(self.cosines[:3], self.cosines[3:])
+        return float(np.dot(normal, self.position))
+
+
+def scan_dicom(
+    files: Iterable[str | os.PathLike[str]], root: str | Path, source: str
+) -> tuple[list[VolumeRef], list[Skipped]]:
+    """Sort files into volumes by their headers.
+
+    A series is split where orientation, matrix or pixel size change, and where one position is imaged more than once
+    (phases, echoes, b-values). What is no grey MR (or CT) image is skipped with a reason.
+    """
+    series: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
+    identity: dict[tuple[Any, ...], Any] = {}
+    skipped: list[Skipped] = []
+    instances: set[str] = set()
+    for file in files:
+        path = os.fspath(file)
+        shown = relative(path, root)
+        header = read_header(path)
+        if header is None:
+            skipped.append(Skipped(shown, "not a DICOM file"))
+            continue
+        reason = why_not(header)
+        instance = str(header.get("SOPInstanceUID", path))
+        if not reason and instance in instances:
+            reason = "the same image as another file (SOPInstanceUID)"
+        if reason:
+            skipped.append(Skipped(shown, reason))
+            continue
+        instances.add(instance)
+        is_multi_frame = int(header.get("NumberOfFrames") or 1) > 1
+        for frame in frames_of(header, path):
+            key = (
+                str(header.get("SeriesInstanceUID") or Path(shown).parent),
+                int(header.Rows),
+                int(header.Columns),
+                _rounded(frame.cosines, 2),
+                _rounded(frame.pixel_spacing, 3),
+                path if is_multi_frame else "",
+            )
+            series[key].append(frame)
+            identity.setdefault(key, header)
+
+    refs = []
+    used: dict[str, int] = defaultdict(int)
+    parts_of_file: dict[str, int] = defaultdict(int)
+    for key in sorted(series, key=str):
+        header = identity[key]
+        subject = subject_of(header, relative(series[key][0].path, root))
+        uid = str(header.get("SeriesInstanceUID") or key[0])
+        base = f"{subject}-s{_short_hash('series', uid)}"
+        notes = []
+        if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
+            notes.append("BurnedInAnnotation is YES: text, perhaps a name, may be part of the picture")
+        parts = split_phases(series[key])
+        if len(parts) > 1:
+            notes.append(f"{len(parts)} images at a position: split into {len(parts)} volumes")
+        for part in parts:
+            used[base] += 1
+            paths = tuple(dict.fromkeys(frame.path for frame in part))
+            in_file = 0
+            if key[
+                -1
+            ]:  # a multi-frame file holds every part: the reference says which, in the order `load_dicom` meets them
+                in_file = parts_of_file[paths[0]]
+                parts_of_file[paths[0]] += 1
+            refs.append(
+                VolumeRef(
+                    source=source,
+                    subject=subject,
+                    name=base if used[base] == 1 else f"{base}-{used[base]}",
+                    paths=paths,
+                    part=in_file,
+                    notes=tuple(notes),
+                )
+            )
+    return refs, skipped
+
+
+def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
+    """Read one volume: modality LUT, VOI where asked, MONOCHROME1 inverted, slices by position, closest canonical axes.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged, in colour, or its compression has no decoder here.
+    """
+    groups: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
+    for path in ref.paths:
+        header = read_header(path)
+        if header is None:
+            raise DataError(f"{ref.name}: {Path(path).name} is not a readable DICOM file")
+        for frame in frames_of(header, path):
+            groups[(_rounded(frame.cosines, 2), _rounded(frame.pixel_spacing, 3))].append(frame)
+    parts = [part for key in sorted(groups, key=str) for part in split_phases(groups[key])]
+    if len(ref.paths) > 1 and len(parts) > 1:
+        raise DataError(f"{ref.name}: the files make {len(parts)} volumes, not one; run the search again")
+    if ref.part >= len(parts):
+        raise DataError(f"{ref.name}: part {ref.part} asked for; the file holds {len(parts)}")
+    frames = parts[ref.part]
+    pixels = _decode(frames, voi, ref.name)
+    return _volume(ref, frames, pixels)
+
+
+def read_header(path: str | os.PathLike[str]) -> Any | None:
+    """The attributes that sorting needs, as a pydicom Dataset; None where the file is not DICOM."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    with _quiet():
+        try:
+            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        except (InvalidDicomError, EOFError):
+            # Files written without the 128-byte preamble are common; other files read as nonsense or not at all.
+            if Path(path).suffix.lower() not in (".dcm", ".dicom", ".ima", ""):
+                return None
+            try:
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
+                return header if "SOPClassUID" in header and "Rows" in header else None
+            except Exception:  # whatever a non-DICOM file provokes in the parser
+                return None
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from None
+        except Exception:  # pydicom raises many kinds on damaged headers
+            return None
+
+
+def why_not(header: Any) -> str:
+    """Why an image is not used, or "" where it is."""
+    sop_class = str(header.get("SOPClassUID", ""))
+    for prefix, what in _NOT_IMAGES.items():
+        if sop_class == prefix or sop_class.startswith(prefix + "."):
+            return what
+    if not header.get("Rows") or not header.get("Columns"):
+        return "no image in it"
+    modality = str(header.get("Modality") or "MR")
+    if modality not in ("MR", "CT"):
+        return f"modality {modality}, expected MR"
+    photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
+    if int(header.get("SamplesPerPixel") or 1) > 1 or not photometric.startswith("MONOCHROME"):
+        return f"colour ({photometric})"
+    image_type = _image_type(header)
+    description = str(header.get("SeriesDescription", "")).lower()
+    if "LOCALIZER" in image_type or any(word in description for word in _LOCALIZERS):
+        return "localizer"
+    if {"PHASE", "PHASE MAP", "P"} & set(image_type[2:3]):
+        return "phase image"
+    return missing_decoder(header)
+
+
+def missing_decoder(header: Any) -> str:
+    """What is needed to decompress the file, or "" where nothing is missing."""
+    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is None or not syntax.is_compressed or syntax.is_deflated:
+        return ""
+    from pydicom.pixels import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return f"compression {syntax.name} cannot be decoded here; convert the files (dcmdjpeg, gdcmconv --raw)"
+    if decoder.is_available:
+        return ""
+    return f"compression {syntax.name} needs {_GPL_CODEC}"
+
+
+def subject_of(header: Any, path: str) -> str:
+    """An anonymous subject: a salted hash of PatientID, else of the study, else of the folder.
+
+    PatientID is often a hospital number, short enough to be guessed, so the hash is a slow one (scrypt). A secret
+    $DATAGEN_SALT makes guessing impossible; without it the salt is public, and the same for everybody.
+    """
+    patient = str(header.get("PatientID") or "").strip()
+    identifier = patient or str(header.get("StudyInstanceUID") or "") or str(Path(path).parent)
+    return f"p{_slow_hash(identifier, _salt())}"
+
+
+def frames_of(header: Any, path: str) -> list[Frame]:
+    """The frames of one file with what functional groups, shared or their own, say of each."""
+    count = int(header.get("NumberOfFrames") or 1)
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+    frames = []
+    for index in range(count):
+        own = per_frame[index] if index < len(per_frame) else None
+
+        def look(sequence: str, name: str, own: Any = own) -> Any:
+            for group in (own, shared):
+                if group is not None and group.get(sequence):
+                    value = group[sequence].value[0].get(name)
+                    if value is not None and value != "":
+                        return value
+            return header.get(name)
+
+        measures = "PixelMeasuresSequence"
+        transform = "PixelValueTransformationSequence"
+        phase = {key: header.get(key) for key in _PHASE_KEYS}
+        if own is not None or shared is not None:
+            phase["ImageType"] = look("MRImageFrameTypeSequence", "FrameType") or header.get("ImageType")
+            phase["TemporalPositionIdentifier"] = look("FrameContentSequence", "TemporalPositionIndex")
+            phase["EchoTime"] = look("MREchoSequence", "EffectiveEchoTime")
+            phase["DiffusionBValue"] = look("MRDiffusionSequence", "DiffusionBValue")
+            phase["AcquisitionNumber"] = look("FrameContentSequence", "FrameAcquisitionNumber")
+        frames.append(
+            Frame(
+                path=path,
+                index=index,
+                position=_floats(look("PlanePositionSequence", "ImagePositionPatient"), 3),
+                cosines=_floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+                pixel_spacing=_positive_pair(look(measures, "PixelSpacing")),
+                thickness=_positive(look(measures, "SpacingBetweenSlices"))
+                or _positive(look(measures, "SliceThickness")),
+                slope=_number(look(transform, "RescaleSlope"), 1.0),
+                intercept=_number(look(transform, "RescaleIntercept"), 0.0),
+                order=index if count > 1 else int(_number(header.get("InstanceNumber"), 0)),
+                phase=tuple(str(phase[key]) if phase[key] is not None else "" for key in _PHASE_KEYS),
+            )
+        )
+    return frames
+
+
+def split_phases(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Frames of one series to stacks in which every position occurs once, each ordered along the normal.
+
+    Where a position repeats, the first of the attributes that tell echoes, phases and b-values apart is used that splits
+    the series cleanly; where none does, the n-th image at each position goes to the n-th stack.
+    """
+    frames = sorted(frames, key=lambda frame: (frame.order, natural(frame.path), frame.index))
+    if any(frame.depth() is None for frame in frames):
+        return [frames]
+    frames.sort(key=lambda frame: round(frame.depth() or 0.0, 2))
+    if _positions_differ(frames):
+        return [frames]
+    for number in range(len(_PHASE_KEYS)):
+        groups: dict[str, list[Frame]] = defaultdict(list)
+        for frame in frames:
+            groups[frame.phase[number]].append(frame)
+        sizes = {len(group) for group in groups.values()}
+        if len(groups) > 1 and len(sizes) == 1 and all(_positions_differ(group) for group in groups.values()):
+            return [groups[value] for value in sorted(groups, key=natural)]
+    stacks: list[list[Frame]] = []
+    seen: dict[float, int] = defaultdict(int)
+    for frame in frames:
+        depth = round(frame.depth() or 0.0, 2)
+        if seen[depth] == len(stacks):
+            stacks.append([])
+        stacks[seen[depth]].append(frame)
+        seen[depth] += 1
+    return stacks
+
+
+def _decode(frames: Sequence[Frame], voi: bool, name: str) -> np.ndarray:
+    """Pixels of the frames in their order, (n_frames, n_rows, n_columns)."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    images: list[np.ndarray] = []
+    opened: dict[str, tuple[Any, np.ndarray]] = {}
+    inverted = False
+    for frame in frames:
+        if frame.path not in opened:
+            opened.clear()  # frames of one file follow each other, so one file is held at a time
+            opened[frame.path] = _pixels(frame.path, name)
+        dataset, stored = opened[frame.path]
+        image = stored[frame.index]
+        padding = dataset.get("PixelPaddingValue")
+        outside = image == padding if isinstance(padding, int) else np.zeros(image.shape, bool)
+        with _quiet():
+            if "ModalityLUTSequence" in dataset:
+                image = apply_modality_lut(image, dataset)
+            elif (frame.slope, frame.intercept) != (1.0, 0.0):
+                image = (image * frame.slope + frame.intercept).astype(np.float32)
+            if voi:
+                image = apply_voi_lut(image, dataset)
+        if outside.any() and not outside.all():
+            image = np.where(outside, image[~outside].min(), image)
+        inverted |= str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1"
+        images.append(image)
+    if len({image.shape for image in images}) > 1:
+        raise DataError(f"{name}: slices differ in size: {sorted({image.shape for image in images})}")
+    if any(image.dtype.kind == "f" for image in images):
+        images = [image.astype(np.float32) for image in images]
+    pixels = np.stack(images)
+    return pixels.max() + (pixels.min() - pixels) if inverted else pixels
+
+
+def _pixels(path: str, name: str) -> tuple[Any, np.ndarray]:
+    """A file and its stored values as (n_frames, n_rows, n_columns) in the machine's byte order."""
+    import pydicom
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    file = Path(path).name
+    with _quiet():
+        try:
+            dataset = pydicom.dcmread(path, force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            missing = missing_decoder(dataset)
+            if missing:
+                raise DataError(f"{name}: {file}: {missing}")
+            stored = dataset.pixel_array
+        except DataError:
+            raise
+        except OSError as error:
+            raise DataError(f"{name}: {file}: {error.strerror or error}") from None
+        except Exception as error:  # pydicom and its plug-ins raise many kinds on damaged pixel data
+            raise DataError(f"{name}: {file}: pixels cannot be read: {' '.join(str(error).split())}") from None
+    if stored.ndim == 2:
+        stored = stored[np.newaxis]
+    if stored.ndim != 3:
+        raise DataError(f"{name}: {file}: expected grey pixels, got shape {stored.shape}")
+    return dataset, stored.astype(stored.dtype.newbyteorder("="), copy=False)
+
+
+def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volume:
+    """Give pixels (slice, row, column) their place in the patient."""
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    notes = list(ref.notes)
+    first = frames[0]
+    rows, columns = first.pixel_spacing or (None, None)
+    if first.pixel_spacing is None:
+        notes.append("no pixel spacing in the file: pixels taken as square")
+    digest = sha256_of(ref.paths)
+    common = {"source": ref.source, "subject": ref.subject, "name": ref.name, "file_sha256": digest}
+    if first.position is None or first.cosines is None:
+        notes.append("no position or orientation in the file: slices in the order of their numbers")
+        return Volume(
+            **common,
+            voxels=pixels,
+            spacing=(first.thickness, rows, columns),
+            orientation=ref.orientation or ACQUIRED,
+            notes=tuple(notes),
+        )
+    step, irregular = _step(frames)
+    notes += irregular
+    row_direction, column_direction = np.array(first.cosines[:3]), np.array(first.cosines[3:])
+    affine = np.eye(4)
+    affine[:3, 0] = row_direction * (columns or 1.0)
+    affine[:3, 1] = column_direction * (rows or 1.0)
+    affine[:3, 2] = np.cross(row_direction, column_direction) * (step or 1.0)
+    affine[:2] *= -1  # DICOM's axes run to Left and Posterior, NIfTI's to Right and Anterior
+    orientation = io_orientation(affine)
+    tilt = obliquity_degrees(affine)
+    if tilt > 10:
+        notes.append(f"oblique: {tilt:.0f} degrees off the anatomical axes; planes are the closest ones")
+    voxels = apply_orientation(pixels.transpose(2, 1, 0), orientation)
+    spacing: list[float | None] = [None, None, None]
+    for size, (axis, _) in zip((columns, rows, step), orientation, strict=True):
+        spacing[int(axis)] = size
+    return Volume(
+        **common,
+        voxels=voxels,
+        spacing=(spacing[0], spacing[1], spacing[2]),
+        orientation=CANONICAL,
+        notes=tuple(notes),
+    )
+
+
+def obliquity_degrees(affine: np.ndarray) -> float:
+    """Largest angle between a voxel axis and the anatomical axis closest to it."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), -1, 1))).max())
+
+
+def _step(frames: Sequence[Frame]) -> tuple[float | None, list[str]]:
+    """Distance between slices from their positions (not SliceThickness, which leaves out gaps), and what is odd."""
+    if len(frames) == 1:
+        return frames[0].thickness, []
+    steps = np.diff([frame.depth() or 0.0 for frame in frames])
+    step = float(np.median(steps))
+    if np.ptp(steps) > max(0.05 * step, 0.02):
+        return step, [f"slices {steps.min():.3g} to {steps.max():.3g} mm apart, not evenly: slices may be missing"]
+    return float(np.mean(steps)), []
+
+
+def _positions_differ(frames: Sequence[Frame]) -> bool:
+    depths = [round(frame.depth() or 0.0, 2) for frame in frames]
+    return len(set(depths)) == len(depths)
+
+
+def _image_type(header: Any) -> list[str]:
+    value = header.get("ImageType") or []
+    return [str(item).upper() for item in ([value] if isinstance(value, str) else value)]
+
+
+def _salt() -> str:
+    return os.environ.get("DATAGEN_SALT") or "datagen: public salt, set DATAGEN_SALT to a secret of your own"
+
+
+@lru_cache(maxsize=100_000)
+def _slow_hash(identifier: str, salt: str) -> str:
+    return hashlib.scrypt(identifier.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=6).hex()
+
+
+def _short_hash(kind: str, identifier: str) -> str:
+    return hashlib.sha256(f"{_salt()}\0{kind}\0{identifier}".encode()).hexdigest()[:8]
+
+
+def _rounded(values: Sequence[float] | None, digits: int) -> tuple[float, ...] | None:
+    # Adding 0.0 turns -0.0 into 0.0, which prints differently.
+    return None if values is None else tuple(round(value, digits) + 0.0 for value in values)
+
+
+def _floats(values: Any, count: int) -> tuple[float, ...] | None:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
+
+
+def _positive_pair(values: Any) -> tuple[float, float] | None:
+    pair = _floats(values, 2)
+    return (pair[0], pair[1]) if pair and min(pair) > 0 else None
+
+
+def _positive(value: Any) -> float | None:
+    number = _number(value, 0.0)
+    return number if number > 0 else None
+
+
+def _number(value: Any, default: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return default
+    return number if np.isfinite(number) else default
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without pydicom's warnings about values that do not matter here (odd dates, lengths, names)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

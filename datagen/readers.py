@@ -1,0 +1,297 @@
+"""Files to volumes: NIfTI, NPY, pictures and (through `dicom.py`) DICOM; and one file to one grey image.
+
+Each `load_*` takes a `VolumeRef` and gives a `Volume` in the file's own number type where it can, so that a large volume
+is never held in float64. `read_image` is what `ussim render` opens its phantom with.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dicom import load_dicom, obliquity_degrees, scan_dicom
+from .files import sha256_of, walk
+from .volumes import ACQUIRED, CANONICAL, DataError, Volume, VolumeRef
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def load_nifti(ref: VolumeRef) -> Volume:
+    """Read a NIfTI volume in its closest canonical orientation; of a 4-D file, frame `ref.part`.
+
+    Compression is told by the file's first bytes, not its name: uncompressed files called .nii.gz are common.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, in colour or complex, or has no such frame.
+    """
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    path = ref.paths[0]
+    with open_nifti(path) as (image, oddities):
+        voxels, spacing, affine, notes = _nifti_frame(path, image, ref.part)
+    orientation = io_orientation(affine)
+    along: list[float | None] = [None, None, None]
+    for size, (axis, _) in zip(spacing, orientation, strict=True):
+        along[int(axis)] = size
+    return Volume(
+        source=ref.source,
+        subject=ref.subject,
+        name=ref.name,
+        voxels=apply_orientation(voxels, orientation),
+        spacing=(along[0], along[1], along[2]),
+        orientation=CANONICAL,
+        file_sha256=sha256_of(ref.paths),
+        notes=(*ref.notes, *(note for note in (*oddities, *notes) if note not in ref.notes)),
+    )
+
+
+@contextmanager
+def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
+    """A nibabel image (header read, voxels not) for as long as the block lasts, and what is odd about the file."""
+    import nibabel as nib
+    from nibabel.fileholders import FileHolder
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        with open(path, "rb") as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            start = (gzip.GzipFile(fileobj=file) if is_gzip else file).read(4)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    sizes = {struct.unpack(order + "i", start)[0] for order in "<>"} if len(start) == 4 else set()
+    if not sizes & {348, 540}:
+        raise DataError(f"{path}: not a NIfTI file (expected a header of 348 or 540 bytes)")
+    kind = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
+    notes = []
+    if str(path).lower().endswith(".gz") and not is_gzip:
+        notes.append("uncompressed file named .gz")
+    elif is_gzip and not str(path).lower().endswith(".gz"):
+        notes.append("gzip file not named .gz")
+    # A name ending in .gz would make nibabel decompress whatever the bytes are, so it is given an open file.
+    with gzip.open(path) if is_gzip else open(path, "rb") as stream:
+        try:
+            image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
+        except (HeaderDataError, ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path}: damaged NIfTI header: {' '.join(str(error).split())}") from None
+        yield image, notes
+
+
+def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[float | None], np.ndarray, list[str]]:
+    """Voxels of one 3-D frame in their own type where possible, voxel size in mm, affine, and what is odd."""
+    from nibabel.arrayproxy import ArrayProxy
+
+    header, notes = image.header, []
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    if dtype.kind not in "buif":
+        raise DataError(f"{path}: expected real grey values, got {dtype} (colour or complex)")
+    if len(shape) < 2 or 0 in shape:
+        raise DataError(f"{path}: expected a volume, got shape {shape}")
+    shape = (*shape, 1)[: max(3, len(shape))]
+    n_frames = math.prod(shape[3:])
+    if not 0 <= part < n_frames:
+        raise DataError(f"{path}: frame {part} asked for; there are 0 to {n_frames - 1}")
+    if n_frames > 1:
+        notes.append(f"4-D file of {n_frames} frames: frame {part} used")
+    # Through a proxy without scaling, so that the values come in the file's own type and only this frame is read.
+    raw = ArrayProxy(image.dataobj.file_like, (shape, dtype, image.dataobj.offset, 1.0, 0.0))
+    frame = np.unravel_index(part, shape[3:], order="F") if len(shape) > 3 else ()
+    try:
+        voxels = np.asarray(raw[(slice(None), slice(None), slice(None), *frame)])
+    except (OSError, EOFError, ValueError) as error:  # cut short, or a damaged gzip stream
+        raise DataError(f"{path}: voxels cannot be read: {' '.join(str(error).split())}") from None
+    voxels = voxels.astype(dtype.newbyteorder("="), copy=False)
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if (slope, intercept) != (1.0, 0.0):
+        voxels = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    elif dtype.itemsize == 8:
+        voxels = voxels.astype(np.float32)
+
+    affine = image.affine
+    spacing = [float(zoom) if np.isfinite(zoom) and zoom > 0 else None for zoom in header.get_zooms()]
+    spacing = [*spacing, None, None, None][:3]
+    if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9):
+        notes.append("no usable affine in the header: axes taken as Right, Anterior, Superior")
+        affine = np.eye(4)
+    elif header["sform_code"] == 0 and header["qform_code"] == 0:
+        notes.append("no orientation in the header (sform and qform codes 0): axes are a guess")
+    if None in spacing:
+        notes.append("no voxel size in the header: voxels taken as cubes")
+    elif spacing == [1.0, 1.0, 1.0]:
+        notes.append("voxel size 1 x 1 x 1 mm: often a size that was lost on the way")
+    tilt = obliquity_degrees(affine)
+    if tilt > 10:
+        notes.append(f"oblique: {tilt:.0f} degrees off the anatomical axes; planes are the closest ones")
+    return voxels, spacing, affine, notes
+
+
+def load_npy(ref: VolumeRef) -> Volume:
+    """Read a NumPy array: a stack (slice, row, column), or a single slice (row, column). The file has no voxel size."""
+    path = ref.paths[0]
+    voxels = _read_npy(path)
+    if voxels.ndim == 2:
+        voxels = voxels[np.newaxis]
+    if voxels.ndim != 3:
+        raise DataError(f"{path}: expected (slice, row, column) or (row, column), got shape {voxels.shape}")
+    if voxels.shape[2] in (3, 4) and min(voxels.shape[:2]) > 16:
+        raise DataError(f"{path}: shape {voxels.shape} looks like a colour picture; expected (slice, row, column)")
+    return _stack(ref, voxels, ["no voxel size in the file: pixels taken as square"])
+
+
+def load_pictures(ref: VolumeRef) -> Volume:
+    """Read PNG, JPEG, BMP or TIFF files, one slice each, as a stack."""
+    images = [_read_picture(path) for path in ref.paths]
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise DataError(f"{ref.name}: pictures of one stack differ in size: {sorted(shapes)}")
+    return _stack(ref, np.stack(images), ["no voxel size in the file: pixels taken as square"])
+
+
+def read_image(
+    path: str | os.PathLike[str], slice_index: int | None = None, plane: str | None = None, voi: bool = False
+) -> np.ndarray:
+    """One grey image from an NPY, PNG, JPEG, NIfTI or DICOM file, or from a folder with one DICOM series.
+
+    Whole 8-bit values are divided by 255 and fractions in [0, 1] stay as they are; anything else (what a scanner
+    writes) is scaled by percentiles of the series' foreground, as `datagen` does.
+
+    Returns
+    -------
+    image : (n_rows, n_columns) float32 in [0, 1]
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged, holds NaN, or holds several slices and none was chosen.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    volume = _open_any(path, voi)
+    if plane is None:
+        # The acquired plane: across the coarsest axis.
+        plane = max(volume.planes(), key=lambda name: _across(volume, name))
+    elif plane not in volume.planes():
+        raise DataError(f"{path}: no {plane!r} plane here; choose from {', '.join(volume.planes())}")
+    count = volume.n_slices(plane)
+    if slice_index is None:
+        if count > 1:
+            others = [name for name in volume.planes() if name != plane]
+            choice = f" (or another plane with --plane: {', '.join(others)})" if others else ""
+            raise DataError(
+                f"{path}: expected one image, got {count} {plane} slices; choose one with --slice 0 to {count - 1}{choice}"
+            )
+        slice_index = 0
+    if not -count <= slice_index < count:
+        raise DataError(f"{path}: slice {slice_index} asked for; there are 0 to {count - 1} ({plane})")
+    image, _ = volume.slice(plane, slice_index % count)
+    if volume.voxels.dtype.kind == "b":
+        return image
+    if volume.voxels.dtype == np.uint8:
+        return image / np.float32(255)
+    if volume.voxels.dtype.kind == "f" and volume.voxels.min() >= 0 and volume.voxels.max() <= 1:
+        return image
+    from .slices import grey_range, to_unit
+
+    return to_unit(image, grey_range(volume))
+
+
+def _open_any(path: Path, voi: bool) -> Volume:
+    """The volume in a file of any known format, or in a folder with one DICOM series."""
+    ref = VolumeRef(source="file", subject="", name=path.name, paths=(str(path),))
+    lower = path.name.lower()
+    if path.is_dir():
+        refs, skipped = scan_dicom(walk(path), path, "file")
+        if len(refs) != 1:
+            why = f" (the first of {len(skipped)} skipped: {skipped[0].path}: {skipped[0].reason})" if skipped else ""
+            raise DataError(f"{path}: expected a folder with one DICOM series, got {len(refs)}{why}")
+        return load_dicom(refs[0], voi)
+    if lower.endswith(NIFTI_SUFFIXES):
+        return load_nifti(ref)
+    if lower.endswith(".npy"):
+        return load_npy(ref)
+    if lower.endswith(PICTURE_SUFFIXES):
+        return load_pictures(ref)
+    with open(path, "rb") as file:
+        start = file.read(132)
+    if lower.endswith((".dcm", ".dicom", ".ima")) or start[128:] == b"DICM":
+        return load_dicom(ref, voi)
+    raise DataError(
+        f"{path}: expected .npy, .png, .jpg, .nii, .nii.gz, a DICOM file, or a folder with one DICOM series"
+    )
+
+
+def _across(volume: Volume, plane: str) -> tuple[float, int]:
+    """How likely a plane is the one acquired: the distance between its slices, then the pixels in each."""
+    if volume.orientation != CANONICAL:
+        return (0.0, 0)
+    axis = {"sagittal": 0, "coronal": 1, "axial": 2}[plane]
+    return (round(volume.spacing[axis] or 0.0, 2), -volume.voxels.shape[axis])
+
+
+def _read_npy(path: str) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, EOFError):
+        raise DataError(f"{path}: not an .npy file of numbers (np.save writes one)") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: holds several arrays (.npz); save one array as .npy")
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{path}: expected real numbers, got {array.dtype}")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array.astype(np.float32) if array.dtype.itemsize == 8 else array
+
+
+def _read_picture(path: str) -> np.ndarray:
+    """A picture as grey values: 8- or 16-bit as stored, colour by its luminance, transparency over black."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            picture: Image.Image = file
+            if picture.mode in ("P", "PA"):
+                picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+            elif picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+                picture = picture.convert("RGB")
+            array = np.array(picture)
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture that can be read") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.ndim == 3:
+        has_alpha = array.shape[2] in (2, 4)
+        colour = array[..., :-1] * (array[..., -1:] / 255.0) if has_alpha else array
+        weights = [1.0] if colour.shape[2] == 1 else [0.2125, 0.7154, 0.0721]  # ITU-R BT.709 luminance
+        array = np.rint(colour @ np.array(weights)).astype(np.uint8)
+    if array.dtype == np.int32:  # Pillow's mode "I": 16-bit values in 32
+        array = array.astype(np.uint16) if array.min() >= 0 and array.max() < 2**16 else array.astype(np.float32)
+    return array
+
+
+def _stack(ref: VolumeRef, voxels: np.ndarray, notes: Sequence[str]) -> Volume:
+    """A bare stack of slices as they are to be displayed."""
+    return Volume(
+        source=ref.source,
+        subject=ref.subject,
+        name=ref.name,
+        voxels=voxels,
+        spacing=(None, None, None),
+        orientation=ref.orientation or ACQUIRED,
+        file_sha256=sha256_of(ref.paths),
+        notes=(*ref.notes, *notes),
+    )

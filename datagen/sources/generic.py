@@ -1,0 +1,208 @@
+"""Folders of one's own: NIfTI, DICOM, NPY and pictures, with no collection's layout behind them.
+
+Who is a subject is read from folders: the first folder under the root that is not a split (`train`), a modality or the
+like; a BIDS `sub-XX` wins; a file with no such folder is its own subject. DICOM says it itself (PatientID, hashed).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from ..dicom import load_dicom, scan_dicom
+from ..files import relative, stem, walk
+from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, load_nifti, load_npy, load_pictures, open_nifti
+from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
+from .base import Source
+
+# Folders that group files by something other than who was imaged.
+_NOT_SUBJECTS = re.compile(
+    r"(train(ing)?|valid(ation)?|val|test(ing)?|images?(tr|ts)?|data(set)?|mri?|dicom|nifti|npy|png|jpe?g|raw|"
+    r"axial|coronal|sagittal|fold_?\d+)",
+    re.IGNORECASE,
+)
+# A word in a file's name that makes it a label map rather than an image.
+_LABEL_WORD = re.compile(
+    r"(^|[_.\- ])(seg|segm|segmentation|mask|label|labels|labelmap|gt|roi|dseg)([_.\- ]|$)", re.IGNORECASE
+)
+_OWN_TERMS = "the terms under which you hold the files"
+_OWN_LICENCE = "as the owner of the files says"
+
+
+class _Own(Source):
+    """Files of the user's own. They may be passed on only if the user says so, which is not known here."""
+
+    licence = _OWN_LICENCE
+    citation = "none known: name the origin of the files yourself"
+    terms = _OWN_TERMS
+    redistributable = False
+
+
+class Nifti(_Own):
+    """Every NIfTI volume under a folder, or a single file."""
+
+    name = "nifti"
+    title = "NIfTI files of your own"
+    layout = "a folder with .nii or .nii.gz files, or one such file"
+
+    def find(self, root: str | Path | None) -> Found:
+        base = _existing(self, root)
+        refs, skipped = [], []
+        for path in walk(base):
+            if not path.name.lower().endswith(NIFTI_SUFFIXES):
+                continue
+            shown = relative(path, base)
+            if _LABEL_WORD.search(stem(path)):
+                skipped.append(Skipped(shown, "label map, by its name"))
+                continue
+            try:
+                with open_nifti(path) as (image, notes):
+                    shape = image.shape
+            except DataError as error:
+                skipped.append(Skipped(shown, _without_path(error, path)))
+                continue
+            if len(shape) < 2:
+                skipped.append(Skipped(shown, f"not a volume: shape {shape}"))
+                continue
+            refs.append(_ref(self, base, path, tuple(notes)))
+        return _some(self, base, refs, skipped)
+
+    def load(self, ref: VolumeRef) -> Volume:
+        return load_nifti(ref)
+
+
+class Npy(_Own):
+    """Every NumPy stack (slice, row, column), or single slice, under a folder."""
+
+    name = "npy"
+    title = "NPY files of your own"
+    layout = "a folder with .npy files of shape (slice, row, column) or (row, column), or one such file"
+
+    def find(self, root: str | Path | None) -> Found:
+        import numpy as np
+
+        base = _existing(self, root)
+        refs, skipped = [], []
+        for path in walk(base):
+            if path.suffix.lower() != ".npy":
+                continue
+            shown = relative(path, base)
+            try:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (ValueError, EOFError, OSError):
+                skipped.append(Skipped(shown, "not an .npy file of numbers"))
+                continue
+            if array.ndim not in (2, 3) or array.dtype.kind not in "buif" or 0 in array.shape:
+                skipped.append(Skipped(shown, f"expected 2 or 3 dimensions, got shape {array.shape} of {array.dtype}"))
+            elif _LABEL_WORD.search(stem(path)):
+                skipped.append(Skipped(shown, "label map, by its name"))
+            else:
+                refs.append(_ref(self, base, path))
+        return _some(self, base, refs, skipped)
+
+    def load(self, ref: VolumeRef) -> Volume:
+        return load_npy(ref)
+
+
+class Image(_Own):
+    """Pictures, one slice each: a subfolder of same-sized pictures is one stack, in natural order of the names."""
+
+    name = "image"
+    title = "pictures of your own"
+    layout = "a folder with .png, .jpg, .bmp or .tif files (a subfolder is a stack of slices), or one such file"
+
+    def find(self, root: str | Path | None) -> Found:
+        from PIL import Image as Pillow
+
+        base = _existing(self, root)
+        refs, skipped = [], []
+        stacks: dict[tuple[Path, tuple[int, int], str], list[Path]] = defaultdict(list)
+        for path in walk(base):
+            if path.suffix.lower() not in PICTURE_SUFFIXES:
+                continue
+            if _LABEL_WORD.search(stem(path)):
+                skipped.append(Skipped(relative(path, base), "label map, by its name"))
+                continue
+            try:
+                with Pillow.open(path) as picture:
+                    size, mode = picture.size, picture.mode
+            except OSError:
+                skipped.append(Skipped(relative(path, base), "not a picture that can be read"))
+                continue
+            stacks[path.parent, size, mode].append(path)
+        for (folder, _, _), paths in stacks.items():
+            if folder == base or base.is_file() or len(paths) == 1:
+                refs += [_ref(self, base, path) for path in paths]
+                continue
+            name = relative(folder, base)
+            if len([key for key in stacks if key[0] == folder]) > 1:
+                name += "/" + stem(paths[0])  # pictures of several sizes lie in this folder
+            refs.append(VolumeRef(self.name, subject_from(base, paths[0]), name, tuple(str(path) for path in paths)))
+        return _some(self, base, refs, skipped)
+
+    def load(self, ref: VolumeRef) -> Volume:
+        return load_pictures(ref)
+
+
+class Dicom(_Own):
+    """Every MR series under a folder, whatever the files are called."""
+
+    name = "dicom"
+    title = "DICOM files of your own"
+    layout = "a folder with DICOM files of MR series (any names and nesting), or one such file"
+
+    def find(self, root: str | Path | None) -> Found:
+        base = _existing(self, root)
+        refs, skipped = scan_dicom(walk(base), base, self.name)
+        return _some(self, base, refs, skipped)
+
+    def load(self, ref: VolumeRef) -> Volume:
+        return load_dicom(ref)
+
+
+def subject_from(root: Path, path: Path) -> str:
+    """Who was imaged, from the names on the way from `root` to the file."""
+    if root.is_file():
+        return stem(path)
+    parts = Path(relative(path, root)).parts
+    for part in (*parts[:-1], stem(path)):
+        bids = re.match(r"(sub-[A-Za-z0-9]+)", part)
+        if bids:
+            return bids.group(1)
+    for part in parts[:-1]:
+        if not _NOT_SUBJECTS.fullmatch(part):
+            return part
+    return stem(path)
+
+
+def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) -> VolumeRef:
+    name = stem(path) if root.is_file() else str(Path(relative(path, root)).with_name(stem(path)).as_posix())
+    return VolumeRef(source.name, subject_from(root, path), name, (str(path),), notes=notes)
+
+
+def _existing(source: Source, root: str | Path | None) -> Path:
+    if root is None:
+        raise DataError(f"{source.name}: give a root: {source.layout}")
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise DataError(f"{source.name}: {path} does not exist; expected {source.layout}")
+    return path
+
+
+def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipped]) -> Found:
+    found = Found(_unique(refs, root), skipped)
+    if not found:
+        raise source.nothing_found(root, found)
+    return found
+
+
+def _unique(refs: list[VolumeRef], root: Path) -> list[VolumeRef]:
+    """Tell `a.nii` and `a.nii.gz` apart by their full names."""
+    count = Counter(ref.name for ref in refs)
+    return [replace(ref, name=relative(ref.paths[0], root)) if count[ref.name] > 1 else ref for ref in refs]
+
+
+def _without_path(error: DataError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
