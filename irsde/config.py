@@ -1,0 +1,148 @@
+"""Every choice of a training run, in one place that needs no torch: what `irsde train` reads, saves and compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METHODS = ("irsde", "unet", "dncnn")
+NORMALIZATIONS = ("shared", "own", "none")
+INVERSES = ("lq", "train_mean", "minmax", "oracle")
+SCHEDULES = ("multistep", "cosine", "constant")
+
+# The published recipe leaves its optimiser's numbers open; "paper" fills them with IR-SDE's (Luo et al. 2023). "small" and
+# "tiny" are for CPUs: half-resolution inside, shorter runs, a network output scaled to unit variance at every time.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"learning_rate": 1e-4, "schedule": "multistep", "steps": 700_000, "patch_size": 128},
+    "small": {
+        "learning_rate": 5e-4,
+        "schedule": "cosine",
+        "steps": 20_000,
+        "patch_size": 64,
+        "batch_size": 8,
+        "loss": "balanced_l1",
+        "precondition": True,
+    },
+    "tiny": {
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "steps": 4_000,
+        "patch_size": 64,
+        "loss": "balanced_l1",
+        "precondition": True,
+    },
+}
+# What may differ between the run that is resumed and the command that resumes it.
+FREE_ON_RESUME = ("steps", "log_every", "checkpoint_every", "validate_every", "workers", "device", "store")
+
+
+class ConfigError(ValueError):
+    """A training choice that cannot be: which, what was expected, what came."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Lengths in pixels, times in optimiser steps. `create` fills what the preset knows."""
+
+    store: str  # the pairs store
+    probes: tuple[str, ...] = ()  # which simulated images to learn from; () = all the store has
+    fold: int | None = None  # subjects of this fold are held out; None trains on all
+    method: str = "irsde"  # "irsde"; or a supervised baseline on the same pairs: "unet", "dncnn"
+    preset: str = "paper"  # network size: "paper", "small", "tiny"
+    n_steps: int = 100  # T of the SDE
+    max_sigma: float = 0.2  # λ, in the units the network sees
+    delta: float = 0.005
+    normalization: str = "shared"  # "shared": LQ mean and std for both images; "own": each its own; "none"
+    inverse: str = "lq"  # for "own" only: whose mean and std bring the result back
+    loss: str = "noise_l1"  # "noise_l1", "ml_l1", "balanced_l1"
+    condition: str = "difference"  # network input: "difference" [x - lq, lq] or "concat" [x, lq]
+    precondition: bool = False  # scale input and output to unit variance at every time (Karras et al. 2022, sec. 5)
+    batch_size: int = 4
+    patch_size: int = 128
+    steps: int = 700_000
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    schedule: str = "multistep"  # halved at 2/7, 4/7, 6/7 of the run; "cosine" to 1 %; "constant"
+    warmup: int = 0
+    clip_norm: float = 1.0  # 0 = off
+    ema_decay: float = 0.999
+    flip_lateral: bool = True
+    flip_axial: bool = False  # speckle is anisotropic: these two are against the physics
+    rotate: bool = False
+    mixed_precision: str = "no"  # "no", "bf16", "fp16"
+    gradient_accumulation: int = 1
+    compile: bool = False
+    channels_last: bool = False
+    device: str = "auto"
+    seed: int = 0
+    workers: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    validate_every: int = 1000  # also writes a sample sheet; 0 = never
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probes", tuple(self.probes))
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name, choices in (
+            ("method", METHODS),
+            ("preset", tuple(PRESETS)),
+            ("normalization", NORMALIZATIONS),
+            ("inverse", INVERSES[:3]),
+            ("loss", ("noise_l1", "ml_l1", "balanced_l1")),
+            ("condition", ("difference", "concat")),
+            ("schedule", SCHEDULES),
+            ("mixed_precision", ("no", "bf16", "fp16")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("n_steps", "batch_size", "patch_size", "steps", "gradient_accumulation", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("max_sigma", "learning_rate"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay}")
+        if self.patch_size % 8:
+            raise ConfigError(f"patch_size: expected a multiple of 8, got {self.patch_size}")
+        if self.normalization != "own" and self.inverse != "lq":
+            raise ConfigError(f"inverse: {self.inverse!r} goes with normalization 'own', got {self.normalization!r}")
+
+    @classmethod
+    def create(cls, **given: Any) -> TrainConfig:
+        """A config whose unnamed choices are those of its preset; unknown names are refused."""
+        preset = given.get("preset", "paper")
+        if preset not in PRESETS:
+            raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                raise ConfigError(f"unknown setting {name!r}; expected some of {', '.join(names)}")
+        return cls(**{**PRESETS[preset], **given})
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def differences(self, other: TrainConfig) -> list[str]:
+        """What makes these two runs different trainings, as "name: mine -> other's"."""
+        return [
+            f"{name}: {value!r} -> {getattr(other, name)!r}"
+            for name, value in vars(self).items()
+            if name not in FREE_ON_RESUME and value != getattr(other, name)
+        ]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings from a TOML or JSON file, for `TrainConfig.create`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not valid {path.suffix.lstrip('.').upper() or 'TOML'} ({error})") from error

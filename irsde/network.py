@@ -1,0 +1,227 @@
+"""The networks: the paper's conditional U-Net (diffusers' UNet2DModel), a supervised U-Net and DnCNN; and loading a run.
+
+All take an image of any size (reflect-padded to what the U-Net can halve, cropped again) as tensors (n, 1, nz, nx).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irsde.config import TrainConfig
+from irsde.data import DataError, Normalization
+from irsde.sde import IRSDE
+
+# "paper" has 56,572,865 parameters; its decoder has one residual block a level more than its encoder, as diffusers builds
+# it. `fold` gathers 2 x 2 pixels into channels first, so that no layer works at full resolution, where a CPU is slowest.
+SHAPES: dict[str, dict[str, Any]] = {
+    "paper": {"channels": (64, 128, 256, 512), "blocks": 2, "groups": 32, "head": 64, "fold": 1},
+    "small": {"channels": (32, 64, 128), "blocks": 2, "groups": 16, "head": 64, "fold": 2},
+    "tiny": {"channels": (16, 32), "blocks": 1, "groups": 8, "head": 16, "fold": 2},
+}
+DNCNN = {"paper": (17, 64), "small": (12, 32), "tiny": (6, 16)}  # layers, channels
+
+
+class NoisePredictor(nn.Module):
+    """ε̂(x, lq, t) for the SDE.
+
+    `condition` "difference" shows the network [x - lq, lq], "concat" [x, lq] (the paper's). With `precondition` its
+    output F is scaled so that input and target have unit variance at every time if HQ - LQ has `difference_rms` d (the
+    scheme of Karras et al. 2022, sec. 5, for this SDE): ε̂ = s/v (x - lq) + a d/sqrt(v) F, v = (a d)² + s². An error of F
+    then never grows on its way to the predicted x(0), where a plain prediction's grows up to 200 λ times.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        sde: IRSDE,
+        condition: str = "difference",
+        precondition: bool = False,
+        difference_rms: float = 1.0,
+    ):
+        super().__init__()
+        self.unet, self.sde, self.condition = unet, sde, condition
+        self.precondition, self.difference_rms = precondition, difference_rms
+
+    def forward(self, x: Tensor, lq: Tensor, t: int | Tensor) -> Tensor:
+        """Predicted noise (n, 1, nz, nx) at the times t of the schedule the network is trained on, one each or one for all."""
+        t = torch.as_tensor(t).expand(len(x))
+        away = x - lq
+        if not self.precondition:
+            return self.unet(torch.cat([away if self.condition == "difference" else x, lq], 1), t.to(x.device))
+        index = t.cpu()
+        a = torch.exp(-self.sde.theta_integral[index]) * self.difference_rms
+        s = self.sde.sigma_bar[index]
+        v = a**2 + s**2
+        skip, gain, scale = ((q.to(x.device, x.dtype)).view(-1, 1, 1, 1) for q in (s / v, a / v.sqrt(), 1 / v.sqrt()))
+        first = away * scale if self.condition == "difference" else lq + away * scale
+        return skip * away + gain * self.unet(torch.cat([first, lq], 1), t.to(x.device))
+
+
+class Regressor(nn.Module):
+    """A supervised baseline: the HQ image at once from the LQ image, as LQ plus a learned difference."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, lq: Tensor) -> Tensor:
+        return lq + self.body(lq)
+
+
+class UNet(nn.Module):
+    """UNet2DModel for any image size; t = 0 where no time is given."""
+
+    def __init__(self, in_channels: int, channels: tuple[int, ...], blocks: int, groups: int, head: int, fold: int):
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        levels = len(channels)
+        self.fold, self.multiple = fold, fold * 2 ** (levels - 1)
+        self.model = UNet2DModel(
+            in_channels=in_channels * fold**2,
+            out_channels=fold**2,
+            layers_per_block=blocks,
+            block_out_channels=channels,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            add_attention=True,
+            attention_head_dim=head,
+            norm_num_groups=groups,
+            act_fn="silu",
+            freq_shift=0,
+            flip_sin_to_cos=True,
+            center_input_sample=False,
+        )
+
+    def forward(self, image: Tensor, t: Tensor | int = 0) -> Tensor:
+        height, width = image.shape[-2:]
+        bottom, right = -height % self.multiple, -width % self.multiple
+        image = reflect_pad(image, bottom, right)
+        out = self.model(F.pixel_unshuffle(image, self.fold), t, return_dict=False)[0]
+        return F.pixel_shuffle(out, self.fold)[..., :height, :width]
+
+
+class DnCNN(nn.Sequential):
+    """Zhang et al. 2017: convolution and ReLU, then convolution, batch normalisation and ReLU, then convolution."""
+
+    def __init__(self, depth: int = 17, channels: int = 64):
+        layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, padding=1), nn.ReLU()]
+        for _ in range(depth - 2):
+            layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+        super().__init__(*layers, nn.Conv2d(channels, 1, 3, padding=1))
+
+
+def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
+    """Mirror (…, nz, nx) beyond its last row and column, repeatedly where it is smaller than the padding."""
+    while bottom or right:
+        rows, columns = min(bottom, image.shape[-2] - 1), min(right, image.shape[-1] - 1)
+        if (bottom and not rows) or (right and not columns):
+            raise ValueError(f"expected an image of at least 2 x 2 pixels, got {tuple(image.shape[-2:])}")
+        image = F.pad(image, (0, columns, 0, rows), mode="reflect")
+        bottom, right = bottom - rows, right - columns
+    return image
+
+
+def build_network(config: TrainConfig, sde: IRSDE | None = None, difference_rms: float = 1.0) -> nn.Module:
+    """The untrained network that a config asks for: a NoisePredictor, or a Regressor for the supervised methods."""
+    if config.method == "dncnn":
+        return Regressor(DnCNN(*DNCNN[config.preset]))
+    if config.method == "unet":
+        return Regressor(UNet(1, **SHAPES[config.preset]))
+    sde = sde or IRSDE(config.n_steps, config.max_sigma, config.delta)
+    return NoisePredictor(UNet(2, **SHAPES[config.preset]), sde, config.condition, config.precondition, difference_rms)
+
+
+# --- trained models --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained network with what is needed to use it. `details` is the run's record: subjects, parameters, versions."""
+
+    config: TrainConfig
+    network: nn.Module
+    sde: IRSDE
+    normalization: Normalization
+    name: str = "model"
+    step: int = 0
+    details: dict[str, Any] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def is_diffusion(self) -> bool:
+        return self.config.method == "irsde"
+
+
+def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
+    """The model of a run folder, from its newest whole checkpoint. `weights`: "ema" or "raw".
+
+    Raises DataError where the folder is not a run, has no checkpoint yet, or its weights do not fit its config.
+    """
+    from safetensors.torch import load_file
+
+    run = Path(run)
+    record = read_record(run)
+    config = TrainConfig(**record["config"])
+    normalization = Normalization(**record["normalization"])
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None:
+        raise DataError(f"{run}: no checkpoint yet; finish the training with `irsde train --resume`")
+    if weights not in ("ema", "raw"):
+        raise ValueError(f'expected weights "ema" or "raw", got {weights!r}')
+    sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
+    network = build_network(config, sde, normalization.difference_rms)
+    path = checkpoint / ("ema.safetensors" if weights == "ema" else "weights.safetensors")
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: does not hold the weights of this run ({str(error).splitlines()[0]})") from error
+    network.to(pick_device(device)).eval().requires_grad_(False)
+    return Model(config, network, sde, normalization, run.name, int(checkpoint.name), record)
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """config.json of a run folder."""
+    path = run / "config.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not {"config", "normalization"} <= record.keys():
+            raise ValueError("no config and normalization in it")
+        return record
+    except FileNotFoundError as error:
+        raise DataError(f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The checkpoint folder of the latest step. A folder gets its number only when all its files are written."""
+    whole = [p for p in run.glob("checkpoints/*") if p.name.isdigit()]
+    return max(whole, key=lambda p: int(p.name), default=None)
+
+
+class DeviceError(RuntimeError):
+    """A device that is not here."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N"."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {name!r}: PyTorch finds {torch.cuda.device_count()} CUDA devices. Use --device cpu")
+    return device

@@ -1,0 +1,155 @@
+"""Using trained models: restore an image, draw several restorations, average an ensemble. No HQ image is ever asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from irsde.network import Model
+
+Predict = Callable[[Tensor, Tensor, int], Tensor]
+
+TILE, OVERLAP = 512, 64  # pixels; larger images are restored in tiles
+
+
+def restore(
+    model: Model,
+    lq: ArrayLike,
+    steps: int | None = None,
+    sampler: str = "posterior",
+    seed: int = 0,
+    clamp: bool = True,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
+) -> NDArray[np.float32]:
+    """One restored image for each LQ image.
+
+    Parameters
+    ----------
+    model
+        From `irsde.load`. Supervised models ignore `steps`, `sampler`, `seed` and `clamp`.
+    lq
+        (nz, nx) or (n, nz, nx) grey levels in [0, 1].
+    steps
+        Evaluations of the network, a sub-sequence of the steps it was trained with; None = all.
+    sampler
+        "posterior", "sde", "ode" or "ddim"; see `IRSDE.reverse_step`.
+    seed
+        Of the noise. The same seed gives an image the same noise whatever images come with it.
+    clamp
+        Keep the predicted HQ image inside the range that grey levels in [0, 1] have in network units.
+    tile, overlap
+        Largest image side the network sees at once, and how much neighbouring tiles share, in pixels.
+
+    Returns
+    -------
+    Restored grey levels in [0, 1], the shape of `lq`, float32.
+    """
+    options = (steps, sampler, seed, clamp, tile, overlap)
+    restored = np.stack(
+        [model.normalization.output(restore_normalized(model, image, *options), image) for image in _images(lq)]
+    )
+    return restored[0] if np.ndim(lq) == 2 else restored
+
+
+def draw_samples(model: Model, lq: ArrayLike, n_samples: int, seed: int = 0, **options) -> NDArray[np.float32]:
+    """`n_samples` restorations of one LQ image (nz, nx) with noise of its own each: (n_samples, nz, nx)."""
+    if n_samples < 1:
+        raise ValueError(f"expected at least one sample, got {n_samples}")
+    return np.stack([restore(model, lq, seed=seed + k, **options) for k in range(n_samples)])
+
+
+def ensemble(
+    models: Sequence[Model], lq: ArrayLike, seed: int = 0, same_noise: bool = False, **options
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and variance (unbiased) over models of the restorations of one LQ image, each (nz, nx).
+
+    Each model draws noise of its own (`seed`, `seed` + 1, ...), unless `same_noise`: then what varies is the model alone.
+    """
+    return mean_and_variance(
+        [restore(m, lq, seed=seed + (0 if same_noise else k), **options) for k, m in enumerate(models)]
+    )
+
+
+def mean_and_variance(samples: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Over axis 0; the variance with n - 1, zero for a single sample."""
+    samples = np.asarray(samples, np.float64)
+    if len(samples) == 0:
+        raise ValueError("expected at least one sample")
+    variance = samples.var(axis=0, ddof=1) if len(samples) > 1 else np.zeros(samples.shape[1:])
+    return samples.mean(axis=0).astype(np.float32), variance.astype(np.float32)
+
+
+@torch.inference_mode()
+def restore_normalized(
+    model: Model, lq: NDArray, steps: int | None, sampler: str, seed: int, clamp: bool, tile: int, overlap: int
+) -> NDArray[np.float32]:
+    """One restored image (nz, nx) in network units."""
+    device = model.device
+    z_lq = torch.from_numpy(model.normalization.input(lq))[None, None].to(device)
+    if not model.is_diffusion:
+        regress = tiled(lambda _, part, t: model.network(part), tile, overlap)
+        z = regress(z_lq, z_lq, 0)
+    else:
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
+
+        def draw() -> torch.Tensor:
+            return torch.randn(z_lq.shape, generator=generator).to(device)
+
+        bounds = [torch.tensor(v, device=device) for v in model.normalization.bounds(lq)] if clamp else None
+        z = model.sde.sample(tiled(model.network, tile, overlap), z_lq, steps, sampler, draw, bounds)
+    return z[0, 0].float().cpu().numpy()
+
+
+def tiled(
+    predict: Callable[[Tensor, Tensor, int], Tensor], tile: int, overlap: int
+) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """`predict` applied to overlapping tiles one after the other, blended by raised-cosine weights at every step.
+
+    Blending the predicted noise, not finished images, keeps one noise field for the whole image, so tiles agree. Memory
+    beyond a few copies of the image is that of one tile.
+    """
+    if not 0 <= overlap < tile:
+        raise ValueError(f"expected 0 <= overlap < tile, got overlap {overlap}, tile {tile}")
+
+    def predict_tiles(x: Tensor, lq: Tensor, t: int) -> Tensor:
+        total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+        for rows in _spans(x.shape[-2], tile, overlap):
+            for columns in _spans(x.shape[-1], tile, overlap):
+                part = (..., rows, columns)
+                w = (_window(rows, overlap)[:, None] * _window(columns, overlap)).to(x)
+                total[part] += w * predict(x[part], lq[part], t)
+                weight[part] += w
+        return total / weight
+
+    return predict_tiles
+
+
+def _images(lq: ArrayLike) -> NDArray[np.float32]:
+    images = np.asarray(lq)
+    if images.ndim not in (2, 3) or 0 in images.shape:
+        raise ValueError(f"expected images (nz, nx) or (n, nz, nx), got shape {images.shape}")
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"expected grey levels in [0, 1] as floating point, got {images.dtype}: divide by the largest")
+    if not np.isfinite(images).all() or images.min() < -1e-3 or images.max() > 1 + 1e-3:
+        raise ValueError(f"expected grey levels in [0, 1], got {images.min():g} to {images.max():g}")
+    return images if images.ndim == 3 else images[None]
+
+
+def _spans(length: int, tile: int, overlap: int) -> list[slice]:
+    """Slices of `tile` pixels, the last flush with the end, neighbours sharing at least `overlap`."""
+    if length <= tile:
+        return [slice(0, length)]
+    starts = [*range(0, length - tile, tile - overlap), length - tile]
+    return [slice(start, start + tile) for start in starts]
+
+
+def _window(span: slice, overlap: int) -> Tensor:
+    """Weights over a tile: 1, falling to almost 0 over `overlap` pixels at either end."""
+    n = span.stop - span.start
+    edge = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)) + 0.5
+    return torch.sin(torch.pi / 2 * (edge / max(overlap, 1)).clamp(max=1)) ** 2
