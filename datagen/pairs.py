@@ -1,0 +1,199 @@
+"""One high-quality image and one way of imaging it -> the simulated B-mode: the only place that calls `ussim`.
+
+    hq ─► scatterers ─► channel data ─► + noise ─► time-gain compensation ─► IQ ─► delay-and-sum ─► log compression ─► lq
+
+The square image is stretched onto the probe's field of view whatever its size in the patient, as in the paper: what is
+learnt is the look of speckle, not anatomy at scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .identity import stable_hash
+
+if TYPE_CHECKING:
+    import ussim
+
+    from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a probe images: hashable, picklable, everything that shapes a simulated image beside the image and its seed."""
+
+    probe: ussim.Probe
+    engine: str  # "cpu", "cuda", "cuda:1" or "reference"; "auto" has been resolved
+    size: int  # pixels on a side
+    transmit: str | None = None  # None, here and below: the probe's own
+    n_transmits: int | None = None
+    max_angle_deg: float | None = None
+    width_deg: float | None = None
+    speed_of_sound: float = 1540.0  # m/s
+    speed_of_sound_error: float = 0.0  # of the scanner, as a fraction
+    attenuation_db_cm_mhz: float = 0.0
+    mean_distance_wavelengths: float = 1.0
+    dynamic_range_db: float = 40.0
+    f_number: float | None = None
+    snr_db: float | None = None
+    tgc: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe, probe: ussim.Probe, engine: str) -> Settings:
+        """The settings a recipe has for one of its probes."""
+        names = {field.name for field in dataclasses.fields(cls)} & set(type(recipe).model_fields)
+        return cls(
+            probe=probe,
+            engine=engine,
+            tgc=recipe.with_tgc,
+            **{name: getattr(recipe, name) for name in names - {"engine", "tgc"}},
+        )
+
+    def with_drawn(self, drawn: dict[str, float]) -> Settings:
+        """These settings with what was drawn for one sample (`datagen.randomize`)."""
+        values: dict[str, Any] = dict(drawn)
+        probe = dataclasses.replace(
+            self.probe,
+            center_frequency=self.probe.center_frequency * (1 + values.pop("center_frequency_fraction", 0.0)),
+            bandwidth=self.probe.bandwidth * (1 + values.pop("bandwidth_fraction", 0.0)),
+        )
+        return dataclasses.replace(self, probe=probe, **values)
+
+
+@dataclass(frozen=True, eq=False)
+class Imager:
+    """Settings worked out: made once, used for every image."""
+
+    settings: Settings
+    acquisition: ussim.Acquisition
+    speed_of_sound: float  # m/s, that the scanner steers and focuses with
+    grid: ussim.ImageGrid
+    mask: np.ndarray  # (size, size) bool, pixels inside the field
+    n_samples: int  # of a record that holds every echo of the field
+    mean_distance: float  # m
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A simulated image and what is worth recording of it."""
+
+    lq: np.ndarray  # (size, size) uint8
+    n_scatterers: int
+
+
+@lru_cache(maxsize=8)
+def make_imager(settings: Settings) -> Imager:
+    """Acquisition, grid and field of view of some settings; raises ValueError where they contradict each other."""
+    import ussim
+    from ussim.physics import shortest_wavelength
+    from ussim.simulation import record_length
+
+    probe = settings.probe
+    medium = ussim.Medium(settings.speed_of_sound, settings.attenuation_db_cm_mhz)
+    waves = ussim.imaging_waves(
+        probe,
+        settings.transmit,
+        settings.n_transmits,
+        None if settings.max_angle_deg is None else np.deg2rad(settings.max_angle_deg),
+        None if settings.width_deg is None else np.deg2rad(settings.width_deg),
+    )
+    acquisition = ussim.Acquisition(probe, waves, medium)
+    believed = settings.speed_of_sound * (1 + settings.speed_of_sound_error)
+    if settings.speed_of_sound_error:
+        # The scanner steers with the speed it believes in; the waves travel at the medium's.
+        delays = waves.delays(probe, dataclasses.replace(medium, speed_of_sound=believed))
+        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium)
+    grid = ussim.ImageGrid.for_acquisition(acquisition, shape=(settings.size, settings.size))
+    wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
+    return Imager(
+        settings=settings,
+        acquisition=acquisition,
+        speed_of_sound=believed,
+        grid=grid,
+        mask=np.asarray(ussim.field_mask(acquisition, grid), dtype=bool),
+        n_samples=record_length(acquisition, grid),
+        mean_distance=settings.mean_distance_wavelengths * wavelength,
+    )
+
+
+def simulate_pair(hq: np.ndarray, imager: Imager, seed: int) -> Pair:
+    """The B-mode of an image, pixel for pixel on the grid of the image.
+
+    Parameters
+    ----------
+    hq : (size, size) uint8
+    seed : of this image under this probe; scatterers and noise have streams of their own, so that adding noise moves no
+        scatterer.
+    """
+    import ussim
+    from ussim.types import to_numpy
+
+    settings = imager.settings
+    if hq.shape != imager.grid.shape or hq.dtype != np.uint8:
+        raise ValueError(f"hq: expected uint8 of shape {imager.grid.shape}, got {hq.dtype} of shape {hq.shape}")
+    scatterers_stream, noise_stream = np.random.SeedSequence(seed).spawn(2)
+    scatterers = ussim.scatterers_from_image(
+        hq,
+        imager.grid,
+        imager.acquisition,
+        np.random.default_rng(scatterers_stream),
+        imager.mean_distance,
+        settings.dynamic_range_db,
+    )
+    rf = ussim.simulate(scatterers, imager.acquisition, settings.engine, n_samples=imager.n_samples)
+    if settings.snr_db is not None or settings.tgc:
+        rf = dataclasses.replace(rf, samples=_receive(rf, settings, np.random.default_rng(noise_stream)))
+    image = ussim.delay_and_sum(
+        ussim.demodulate(rf),
+        imager.grid,
+        settings.f_number,
+        speed_of_sound=imager.speed_of_sound,
+        engine=settings.engine,
+    )
+    bmode = to_numpy(ussim.log_compress(image, settings.dynamic_range_db))
+    return Pair(lq=np.round(bmode * 255).astype(np.uint8), n_scatterers=len(scatterers))
+
+
+def probe_seed(seed: int, probe_name: str) -> int:
+    """Seed of a sample under one probe: two probes see different speckle, and adding a probe changes no other's."""
+    return int(np.random.SeedSequence([seed, stable_hash(probe_name)]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def resolve_engine(name: str) -> str:
+    """What "auto" comes to on this machine; raises ussim.EngineError where there is no such engine or device."""
+    from ussim.engines import get_engine
+
+    module = get_engine(name).__name__.rpartition(".")[2]
+    return module if name == "auto" else name
+
+
+def pixel_size_mm(imager: Imager) -> tuple[float, float]:
+    """(x, z) distance between the pixels of the simulated image, mm."""
+    grid = imager.grid
+    return float(grid.x[1] - grid.x[0]) * 1e3, float(grid.z[1] - grid.z[0]) * 1e3
+
+
+def _receive(rf: ussim.RFData, settings: Settings, rng: np.random.Generator) -> Any:
+    """Channel data through the receiver: white noise at the given ratio of RMS amplitudes, then gain that grows with time.
+
+    The gain undoes the attenuation at the centre frequency along the path c t; the noise is amplified with the echoes.
+    """
+    samples, array = rf.samples, np.asarray
+    if type(samples).__module__.partition(".")[0] == "cupy":
+        import cupy
+
+        array = cupy.asarray
+    if settings.snr_db is not None:
+        level = float((samples.astype(np.float64) ** 2).mean()) ** 0.5 * 10 ** (-settings.snr_db / 20)
+        samples = samples + array(level * rng.standard_normal(samples.shape, dtype=np.float32)).astype(samples.dtype)
+    if settings.tgc:
+        time = rf.start_time + np.arange(samples.shape[-1]) / rf.sampling_frequency
+        path_cm = settings.speed_of_sound * time * 100
+        gain_db = settings.attenuation_db_cm_mhz * settings.probe.center_frequency / 1e6 * path_cm
+        samples = samples * array(10 ** (gain_db / 20)).astype(samples.dtype)
+    return samples

@@ -1,0 +1,139 @@
+"""One shard of a dataset, from its samples' descriptions to files in place: a pure function of its job.
+
+A sample that fails is tried again, then set aside: its images stay blank and its row says why. What is wrong with the
+machine rather than with the sample (no space, no device, an interrupt) ends the shard, which is then as if it had never begun.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .identity import stable_hash
+from .pairs import Settings, make_imager, pixel_size_mm, probe_seed, simulate_pair
+from .randomize import Ranges
+from .samples import Cutting, Sample, image_of
+from .storage import open_storage
+from .store import lq_key, mask_key, write_shard
+
+ATTEMPTS = 3  # at a sample, before it is set aside
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs to make one shard; small, picklable."""
+
+    url: str  # of the store
+    index: int  # of the shard
+    samples: tuple[Sample, ...]
+    folds: int
+    cutting: Cutting
+    settings: tuple[Settings, ...]  # one a probe
+    ranges: Ranges | None
+    samples_per_shard: int
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """One finished sample."""
+
+    row: dict[str, Any]  # of the table of samples
+    images: dict[str, np.ndarray]  # "hq", "lq/..." (uint8) and, where they vary, "mask/..." (bool) -> (size, size)
+
+
+def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
+    """Simulate the samples of a shard, put its files in place, and return its record.
+
+    Parameters
+    ----------
+    on_sample : called with the number of samples done so far, after each.
+    """
+    started = time.time()
+    made = []
+    for done, sample in enumerate(job.samples, start=1):
+        made.append(make_sample(sample, job))
+        on_sample(done)
+    return finish_shard(job, made, started)
+
+
+def finish_shard(job: Job, made: list[Made], started: float) -> dict[str, Any]:
+    """Put the files of finished samples in place, log the time, and return the shard's record."""
+    storage = open_storage(job.url)
+    arrays = {key: np.stack([sample.images[key] for sample in made]) for key in made[0].images}
+    record = write_shard(storage, job.index, arrays, [sample.row for sample in made], job.samples_per_shard)
+    entry = {"shard": job.index, "samples": len(made), "seconds": round(time.time() - started, 3)}
+    log(job.url, "shard", **entry)
+    return record
+
+
+def make_sample(sample: Sample, job: Job) -> Made:
+    """One sample under every probe; set aside after ATTEMPTS failures."""
+    from ussim import EngineError
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _make(sample, job)
+        except EngineError:
+            raise  # no such device: no sample would do better
+        except Exception as error:
+            if attempt == ATTEMPTS:
+                return blank_sample(sample, job, f"{type(error).__name__}: {error}")
+    raise AssertionError("unreachable")
+
+
+def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
+    """The place of a sample that is set aside."""
+    row = sample.row(job.cutting.size, job.folds) | {"set_aside": " ".join(reason.split())}
+    images = {"hq": np.zeros((job.cutting.size,) * 2, np.uint8)}
+    for settings in job.settings:
+        name = settings.probe.name
+        row |= {f"{column}_{name}": None for column in _simulated_columns(job)}
+        images[lq_key(name)] = np.zeros_like(images["hq"])
+        if job.ranges is not None:
+            images[mask_key(name)] = np.zeros(images["hq"].shape, bool)
+    return Made(row, images)
+
+
+def _make(sample: Sample, job: Job) -> Made:
+    hq = image_of(sample, job.cutting)
+    row = sample.row(job.cutting.size, job.folds)
+    images = {"hq": hq}
+    for settings in job.settings:
+        name = settings.probe.name
+        drawn = {}
+        if job.ranges is not None:
+            drawn = job.ranges.draw(np.random.default_rng([probe_seed(sample.seed, name), stable_hash("randomize")]))
+            imager = make_imager(settings.with_drawn(drawn))
+            images[mask_key(name)] = imager.mask
+        else:
+            imager = make_imager(settings)
+        pair = simulate_pair(hq, imager, probe_seed(sample.seed, name))
+        pixel_x, pixel_z = pixel_size_mm(imager)
+        values = {"scatterers": pair.n_scatterers, "lq_pixel_x_mm": f"{pixel_x:.6g}", "lq_pixel_z_mm": f"{pixel_z:.6g}"}
+        row |= {f"{column}_{name}": (values | drawn)[column] for column in _simulated_columns(job)}
+        images[lq_key(name)] = pair.lq
+    return Made(row, images)
+
+
+def _simulated_columns(job: Job) -> tuple[str, ...]:
+    """What the table says of a sample under one probe, `_<PROBE>` appended."""
+    drawn = job.ranges.names if job.ranges is not None else ()
+    return ("scatterers", "lq_pixel_x_mm", "lq_pixel_z_mm", *drawn)
+
+
+def log(url: str, event: str, **entry: Any) -> None:
+    """A line in the store's log: what depends on the machine and the hour, and no digest covers."""
+    import json
+
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": platform.node(),
+        "event": event,
+        **entry,
+    }
+    open_storage(url).append("build/log.jsonl", json.dumps(line))
