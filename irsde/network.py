@@ -50,7 +50,7 @@ class NoisePredictor(nn.Module):
         self.precondition, self.difference_rms = precondition, difference_rms
 
     def forward(self, x: Tensor, lq: Tensor, t: int | Tensor) -> Tensor:
-        """Predicted noise (n, 1, nz, nx) at the times t of the schedule the network is trained on, one each or one for all."""
+        """Predicted noise (n, 1, nz, nx) at times t of the schedule it is trained on, one an image or one for all."""
         t = torch.as_tensor(t).expand(len(x))
         away = x - lq
         if not self.precondition:
@@ -168,6 +168,7 @@ def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
 
     Raises DataError where the folder is not a run, has no checkpoint yet, or its weights do not fit its config.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     run = Path(run)
@@ -184,7 +185,7 @@ def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
     path = checkpoint / ("ema.safetensors" if weights == "ema" else "weights.safetensors")
     try:
         network.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{path}: does not hold the weights of this run ({str(error).splitlines()[0]})") from error
     network.to(pick_device(device)).eval().requires_grad_(False)
     return Model(config, network, sde, normalization, run.name, int(checkpoint.name), record)

@@ -1,0 +1,415 @@
+"""Training: pairs in, run folder out, resumable to the same loss.
+
+    runs/a/
+      config.json           the config, the normalisation measured, subjects, parameters, versions
+      metrics.csv           step, loss, learning rate, gradient norm, steps a second, held-out loss and PSNR
+      tensorboard/          the same numbers
+      samples/000500.png    LQ, restored, HQ, of held-out pairs where there are any
+      checkpoints/000500/   weights.safetensors, ema.safetensors, state.pt (optimiser, random states); the newest two
+
+A checkpoint is written beside its place and renamed, so a folder with a number is whole. What a step sees depends on the
+seed and the step alone: a resumed run continues with the batches and noise it would have had.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from irsde.config import TrainConfig
+from irsde.data import (
+    Augmentation,
+    DataError,
+    Normalization,
+    TrainingBatches,
+    as_dict,
+    measure,
+    open_store,
+    split,
+)
+from irsde.network import Model, build_network, newest_checkpoint, pick_device, read_record
+from irsde.sample import restore
+from irsde.sde import IRSDE
+
+COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
+KEEP = 2  # checkpoints
+PREVIEWS = 4  # images a sample sheet
+PREVIEW_STEPS = 10
+
+
+class ResumeError(RuntimeError):
+    """A run that cannot be continued as asked."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no number any more."""
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    resume: bool = False,
+    pairs: Sequence[Any] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Path:
+    """Train a model and return its run folder.
+
+    `pairs`, one pairs object a probe, replaces opening `config.store`. `report` gets a line of progress every
+    `config.log_every` steps (None: standard error). With `resume`, a run that is there goes on; one that is not, starts.
+
+    Raises ResumeError if `out` holds a run and `resume` is off or its config differs, DataError for pairs that cannot be
+    used, TrainingDiverged if the loss stops being finite; KeyboardInterrupt passes after a checkpoint is written.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    out = Path(out)
+    report = report or (lambda line: print(line, file=sys.stderr, flush=True))
+    device = pick_device(config.device)
+    # Accelerate keeps its mode for the whole process; a second training may ask for another.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        cpu=device.type == "cpu",
+    )
+    try:
+        _Run(config, out, resume, pairs, report, accelerator).loop()
+    finally:
+        accelerator.free_memory()
+    return out
+
+
+class _Run:
+    """One training in progress."""
+
+    def __init__(self, config: TrainConfig, out: Path, resume: bool, pairs: Any, report: Callable, accelerator: Any):
+        self.config, self.out, self.report, self.accelerator = config, out, report, accelerator
+        record = _record_to_continue(config, out, resume)
+        opened = list(pairs) if pairs is not None else open_store(config.store, config.probes)
+        parts = [split(p, config.fold) for p in opened]
+        self.training, self.held_out = [a for a, _ in parts], [b for _, b in parts if len(b)]
+        normalization = measure(config.normalization, config.inverse, self.training)
+        if record and Normalization(**record["normalization"]) != normalization:
+            raise ResumeError(f"{out}: the pairs in {config.store} are not those this run was started with")
+        self.normalization = normalization
+
+        torch.manual_seed(config.seed)
+        self.sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
+        network = build_network(config, self.sde, normalization.difference_rms)
+        if config.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        self.n_parameters = sum(p.numel() for p in network.parameters())
+        self.optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, config.betas)
+        network, self.optimizer = accelerator.prepare(network, self.optimizer)
+        self.raw = accelerator.unwrap_model(network)
+        self.network = torch.compile(network) if config.compile else network
+        self.ema = {k: v.detach().clone() for k, v in self.raw.state_dict().items()}
+        self.step, self.losses = 0, []  # of the steps since the last row of metrics.csv
+        if record:
+            self._restore_checkpoint()
+        elif accelerator.is_main_process:
+            self._start_folder()
+        self.main = accelerator.is_main_process
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def loop(self) -> None:
+        config = self.config
+        batches = self._batches()
+        writer = self._tensorboard()
+        first, started, saved = self.step, time.monotonic(), self.step
+        self.report(self._headline())
+        try:
+            while self.step < config.steps:
+                loss, norm = self._optimise(batches)
+                if not torch.isfinite(loss):
+                    raise TrainingDiverged(
+                        f"the loss is {float(loss)} at step {self.step}; the last checkpoint is of step {saved}. "
+                        "Use a smaller --learning-rate, or --mixed-precision no"
+                    )
+                self.losses.append(loss.cpu())
+                if self.step % config.log_every == 0 or self.step == config.steps:
+                    mean = float(torch.stack(self.losses).mean())
+                    self.losses = []
+                    rate = (self.step - first) / (time.monotonic() - started)
+                    row = {"step": self.step, "loss": mean, "learning_rate": self._rate(self.step - 1),
+                           "gradient_norm": float(norm), "steps_per_second": rate}  # fmt: skip
+                    if config.validate_every and (
+                        self.step % config.validate_every < config.log_every or self.step == config.steps
+                    ):
+                        row |= self._validate()
+                    self._log(row, writer)
+                if self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                    self._save()
+                    saved = self.step
+        except KeyboardInterrupt:
+            if self.step > saved:
+                self._save()
+            self.report(f"interrupted at step {self.step}; go on with --resume")
+            raise
+        finally:
+            if writer:
+                writer.close()
+
+    def _optimise(self, batches: Any) -> tuple[Tensor, Tensor]:
+        """One optimiser step over `gradient_accumulation` batches: mean loss, gradient norm."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(self.step)
+        self.network.train()
+        total = torch.zeros((), device=self.accelerator.device)
+        norm = torch.zeros(())
+        for _ in range(self.config.gradient_accumulation):
+            number, hq, lq = next(batches)
+            with self.accelerator.accumulate(self.network):
+                loss = self._loss(self.network, hq, lq, number)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    limit = self.config.clip_norm or math.inf
+                    norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.raw.parameters(), limit))
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total += loss.detach() / self.config.gradient_accumulation
+        self.step += 1
+        self._update_ema()
+        return total, norm
+
+    def _loss(self, network: nn.Module, hq: Tensor, lq: Tensor, number: int) -> Tensor:
+        """Loss of one batch; its times and noise are drawn from the run's seed and the batch's number."""
+        device = self.accelerator.device
+        if self.config.method != "irsde":
+            return (network(lq.to(device)) - hq.to(device)).abs().mean()
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence([self.config.seed, 3, number]).generate_state(1)[0])
+        )
+        t = torch.randint(1, self.config.n_steps + 1, (len(hq),), generator=generator)
+        noise = torch.randn(hq.shape, generator=generator).to(device)
+        hq, lq = hq.to(device), lq.to(device)
+        x = self.sde.perturb(hq, lq, t, noise)
+        return self.sde.loss(self.config.loss, network(x, lq, t), x, hq, lq, noise, t)
+
+    def _batches(self) -> Any:
+        """(number, hq, lq) from the current step on; each process of several takes every n-th batch."""
+        config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
+        augmentation = Augmentation(config.patch_size, config.flip_lateral, config.flip_axial, config.rotate)
+        dataset = TrainingBatches(self.training, self.normalization, augmentation, config.batch_size, config.seed)
+        start, stop = (n * config.gradient_accumulation for n in (self.step, config.steps))
+        numbers = [k * world + rank for k in range(start, stop)]
+        workers: dict[str, Any] = {}
+        if config.workers:  # spawn: a forked worker may hang in a store its parent has read from
+            workers = {"num_workers": config.workers, "multiprocessing_context": "spawn", "prefetch_factor": 4}
+        loader = torch.utils.data.DataLoader(dataset, batch_size=None, sampler=numbers, **workers)
+        return ((number, hq, lq) for number, (hq, lq) in zip(numbers, loader, strict=True))
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        config, done = self.config, step / self.config.steps
+        rate = config.learning_rate
+        if config.schedule == "multistep":  # IR-SDE halves at 200, 400 and 600 of its 700 thousand steps
+            rate *= 0.5 ** sum(done >= k / 7 for k in (2, 4, 6))
+        elif config.schedule == "cosine":
+            rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        return rate * min(1.0, (step + 1) / (config.warmup + 1))
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        """Moving average of the weights, short at first so that it does not remember the random start."""
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.raw.state_dict().items():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+
+    # --- what is seen of it ------------------------------------------------------------------------------------------
+
+    def _validate(self) -> dict[str, float]:
+        """Held-out loss and PSNR with the averaged weights, and a sample sheet (of training pairs if none are held out)."""
+        if not self.main:
+            return {}
+        network = build_network(self.config, self.sde, self.normalization.difference_rms).to(self.accelerator.device)
+        network.load_state_dict(self.ema)
+        network.eval().requires_grad_(False)
+        subsets = self.held_out or self.training
+        size = self.config.patch_size
+        batches = TrainingBatches(subsets, self.normalization, Augmentation(size, flip_lateral=False), 4, seed=1)
+        with torch.no_grad():
+            losses = [float(self._loss(network, *batches[k], number=k)) for k in range(4)]
+        model = Model(self.config, network, self.sde, self.normalization)
+        from irsde.metrics import psnr
+
+        shown = []
+        for k in range(PREVIEWS):
+            subset = subsets[k % len(subsets)]
+            hq, lq = subset[(k * max(1, len(subset) // PREVIEWS)) % len(subset)]
+            middle = tuple(slice((n - size) // 2, (n - size) // 2 + size) for n in hq.shape)
+            hq, lq = hq[middle], lq[middle]
+            shown.append((lq, restore(model, lq, min(PREVIEW_STEPS, self.config.n_steps), "ddim"), hq))
+        _write_sheet(shown, self.out / "samples" / f"{self.step:06d}.png")
+        if not self.held_out:
+            return {}
+        return {
+            "held_out_loss": float(np.mean(losses)),
+            "held_out_psnr": float(np.mean([psnr(r, hq) for _, r, hq in shown])),
+        }
+
+    def _headline(self) -> str:
+        subjects = len({s for subset in self.training for s in subset.subjects})
+        probes = ", ".join(subset.probe or "?" for subset in self.training)
+        n = sum(map(len, self.training))
+        return (
+            f"{self.config.method} ({self.config.preset}, {self.n_parameters:,} parameters) on {n} pairs of {subjects} "
+            f"subjects ({probes}), {self.accelerator.device}; steps {self.step} to {self.config.steps}"
+        )
+
+    def _log(self, row: dict[str, float], writer: Any) -> None:
+        if not self.main:
+            return
+        with open(self.out / "metrics.csv", "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+        if writer:
+            for name, value in row.items():
+                if name != "step":
+                    writer.add_scalar(name, value, int(row["step"]))
+        left = (self.config.steps - row["step"]) / row["steps_per_second"]
+        held = f"  held out {row['held_out_loss']:.4f}, {row['held_out_psnr']:.2f} dB" if "held_out_psnr" in row else ""
+        self.report(
+            f"step {row['step']:>6}/{self.config.steps}  loss {row['loss']:.4f}{held}  "
+            f"{row['steps_per_second']:.2f} it/s  {_clock(left)} left"
+        )
+
+    def _tensorboard(self) -> Any:
+        if not self.accelerator.is_main_process:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.report("no tensorboard here: metrics.csv only")
+            return None
+        return SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step + 1)
+
+    # --- the run folder ----------------------------------------------------------------------------------------------
+
+    def _start_folder(self) -> None:
+        for name in ("checkpoints", "samples"):
+            (self.out / name).mkdir(parents=True, exist_ok=True)
+        with open(self.out / "metrics.csv", "w", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writeheader()
+        record = {
+            "config": self.config.to_dict(),
+            "normalization": as_dict(self.normalization),
+            "parameters": self.n_parameters,
+            "probes": [subset.probe for subset in self.training],
+            "training_subjects": sorted({str(s) for subset in self.training for s in subset.subjects}),
+            "held_out_subjects": sorted({str(s) for subset in self.held_out for s in subset.subjects}),
+            "training_pairs": sum(map(len, self.training)),
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "accelerate", "numpy")},
+        }
+        partial = self.out / "config.json.partial"
+        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        os.replace(partial, self.out / "config.json")
+
+    def _save(self) -> None:
+        """A checkpoint of this step, then away with all but the newest ones."""
+        self.accelerator.wait_for_everyone()
+        if not self.main:
+            return
+        from safetensors.torch import save_file
+
+        final = self.out / "checkpoints" / f"{self.step:06d}"
+        partial = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in self.raw.state_dict().items()},
+            partial / "weights.safetensors",
+        )
+        save_file({k: v.cpu().contiguous() for k, v in self.ema.items()}, partial / "ema.safetensors")
+        state = {"step": self.step, "optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+        if self.losses:
+            state["losses"] = torch.stack(self.losses)
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        torch.save(state, partial / "state.pt")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        numbered = sorted((p for p in final.parent.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+        for old in numbered[:-KEEP]:
+            shutil.rmtree(old)
+
+    def _restore_checkpoint(self) -> None:
+        from safetensors.torch import load_file
+
+        checkpoint = newest_checkpoint(self.out)
+        if checkpoint is None:  # interrupted before its first checkpoint: begin again
+            self._start_folder()
+            return
+        self.raw.load_state_dict(load_file(checkpoint / "weights.safetensors"))
+        for name, value in load_file(checkpoint / "ema.safetensors").items():
+            self.ema[name].copy_(value)
+        state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.losses = int(state["step"]), list(state.get("losses", ()))
+        if self.step > self.config.steps:
+            raise ResumeError(f"{self.out}: is at step {self.step} already, --steps asks for {self.config.steps}")
+        if self.accelerator.is_main_process:
+            _drop_rows_after(self.out / "metrics.csv", self.step)
+
+
+def _record_to_continue(config: TrainConfig, out: Path, resume: bool) -> dict[str, Any] | None:
+    """The record of the run in `out` if there is one to go on with."""
+    if not (out / "config.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "metrics.csv").exists():
+            raise DataError(f"{out}: expected a run folder, an empty folder or none; it holds something else")
+        return None
+    if not resume:
+        raise ResumeError(f"{out}: holds a run already; go on with --resume, or choose another --out")
+    record = read_record(out)
+    different = TrainConfig(**record["config"]).differences(config)
+    if different:
+        raise ResumeError(f"{out}: was started with other settings ({'; '.join(different)}); choose another --out")
+    return record
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Remove rows that an interrupted run wrote after its last checkpoint; they will be written again."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= step]
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def _write_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
+    """One row of images a pair (LQ, restored, HQ), grey levels in [0, 1], as a PNG."""
+    from PIL import Image
+
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+    Image.fromarray(np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)).save(path)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
