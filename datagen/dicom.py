@@ -13,7 +13,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _TAGS = (
     "PerFrameFunctionalGroupsSequence PlanePositionSequence PlaneOrientationSequence PixelMeasuresSequence "
     "PixelValueTransformationSequence MRImageFrameTypeSequence FrameType FrameContentSequence TemporalPositionIndex "
     "FrameAcquisitionNumber MREchoSequence EffectiveEchoTime MRDiffusionSequence"
-).split()  # noqa: SIM905 (fifty names, one a line, would hide the code)
+)
 
 # What tells the images at one position apart, tried in this order.
 _PHASE_KEYS = (
@@ -179,10 +179,10 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
         for frame in frames_of(header, path):
             groups[(_rounded(frame.cosines, 2), _rounded(frame.pixel_spacing, 3))].append(frame)
     parts = [part for key in sorted(groups, key=str) for part in split_phases(groups[key])]
-    if len(ref.paths) > 1 and len(parts) > 1:
-        raise DataError(f"{ref.name}: the files make {len(parts)} volumes, not one; run the search again")
     if ref.part >= len(parts):
-        raise DataError(f"{ref.name}: part {ref.part} asked for; the file holds {len(parts)}")
+        raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(parts)}")
+    if len(parts) > 1 and len(ref.paths) > 1:
+        ref = replace(ref, notes=(*ref.notes, f"the files make {len(parts)} volumes: number {ref.part + 1} is used"))
     frames = parts[ref.part]
     pixels = _decode(frames, voi, ref.name)
     return _volume(ref, frames, pixels)
@@ -195,13 +195,13 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
 
     with _quiet():
         try:
-            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS.split())
         except (InvalidDicomError, EOFError):
             # Files written without the 128-byte preamble are common; other files read as nonsense or not at all.
             if Path(path).suffix.lower() not in (".dcm", ".dicom", ".ima", ""):
                 return None
             try:
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS.split(), force=True)
                 return header if "SOPClassUID" in header and "Rows" in header else None
             except Exception:  # whatever a non-DICOM file provokes in the parser
                 return None
@@ -375,6 +375,7 @@ def _pixels(path: str, name: str) -> tuple[Any, np.ndarray]:
     from pydicom.uid import ImplicitVRLittleEndian
 
     file = Path(path).name
+    label = name if name == file else f"{name}: {file}"
     with _quiet():
         try:
             dataset = pydicom.dcmread(path, force=True)
@@ -382,18 +383,18 @@ def _pixels(path: str, name: str) -> tuple[Any, np.ndarray]:
                 dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             missing = missing_decoder(dataset)
             if missing:
-                raise DataError(f"{name}: {file}: {missing}")
+                raise DataError(f"{label}: {missing}")
             stored = dataset.pixel_array
         except DataError:
             raise
         except OSError as error:
-            raise DataError(f"{name}: {file}: {error.strerror or error}") from None
+            raise DataError(f"{label}: {error.strerror or error}") from None
         except Exception as error:  # pydicom and its plug-ins raise many kinds on damaged pixel data
-            raise DataError(f"{name}: {file}: pixels cannot be read: {' '.join(str(error).split())}") from None
+            raise DataError(f"{label}: pixels cannot be read: {' '.join(str(error).split())}") from None
     if stored.ndim == 2:
         stored = stored[np.newaxis]
     if stored.ndim != 3:
-        raise DataError(f"{name}: {file}: expected grey pixels, got shape {stored.shape}")
+        raise DataError(f"{label}: expected grey pixels, got shape {stored.shape}")
     return dataset, stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 

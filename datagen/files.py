@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,6 +30,43 @@ def walk(root: Path) -> Iterator[Path]:
         for name in sorted(files, key=natural):
             if not is_junk(name):
                 yield Path(folder) / name
+
+
+def folders_named(base: Path, pattern: str, depth: int) -> list[Path]:
+    """Folders whose whole name matches the regular expression, `base` itself or at most `depth` levels below it.
+
+    What lies under a match is not searched, so a large collection costs a listing of its upper folders.
+    """
+    found, level = [], [base]
+    for _ in range(depth + 1):
+        deeper = []
+        for folder in level:
+            if re.fullmatch(pattern, folder.name, re.IGNORECASE):
+                found.append(folder)
+            else:
+                deeper += subfolders(folder)
+        level = deeper
+    return found
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, in natural order, without junk; none where it is a file."""
+    if not folder.is_dir():
+        return []
+    children = [child for child in folder.iterdir() if not is_junk(child.name) and child.is_dir()]
+    return sorted(children, key=lambda child: natural(child.name))
+
+
+def files_in(folder: Path, *suffixes: str) -> list[Path]:
+    """The files in a folder (not below it) with one of the suffixes, or any; in natural order, without junk."""
+    if not folder.is_dir():
+        return []
+    children = [
+        child
+        for child in folder.iterdir()
+        if not is_junk(child.name) and child.is_file() and (not suffixes or child.name.lower().endswith(suffixes))
+    ]
+    return sorted(children, key=lambda child: natural(child.name))
 
 
 def is_junk(name: str) -> bool:

@@ -73,16 +73,14 @@ def hq_slices(
     for plane in chosen_planes(volume, planes):
         count = volume.n_slices(plane)
         for index in range((count // 2) % every, count, every):
+            cut = _Cut.of(volume, plane, index, grey, segmenter)
             try:
-                yield hq_slice(
-                    volume, plane, index, size, grey=grey, fit=fit, min_tissue=min_tissue, segmenter=segmenter
-                )
+                yield cut.full(size, fit, min_tissue)
             except Unusable as reason:
                 skip(plane, index, "full", str(reason))
-                continue
             if patches:
                 try:
-                    yield hq_patch(volume, plane, index, size, grey=grey, segmenter=segmenter)
+                    yield cut.patch(size)
                 except Unusable as reason:
                     skip(plane, index, "patch", str(reason))
 
@@ -120,16 +118,7 @@ def hq_slice(
     Unusable
         Too few pixels, or too little tissue.
     """
-    image, pixel_size = volume.slice(plane, index)
-    image = to_unit(image, grey or grey_range(volume))
-    box = square_box(image.shape, pixel_size, fit)
-    if min(image.shape) < MIN_SIDE:
-        raise Unusable(f"{image.shape[0]} x {image.shape[1]} pixels, expected at least {MIN_SIDE} each way")
-    mask = (segmenter or foreground)(image)
-    tissue = float(_cut(mask, box).mean())
-    if tissue < min_tissue or not mask.any():
-        raise Unusable(f"tissue fills {tissue:.0%} of the square, expected at least {min_tissue:.0%}")
-    return HQSlice(_render(image, box, pixel_size, size), plane, index, "full", box, pixel_size)
+    return _Cut.of(volume, plane, index, grey or grey_range(volume), segmenter).full(size, fit, min_tissue)
 
 
 def hq_patch(
@@ -148,15 +137,7 @@ def hq_patch(
     Unusable
         The square is smaller than MIN_SIDE pixels.
     """
-    image, pixel_size = volume.slice(plane, index)
-    image = to_unit(image, grey or grey_range(volume))
-    mask = (segmenter or foreground)(image)
-    row0, col0, row1, col1 = box = _largest_square_mm(mask, pixel_size)
-    if min(row1 - row0, col1 - col0) < MIN_SIDE:
-        raise Unusable(
-            f"the largest square inside the tissue is {row1 - row0} x {col1 - col0} pixels, expected {MIN_SIDE} or more"
-        )
-    return HQSlice(_render(image, box, pixel_size, size), plane, index, "patch", box, pixel_size)
+    return _Cut.of(volume, plane, index, grey or grey_range(volume), segmenter).patch(size)
 
 
 def grey_range(volume: Volume, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
@@ -205,7 +186,6 @@ def foreground(image: np.ndarray) -> np.ndarray:
     """
     from scipy.ndimage import binary_fill_holes
     from skimage.filters import gaussian, threshold_otsu
-    from skimage.measure import label
     from skimage.morphology import closing, disk, opening
 
     # The square root gives dark tissue a say; the blur keeps noise from breaking it up.
@@ -215,12 +195,18 @@ def foreground(image: np.ndarray) -> np.ndarray:
     mask = smooth > threshold_otsu(smooth)
     mask = binary_fill_holes(closing(mask, disk(3)))
     mask = opening(mask, disk(2))
+    return largest_component(mask)
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest connected region of a mask with its holes filled; empty where the mask is."""
+    from scipy.ndimage import binary_fill_holes
+    from skimage.measure import label
+
     labels = label(mask)
-    if labels.max() == 0:
-        return np.zeros(image.shape, bool)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return labels == sizes.argmax()
+    return binary_fill_holes(labels == sizes.argmax()) if sizes.max() else np.zeros(mask.shape, bool)
 
 
 def largest_square(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -281,9 +267,45 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _render(
-    image: np.ndarray, box: tuple[int, int, int, int], pixel_size: tuple[float | None, float | None], size: int | None
-) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """A slice in grey with its tissue, from which the full image and the patch are cut."""
+
+    image: np.ndarray  # (n_rows, n_columns) in [0, 1]
+    mask: np.ndarray  # tissue
+    plane: str
+    index: int
+    pixel_size: tuple[float | None, float | None]
+
+    @classmethod
+    def of(cls, volume: Volume, plane: str, index: int, grey: tuple[float, float], segmenter: Segmenter | None) -> _Cut:
+        values, pixel_size = volume.slice(plane, index)
+        image = to_unit(values, grey)
+        # A sliver of a slice is refused by either cut; the filters of the segmentation may not take it.
+        mask = np.zeros(image.shape, bool) if min(image.shape) < MIN_SIDE else (segmenter or foreground)(image)
+        return cls(image, mask, plane, index, pixel_size)
+
+    def full(self, size: int | None, fit: str, min_tissue: float) -> HQSlice:
+        n_rows, n_columns = self.image.shape
+        if min(n_rows, n_columns) < MIN_SIDE:
+            raise Unusable(f"{n_rows} x {n_columns} pixels, expected at least {MIN_SIDE} each way")
+        box = square_box(self.image.shape, self.pixel_size, fit)
+        tissue = float(_cut(self.mask, box).mean())
+        if tissue < min_tissue or not tissue:
+            raise Unusable(f"tissue fills {tissue:.0%} of the square, expected at least {min_tissue:.0%}")
+        return HQSlice(_render(self.image, box, size), self.plane, self.index, "full", box, self.pixel_size)
+
+    def patch(self, size: int | None) -> HQSlice:
+        row0, col0, row1, col1 = box = _largest_square_mm(self.mask, self.pixel_size)
+        if min(row1 - row0, col1 - col0) < MIN_SIDE:
+            raise Unusable(
+                f"the largest square inside the tissue is {row1 - row0} x {col1 - col0} pixels, "
+                f"expected {MIN_SIDE} or more"
+            )
+        return HQSlice(_render(self.image, box, size), self.plane, self.index, "patch", box, self.pixel_size)
+
+
+def _render(image: np.ndarray, box: tuple[int, int, int, int], size: int | None) -> np.ndarray:
     square = _cut(image, box)
     if size is not None:
         square = resize(square, (size, size))

@@ -36,6 +36,21 @@ class Source(ABC):
     def load(self, ref: VolumeRef) -> Volume:
         """Read one volume."""
 
+    def base(self, root: str | Path | None) -> Path:
+        """`root` as a path that exists; raises DataError where it does not."""
+        if root is None:
+            raise DataError(f"{self.name}: no root given; expected {self.layout}")
+        path = Path(root).expanduser()
+        if not path.exists():
+            raise DataError(f"{self.name}: {path} does not exist; expected {self.layout}")
+        return path
+
+    def some(self, root: str | Path, found: Found) -> Found:
+        """`found`, or a DataError that says what was expected where it is empty."""
+        if not found:
+            raise self.nothing_found(root, found)
+        return found
+
     def nothing_found(self, root: str | Path, found: Found | None = None) -> DataError:
         """The error of an empty search: what was expected, and the first reason why what is there does not do."""
         reason = ""

@@ -48,7 +48,7 @@ class Nifti(_Own):
     layout = "a folder with .nii or .nii.gz files, or one such file"
 
     def find(self, root: str | Path | None) -> Found:
-        base = _existing(self, root)
+        base = self.base(root)
         refs, skipped = [], []
         for path in walk(base):
             if not path.name.lower().endswith(NIFTI_SUFFIXES):
@@ -83,7 +83,7 @@ class Npy(_Own):
     def find(self, root: str | Path | None) -> Found:
         import numpy as np
 
-        base = _existing(self, root)
+        base = self.base(root)
         refs, skipped = [], []
         for path in walk(base):
             if path.suffix.lower() != ".npy":
@@ -116,7 +116,7 @@ class Image(_Own):
     def find(self, root: str | Path | None) -> Found:
         from PIL import Image as Pillow
 
-        base = _existing(self, root)
+        base = self.base(root)
         refs, skipped = [], []
         stacks: dict[tuple[Path, tuple[int, int], str], list[Path]] = defaultdict(list)
         for path in walk(base):
@@ -154,7 +154,7 @@ class Dicom(_Own):
     layout = "a folder with DICOM files of MR series (any names and nesting), or one such file"
 
     def find(self, root: str | Path | None) -> Found:
-        base = _existing(self, root)
+        base = self.base(root)
         refs, skipped = scan_dicom(walk(base), base, self.name)
         return _some(self, base, refs, skipped)
 
@@ -182,20 +182,8 @@ def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) ->
     return VolumeRef(source.name, subject_from(root, path), name, (str(path),), notes=notes)
 
 
-def _existing(source: Source, root: str | Path | None) -> Path:
-    if root is None:
-        raise DataError(f"{source.name}: give a root: {source.layout}")
-    path = Path(root).expanduser()
-    if not path.exists():
-        raise DataError(f"{source.name}: {path} does not exist; expected {source.layout}")
-    return path
-
-
 def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipped]) -> Found:
-    found = Found(_unique(refs, root), skipped)
-    if not found:
-        raise source.nothing_found(root, found)
-    return found
+    return source.some(root, Found(_unique(refs, root), skipped))
 
 
 def _unique(refs: list[VolumeRef], root: Path) -> list[VolumeRef]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from ..files import is_junk, natural, relative
+from ..files import files_in, relative, subfolders
 from ..readers import load_npy
 from ..volumes import PLANES, Found, Skipped, Volume, VolumeRef
 from .base import Source
@@ -39,34 +39,26 @@ class MRNet(Source):
     default_planes = PLANES
 
     def find(self, root: str | Path | None) -> Found:
-        if root is None:
-            raise self.nothing_found("(no folder)")
-        base = Path(root).expanduser()
+        base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
         notes: list[str] = []
         for release in releases(base):
-            for folder in sorted(release.iterdir()):
+            for folder in subfolders(release):
                 split = _SPLITS.get(folder.name.lower())
-                if split is None or not folder.is_dir():
+                if split is None:
                     continue
                 if folder.name != split:
                     notes.append(f"{relative(folder, base)}: read as {split}")
                 for plane in PLANES:
                     self._exams(base, folder / plane, split, plane, refs, skipped)
         _notice_missing_planes(refs, notes)
-        found = Found(refs, skipped, notes)
-        if not found:
-            raise self.nothing_found(base, found)
-        return found
+        return self.some(base, Found(refs, skipped, notes))
 
     def _exams(
         self, base: Path, folder: Path, split: str, plane: str, refs: list[VolumeRef], skipped: list[Skipped]
     ) -> None:
-        files = sorted(folder.iterdir(), key=lambda path: natural(path.name)) if folder.is_dir() else []
-        for path in files:
-            if is_junk(path.name):
-                continue
+        for path in files_in(folder):
             if path.suffix != ".npy" or not path.stem.isdigit():
                 skipped.append(Skipped(relative(path, base), "expected NNNN.npy"))
                 continue
@@ -89,13 +81,7 @@ def releases(base: Path) -> list[Path]:
         ]
         if hits:
             return hits
-        level = [
-            child
-            for folder in level
-            if folder.is_dir()
-            for child in sorted(folder.iterdir())
-            if child.is_dir() and not is_junk(child.name)
-        ]
+        level = [child for folder in level for child in subfolders(folder)]
     return []
 
 

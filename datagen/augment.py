@@ -1,0 +1,103 @@
+"""Variants of an HQ image made before simulation: flips, rotations, rescaling. Nothing that degrades the target.
+
+A variant shows part of the same picture, turned: every pixel of it is interpolated from the MRI, none is invented (no black
+corners, no mirrored borders), and no noise, blur or change of contrast is added. The ultrasound image is then simulated
+from the variant, so that speckle and point spread function stay true to the probe.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One variant: flip left to right, then quarter turns, then a turned and scaled square cut out of the result."""
+
+    flip: bool = False
+    quarter_turns: int = 0  # anticlockwise
+    angle: float = 0.0  # rad, of the square that is cut out
+    scale: float = 1.0  # its side relative to the largest square at that angle
+    offset: tuple[float, float] = (0.5, 0.5)  # where it lies in the room left (row, column), 0 to 1
+
+
+def draw_augmentation(
+    rng: np.random.Generator, max_angle: float = math.radians(10.0), min_scale: float = 0.8
+) -> Augmentation:
+    """A random variant; the same generator state gives the same one.
+
+    Raises
+    ------
+    ValueError
+        `max_angle` is outside [0, π/4] or `min_scale` outside (0, 1].
+    """
+    if not 0 <= max_angle <= math.pi / 4:
+        raise ValueError(f"max_angle: expected rad in [0, π/4], got {max_angle!r}")
+    if not 0 < min_scale <= 1:
+        raise ValueError(f"min_scale: expected a fraction in (0, 1], got {min_scale!r}")
+    return Augmentation(
+        flip=bool(rng.integers(2)),
+        quarter_turns=int(rng.integers(4)),
+        angle=float(rng.uniform(-max_angle, max_angle)),
+        scale=float(rng.uniform(min_scale, 1.0)),
+        offset=(float(rng.uniform()), float(rng.uniform())),
+    )
+
+
+def apply_augmentation(image: np.ndarray, augmentation: Augmentation, size: int | None = None) -> np.ndarray:
+    """The variant of a square image.
+
+    Parameters
+    ----------
+    image : (n, n), uint8 or floating point
+    size : side of the result, None = n. Give the MRI's own pixels and the final size to interpolate once only.
+
+    Returns
+    -------
+    variant : (size, size), same type; values stay within those of the image
+
+    Raises
+    ------
+    ValueError
+        The image is not square.
+    """
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
+    if image.ndim != 2 or image.shape[0] != image.shape[1]:
+        raise ValueError(f"expected a square image, got shape {image.shape}")
+    turned = np.rot90(image[:, ::-1] if augmentation.flip else image, augmentation.quarter_turns)
+    n, size = image.shape[0], size or image.shape[0]
+    if augmentation.angle == 0 and augmentation.scale == 1 and size == n:
+        return np.ascontiguousarray(turned)
+
+    cosine, sine = math.cos(augmentation.angle), math.sin(augmentation.angle)
+    reach = abs(cosine) + abs(sine)  # side of the upright square around a turned square of side 1
+    side = augmentation.scale * n / reach
+    room = n - side * reach
+    centre_row, centre_column = (side * reach / 2 + room * offset - 0.5 for offset in augmentation.offset)
+    along = (np.arange(size) + 0.5) / size - 0.5  # pixel centres across the square
+    rows = centre_row + side * (cosine * along[:, None] + sine * along[None, :])
+    columns = centre_column + side * (cosine * along[None, :] - sine * along[:, None])
+
+    source = turned.astype(np.float32)
+    step = side / size  # MRI pixels a pixel of the result
+    if step > 1:
+        source = gaussian_filter(source, (step - 1) / 2, mode="nearest")  # scikit-image's anti-aliasing
+    # The outermost pixel centres may lie half a pixel beyond the image's own: "nearest" holds the border there.
+    variant = map_coordinates(source, [rows, columns], order=3, mode="nearest")
+    variant = np.clip(variant, image.min(), image.max())
+    return np.rint(variant).astype(image.dtype) if image.dtype.kind in "ui" else variant.astype(image.dtype)
+
+
+def augment(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: int | None = None,
+    max_angle: float = math.radians(10.0),
+    min_scale: float = 0.8,
+) -> np.ndarray:
+    """A random variant of a square image: `draw_augmentation`, then `apply_augmentation`."""
+    return apply_augmentation(image, draw_augmentation(rng, max_angle, min_scale), size)

@@ -1,0 +1,103 @@
+"""What a folder holds: which collection, how many volumes and subjects, and what is odd about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .sources import get_source
+from .volumes import DataError, Found
+
+# Collections first: their trees also look like generic ones.
+_COLLECTIONS = ("mrnet", "brainmetshare", "duke-breast", "umd", "duke-liver")
+_GENERIC = ("nifti", "dicom", "npy", "image")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The result of looking at one folder."""
+
+    root: str
+    source: str  # what to pass as --source
+    title: str
+    n_volumes: int
+    n_subjects: int
+    oddities: tuple[str, ...]  # of the collection, then of single volumes with how many have each
+    skipped: tuple[tuple[str, int, str], ...]  # reason, how many, the first path
+    examples: tuple[str, ...]  # names of the first volumes
+    also: tuple[tuple[str, int], ...]  # other sources that would read this folder, with their number of volumes
+    licence: str
+    citation: str
+    terms: str
+    redistributable: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        passed_on = "may be passed on under these terms" if self.redistributable else "must not be passed on"
+        lines = [
+            f"{self.root}: {self.title} (--source {self.source})",
+            f"  {self.n_volumes} volumes of {self.n_subjects} subjects: {', '.join(self.examples)}"
+            + (", ..." if self.n_volumes > len(self.examples) else ""),
+        ]
+        lines += [f"  odd: {oddity}" for oddity in self.oddities]
+        lines += [f"  skipped: {count} x {reason} (first: {path})" for reason, count, path in self.skipped]
+        lines += [f"  also readable with --source {source}: {count} volumes" for source, count in self.also]
+        lines += [
+            f"  licence: {self.licence}",
+            f"  terms: {self.terms}; derived images {passed_on}",
+            f"  cite: {self.citation}",
+        ]
+        return lines
+
+
+def inspect(root: str | Path) -> Inspection:
+    """Recognise the collection under `root` and list what was found and what is odd. Reads names and headers only.
+
+    Raises
+    ------
+    DataError
+        The folder does not exist, or nothing in it can be used.
+    """
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    hits: list[tuple[str, Found]] = []
+    for name in (*_COLLECTIONS, *_GENERIC):
+        if hits and (hits[0][0] in _COLLECTIONS):
+            break
+        with suppress(DataError):
+            hits.append((name, get_source(name).find(path)))
+    if not hits:
+        raise DataError(
+            f"{path}: no MRI found; expected a known collection ({', '.join(_COLLECTIONS)}) or NIfTI, DICOM, NPY or "
+            "picture files"
+        )
+    # Of the generic sources the one with most files, since a picture or two beside a DICOM tree is common.
+    hits.sort(key=lambda hit: -sum(len(ref.paths) for ref in hit[1]))
+    name, found = hits[0]
+    source = get_source(name)
+    notes = Counter(note for ref in found for note in ref.notes)
+    skipped = Counter(item.reason for item in found.skipped)
+    first = {item.reason: item.path for item in reversed(found.skipped)}
+    return Inspection(
+        root=str(root),
+        source=name,
+        title=source.title,
+        n_volumes=len(found),
+        n_subjects=len({ref.subject for ref in found}),
+        oddities=(*found.notes, *(f"{note} ({count} volumes)" for note, count in notes.most_common())),
+        skipped=tuple((reason, count, first[reason]) for reason, count in skipped.most_common()),
+        examples=tuple(ref.name for ref in found.refs[:5]),
+        also=tuple((other, len(hit)) for other, hit in hits[1:]),
+        licence=source.licence,
+        citation=source.citation,
+        terms=source.terms,
+        redistributable=source.redistributable,
+    )
