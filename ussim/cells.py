@@ -245,6 +245,7 @@ def _band(
     highest = np.minimum(frequency[len(frequency) - 1 - np.argmax(kept[:, ::-1], axis=1)] + step, high)
     length = window.length + 2 * pulse.samples(window.farthest)
     length = np.array([next_fast_len(int(n), real=True) for n in length], dtype=np.int64)
-    start = np.ceil(lowest * length / rate).astype(np.int64)
-    stop = np.floor(highest * length / rate).astype(np.int64) + 1
+    # Neither 0 nor half the sampling frequency, which have no mirror in a real transform; the band all but ends before.
+    start = np.maximum(np.ceil(lowest * length / rate).astype(np.int64), 1)
+    stop = np.minimum(np.floor(highest * length / rate).astype(np.int64) + 1, (length + 1) // 2)
     return start, np.maximum(stop, start + 1), length
