@@ -175,7 +175,8 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     for path in ref.paths:
         header = read_header(path)
         if header is None:
-            raise DataError(f"{ref.name}: {Path(path).name} is not a readable DICOM file")
+            number = ref.paths.index(path) + 1
+            raise DataError(f"{ref.name}: file {number} of {len(ref.paths)} is not a readable DICOM file")
         for frame in frames_of(header, path):
             groups[(_rounded(frame.cosines, 2), _rounded(frame.pixel_spacing, 3))].append(frame)
     parts = [part for key in sorted(groups, key=str) for part in split_phases(groups[key])]
@@ -340,12 +341,15 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str) -> np.ndarray:
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     images: list[np.ndarray] = []
+    paths = list(dict.fromkeys(frame.path for frame in frames))
     opened: dict[str, tuple[Any, np.ndarray]] = {}
     inverted = False
     for frame in frames:
         if frame.path not in opened:
             opened.clear()  # frames of one file follow each other, so one file is held at a time
-            opened[frame.path] = _pixels(frame.path, name)
+            # Not the file's name, which may be a person's: the error may end up in a store.
+            label = name if len(paths) == 1 else f"{name}: file {paths.index(frame.path) + 1} of {len(paths)}"
+            opened[frame.path] = _pixels(frame.path, label)
         dataset, stored = opened[frame.path]
         image = stored[frame.index]
         padding = dataset.get("PixelPaddingValue")
@@ -369,13 +373,11 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str) -> np.ndarray:
     return pixels.max() + (pixels.min() - pixels) if inverted else pixels
 
 
-def _pixels(path: str, name: str) -> tuple[Any, np.ndarray]:
+def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
     """A file and its stored values as (n_frames, n_rows, n_columns) in the machine's byte order."""
     import pydicom
     from pydicom.uid import ImplicitVRLittleEndian
 
-    file = Path(path).name
-    label = name if name == file else f"{name}: {file}"
     with _quiet():
         try:
             dataset = pydicom.dcmread(path, force=True)

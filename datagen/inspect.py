@@ -43,12 +43,12 @@ class Inspection:
         passed_on = "may be passed on under these terms" if self.redistributable else "must not be passed on"
         lines = [
             f"{self.root}: {self.title} (--source {self.source})",
-            f"  {self.n_volumes} volumes of {self.n_subjects} subjects: {', '.join(self.examples)}"
+            f"  {_count(self.n_volumes)} of {_count(self.n_subjects, 'subject')}: {', '.join(self.examples)}"
             + (", ..." if self.n_volumes > len(self.examples) else ""),
         ]
         lines += [f"  odd: {oddity}" for oddity in self.oddities]
         lines += [f"  skipped: {count} x {reason} (first: {path})" for reason, count, path in self.skipped]
-        lines += [f"  also readable with --source {source}: {count} volumes" for source, count in self.also]
+        lines += [f"  also readable with --source {source}: {_count(count)}" for source, count in self.also]
         lines += [
             f"  licence: {self.licence}",
             f"  terms: {self.terms}; derived images {passed_on}",
@@ -92,7 +92,7 @@ def inspect(root: str | Path) -> Inspection:
         title=source.title,
         n_volumes=len(found),
         n_subjects=len({ref.subject for ref in found}),
-        oddities=(*found.notes, *(f"{note} ({count} volumes)" for note, count in notes.most_common())),
+        oddities=(*found.notes, *(f"{note} ({_count(count)})" for note, count in notes.most_common())),
         skipped=tuple((reason, count, first[reason]) for reason, count in skipped.most_common()),
         examples=tuple(ref.name for ref in found.refs[:5]),
         also=tuple((other, len(hit)) for other, hit in hits[1:]),
@@ -101,3 +101,7 @@ def inspect(root: str | Path) -> Inspection:
         terms=source.terms,
         redistributable=source.redistributable,
     )
+
+
+def _count(number: int, what: str = "volume") -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
