@@ -1,13 +1,13 @@
 """From a pairs store to what the network sees: splits by subject, normalisation and its inverse, training batches.
 
-A pairs object, as `datagen.open_pairs` returns it, has `len`, `[i]` giving (hq, lq) float32 (nz, nx) in [0, 1], and
-`samples`, one row a pair with `subject` and `fold`.
+A pairs object, as `datagen.open_pairs` returns it for one probe, has `len`, `[i]` giving (hq, lq) float32 (nz, nx) in
+[0, 1], `samples`, one dictionary a pair with `subject` and `fold`, `probes`, and `mask(i)`, True inside the probe's field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ FLOOR = 1e-6  # of the [0, 1] range: what the standard deviation of a constant i
 
 
 class DataError(ValueError):
-    """Pairs that cannot be used: which, why, what to do."""
+    """Pairs or files that cannot be used: which, why, what to do."""
+
+    exit_code = 3
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
@@ -30,76 +32,61 @@ class Subset:
 
     pairs: Any
     probe: str
-    indices: NDArray[np.int64]
+    indices: tuple[int, ...]
+    subjects: tuple[str, ...]  # whose each pair is, as "source/subject"
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return self.pairs[int(self.indices[i])]
+        return self.pairs[self.indices[i]]
 
-    @property
-    def subjects(self) -> list[str]:
-        return [_field(self.pairs.samples, int(i), "subject") for i in self.indices]
+    def mask(self, i: int) -> NDArray[np.bool_]:
+        """(nz, nx), the pixels inside the probe's field."""
+        return self.pairs.mask(self.indices[i])
 
-    def mask(self, i: int) -> NDArray[np.bool_] | None:
-        """Pixels inside the probe's field, or None where the pairs carry no mask."""
-        mask = getattr(self.pairs, "mask", None)
-        if callable(mask):
-            mask = mask(int(self.indices[i]))
-        if mask is None:
-            return None
-        mask = np.asarray(mask, bool)
-        return mask if mask.ndim == 2 else mask[int(self.indices[i])]
+    def select(self, places: Sequence[int] | NDArray) -> Subset:
+        """The pairs at these places of this subset."""
+        return Subset(
+            self.pairs, self.probe, tuple(self.indices[k] for k in places), tuple(self.subjects[k] for k in places)
+        )
 
 
-def whole(pairs: Any, probe: str = "") -> Subset:
+def whole(pairs: Any) -> Subset:
     """All pairs of one probe."""
-    return Subset(pairs, probe or str(getattr(pairs, "probe", "")), np.arange(len(pairs)))
+    if len(pairs.probes) != 1:
+        raise DataError(f"expected the pairs of one probe, got those of {', '.join(pairs.probes)}")
+    subjects = tuple(f"{row.get('source', '')}/{row['subject']}" for row in pairs.samples)
+    return Subset(pairs, pairs.probes[0], tuple(range(len(pairs))), subjects)
 
 
-def split(pairs: Any, fold: int | None, probe: str = "") -> tuple[Subset, Subset]:
-    """(training pairs, held-out pairs): the subjects of `fold` are held out; with None nothing is.
+def split(pairs: Any, fold: int | None) -> tuple[Subset, Subset]:
+    """(training pairs, held-out pairs) of one probe: the subjects of `fold` are held out; with None nobody is.
 
     Raises DataError if the fold does not exist, or if a subject lies in two folds, which would leak it into training.
     """
-    everything = whole(pairs, probe)
-    folds = np.array([int(_field(pairs.samples, i, "fold")) for i in range(len(pairs))], np.int64)
+    everything = whole(pairs)
+    folds = [int(row["fold"]) for row in pairs.samples]
     home: dict[str, int] = {}
-    for subject, k in zip(everything.subjects, folds.tolist(), strict=True):
+    for subject, k in zip(everything.subjects, folds, strict=True):
         if home.setdefault(subject, k) != k:
-            raise DataError(
-                f"subject {subject!r} is in folds {home[subject]} and {k}: rebuild the store, folds go by subject"
-            )
+            raise DataError(f"subject {subject} is in folds {home[subject]} and {k}: build the store anew, by subject")
     if fold is None:
-        return everything, Subset(pairs, everything.probe, np.zeros(0, np.int64))
+        return everything, everything.select([])
     if fold not in folds:
-        raise DataError(f"fold {fold}: expected one of {sorted(set(folds.tolist()))}")
-    held_out = folds == fold
-    if held_out.all():
+        raise DataError(f"fold {fold}: expected one of {sorted(set(folds))}")
+    if set(folds) == {fold}:
         raise DataError(f"fold {fold} holds every pair, nothing is left to train on: build with more subjects")
-    return tuple(Subset(pairs, everything.probe, np.flatnonzero(part)) for part in (~held_out, held_out))  # type: ignore
+    held_out = np.array(folds) == fold
+    return everything.select(np.flatnonzero(~held_out)), everything.select(np.flatnonzero(held_out))
 
 
 def open_store(store: str, probes: Sequence[str] = ()) -> list[Any]:
     """The pairs of each probe of a store; () = every probe it has."""
     import datagen
 
-    names = tuple(probes) or tuple(datagen.store_probes(store))
+    names = datagen.open_pairs(store, probe=list(probes) or None).probes
     return [datagen.open_pairs(store, probe=name) for name in names]
-
-
-def _field(samples: Any, i: int, name: str) -> Any:
-    """samples[i][name], whichever way round the table is."""
-    if hasattr(samples, "iloc"):
-        return samples.iloc[i][name]
-    if isinstance(samples, dict):
-        return samples[name][i]
-    row = samples[i]
-    try:
-        return row[name]
-    except (TypeError, KeyError, IndexError):
-        return getattr(row, name)
 
 
 # --- normalisation ---------------------------------------------------------------------------------------------------
@@ -187,10 +174,6 @@ def measure(kind: str, inverse: str, subsets: Sequence[Subset], limit: int = 256
         kind, inverse, float(np.mean(means)), float(np.mean(stds)), float(min(lows)), float(max(highs)),
         max(float(np.sqrt(np.median(squares))), FLOOR),
     )  # fmt: skip
-
-
-def as_dict(normalization: Normalization) -> dict[str, Any]:
-    return asdict(normalization)
 
 
 def _standardize(image: NDArray, mean: float, std: float) -> NDArray[np.float32]:

@@ -19,9 +19,12 @@ import math
 import os
 import platform
 import shutil
-import sys
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,10 +36,8 @@ from torch import Tensor, nn
 from irsde.config import TrainConfig
 from irsde.data import (
     Augmentation,
-    DataError,
     Normalization,
     TrainingBatches,
-    as_dict,
     measure,
     open_store,
     split,
@@ -44,6 +45,7 @@ from irsde.data import (
 from irsde.network import Model, build_network, newest_checkpoint, pick_device, read_record
 from irsde.sample import restore
 from irsde.sde import IRSDE
+from ussim import console
 
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
 KEEP = 2  # checkpoints
@@ -51,12 +53,22 @@ PREVIEWS = 4  # images a sample sheet
 PREVIEW_STEPS = 10
 
 
+class ExistsError(ValueError):
+    """The run folder holds something, and --resume was not given."""
+
+    exit_code = 2
+
+
 class ResumeError(RuntimeError):
-    """A run that cannot be continued as asked."""
+    """A run that cannot be continued as asked: other settings, other pairs."""
+
+    exit_code = 5
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no number any more."""
+
+    exit_code = 3
 
 
 def train(
@@ -68,17 +80,18 @@ def train(
 ) -> Path:
     """Train a model and return its run folder.
 
-    `pairs`, one pairs object a probe, replaces opening `config.store`. `report` gets a line of progress every
-    `config.log_every` steps (None: standard error). With `resume`, a run that is there goes on; one that is not, starts.
+    `pairs`, one pairs object a probe, replaces opening `config.store`. `report` gets the few lines worth keeping (None:
+    standard error), beside the progress bar. With `resume`, a run that is there goes on; one that is not, starts.
 
-    Raises ResumeError if `out` holds a run and `resume` is off or its config differs, DataError for pairs that cannot be
-    used, TrainingDiverged if the loss stops being finite; KeyboardInterrupt passes after a checkpoint is written.
+    Raises ExistsError if `out` holds something and `resume` is off, ResumeError if it was started with other settings or
+    pairs, DataError for pairs that cannot be used, TrainingDiverged if the loss stops being finite. KeyboardInterrupt
+    passes after a checkpoint is written.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     out = Path(out)
-    report = report or (lambda line: print(line, file=sys.stderr, flush=True))
+    report = report or console.note
     device = pick_device(config.device)
     # Accelerate keeps its mode for the whole process; a second training may ask for another.
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -129,13 +142,13 @@ class _Run:
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def loop(self) -> None:
-        config = self.config
+        config, writer = self.config, self._tensorboard()
         batches = self._batches()
-        writer = self._tensorboard()
         first, started, saved = self.step, time.monotonic(), self.step
+        status = ""
         self.report(self._headline())
-        try:
-            while self.step < config.steps:
+        with _finish_step_on_interrupt() as interrupted, console.Progress("training", config.steps, self.step) as bar:
+            while self.step < config.steps and not interrupted:
                 loss, norm = self._optimise(batches)
                 if not torch.isfinite(loss):
                     raise TrainingDiverged(
@@ -143,28 +156,29 @@ class _Run:
                         "Use a smaller --learning-rate, or --mixed-precision no"
                     )
                 self.losses.append(loss.cpu())
-                if self.step % config.log_every == 0 or self.step == config.steps:
-                    mean = float(torch.stack(self.losses).mean())
+                last = self.step == config.steps
+                if self.step % config.log_every == 0 or last:
+                    row = {
+                        "step": self.step,
+                        "loss": float(torch.stack(self.losses).mean()),
+                        "learning_rate": self._rate(self.step - 1),
+                        "gradient_norm": float(norm),
+                        "steps_per_second": (self.step - first) / (time.monotonic() - started),
+                    }
                     self.losses = []
-                    rate = (self.step - first) / (time.monotonic() - started)
-                    row = {"step": self.step, "loss": mean, "learning_rate": self._rate(self.step - 1),
-                           "gradient_norm": float(norm), "steps_per_second": rate}  # fmt: skip
-                    if config.validate_every and (
-                        self.step % config.validate_every < config.log_every or self.step == config.steps
-                    ):
+                    if config.validate_every and (self.step % config.validate_every < config.log_every or last):
                         row |= self._validate()
                     self._log(row, writer)
-                if self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                    status = f"loss {row['loss']:.4f}, {row['steps_per_second']:.2f} it/s"
+                if self.step % config.checkpoint_every == 0 or last or interrupted:
                     self._save()
                     saved = self.step
-        except KeyboardInterrupt:
-            if self.step > saved:
-                self._save()
-            self.report(f"interrupted at step {self.step}; go on with --resume")
-            raise
-        finally:
-            if writer:
-                writer.close()
+                bar.advance(note=status)
+        if writer:
+            writer.close()
+        if interrupted:
+            self.report(f"stopped after step {self.step}, which is saved; go on with --resume")
+            raise KeyboardInterrupt
 
     def _optimise(self, batches: Any) -> tuple[Tensor, Tensor]:
         """One optimiser step over `gradient_accumulation` batches: mean loss, gradient norm."""
@@ -285,12 +299,11 @@ class _Run:
             for name, value in row.items():
                 if name != "step":
                     writer.add_scalar(name, value, int(row["step"]))
-        left = (self.config.steps - row["step"]) / row["steps_per_second"]
-        held = f"  held out {row['held_out_loss']:.4f}, {row['held_out_psnr']:.2f} dB" if "held_out_psnr" in row else ""
-        self.report(
-            f"step {row['step']:>6}/{self.config.steps}  loss {row['loss']:.4f}{held}  "
-            f"{row['steps_per_second']:.2f} it/s  {_clock(left)} left"
-        )
+        if "held_out_psnr" in row:
+            self.report(
+                f"step {row['step']}: loss {row['loss']:.4f}, held out {row['held_out_loss']:.4f} and "
+                f"{row['held_out_psnr']:.2f} dB"
+            )
 
     def _tensorboard(self) -> Any:
         if not self.accelerator.is_main_process:
@@ -311,7 +324,7 @@ class _Run:
             csv.DictWriter(file, COLUMNS).writeheader()
         record = {
             "config": self.config.to_dict(),
-            "normalization": as_dict(self.normalization),
+            "normalization": asdict(self.normalization),
             "parameters": self.n_parameters,
             "probes": [subset.probe for subset in self.training],
             "training_subjects": sorted({str(s) for subset in self.training for s in subset.subjects}),
@@ -374,14 +387,28 @@ class _Run:
             _drop_rows_after(self.out / "metrics.csv", self.step)
 
 
+@contextmanager
+def _finish_step_on_interrupt() -> Iterator[list[int]]:
+    """The list becomes non-empty on ctrl-C, in place of an exception in the middle of an optimiser step."""
+    interrupted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.append(number))
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _record_to_continue(config: TrainConfig, out: Path, resume: bool) -> dict[str, Any] | None:
     """The record of the run in `out` if there is one to go on with."""
     if not (out / "config.json").exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "metrics.csv").exists():
-            raise DataError(f"{out}: expected a run folder, an empty folder or none; it holds something else")
+            raise ExistsError(f"{out}: expected a run folder, an empty folder or none, found something else")
         return None
     if not resume:
-        raise ResumeError(f"{out}: holds a run already; go on with --resume, or choose another --out")
+        raise ExistsError(f"{out}: holds a run already; go on with --resume, or choose another --out")
     record = read_record(out)
     different = TrainConfig(**record["config"]).differences(config)
     if different:
@@ -407,9 +434,3 @@ def _write_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
 
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
     Image.fromarray(np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)).save(path)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

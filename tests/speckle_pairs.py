@@ -10,9 +10,9 @@ class SpecklePairs:
     """`n` pairs of `size` x `size`, `per_subject` of each subject, subjects dealt over `folds` folds."""
 
     def __init__(self, n=8, size=64, per_subject=2, folds=2, seed=0, probe="L11-5v"):
-        self.probe = probe
+        self.probes = (probe,)
         self.samples = [
-            {"id": f"s{i}", "subject": f"p{i // per_subject}", "fold": (i // per_subject) % folds} for i in range(n)
+            {"source": "discs", "subject": f"p{i // per_subject}", "fold": (i // per_subject) % folds} for i in range(n)
         ]
         self._pairs = [make_pair(size, np.random.default_rng([seed, i])) for i in range(n)]
 
@@ -21,6 +21,9 @@ class SpecklePairs:
 
     def __getitem__(self, i):
         return self._pairs[i]
+
+    def mask(self, i):
+        return np.ones(self._pairs[i][0].shape, bool)
 
 
 def make_pair(size, rng):

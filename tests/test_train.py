@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from irsde.data import Augmentation, DataError, Normalization, TrainingBatches, 
 from irsde.network import load, newest_checkpoint
 from irsde.sample import restore
 from irsde.sde import IRSDE
-from irsde.train import ResumeError, TrainingDiverged, train
+from irsde.train import ExistsError, ResumeError, TrainingDiverged, train
 
 
 def config(**changes):
@@ -47,7 +49,7 @@ def test_no_subject_is_in_training_and_held_out():
 
 def test_a_subject_in_two_folds_is_refused():
     pairs = SpecklePairs()
-    pairs.samples[1] = {"subject": "p0", "fold": 1}
+    pairs.samples[1]["fold"] = 1
     with pytest.raises(DataError, match="folds 0 and 1"):
         split(pairs, fold=0)
 
@@ -188,19 +190,20 @@ def test_run_folder_says_everything(tmp_path):
 
 @pytest.mark.parametrize("stop", [3, 5])
 def test_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, monkeypatch, stop):
-    """Stopped at a checkpoint (3) and, by the user, between two (5)."""
+    """Ctrl-C in the middle of a step: the one that a checkpoint follows anyway (3), and one between two (5)."""
     whole_run = run(tmp_path / "whole", log_every=2)
-    step = irsde.train._Run._optimise
+    compute = irsde.train._Run._loss
 
-    def interrupt(self, batches):
-        if self.step == stop:
-            raise KeyboardInterrupt
-        return step(self, batches)
+    def interrupt(self, network, hq, lq, number):
+        if number == stop - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return compute(self, network, hq, lq, number)
 
-    monkeypatch.setattr(irsde.train._Run, "_optimise", interrupt)
+    monkeypatch.setattr(irsde.train._Run, "_loss", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "part", log_every=2)
     monkeypatch.undo()
+    assert newest_checkpoint(tmp_path / "part").name == f"{stop:06d}"
     resumed = run(tmp_path / "part", log_every=2, resume=True)
     assert losses(resumed) == losses(whole_run)
     for weights in ("raw", "ema"):
@@ -214,7 +217,7 @@ def test_resume_without_a_run_starts_one(tmp_path):
 
 def test_runs_are_not_overwritten_or_mixed(tmp_path):
     folder = run(tmp_path / "a")
-    with pytest.raises(ResumeError, match="--resume"):
+    with pytest.raises(ExistsError, match="--resume"):
         run(folder)
     with pytest.raises(ResumeError, match=r"max_sigma: 0\.2 -> 0\.3"):
         run(folder, resume=True, max_sigma=0.3)
@@ -222,7 +225,7 @@ def test_runs_are_not_overwritten_or_mixed(tmp_path):
         run(folder, SpecklePairs(seed=9), resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match="something else"):
+    with pytest.raises(ExistsError, match="something else"):
         run(tmp_path / "other")
 
 
@@ -317,7 +320,7 @@ def test_noise_is_predicted_as_well_as_it_can_be():
 
     def batch(n, seed):
         generator = torch.Generator().manual_seed(seed)
-        lq, spread, noise = (torch.randn(n, 1, 16, 16, generator=generator) for _ in range(3))
+        lq, spread, noise = (torch.randn(n, 1, 8, 8, generator=generator) for _ in range(3))
         t = torch.randint(1, 11, (n,), generator=generator)
         hq = lq / 2 + 0.3 * spread
         return hq, lq, noise, t, sde.perturb(hq, lq, t, noise)
