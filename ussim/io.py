@@ -14,8 +14,10 @@ word for are the strings "nan", "inf" and "-inf".
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,6 +34,21 @@ from .types import Acquisition, IQData, Medium, RFData, to_numpy
 
 FORMAT = "ussim channel data"
 VERSION = 1
+ZIP_START = b"PK\x03\x04"
+# What reading a damaged archive raises, by which of its bytes are wrong: lengths, names, method, flags, data, array headers.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    KeyError,
+    OSError,
+    OverflowError,
+    RuntimeError,  # NotImplementedError too: an unknown method
+    SyntaxError,
+    ValueError,
+)
 WAVES = {kind.__name__: kind for kind in (PlaneWaves, DivergingWaves, FocusedWaves, CustomTransmits)}
 
 
@@ -105,27 +122,21 @@ def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The named arrays of an .npz, each checked against its CRC as it is read."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
-            cut = path.stat().st_size > 0 and _starts_like_zip(path)
-            raise DataError(
-                f"{path}: expected channel data (.npz) as rf.save writes it, got "
-                + ("a file that is cut short" if cut else "a file of another kind")
-            )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive.files]
-            if missing:
-                held = ", ".join(archive.files) or "nothing"
-                raise DataError(f"{path}: expected the arrays {', '.join(names)}, got {held}")
-            return {name: archive[name] for name in names}
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise DataError(f"{path}: the file is damaged ({error})") from None
-
-
-def _starts_like_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+            file.seek(0)
+            kind = "a file that is cut short" if file.read(4) == ZIP_START else "a file of another kind"
+            raise DataError(f"{path}: expected channel data (.npz) as rf.save writes it, got {kind}")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                missing = [name for name in names if name not in archive.files]
+                if missing:
+                    held = ", ".join(archive.files) or "nothing"
+                    raise DataError(f"{path}: expected the arrays {', '.join(names)}, got {held}")
+                return {name: archive[name] for name in names}
+        except DataError:
+            raise
+        except DAMAGE as error:
+            raise DataError(f"{path}: the file is damaged ({error})") from None
 
 
 # --- an acquisition as plain values ----------------------------------------------------------------------------------
