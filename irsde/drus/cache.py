@@ -1,0 +1,94 @@
+"""Factorisations kept on disk: an SVD that took minutes is read back in a second.
+
+Files live in `USSIM_CACHE` or the user's cache directory. Each is written beside its final name and moved there whole, and
+carries a checksum of its arrays: one that does not agree is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+def cache_directory() -> Path:
+    """`USSIM_CACHE`, else the platform's user cache directory for ussim."""
+    override = os.environ.get("USSIM_CACHE")
+    if override:
+        return Path(override)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "ussim"
+
+
+def digest(*parts: Any) -> str:
+    """A name for the values: arrays by their bytes, anything else by its repr."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            state.update(f"{part.dtype}{part.shape}".encode())
+            state.update(np.ascontiguousarray(part).tobytes())
+        else:
+            state.update(repr(part).encode())
+        state.update(b"\0")
+    return state.hexdigest()[:32]
+
+
+def cached(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of `compute()`, from the file of that key if there is a sound one; written there otherwise.
+
+    A directory that cannot be written costs the caching, not the result.
+    """
+    path = cache_directory() / f"drus-{key}.npz"
+    arrays = _read(path)
+    if arrays is None:
+        arrays = {name: np.asarray(value) for name, value in compute().items()}
+        try:
+            _write(path, arrays)
+        except OSError as error:
+            logger.warning("not cached: %s (set USSIM_CACHE to a writable directory)", error)
+    return arrays
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if str(arrays.pop("checksum", "")) == _checksum(arrays):
+            return arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    logger.warning("%s is damaged: made again", path)
+    return None
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, checksum=np.array(_checksum(arrays)), **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    return digest(*(part for name in sorted(arrays) for part in (name, arrays[name])))

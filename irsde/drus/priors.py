@@ -1,0 +1,160 @@
+"""Priors of the reflectivity o = m ∘ p: an analytic one, and a DDPM in diffusers' folder format (own or the user's)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .ddrm import vp_sigmas
+
+PRIOR_FILE = "prior.json"  # beside a network of ours: the units that it was trained in
+DEFAULT_BRIGHT_STD = 0.9  # o scaled to a maximum of 4 over 65,536 pixels has this standard deviation where p = 1
+
+
+class PriorError(ValueError):
+    """A prior that cannot be read: the message says what was expected, what came, and what to do."""
+
+
+class GaussianPrior:
+    """Independent o ~ N(0, p²): the exact denoiser v x / (v + s²), v = p². In the units of the data.
+
+    With the true map as `standard_deviation` it knows the answer: a bound for tests and a warning beside scores.
+    """
+
+    bright_std: float | None = None
+
+    def __init__(self, standard_deviation: float | np.ndarray = 1.0) -> None:
+        self.variance = torch.as_tensor(np.square(standard_deviation), dtype=torch.float32)
+        self.sigmas = vp_sigmas()
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        variance = self.variance.to(x.device, x.dtype)
+        return variance * x / (variance + sigma**2)
+
+
+class LocalVariancePrior:
+    """Needs no training: o ~ N(0, v) with v the local mean of x² less the noise, then Wiener's filter v x / (v + s²).
+
+    The window (a Gaussian) widens with the noise; an excess over s² within `confidence` standard errors of a local mean
+    counts as nothing, and v is bounded, so that pure noise stays where the chain starts.
+    """
+
+    def __init__(
+        self, narrowest: float = 1.5, widest: float = 12.0, confidence: float = 1.0, largest: float = 4.0
+    ) -> None:
+        self.sigmas = vp_sigmas()
+        self.bright_std: float | None = DEFAULT_BRIGHT_STD
+        self.narrowest, self.widest = narrowest, widest  # px, standard deviation of the window
+        self.confidence, self.largest = confidence, largest
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        window = min(self.widest, self.narrowest + 4.0 * sigma)
+        effective = 4 * np.pi * window**2  # pixels in a Gaussian mean
+        floor = sigma**2 * (1 + self.confidence * (2 / effective) ** 0.5)
+        variance = (_blur(x**2, window) - floor).clamp(0.0, self.largest)
+        return variance * x / (variance + sigma**2)
+
+
+class DDPMPrior:
+    """A diffusers network trained on variance-preserving noise: x_t = sqrt(ᾱ) (o + s n), s = sqrt((1 - ᾱ) / ᾱ).
+
+    Networks of three channels see the image three times and answer with their mean; those that also predict a variance
+    have that half dropped. Heights and widths that the network cannot halve are padded by reflection.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        alphas_cumprod: np.ndarray,
+        prediction_type: str = "epsilon",
+        bright_std: float = DEFAULT_BRIGHT_STD,
+    ) -> None:
+        if prediction_type not in ("epsilon", "v_prediction", "sample"):
+            raise PriorError(
+                f'prediction_type: expected "epsilon", "v_prediction" or "sample", got {prediction_type!r}'
+            )
+        self.network = network.eval()
+        self.alphas_cumprod = np.asarray(alphas_cumprod, dtype=np.float64)
+        self.sigmas = np.sqrt((1 - self.alphas_cumprod) / self.alphas_cumprod)
+        self.prediction_type = prediction_type
+        self.bright_std: float | None = bright_std
+        self.channels = int(network.config.in_channels)
+        self.multiple = 2 ** (len(network.config.block_out_channels) - 1)
+
+    def to(self, device: str | torch.device) -> DDPMPrior:
+        self.network.to(device)
+        return self
+
+    def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        t = int(np.abs(np.log(self.sigmas / sigma)).argmin())
+        signal, noise = np.sqrt(self.alphas_cumprod[t]), np.sqrt(1 - self.alphas_cumprod[t])
+        scaled = signal * x
+        height, width = x.shape[-2:]
+        below, right = -height % self.multiple, -width % self.multiple
+        padded = torch.nn.functional.pad(scaled[:, None], (0, right, 0, below), mode="reflect")
+        answer = self.network(padded.expand(-1, self.channels, -1, -1), t).sample[:, : self.channels, :height, :width]
+        answer = answer.mean(dim=1)
+        if self.prediction_type == "epsilon":
+            return (scaled - noise * answer) / signal
+        if self.prediction_type == "v_prediction":
+            return signal * scaled - noise * answer
+        return answer
+
+
+def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> DDPMPrior:
+    """The prior of a folder that diffusers wrote: a pipeline (`unet/`, `scheduler/`) or a network alone.
+
+    Without a scheduler, linear betas from 1e-4 to 0.02 over 1,000 steps and noise prediction are assumed.
+
+    Raises
+    ------
+    PriorError
+        No such folder, or not a UNet2DModel.
+    """
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    folder = Path(folder)
+    root = folder / "unet" if (folder / "unet").is_dir() else folder
+    if not (root / "config.json").is_file():
+        raise PriorError(
+            f"{folder}: expected a diffusers folder (unet/config.json or config.json), found none. "
+            "Train a prior with `irsde drus-train --out FOLDER`"
+        )
+    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    if config.get("_class_name") != "UNet2DModel":
+        raise PriorError(f"{root}: expected a UNet2DModel, got {config.get('_class_name')!r}")
+    try:
+        network = UNet2DModel.from_pretrained(str(root), local_files_only=True)
+    except OSError as error:
+        raise PriorError(f"{root}: the weights cannot be read: {str(error).splitlines()[0]}") from None
+    scheduler_folder = folder / "scheduler"
+    if scheduler_folder.is_dir():
+        scheduler = DDPMScheduler.from_pretrained(str(scheduler_folder), local_files_only=True)
+    else:
+        scheduler = DDPMScheduler(beta_schedule="linear")
+    settings_file = folder / PRIOR_FILE
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
+    prior = DDPMPrior(
+        network,
+        scheduler.alphas_cumprod.numpy(),
+        scheduler.config.prediction_type,
+        bright_std=float(settings.get("bright_std", DEFAULT_BRIGHT_STD)),
+    )
+    return prior.to(device)
+
+
+def _blur(images: torch.Tensor, width: float) -> torch.Tensor:
+    """Gaussian mean of each image (n, nz, nx), edges reflected."""
+    for axis in (-2, -1):
+        half = min(int(3 * width + 0.5), images.shape[axis] - 1)
+        offsets = torch.arange(-half, half + 1, dtype=images.dtype, device=images.device)
+        kernel = torch.exp(-(offsets**2) / (2 * width**2))
+        shape = (1, 1, -1, 1) if axis == -2 else (1, 1, 1, -1)
+        padding = (0, 0, half, half) if axis == -2 else (half, half, 0, 0)
+        padded = torch.nn.functional.pad(images[:, None], padding, mode="reflect")
+        images = torch.nn.functional.conv2d(padded, (kernel / kernel.sum()).reshape(shape))[:, 0]
+    return images

@@ -1,0 +1,207 @@
+"""Training the unconditional DDPM prior on reflectivity maps o = m ∘ p: white noise m on random echogenicity maps p.
+
+The network is diffusers' UNet2DModel with the linear schedule of DDPM (Ho et al. 2020) and noise prediction; what is
+written is a folder that `load_prior` and diffusers read. A run that was stopped goes on where its last checkpoint was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .phantoms import load_slices, training_map
+from .priors import DEFAULT_BRIGHT_STD, PRIOR_FILE
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+
+
+class ResumeError(RuntimeError):
+    """The run in that folder was started with other settings."""
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """A training run: the network, the data and the schedule."""
+
+    iterations: int = 4000
+    batch_size: int = 8
+    size: int = 64  # px a side; the network is convolutional but for its middle: other sizes can be sampled
+    channels: tuple[int, ...] = (32, 64, 64, 128)
+    layers_per_block: int = 1
+    groups: int = 16
+    learning_rate: float = 6e-4
+    warmup: int = 100
+    ema_decay: float = 0.998
+    gain: tuple[float, float] = (0.6, 1.5)  # range of the factor on o: data are never scaled quite as training images
+    seed: int = 0
+    slices: tuple[str, ...] = ()  # MRI files; none: those that pydicom ships
+
+
+def train(
+    config: PriorConfig,
+    out: str | Path,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    checkpoint_every: int = 200,
+    report: Callable[[int, int, float, float], None] | None = None,
+) -> Path:
+    """Train a prior into the folder `out`; `report(iteration, iterations, loss, seconds_left)` is called every 20 steps.
+
+    Raises
+    ------
+    FileExistsError
+        `out` holds a run and `resume` was not asked for.
+    ResumeError
+        `out` holds a run with other settings.
+    """
+    from diffusers import DDPMScheduler
+    from diffusers.training_utils import EMAModel
+
+    out = Path(out)
+    _claim(config, out, resume)
+    torch.manual_seed(config.seed)
+    network = build_network(config).to(device)
+    scheduler: Any = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
+    average = EMAModel(network.parameters(), decay=config.ema_decay)
+    average.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    first = _restore(out, network, average, optimizer, device) if resume else 0
+    slices = load_slices(config.slices)
+    started, losses = time.monotonic(), []
+    network.train()
+    for i in range(first, config.iterations):
+        rng = np.random.default_rng([config.seed, i])  # by iteration: a resumed run sees what an unbroken one would
+        images = torch.as_tensor(batch(config, rng, slices), device=device)
+        noise = torch.as_tensor(rng.standard_normal(images.shape, dtype=np.float32), device=device)
+        t = torch.as_tensor(rng.integers(0, 1000, len(images)), device=device)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _rate(i, config)
+        predicted = network(scheduler.add_noise(images, noise, t), t).sample
+        loss = torch.nn.functional.mse_loss(predicted, noise)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        average.step(network.parameters())
+        losses.append(loss.item())
+        done = i + 1
+        if done % 20 == 0 or done == config.iterations:
+            elapsed = time.monotonic() - started
+            left = elapsed / (done - first) * (config.iterations - done)
+            mean_loss = float(np.mean(losses[-100:]))
+            _log(out, iteration=done, loss=mean_loss, seconds=round(elapsed, 1))
+            if report is not None:
+                report(done, config.iterations, mean_loss, left)
+        if done % checkpoint_every == 0 or done == config.iterations:
+            _save(out, done, network, average, optimizer)
+            _export(out, config, network, average, scheduler, done)
+    return out
+
+
+def build_network(config: PriorConfig) -> Any:
+    """UNet2DModel of one channel in and out, attention in the middle."""
+    from diffusers import UNet2DModel
+
+    levels = len(config.channels)
+    return UNet2DModel(
+        sample_size=config.size,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=config.layers_per_block,
+        block_out_channels=config.channels,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        norm_num_groups=config.groups,
+        attention_head_dim=min(32, config.channels[-1]),
+    )
+
+
+def batch(config: PriorConfig, rng: np.random.Generator, slices: list[np.ndarray]) -> np.ndarray:
+    """(batch_size, 1, size, size) float32 reflectivity maps g (m ∘ p), standard deviation 0.9 g where p = 1."""
+    shape = (config.size, config.size)
+    images = np.empty((config.batch_size, 1, *shape), dtype=np.float32)
+    for image in images:
+        gain = DEFAULT_BRIGHT_STD * math.exp(rng.uniform(*np.log(config.gain)))
+        image[0] = gain * rng.standard_normal(shape) * training_map(shape, rng, slices)
+    return images
+
+
+def _rate(i: int, config: PriorConfig) -> float:
+    """Linear warm-up, then half a cosine down to nothing."""
+    warm = min(1.0, (i + 1) / config.warmup)
+    return warm * 0.5 * (1 + math.cos(math.pi * i / config.iterations))
+
+
+def _claim(config: PriorConfig, out: Path, resume: bool) -> None:
+    """Write the settings into a new folder, or compare them with those of the run there."""
+    settings = json.loads(json.dumps(asdict(config)))
+    path = out / "config.json"
+    if path.is_file():
+        if not resume:
+            raise FileExistsError(f"{out} holds a training run: give --resume to go on with it, or another --out")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in settings if settings[name] != before.get(name)]
+        if changed:
+            name = changed[0]
+            raise ResumeError(
+                f"{out}: {name} was {before.get(name)!r}, now {settings[name]!r}; resume takes the same settings"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _restore(out: Path, network, average, optimizer, device) -> int:
+    """Take up the last checkpoint, if there is one; the number of iterations done."""
+    path = out / CHECKPOINT
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    average.load_state_dict(state["average"])
+    return int(state["iteration"])
+
+
+def _save(out: Path, iteration: int, network, average, optimizer) -> None:
+    temporary = out / (CHECKPOINT + ".part")
+    torch.save(
+        {
+            "iteration": iteration,
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average.state_dict(),
+        },
+        temporary,
+    )
+    os.replace(temporary, out / CHECKPOINT)
+
+
+def _export(out: Path, config: PriorConfig, network, average, scheduler, iteration: int) -> None:
+    """The averaged network in diffusers' layout, and the units that it was trained in."""
+    average.store(network.parameters())
+    average.copy_to(network.parameters())
+    network.save_pretrained(out / "unet")
+    average.restore(network.parameters())
+    scheduler.save_pretrained(out / "scheduler")
+    settings = {
+        "bright_std": DEFAULT_BRIGHT_STD,
+        "iterations": iteration,
+        "data": "random shapes, layers and MRI slices",
+    }
+    (out / PRIOR_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _log(out: Path, **values) -> None:
+    with open(out / LOG, "a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
