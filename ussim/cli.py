@@ -648,9 +648,10 @@ def _write(output: Path, figure, arrays: dict[str, Any], acquisition: Acquisitio
     from .io import acquisition_to_dict, replacing
 
     record = settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": __version__}
-    with replacing(output.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays, settings=np.array(json.dumps(record, allow_nan=False)))
-    save_figure(figure, output)
+    with replacing(output.with_suffix(".npz")) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays, settings=np.array(json.dumps(record, allow_nan=False)))
+        save_figure(figure, output)  # inside: both files appear, or neither
 
 
 def _summary(acquisition: Acquisition, grid: ImageGrid) -> str:

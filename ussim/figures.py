@@ -62,8 +62,8 @@ def pressure_figure(
 ) -> Figure:
     """RMS pressure (nz, nx) in dB of its maximum, the array drawn where it lies."""
     pressure = to_numpy(pressure)
-    floor = pressure.max() * 10 ** (-dynamic_range_db / 20)
-    level = 20 * np.log10(np.maximum(pressure, floor) / pressure.max()) if floor > 0 else np.zeros(pressure.shape)
+    largest = pressure.max() or 1.0  # silence is at the floor
+    level = 20 * np.log10(np.maximum(pressure / largest, 10 ** (-dynamic_range_db / 20)))
     figure, (axes,) = _image_row(grid, 1)
     image = axes.imshow(level, extent=_extent(grid), cmap="inferno", vmin=-dynamic_range_db, vmax=0)
     axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color="#3fb950", linewidth=2.5, solid_capstyle="butt")

@@ -1,0 +1,379 @@
+"""The `ussim` command line: files and summaries, one line and an exit code for what is wrong."""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ussim
+from ussim import console
+from ussim.cli import cli
+
+# A field so small that the literal engine takes a blink: these tests are about the commands, not about speed.
+SMALL = ("--probe", "P4-2v", "--angles", "1", "--depth-mm", "30", "36", "--width-mm", "6", "--size", "24")
+QUICK = (*SMALL, "--engine", "reference", "--mean-distance-wavelengths", "3")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder with a phantom in it."""
+    monkeypatch.chdir(tmp_path)
+    image = np.zeros((32, 32), np.float32)
+    image[8:24, 8:24] = 1
+    np.save("phantom.npy", image)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, capsys):
+    """run(*arguments): exit code, stdout, stderr of `ussim ...`."""
+
+    def run(*arguments):
+        code = console.run(cli, "ussim", [str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def files(folder):
+    return sorted(os.listdir(folder))
+
+
+# --- what the commands make ------------------------------------------------------------------------------------------
+
+
+def test_render_writes_a_picture_and_its_numbers(run, here):
+    code, out, err = run("render", "phantom.npy", *QUICK)
+    assert code == 0
+    assert files(here) == ["phantom.npy", "phantom_bmode.npz", "phantom_bmode.png"]
+    with np.load("phantom_bmode.npz") as arrays:
+        assert arrays["bmode"].shape == (24, 24)
+        assert 0 <= arrays["bmode"].min() < arrays["bmode"].max() == 1
+        np.testing.assert_allclose(arrays["z"][[0, -1]], [0.030, 0.036])
+        np.testing.assert_allclose(arrays["x"][[0, -1]], [-0.003, 0.003])
+        settings = json.loads(str(arrays["settings"]))
+    assert settings["engine"] == "reference"
+    assert settings["acquisition"]["probe"]["name"] == "P4-2v"
+    assert f"{settings['n_scatterers']} scatterers, engine reference" in out
+    assert "next:" in err
+
+
+def test_render_is_the_library_in_one_line(run):
+    run("render", "phantom.npy", *QUICK, "--seed", "5", "--attenuation", "0.5")
+    probe = ussim.load_probe("P4-2v")
+    acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe, n_transmits=1), ussim.Medium(1540, 0.5))
+    grid = ussim.ImageGrid.for_acquisition(acquisition, (24, 24), (-0.003, 0.003), (0.030, 0.036))
+    distance = 3 * 1540 / (2.72e6 * 1.37)
+    expected = ussim.bmode(np.load("phantom.npy"), acquisition, grid, 5, mean_distance=distance, engine="reference")
+    with np.load("phantom_bmode.npz") as arrays:
+        np.testing.assert_allclose(arrays["bmode"], expected, atol=1e-6)  # the last bit of float32 at 1
+
+
+def test_channel_data_beamform_to_the_same_picture(run):
+    assert run("render", "phantom.npy", *QUICK, "--angles", "3", "--channel-data", "echoes.npz")[0] == 0
+    grid = ("--depth-mm", "30", "36", "--width-mm", "6", "--size", "24", "--engine", "reference")
+    assert run("beamform", "echoes.npz", *grid)[0] == 0
+    with np.load("phantom_bmode.npz") as one, np.load("echoes_bmode.npz") as other:
+        np.testing.assert_allclose(one["bmode"], other["bmode"], atol=1e-6)
+    code, out, _ = run("beamform", "echoes.npz", *grid, "--transmits", "1", "-o", "middle.png")
+    assert code == 0
+    assert "1 diverging wave, 0°" in out
+    assert run("beamform", "echoes.npz", *grid, "--compounding", "incoherent", "-o", "powers.png")[0] == 0
+    with np.load("powers.npz") as arrays, np.load("middle.npz") as middle:
+        assert not np.allclose(arrays["bmode"], middle["bmode"])
+
+
+def test_field_draws_where_it_is_loudest(run):
+    grid = ("--depth-mm", "20", "40", "--width-mm", "20", "--size", "21", "--engine", "reference")
+    code, out, _ = run("field", "--probe", "P4-2v", "--focus-mm", "5", "28", *grid)
+    assert code == 0
+    with np.load("P4-2v_field.npz") as arrays:
+        row, column = np.unravel_index(arrays["pressure"].argmax(), arrays["pressure"].shape)
+        assert abs(arrays["x"][column] - 5e-3) <= 1e-3  # a pixel
+        assert 20e-3 <= arrays["z"][row] <= 30e-3  # the loudest point of a focused wave lies at the focus or before it
+    assert "focus at (5, 28) mm; highest at x = 5.0" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--plane-deg", "-10"), "plane wave at -10°"),
+        (("--diverging-deg", "5", "60"), "diverging wave, tilt 5°, width 60°"),
+        (("--source-mm", "2", "-20"), "diverging wave from (2, -20) mm"),
+        (("--focus-mm", "-5", "30", "--focus-mm", "5", "30"), "focus at (-5, 30) mm and (5, 30) mm"),
+        ((), "P4-2v, diverging wave"),
+    ],
+)
+def test_field_of_each_kind_of_transmit(run, options, words):
+    code, out, _ = run("field", "--probe", "P4-2v", *options, "--size", "8", "--engine", "reference", "-o", "f.png")
+    assert code == 0
+    assert words in out
+
+
+def test_probes_lists_describes_and_draws(run, here):
+    code, out, _ = run("probes")
+    assert code == 0
+    assert all(name in out for name in ussim.probe_names())
+    code, out, _ = run("probes", "la530", "-o", "la530.png")
+    assert code == 0
+    assert "0.245 mm" in out
+    assert "la530.png" in files(here)
+    code, out, _ = run("probes", "C5-2v", "--json")
+    assert json.loads(out)["radius"] == 49.57e-3
+    code, out, _ = run("probes", "--json")
+    assert len(json.loads(out)) == len(ussim.probe_names())
+
+
+@pytest.mark.parametrize("command", [(), ("render",), ("beamform",), ("field",), ("probes",), ("doctor",)])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom ussim import console, cli\n"
+        f"assert console.run(cli.cli, 'ussim', [*{command!r}, '--help']) == 0\n"
+        "heavy = {'numpy', 'scipy', 'numba', 'matplotlib', 'rich', 'torch', 'dask', 'zarr', 'cupy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: ussim" in done.stdout
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def one_line(err):
+    """The error: the last line on stderr, after progress; nothing may look like a traceback."""
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("render", "absent.npy"), 3, "absent.npy: no such file"),
+        (("render", "text.npy"), 3, "text.npy"),
+        (("render", "nan.npy"), 3, "NaN"),
+        (("render", "stack.npy"), 3, "expected one image"),
+        (("render", "phantom.npy", "--probe", "L11-5"), 2, "Did you mean L11-5v"),
+        (("render", "phantom.npy", "--probe", "bad.toml"), 3, "bad.toml: pich: unknown key"),
+        (("render", "phantom.npy", "--depth-mm", "-5", "40"), 2, "expected a number at least 0, got -5"),
+        (("render", "phantom.npy", "--depth-mm", "40", "5"), 2, "expected LOW below HIGH, got 40 5"),
+        (("render", "phantom.npy", "--depth-mm", "5", "nan"), 2, "got nan"),
+        (("render", "phantom.npy", "--depth-mm", "5", "deep"), 2, "got deep"),
+        (("render", "phantom.npy", "--max-angle-deg", "95"), 2, "below 90, got 95"),
+        (("render", "phantom.npy", "--probe", "P4-2v", "--max-angle-deg", "80"), 2, "within ±π/2"),
+        (("render", "phantom.npy", "--angles", "0"), 2, "x>=1"),
+        (("render", "phantom.npy", "--attenuation", "-1"), 2, "at least 0, got -1"),
+        (("render", "phantom.npy", "--dynamic-range-db", "0"), 2, "above 0, got 0"),
+        (("render", "phantom.npy", "--mean-distance-wavelengths", "0"), 2, "above 0"),
+        (("render", "phantom.npy", "--engine", "gpu"), 2, "expected one of auto, cpu"),
+        (("render", "phantom.npy", "--width-mm", "1e6"), 2, "at most 16 times the depth"),
+        (("render", "phantom.npy", "-o", "absent/out.png"), 2, "absent is not a folder"),
+        (("render", "phantom.npy", "-o", "phantom.npy/out.png"), 2, "is not a folder"),
+        (("render", "phantom.npy", "-o", "out.gif"), 2, "ending in .png"),
+        (("render", "phantom.npy", "-o", "."), 2, "got a folder"),
+        (("render", "phantom.png", "-o", "phantom.png"), 2, "is the input"),
+        (("render", "phantom.npy", "--slice", "3"), 3, "slice 3 asked for"),
+        (("render", "phantom.npy", "--sed", "1"), 2, "--seed"),
+        (("render",), 2, "Missing argument 'IMAGE'"),
+        (("rendr",), 2, "rendr"),
+        (("beamform", "absent.npz"), 3, "absent.npz: no such file or directory"),
+        (("beamform", "phantom.npy"), 3, "expected channel data"),
+        (("field", "--plane-deg", "95"), 2, "below 90"),
+        (("field", "--plane-deg", "5", "--focus-mm", "0", "30"), 2, "got several"),
+        (("field", "--focus-mm", "0", "-30"), 2, "foci in front"),
+        (("field", "--probe", "C5-2v", "--diverging-deg", "0", "60"), 2, "C5-2v is convex. Give virtual sources"),
+        (("probes", "C52v"), 2, "unknown probe 'C52v'. Did you mean C5-2v"),
+        (("probes", "-o", "x.png"), 2, "give its NAME"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_an_exit_code(run, here, arguments, code, words):
+    (here / "text.npy").write_text("not an array")
+    (here / "phantom.png").write_bytes(b"\x89PNG")
+    (here / "bad.toml").write_text('name = "bad"\npich = 1\n')
+    np.save("nan.npy", np.full((8, 8), np.nan))
+    np.save("stack.npy", np.zeros((3, 8, 8), np.float32))
+    before = files(here)
+    got, out, err = run(*arguments)
+    assert (got, out) == (code, "")
+    assert words in one_line(err)
+    assert len(err.strip().splitlines()) == 1
+    assert files(here) == before
+
+
+def test_verbose_shows_the_traceback(run):
+    code, _, err = run("render", "absent.npy", "-v")
+    assert code == 3
+    assert "Traceback" in err
+    assert "absent.npy: no such file" in err.strip().splitlines()[-1]
+
+
+def test_no_command_shows_the_help(run):
+    code, _, err = run()
+    assert code == 2
+    assert "Commands:" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MemoryError(), 6, "out of memory"),
+        (ussim.EngineError('engine "cuda" needs a device'), 6, 'engine "cuda" needs a device'),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device"), 3, "no space left on device"),
+        (ZeroDivisionError("division by zero"), 1, "this is a defect"),
+        (ValueError("x: expected one,\n got two"), 2, "x: expected one, got two"),
+    ],
+)
+def test_each_failure_has_its_exit_code(run, here, monkeypatch, error, code, words):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(ussim, "simulate", fail)
+    got, out, err = run("render", "phantom.npy", *QUICK)
+    assert (got, out) == (code, "")
+    assert words in one_line(err)
+    assert files(here) == ["phantom.npy"]
+
+
+@contextlib.contextmanager
+def files_of_at_most(n_bytes):
+    """No file may grow beyond this: what a full disk does to a writer, without a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [100, 8000])  # too little for the numbers; enough for them and not for the picture
+def test_a_full_disk_leaves_nothing_half_written(run, here, room):
+    with files_of_at_most(room):
+        code, out, err = run("render", "phantom.npy", *QUICK)
+    assert (code, out) == (3, "")
+    assert "phantom_bmode" in one_line(err)
+    assert "too large" in one_line(err)
+    assert files(here) == ["phantom.npy"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_small_disk(run, here):
+    disk = here / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        code, out, err = run("render", "phantom.npy", *QUICK, "-o", disk / "out.png")
+        assert (code, out) == (3, "")
+        assert "no space left on device" in one_line(err)
+        assert files(disk) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_ctrl_c(here):
+    """The real signal to a real process, in the middle of a simulation that would take minutes."""
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ussim.cli import main; main()"
+    )
+    arguments = [sys.executable, "-c", program, "render", "phantom.npy", "--engine", "reference"]
+    with subprocess.Popen(arguments, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert "simulating" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert out == ""
+    assert one_line(err) == "ussim: interrupted; nothing half-written is left"
+    assert files(here) == ["phantom.npy"]
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_progress_in_plain_lines_says_what_is_left(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.Progress("pairs", total=40, done=10) as progress:
+        for _ in range(30):
+            now[0] += 4.0
+            progress.advance(note="loss 0.1")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "pairs: 13/40 (32 %), 1 min 48 s left, loss 0.1"  # 27 more at 4 s; the 10 of before do not count
+    assert lines[-1] == "pairs: 40/40 (100 %), 2 min 00 s"
+    assert len(lines) == 11
+
+
+def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with console.Progress("pairs", total=2) as progress:
+        progress.advance(2)
+    with console.working("simulating", expected=90):
+        pass
+    text = capsys.readouterr().err
+    assert "2/2" in text
+    assert "simulating (about 1 min 30 s)" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min 00 s"), (130, "2 min 10 s"), (11100, "3 h 05 min")],
+)
+def test_durations(seconds, words):
+    assert console.duration(seconds) == words
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_doctor(monkeypatch):
+    """The examination without its simulation, which compiles the cpu engine."""
+    from ussim import doctor
+
+    monkeypatch.setattr(doctor, "_engines_agree", lambda: iter([doctor.Finding("engine cpu", doctor.OK, "1e-5")]))
+    return doctor
+
+
+def test_doctor_reports_a_healthy_machine(run, quick_doctor):
+    code, out, err = run("doctor")
+    assert code == 0, out
+    assert "healthy" in err
+    for subject in (
+        "Python",
+        "numpy",
+        "processor",
+        "Numba threads",
+        "memory",
+        "CUDA",
+        "demo data",
+        "DICOM",
+        "probe presets",
+    ):
+        assert subject in out
+    code, out, _ = run("doctor", "--json")
+    assert {finding["state"] for finding in json.loads(out)} <= {"ok", "note"}
+
+
+def test_doctor_is_not_healthy_where_the_engines_differ(run, quick_doctor, monkeypatch):
+    failed = quick_doctor.Finding("engine cpu", quick_doctor.FAIL, "0.5 from the reference")
+    monkeypatch.setattr(quick_doctor, "_engines_agree", lambda: iter([failed]))
+    code, out, err = run("doctor")
+    assert code == 6
+    assert "FAIL  engine cpu" in out
+    assert "not healthy" in err
+
+
+@pytest.mark.slow
+def test_doctor_compares_the_engines(run):
+    code, out, _ = run("doctor")
+    assert code == 0, out
+    assert "from the reference" in out
