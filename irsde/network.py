@@ -214,6 +214,8 @@ def newest_checkpoint(run: Path) -> Path | None:
 class DeviceError(RuntimeError):
     """A device that is not here."""
 
+    exit_code = 6
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """ "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N"."""

@@ -86,7 +86,14 @@ def mean_and_variance(samples: ArrayLike) -> tuple[NDArray[np.float32], NDArray[
 
 @torch.inference_mode()
 def restore_normalized(
-    model: Model, lq: NDArray, steps: int | None, sampler: str, seed: int, clamp: bool, tile: int, overlap: int
+    model: Model,
+    lq: NDArray,
+    steps: int | None = None,
+    sampler: str = "posterior",
+    seed: int = 0,
+    clamp: bool = True,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
 ) -> NDArray[np.float32]:
     """One restored image (nz, nx) in network units."""
     device = model.device

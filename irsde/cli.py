@@ -1,0 +1,369 @@
+"""`irsde train | restore | evaluate | drus | drus-train`.
+
+A command turns its options into one config or a few arguments, calls the library, and prints what it wrote. torch and
+diffusers are imported when a command runs, never for `--help`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irsde.config import INVERSES, METHODS, NORMALIZATIONS, PRESETS, SCHEDULES, TrainConfig, read_settings
+from ussim import console
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from irsde.network import Model
+
+SAMPLERS = ("posterior", "sde", "ode", "ddim")
+ELSEWHERE = {"drus": "irsde.drus_cli", "drus-train": "irsde.drus_cli"}  # command -> module that defines it
+
+
+class Group(click.Group):
+    """A group some of whose commands are imported when they are asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [*super().list_commands(context), *ELSEWHERE]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in ELSEWHERE:
+            return super().get_command(context, name)
+        found = vars(import_module(ELSEWHERE[name])).values()
+        return next((c for c in found if isinstance(c, click.Command) and c.name == name), None)
+
+
+@click.group(cls=Group, context_settings=console.SETTINGS)
+def cli() -> None:
+    """Despeckling by mean-reverting diffusion, and variance imaging with diffusion priors.
+
+    \b
+    irsde train --data pairs.zarr --probe L11-5v --out runs/a --preset small
+    irsde restore runs/a image.png -o clean.png
+    irsde evaluate runs/* --data test.zarr --probe L11-5v -o table.md
+    """
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return console.run(cli, "irsde", arguments)
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--data", metavar="STORE", help="Pairs store that `datagen build` wrote.")
+@click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings stand unless given again.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
+@click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.")
+@click.option("--method", type=click.Choice(METHODS), help="irsde, or a supervised baseline.  [default: irsde]")
+@click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and its recipe.  [default: paper]")
+@click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps.  [default: the preset's]")
+@click.option("--batch-size", type=click.IntRange(1))
+@click.option("--patch-size", type=click.IntRange(8), help="Pixels, a multiple of 8.")
+@click.option("--learning-rate", type=console.Number(above=0))
+@click.option("--schedule", type=click.Choice(SCHEDULES))
+@click.option("--warmup", type=click.IntRange(0), help="Steps of rising learning rate.")
+@click.option("--clip-norm", type=console.Number(minimum=0), help="Largest gradient norm; 0 = no limit.")
+@click.option("--ema-decay", type=console.Number(minimum=0, below=1))
+@click.option("--loss", type=click.Choice(("noise_l1", "ml_l1", "balanced_l1")))
+@click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of the normalised image.  [default: 0.2]")
+@click.option("--normalization", type=click.Choice(NORMALIZATIONS), help="[default: shared]")
+@click.option("--inverse", type=click.Choice(INVERSES[:3]), help="Way back from --normalization own.")
+@click.option(
+    "--condition", type=click.Choice(("difference", "concat")), help="Network input: [x - LQ, LQ] or [x, LQ]."
+)
+@click.option("--precondition/--no-precondition", default=None, help="Unit variance in and out at every time.")
+@click.option("--flip-axial/--no-flip-axial", default=None, help="Also flip in depth (speckle is anisotropic).")
+@click.option("--rotate/--no-rotate", default=None, help="Also turn by 90 degrees (speckle is anisotropic).")
+@click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")))
+@click.option("--gradient-accumulation", type=click.IntRange(1), help="Batches an optimiser step.")
+@click.option("--compile/--no-compile", default=None, help="torch.compile the network.")
+@click.option("--channels-last/--no-channels-last", default=None)
+@click.option("--device", help="auto, cpu, cuda, cuda:N.")
+@click.option("--seed", type=click.IntRange(0))
+@click.option("--workers", type=click.IntRange(0), help="Processes that read pairs.")
+@click.option("--log-every", type=click.IntRange(1))
+@click.option("--checkpoint-every", type=click.IntRange(1))
+@click.option("--validate-every", type=click.IntRange(0), help="Steps between sample sheets; 0 = none.")
+@console.verbose_option
+def train(
+    out: Path, resume: bool, config: Path | None, data: str | None, probes: tuple[str, ...], **given: Any
+) -> None:
+    """Train a model on a pairs store.
+
+    \b
+    irsde train --data pairs.zarr --probe L11-5v --out runs/a --preset small
+    irsde train --out runs/a --resume
+    irsde train --data pairs.zarr --out runs/unet --method unet --fold 0
+
+    Several processes: accelerate launch -m irsde train ...
+    """
+    settings = {name: value for name, value in given.items() if value is not None}
+    settings |= ({"store": data} if data else {}) | ({"probes": probes} if probes else {})
+    if config:
+        settings = read_settings(config) | settings
+    if resume and (out / "config.json").exists():
+        from irsde.network import read_record
+
+        chosen = TrainConfig(**(read_record(out)["config"] | settings))
+    else:
+        if "store" not in settings:
+            raise click.UsageError("expected --data STORE (or `store` in --config), got neither")
+        chosen = TrainConfig.create(**settings)
+    with _memory():
+        import irsde.train
+
+        folder = irsde.train.train(chosen, out, resume)
+    console.result(f"{folder}: step {chosen.steps} of {chosen.steps}")
+
+
+# --- restore ---------------------------------------------------------------------------------------------------------
+
+
+def model_options(command: Callable) -> Callable:
+    options = (
+        click.option("--sampler", type=click.Choice(SAMPLERS), default="posterior"),
+        click.option("--seed", type=click.IntRange(0), default=0, help="Of the noise."),
+        click.option(
+            "--weights", type=click.Choice(("ema", "raw")), default="ema", help="Averaged weights, or the last."
+        ),
+        click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... IMAGE")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help=".png or .npy; of a store, a folder."
+)
+@click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
+@click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
+@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice of a volume or frame of a series.")
+@click.option("--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.")
+@click.option("--probe", help="Probe of a pairs store.  [default: the first]")
+@click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.")
+@click.option("--tile", type=click.IntRange(32), default=512, help="Pixels the network sees at once; bounds memory.")
+@model_options
+@console.verbose_option
+def restore(
+    runs: tuple[Path, ...],
+    output: Path,
+    steps: int | None,
+    samples: int,
+    slice_index: int | None,
+    plane: str | None,
+    probe: str | None,
+    limit: int | None,
+    tile: int,
+    sampler: str,
+    seed: int,
+    weights: str,
+    device: str,
+) -> None:
+    """Restore an image: PNG, NPY, NIfTI, DICOM, or every LQ image of a pairs store.
+
+    Several runs are an ensemble: their mean is written, and as with --samples the variance beside it.
+
+    \b
+    irsde restore runs/a image.png -o clean.png
+    irsde restore runs/fold* image.npy -o clean.npy --steps 20 --sampler ddim
+    irsde restore runs/a test.zarr --probe L11-5v -o restored/
+    """
+    *folders, image = runs
+    if not folders:
+        raise click.UsageError("expected at least one run folder and then an image, got one path")
+    is_store = (image / "zarr.json").exists()
+    if not is_store:
+        console.check_output(output, image)
+        if output.suffix not in (".png", ".npy"):
+            raise click.UsageError(f"{output}: expected a name that ends in .png or .npy")
+    elif output.exists() and not output.is_dir():
+        raise click.UsageError(f"{output}: expected a folder for the images of a store, got a file")
+    from irsde.network import load
+
+    with _memory():
+        models = [load(folder, weights, device) for folder in folders]
+        options = {"steps": steps, "sampler": sampler, "tile": tile, "overlap": min(64, tile // 4)}
+        if is_store:
+            names, images = _store_images(image, probe, limit)
+            output.mkdir(parents=True, exist_ok=True)
+            targets = [output / f"{name}.png" for name in names]
+        else:
+            from datagen.readers import read_image
+
+            images, targets = iter([read_image(image, slice_index, plane)]), [output]
+        with console.Progress("restoring", len(targets)) as progress:
+            for target, lq in zip(targets, images, strict=True):
+                mean, variance = _restored(models, lq, samples, seed, options)
+                _write_images(target, mean, variance)
+                progress.advance()
+    console.result(str(output))
+
+
+def _restored(models: list[Model], lq: Any, samples: int, seed: int, options: dict[str, Any]) -> Any:
+    """Mean and, where there are several members, variance over models and samples."""
+    from irsde.sample import draw_samples, mean_and_variance
+
+    if len(models) == 1 and samples == 1:
+        return draw_samples(models[0], lq, 1, seed, **options)[0], None
+    drawn = [x for k, m in enumerate(models) for x in draw_samples(m, lq, samples, seed + k * samples, **options)]
+    return mean_and_variance(drawn)
+
+
+def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[list[str], Iterator[Any]]:
+    import datagen
+
+    pairs = datagen.open_pairs(path, probe=probe)
+    if len(pairs.probes) > 1:
+        pairs = datagen.open_pairs(path, probe=pairs.probes[0])
+    n = min(len(pairs), limit or len(pairs))
+    return [f"{i:06d}" for i in range(n)], (pairs[i][1] for i in range(n))
+
+
+def _write_images(path: Path, mean: np.ndarray, variance: np.ndarray | None) -> None:
+    """The image; beside it the variance as NPY and the standard deviation, brightest at its largest, as PNG."""
+    import numpy as np
+    from PIL import Image
+
+    def write_png(target: Path, image: np.ndarray) -> None:
+        Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(target)
+
+    if path.suffix == ".npy":
+        np.save(path, mean)
+    else:
+        write_png(path, mean)
+    if variance is not None:
+        deviation = np.sqrt(variance)
+        np.save(path.with_name(f"{path.stem}-variance.npy"), variance)
+        write_png(path.with_name(f"{path.stem}-uncertainty.png"), deviation / max(float(deviation.max()), 1e-12))
+        console.note(f"{path.name}: largest standard deviation over members {deviation.max():.3g}")
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--data", metavar="STORE", help="Pairs store to test on: subjects that no run was trained on.")
+@click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
+@click.option("--fold", type=click.IntRange(min=0), help="Only the subjects of this fold of the store.")
+@click.option("--real", type=click.Path(path_type=Path), help="Real images: NAME.png and NAME_tumor.png (as BrEaST).")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Markdown; CSV and PNG go beside it."
+)
+@click.option("--steps", type=click.IntRange(1), multiple=True, help="Step count; may repeat.  [default: as trained]")
+@click.option("--samples", type=click.IntRange(1), default=1, help="Add a row for the mean of this many samples.")
+@click.option("--n-seeds", type=click.IntRange(2), default=5, help="Seeds of one model, beside an ensemble of runs.")
+@click.option("--baselines/--no-baselines", default=True, help="Classical filters.")
+@click.option("--fit-data", metavar="STORE", help="Training pairs: tune the filters, fit a tone curve to a median.")
+@click.option("--torch-model", multiple=True, metavar="NAME=FILE", help="TorchScript or torch.export file; may repeat.")
+@click.option("--lpips-backbone", type=click.Path(path_type=Path), help="ImageNet AlexNet weights (.pth).")
+@click.option("--limit", type=click.IntRange(1), help="This many images a probe, evenly spread.")
+@model_options
+@console.verbose_option
+def evaluate(
+    runs: tuple[Path, ...],
+    data: str | None,
+    probes: tuple[str, ...],
+    fold: int | None,
+    real: Path | None,
+    output: Path,
+    steps: tuple[int, ...],
+    samples: int,
+    n_seeds: int,
+    baselines: bool,
+    fit_data: str | None,
+    torch_model: tuple[str, ...],
+    lpips_backbone: Path | None,
+    limit: int | None,
+    sampler: str,
+    seed: int,
+    weights: str,
+    device: str,
+) -> None:
+    """Measure runs, their ensemble and classical filters on pairs or on real images; write one table.
+
+    \b
+    irsde evaluate runs/* --data test.zarr --probe L11-5v --probe C5-2v -o table.md
+    irsde evaluate runs/a --data test.zarr --steps 100 --steps 20 --steps 5 --sampler ddim -o steps.md
+    irsde evaluate runs/a --real BrEaST/ -o real.md
+    """
+    if data is None and real is None:
+        raise click.UsageError("expected --data STORE or --real FOLDER, got neither")
+    console.check_output(output)
+    if output.suffix == ".csv":
+        raise click.UsageError(f"{output}: expected the name of the Markdown file; the CSV goes beside it")
+    named = [_name_and_file(text) for text in torch_model]
+    with _memory():
+        import irsde.evaluate as evaluation
+        from irsde.network import load
+
+        models = [load(folder, weights, device) for folder in runs]
+        options: dict[str, Any] = {
+            "steps": steps or (None,), "sampler": sampler, "seed": seed, "baselines": baselines, "torch_models": named,
+        }  # fmt: skip
+        result = evaluation.Result()
+        if data is not None:
+            tests = _subsets(data, probes, fold, limit)
+            fit = _subsets(fit_data, probes, None, None) if fit_data else []
+            with console.Progress("evaluating", 0) as progress:
+                result = evaluation.evaluate(
+                    models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds,
+                    progress=progress.advance, **options,
+                )  # fmt: skip
+        if real is not None:
+            with console.Progress("real images", 0) as progress:
+                evaluation.evaluate_real(models, real, limit=limit, result=result, progress=progress.advance, **options)
+        written = evaluation.write_report(result, output)
+    for path in written:
+        console.result(str(path))
+
+
+def _subsets(store: str, probes: tuple[str, ...], fold: int | None, limit: int | None) -> list[Any]:
+    import numpy as np
+
+    from irsde.data import open_store, split, whole
+
+    opened = [whole(p) if fold is None else split(p, fold)[1] for p in open_store(store, probes)]
+    if limit is None:
+        return opened
+    return [s.select(np.unique(np.linspace(0, len(s) - 1, min(limit, len(s))).astype(int))) for s in opened]
+
+
+def _name_and_file(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise click.UsageError(f"--torch-model: expected NAME=FILE, got {text!r}")
+    return name, Path(path)
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """PyTorch's out-of-memory error as the one that the command line knows."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):
+            reason = str(error).split(". ")[0]
+            raise MemoryError(f"{reason}: use a smaller --batch-size, --patch-size or --tile") from error
+        raise
