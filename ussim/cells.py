@@ -21,6 +21,7 @@ from .plan import Plan
 BAND_THRESHOLD_DB = -80.0  # two-way spectrum, after the attenuation of the shortest way; a tighter band costs accuracy
 BLOCK = 64  # cells whose arrival times are held at once
 MAX_TILES = 64  # scatterers in one cell, in tiles, however close they lie: bounds an engine's workspace
+MAX_TURNS = 40  # cycles of the highest frequency from a cell's centre to its corner: float32 phases keep 2e-5 of a radian
 CELL_OVERHEAD = 1.5  # cost of a cell beside its scatterers' (transforms, drive), in tiles
 
 
@@ -60,12 +61,29 @@ def make_cells(
     receive : False leaves out the way back (for a pressure field).
     threshold_db : of the transmitted spectrum that counts, default the acquisition's.
     """
-    pulse = _PulseLength(plan, x, z)
+    pulse = PulseLength(plan, x, z)
     order, first = _cut(x, z, plan, tile, _lone_window(plan, pulse, x, z, receive))
     box = _boxes(x[order], z[order], first)
+    return Cells(order, first, box[0], box[1], *windows_of_boxes(plan, pulse, *box, receive, threshold_db))
+
+
+def windows_of_boxes(
+    plan: Plan,
+    pulse: PulseLength,
+    center_x: np.ndarray,
+    center_z: np.ndarray,
+    half_x: np.ndarray,
+    half_z: np.ndarray,
+    receive: bool = True,
+    threshold_db: float | None = None,
+) -> tuple[np.ndarray, ...]:
+    """References, window and band of boxes, whatever points they hold: the fields of `Cells` from `element_reference` on.
+
+    center_x, center_z, half_x, half_z : (n_boxes,) m.
+    """
     length, start, element_reference, transmit_reference, first_bin, n_bins = [], [], [], [], [], []
-    for at in range(0, len(first) - 1, BLOCK):
-        part = tuple(side[at : at + BLOCK] for side in box)
+    for at in range(0, len(center_x), BLOCK):
+        part = tuple(side[at : at + BLOCK] for side in (center_x, center_z, half_x, half_z))
         window = _window(plan, *part, receive)
         band_start, band_stop, n = _band(plan, window, pulse, receive, threshold_db)
         element_reference.append(window.element_reference)
@@ -74,18 +92,8 @@ def make_cells(
         length.append(n)
         first_bin.append(band_start)
         n_bins.append(band_stop - band_start)
-    return Cells(
-        order,
-        first,
-        box[0],
-        box[1],
-        np.concatenate(element_reference),
-        np.concatenate(transmit_reference),
-        np.concatenate(start),
-        np.concatenate(length),
-        np.concatenate(first_bin),
-        np.concatenate(n_bins),
-    )
+    fields = (element_reference, transmit_reference, start, length, first_bin, n_bins)
+    return tuple(np.concatenate(field) for field in fields)
 
 
 # --- cutting ---------------------------------------------------------------------------------------------------------
@@ -94,7 +102,9 @@ def make_cells(
 def _cut(x: np.ndarray, z: np.ndarray, plan: Plan, tile: int, fixed: float) -> tuple[np.ndarray, np.ndarray]:
     """Order of the points and first point of each cell: boxes halved along their longer side while that makes the work
     less. The work of a cell goes as (tiles + CELL_OVERHEAD) x window, the window as `fixed` + two ways through the box."""
-    per_metre = 2 * plan.acquisition.sampling_frequency / plan.acquisition.medium.speed_of_sound
+    speed = plan.acquisition.medium.speed_of_sound
+    per_metre = 2 * plan.acquisition.sampling_frequency / speed
+    longest = 2 * MAX_TURNS * speed / plan.band()[1]  # diagonal of a cell, m
 
     def work(part: np.ndarray) -> float:
         extent = np.ptp(x[part]) + np.ptp(z[part])
@@ -116,7 +126,8 @@ def _cut(x: np.ndarray, z: np.ndarray, plan: Plan, tile: int, fixed: float) -> t
         part = waiting.pop()
         if len(part) > 1:
             left, right = halves(part)
-            if len(part) > MAX_TILES * tile or work(left) + work(right) < work(part):
+            too_large = len(part) > MAX_TILES * tile or math.hypot(np.ptp(x[part]), np.ptp(z[part])) > longest
+            if too_large or work(left) + work(right) < work(part):
                 waiting += [right, left]
                 continue
         cells.append(np.sort(part))
@@ -133,7 +144,7 @@ def _boxes(x: np.ndarray, z: np.ndarray, first: np.ndarray) -> tuple[np.ndarray,
     return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 
 
-def _lone_window(plan: Plan, pulse: _PulseLength, x: np.ndarray, z: np.ndarray, receive: bool, n: int = 32) -> float:
+def _lone_window(plan: Plan, pulse: PulseLength, x: np.ndarray, z: np.ndarray, receive: bool, n: int = 32) -> float:
     """Mean window of a cell of one point in samples, over `n` of the points."""
     some = np.linspace(0, len(x) - 1, min(n, len(x))).astype(int)
     window = _window(plan, x[some], z[some], np.zeros(len(some)), np.zeros(len(some)), receive)
@@ -208,10 +219,11 @@ def _firing_times(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     return np.where(firing, delays, np.inf).min(axis=1), np.where(firing, delays, -np.inf).max(axis=1)
 
 
-class _PulseLength:
+class PulseLength:
     """Half-length of the two-way pulse by distance: a short table, as each entry costs a transform."""
 
     def __init__(self, plan: Plan, x: np.ndarray, z: np.ndarray) -> None:
+        """For points (x, z), the farthest of which ends the table."""
         self._rate = plan.acquisition.sampling_frequency
         attenuates = plan.acquisition.medium.attenuation_db_cm_mhz > 0
         self._distance = np.linspace(0, plan.longest_distance(x, z), 6) if attenuates else np.zeros(1)
@@ -228,7 +240,7 @@ class _PulseLength:
 
 
 def _band(
-    plan: Plan, window: _Window, pulse: _PulseLength, receive: bool, threshold_db: float | None
+    plan: Plan, window: _Window, pulse: PulseLength, receive: bool, threshold_db: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First and one past the last frequency bin of each cell, and its window length in samples."""
     rate, medium = plan.acquisition.sampling_frequency, plan.acquisition.medium

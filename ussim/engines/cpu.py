@@ -55,7 +55,6 @@ BATCH = 4  # frequencies a load of the recurrence's state
 FEW = 8  # transmits left over from groups of 16 that are cheaper with lanes on scatterers
 PAIR = 2 * LANES  # floats of a complex vector in two parts
 TRIPLE = 3 * LANES  # and in three
-RADICES = (5, 3, 4, 2)
 
 
 def simulate(
@@ -174,9 +173,9 @@ class _Work:
             ),
         )
         self._spectra: dict[int, np.ndarray] = {}
-        self.transforms: dict[int, tuple[np.ndarray, np.ndarray]] = {
-            n: _transform_tables(n) for n in np.unique(cells.window_length).tolist()
-        }
+        lengths = np.unique(cells.window_length)
+        self.twiddles = np.concatenate([_twiddles(n) for n in lengths.tolist()])
+        self.twiddles_at = dict(zip(lengths.tolist(), (np.cumsum(lengths) - lengths).tolist(), strict=True))
 
     def cell(self, i: int, receive: bool = True) -> _Cell:
         cells = self.cells
@@ -248,7 +247,8 @@ def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> No
     workspaces: SimpleQueue = SimpleQueue()
     for _ in range(n_threads):
         workspaces.put(work.workspace())
-    buffers = [[aligned_empty(work.spectrum_size) for _ in range(n_round)] for _ in range(2)]
+    size = work.spectrum_size
+    buffers = [aligned_empty(n_round * size) for _ in range(2)]
 
     def with_workspace(task):
         workspace = workspaces.get()
@@ -262,12 +262,17 @@ def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> No
 
     n_cells = len(work.cells)
     with ThreadPoolExecutor(n_threads) as pool:
-        previous: list = []
+        previous = range(0)
         for turn, first in enumerate(range(0, n_cells + n_round, n_round)):
-            current = list(zip(range(first, min(first + n_round, n_cells)), buffers[turn % 2], strict=False))
-            tasks = [pool.submit(spectrum, i, out) for i, out in current]
+            current = range(first, min(first + n_round, n_cells))
+            spectra, finished = buffers[turn % 2], buffers[1 - turn % 2]
+            tasks = [
+                pool.submit(spectrum, i, spectra[k * size : (k + 1) * size]) for k, i in enumerate(current)
+            ]
             # The small tasks come last and fill the gap until all threads are done.
-            tasks += [pool.submit(with_workspace, partial(add_round, previous, part)) for part in _parts(work, n_threads)]
+            if len(previous):
+                add = partial(add_round, previous, finished)
+                tasks += [pool.submit(with_workspace, partial(add, part)) for part in _parts(work, n_threads)]
             for task in wait(tasks).done:
                 task.result()
             previous = current
@@ -299,29 +304,32 @@ def _share_memory(work: _Work, max_memory: float | None) -> tuple[int, int]:
 
 
 def _add_round(
-    work: _Work, record: np.ndarray, start_sample: int, round_: list, part: tuple[int, int], _, buffers: list[np.ndarray]
+    work: _Work,
+    record: np.ndarray,
+    start_sample: int,
+    round_: range,
+    spectra: np.ndarray,
+    part: tuple[int, int],
+    _: _Workspace,
+    buffers: list[np.ndarray],
 ) -> None:
     """Add the echoes of a round's cells, in order, to the record of elements part[0] to part[1] - 1."""
-    cells = work.cells
-    for i, spectrum in round_:
-        n = int(cells.window_length[i])
-        start = int(cells.window_start[i])
-        for group in range(work.n_groups):
-            transmits = slice(group * LANES, (group + 1) * LANES)
-            _add_cell(
-                record[transmits],
-                spectrum[group * work.n_elements * len_bins(cells, i) * PAIR :],
-                part,
-                (n, start, int(cells.first_bin[i]), len_bins(cells, i)),
-                cells.transmit_reference[i, transmits] - start_sample,
-                cells.element_reference[i] + work.receive_samples,
-                *work.transforms[n],
-                *buffers,
-            )
-
-
-def len_bins(cells: Cells, i: int) -> int:
-    return int(cells.n_bins[i])
+    cells, these = work.cells, slice(round_.start, round_.stop)
+    n = cells.window_length[these]
+    windows = np.stack([n, cells.window_start[these], cells.first_bin[these], cells.n_bins[these]], axis=1)
+    _add_cells(
+        record.reshape(-1),
+        record.shape,
+        part,
+        spectra,
+        work.spectrum_size,
+        windows,
+        cells.transmit_reference[these] - start_sample,
+        cells.element_reference[these] + work.receive_samples,
+        work.twiddles,
+        np.array([work.twiddles_at[length] for length in n.tolist()]),
+        *buffers,
+    )
 
 
 def _powers(work: _Work, max_memory: float | None) -> np.ndarray:
@@ -697,70 +705,88 @@ def _store_triple(array, at, re, im):
 # --- transform and sum -----------------------------------------------------------------------------------------------
 
 
-def _transform_tables(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Radices of a transform of n points, and exp(-2πi k / n) (n, 2) float32."""
-    radices, rest = [], n
-    for radix in RADICES:
-        while rest % radix == 0:
-            radices.append(radix)
-            rest //= radix
-    assert rest == 1, n
+def _twiddles(n: int) -> np.ndarray:
+    """exp(-2πi k / n), (n, 2) float32."""
     angle = -2 * np.pi * np.arange(n) / n
-    return np.array(radices), np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
 @compiled
-def _add_cell(record, spectrum, part, window, transmit_at, element_at, radices, twiddles, x, y, rows):
-    """Add a cell's echoes of one group of transmits to record[:, part[0] : part[1]].
+def _add_cells(
+    record, shape, part, spectra, spectrum_size, windows, transmit_at, element_at, twiddles, twiddles_at, x, y, rows
+):
+    """Add the echoes of cells to record[:, part[0] : part[1]], record of `shape` but flat.
 
     Two elements a transform: the spectra R of real echoes make R_1 + i R_2 and its mirror conj(R_1) + i conj(R_2), whose
     transform has the first element's echoes for its real part and the second's for its imaginary part.
     """
-    n, start, first_bin, n_bins = window
-    n_padded = (n + LANES - 1) // LANES * LANES
+    n_transmits, n_elements, n_samples = shape
     for e in range(part[0], part[1], 2):
-        two = e + 1 < part[1]
-        x[: n * PAIR] = 0
-        for j in range(n_bins):
-            at = (e * n_bins + j) * PAIR
-            re, im = load(spectrum, at), load(spectrum, at + LANES)
-            re2, im2 = re * 0, re * 0
-            if two:
-                re2, im2 = load(spectrum, at + n_bins * PAIR), load(spectrum, at + n_bins * PAIR + LANES)
-            to = (first_bin + j) * PAIR
-            store(x, to, re - im2)
-            store(x, to + LANES, im + re2)
-            to = (n - first_bin - j) * PAIR
-            store(x, to, re + im2)
-            store(x, to + LANES, re2 - im)
-        in_x = _transform(n, radices, twiddles, x, y)
-        for second in range(1 + two):
-            for at in range(0, n, LANES):
-                transpose_block(x if in_x else y, at * PAIR + second * LANES, PAIR, rows, at, n_padded)
-            for a in range(record.shape[0]):
-                offset = transmit_at[a] + element_at[e + second] + start
-                _add_row(rows[a * n_padded : a * n_padded + n], start % n, record[a, e + second], offset)
+        both = 2 if e + 1 < part[1] else 1
+        for i in range(len(windows)):  # cells inside, so that an element's record stays in the cache
+            n, start, first_bin, n_bins = windows[i]
+            for group in range((n_transmits + LANES - 1) // LANES):
+                at = i * spectrum_size + (group * n_elements + e) * n_bins * PAIR
+                _fill(x, n, spectra, at, first_bin, n_bins, both)
+                echoes = x if _transform(n, twiddles[twiddles_at[i] :], x, y) else y
+                for k in range(0, LANES * PAIR, LANES):  # a block may run over the end of the period
+                    store(echoes, n * PAIR + k, load(echoes, k))
+                for second in range(both):
+                    row = (group * LANES * n_elements + e + second) * n_samples
+                    offsets = transmit_at[i, group * LANES : (group + 1) * LANES] + (element_at[i, e + second] + start)
+                    _add_echoes(echoes, second * LANES, n, start, record, row, n_elements * n_samples, n_samples, offsets, rows)
 
 
 @compiled
-def _add_row(row, turn, record, offset):
-    """record[offset + k] += row[(turn + k) % n], as far as there is a record."""
-    n = len(row)
-    low, high = max(0, -offset), min(n, len(record) - offset)
-    for k in range(low, min(high, n - turn)):
-        record[offset + k] += row[turn + k]
-    for k in range(max(low, n - turn), high):
-        record[offset + k] += row[turn + k - n]
+def _fill(x, n, spectra, at, first_bin, n_bins, both):
+    """x[n][2] = the spectra of one or two elements packed in one, with their mirror."""
+    x[: n * PAIR] = 0
+    for j in range(n_bins):
+        re, im = load(spectra, at + j * PAIR), load(spectra, at + j * PAIR + LANES)
+        re2, im2 = re * 0, re * 0
+        if both == 2:
+            re2, im2 = load(spectra, at + (n_bins + j) * PAIR), load(spectra, at + (n_bins + j) * PAIR + LANES)
+        to, mirror = (first_bin + j) * PAIR, (n - first_bin - j) * PAIR
+        store(x, to, re - im2)
+        store(x, to + LANES, im + re2)
+        store(x, mirror, re + im2)
+        store(x, mirror + LANES, re2 - im)
 
 
 @compiled
-def _transform(n, radices, twiddles, x, y):
+def _add_echoes(echoes, part, n, start, record, first_row, row_step, n_samples, offsets, rows):
+    """Add real echoes, lanes on transmits, to the rows of the record that begin at first_row + lane row_step: sample k of
+    the window, which is sample (start + k) % n of the period, at offsets[lane] + k, as far as the row goes."""
+    earliest, latest = offsets.min(), offsets.max()
+    for k in range(0, n, LANES):
+        transpose_block(echoes, (start + k) % n * PAIR + part, PAIR, rows, 0, LANES)
+        if earliest + k >= 0 and latest + k <= n_samples - LANES and k <= n - LANES:
+            for lane in range(len(offsets)):
+                at = first_row + lane * row_step + offsets[lane] + k
+                store(record, at, load(record, at) + load(rows, lane * LANES))
+        else:
+            _add_clipped(rows, min(LANES, n - k), record, first_row, row_step, n_samples, offsets, k)
+
+
+@compiled
+def _add_clipped(rows, count, record, first_row, row_step, n_samples, offsets, k):
+    """The same for a block that is cut by the end of the window or of the record."""
+    for lane in range(len(offsets)):
+        offset = offsets[lane] + k
+        for j in range(max(0, -offset), min(count, n_samples - offset)):
+            record[first_row + lane * row_step + offset + j] += rows[lane * LANES + j]
+
+
+@compiled
+def _transform(n, twiddles, x, y):
     """Discrete Fourier transform of x[n][2] with lanes apart (Stockham's autosort, mixed radix); True if the answer is in
     x, else it is in y."""
     stride, in_x = 1, True
-    for radix in radices:
+    while stride < n:
         source, target = (x, y) if in_x else (y, x)
-        rest = n // (stride * radix)
+        rest = n // stride
+        radix = 4 if rest % 4 == 0 else 5 if rest % 5 == 0 else 3 if rest % 3 == 0 else 2
+        rest //= radix
         for p in range(rest):
             for q in range(stride):
                 at, step = (q + stride * p) * PAIR, stride * rest * PAIR
