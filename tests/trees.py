@@ -318,6 +318,25 @@ def umd(root: Path) -> Path:
     return root
 
 
+def misplaced(volume) -> float:
+    """Fraction of a volume's voxels that do not show the tissue at their place: 0 where no axis is swapped or flipped.
+
+    A bare stack is compared with `slices` of its plane; 8-bit files hold a quarter of the phantom's values.
+    """
+    if volume.orientation == "RAS":
+        centred = [
+            (np.arange(n) - (n - 1) / 2) * step for n, step in zip(volume.voxels.shape, volume.spacing, strict=True)
+        ]
+        expected = tissue(*np.meshgrid(*centred, indexing="ij"))
+    else:
+        n_slices, *shape = volume.voxels.shape
+        step = 14.0 if volume.source == "brainmetshare" else 6.0
+        expected = slices(volume.orientation, n_slices, tuple(shape), step=step) // 4
+        if volume.source == "brainmetshare":
+            expected = np.where(expected < 3, 0, expected)  # skull-stripped
+    return float((np.abs(volume.voxels - expected) > 1).mean())
+
+
 # Each collection in miniature: name of the source -> the trees that it must read.
 TREES = {
     "mrnet": (mrnet,),
