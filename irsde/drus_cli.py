@@ -94,6 +94,9 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
         "operator": options["kind"],
         "operator_relative_residual": result.operator.relative_residual,
         "noise_level": result.noise_level,
+        "noise_autocorrelation": dict(
+            zip(("axial", "lateral"), (c.tolist() for c in result.noise_correlation), strict=True)
+        ),
         **{key: options[key] for key in ("samples", "steps", "beta", "seed", "noise")},
         "scores": scores,
     }

@@ -75,6 +75,19 @@ class EchoModel:
         norm = np.sqrt((self.apodization**2).sum(axis=1))
         return (norm / math.sqrt(self.acquisition.sampling_frequency * self._waveform_energy)).reshape(self.grid.shape)
 
+    def noise_correlation(self, reach: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Axial and lateral autocorrelation (reach + 1,) of B n for white channel noise n, at 0, 1, ... pixels.
+
+        DRUS takes B n for white (1, 0, 0, ...); this is how far it is from that.
+        """
+        white = np.random.default_rng(seed).standard_normal((self.arrival.shape[1], self.n_samples))
+        image = self.beamform(white) / self.noise_gain()
+        power = float(np.mean(image**2))
+        nz, nx = image.shape
+        axial = [np.mean(image[: nz - k] * image[k:]) / power for k in range(min(reach, nz - 1) + 1)]
+        lateral = [np.mean(image[:, : nx - k] * image[:, k:]) / power for k in range(min(reach, nx - 1) + 1)]
+        return np.array(axial), np.array(lateral)
+
     # --- BH without channel data --------------------------------------------------------------------------------------
 
     def matrix(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -67,6 +67,7 @@ class Result:
     operator: SpectralOperator
     noise_level: float  # over the reflectivity's scale
     samples: np.ndarray  # (n_samples, nz, nx)
+    noise_correlation: tuple[np.ndarray, np.ndarray]  # axial and lateral autocorrelation of B n, by pixels
 
 
 def imaging_grid(acquisition: Acquisition, shape: tuple[int, int], depth: float) -> ImageGrid:
@@ -174,7 +175,8 @@ def reconstruct(
     `progress(stage, done, total)`."""
     flat = single(case.rf)
     operator = build_operator(flat.acquisition, case.grid, kind, progress=_stage(progress, "SVD of the patches"))
-    by = echo_model_of(flat, case.grid).beamform(flat.samples[0]).astype(np.float32)
+    model = echo_model_of(flat, case.grid)
+    by = model.beamform(flat.samples[0]).astype(np.float32)
     scale = ddrm.reflectivity_scale(operator, by)
     images = {"DAS, 1 transmit": np.abs(delay_and_sum(demodulate(flat), case.grid, F_NUMBER))}
     if case.rf.acquisition.n_transmits > 1:
@@ -200,7 +202,7 @@ def reconstruct(
     images["DRUSmean"] = average
     images["DRUSvar"] = ddrm.variance_image(samples, beta)
     images["DRUSmean + SRAD"] = srad(average)
-    return Result(images, operator, level / (_gain(operator) * scale), samples)
+    return Result(images, operator, level / (_gain(operator) * scale), samples, model.noise_correlation())
 
 
 def with_analytic_prior(case: Case, result: Result, seed: int = 0, steps: int = 50) -> dict[str, np.ndarray]:

@@ -1,0 +1,160 @@
+"""DDRM: the sampler against its own linear recursion, its limits, seeds, and the variance image."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from irsde import drus  # noqa: E402
+from irsde.drus import ddrm  # noqa: E402
+
+SHAPE = (100, 100)
+
+# Gain k and standard deviation of the output N(k ȳ, sd²) with the exact denoiser of N(0, 1): S, s_y, DDRM's, the posterior's k.
+RECURSION = [
+    (1.0, 0.02, 0.9953, 0.0569, 0.9996),
+    (1.0, 0.1, 0.9829, 0.0847, 0.9901),
+    (1.0, 0.5, 0.8062, 0.2482, 0.8000),
+    (0.5, 0.1, 0.9589, 0.1158, 0.9615),
+    (0.5, 0.5, 0.6165, 0.3431, 0.5000),
+    (0.1, 0.1, 0.6165, 0.3431, 0.5000),
+]
+
+
+def scaled_identity(value, shape=SHAPE):
+    operator = drus.IdentityOperator(shape)
+    operator.singular_values = torch.full(shape, float(value))
+    return operator
+
+
+def recursion(error, eta=0.85, eta_b=1.0):
+    """Gain and standard deviation of one mode of ȳ's error, each step being affine: the sampler without sampling."""
+    sigmas = ddrm.step_sigmas(ddrm.vp_sigmas(), 50)
+    gain, variance = (1.0, sigmas[0] ** 2 - error**2) if error < sigmas[0] else (0.0, sigmas[0] ** 2)
+    for s, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        shrink = 1 / (1 + s**2)  # x0 = shrink x
+        if np.isinf(error):
+            step, kept, noise = shrink + np.sqrt(1 - eta**2) * following * (1 - shrink) / s, 0.0, eta * following
+        elif error > following:
+            pull = np.sqrt(1 - eta**2) * following / error
+            step, kept, noise = shrink * (1 - pull), pull, eta * following
+        else:
+            step, kept = (1 - eta_b) * shrink, eta_b
+            noise = np.sqrt(following**2 - eta_b**2 * error**2)
+        gain, variance = step * gain + kept, step**2 * variance + noise**2
+    return gain, np.sqrt(variance)
+
+
+@pytest.mark.parametrize(("s", "noise", "gain", "deviation", "posterior"), RECURSION)
+def test_samples_follow_the_linear_recursion(s, noise, gain, deviation, posterior):
+    assert recursion(noise / s) == pytest.approx((gain, deviation), abs=1e-4)  # the published table's rounding
+    observed = np.full(SHAPE, s, dtype=np.float32)  # ȳ = 1
+    samples = drus.sample(scaled_identity(s), observed, drus.GaussianPrior(), n_samples=4, noise_level=noise)
+    # 4e4 values: standard errors .17 % (mean, at worst) and .35 %.
+    assert samples.mean() == pytest.approx(gain, rel=0.01)
+    assert samples.std() == pytest.approx(deviation, rel=0.01)
+    if s / noise >= 5:
+        assert gain == pytest.approx(posterior, rel=0.02)
+
+
+def test_unmeasured_modes_are_unconditional_samples():
+    samples = drus.sample(scaled_identity(0), np.ones(SHAPE), drus.GaussianPrior(), n_samples=4, noise_level=0.1)
+    # .84, not 1: the known bias of 50 steps at eta .85.
+    assert recursion(np.inf)[1] == pytest.approx(0.8361, abs=1e-4)
+    assert samples.std() == pytest.approx(0.8361, rel=0.01)
+    assert abs(samples.mean()) < 4 * 0.84 / 200
+
+
+def test_precise_data_are_returned():
+    observed = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    identity = drus.IdentityOperator(SHAPE)
+    samples = drus.sample(identity, observed, drus.GaussianPrior(), n_samples=2, noise_level=1e-3)
+    assert np.sqrt(np.mean((samples - observed) ** 2)) < 0.1  # a VP/VE mix-up would be of the order of 1
+
+
+@pytest.mark.parametrize("s", [0.0, 1.0])
+@pytest.mark.parametrize("noise", [0.0, 0.0794])
+def test_no_nan_at_the_edges(s, noise):
+    operator = scaled_identity(s, (16, 16))
+    operator.singular_values[::2] = 0
+    observed = np.ones((16, 16), dtype=np.float32)
+    samples = drus.sample(operator, observed, drus.GaussianPrior(), n_samples=2, noise_level=noise)
+    assert np.isfinite(samples).all()
+    if noise == 0 and s == 1:
+        np.testing.assert_allclose(samples[:, 1::2], 1, atol=1e-6)  # exact data: exact answer
+
+
+def test_gain_of_the_operator_cancels():
+    rng = np.random.default_rng(0)
+    operator = drus.SeparableOperator(rng.standard_normal((24, 24)), rng.standard_normal((20, 20)), threshold=0.03)
+    observed = operator.apply(torch.as_tensor(rng.standard_normal((24, 20)), dtype=torch.float32)).numpy()
+    louder = operator.to("cpu")
+    louder.singular_values = operator.singular_values * 405
+    louder.axial_u = -operator.axial_u
+    options = {"prior": drus.GaussianPrior(), "n_samples": 2, "seed": 3}
+    plain = drus.sample(operator, observed, noise_level=0.5, **options)
+    scaled = drus.sample(louder, -405 * observed, noise_level=405 * 0.5, **options)
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)
+
+
+def test_seeds_decide_and_samples_differ():
+    observed = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    identity, prior = drus.IdentityOperator((64, 64)), drus.GaussianPrior()
+    ten = drus.sample(identity, observed, prior, n_samples=10, noise_level=0.3, seed=5)
+    np.testing.assert_array_equal(
+        ten[:3], drus.sample(identity, observed, prior, n_samples=3, noise_level=0.3, seed=5, batch_size=2)
+    )
+    other = drus.sample(identity, observed, prior, n_samples=1, noise_level=0.3, seed=6)
+    assert not np.allclose(other[0], ten[0])
+    deviations = (ten - ten.mean(axis=0)).reshape(10, -1)
+    correlation = np.corrcoef(deviations)[np.triu_indices(10, 1)]
+    assert ten.var(axis=0).min() > 0
+    assert correlation.max() < 0.2  # independent samples about their own mean: -1/9
+    assert correlation.mean() == pytest.approx(-1 / 9, abs=0.02)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_variance_of_the_papers_model_is_a_power_of_echogenicity(p, beta):
+    rng = np.random.default_rng(1)
+    signal = rng.standard_normal((1, 500, 400)) * p
+    samples = signal + p**beta * rng.standard_normal((10, 500, 400))
+    image = drus.variance_image(samples)
+    assert image.mean() == pytest.approx(p ** (2 * beta), rel=0.01)  # standard error .1 %
+    assert image.mean() / image.std() == pytest.approx(np.sqrt(9 / 2), abs=0.03)  # pixel SNR of ten samples
+    assert drus.variance_image(samples, beta=beta) == pytest.approx(image ** (1 / (2 * beta)))
+
+
+def test_variance_is_unbiased_and_of_signed_samples():
+    samples = np.stack([np.full((3, 4), 0.7), np.full((3, 4), -0.7)])
+    np.testing.assert_allclose(drus.variance_image(samples), 2 * 0.7**2)
+    np.testing.assert_allclose(drus.mean(samples), 0)
+
+
+def test_noise_is_read_in_the_dark():
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((96, 96))
+    image[30:60, 30:60] *= 0.05
+    identity = drus.IdentityOperator(image.shape)
+    # Darkest 1 % of blocks of 12 x 12: a minimum of estimates with 10 % spread each, so it reads low.
+    assert drus.estimate_noise(identity, image) == pytest.approx(0.05, rel=0.35)
+    identity.relative_residual = 0.2
+    assert drus.estimate_noise(identity, image) == pytest.approx(0.2 * np.sqrt(np.mean(image**2)), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"by": np.ones((4, 4))}, "expected the operator's shape"),
+        ({"by": np.full((8, 8), np.nan)}, "finite"),
+        ({"n_samples": 0}, "n_samples"),
+        ({"steps": 1001}, "steps"),
+        ({"noise_level": -1.0}, "noise_level"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    arguments = {"by": np.ones((8, 8)), "noise_level": 0.1, **change}
+    with pytest.raises(ValueError, match=message):
+        drus.sample(drus.IdentityOperator((8, 8)), prior=drus.GaussianPrior(), **arguments)
+    with pytest.raises(ValueError, match="at least 2"):
+        drus.variance_image(np.ones((1, 4, 4)))
