@@ -1,0 +1,182 @@
+"""The table: right numbers in right rows, nothing invented, no test on training subjects."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from speckle_pairs import SpecklePairs
+from test_restore import make_model
+
+from irsde import metrics
+from irsde.data import DataError, Normalization, split, whole
+from irsde.evaluate import (
+    Method,
+    Result,
+    Row,
+    Uncertainty,
+    evaluate,
+    evaluate_real,
+    load_torch_model,
+    read_breast,
+    write_report,
+)
+
+PAIRS = SpecklePairs(n=4, size=64)
+
+
+@pytest.fixture(scope="module")
+def result():
+    models = [make_model(seed) for seed in (0, 1)]
+    options = {
+        "steps": (3, 2),
+        "sampler": "ddim",
+        "samples": 2,
+        "n_seeds": 2,
+        "fit": [whole(SpecklePairs(n=2, seed=8))],
+    }
+    return evaluate(models, [whole(PAIRS), whole(SpecklePairs(n=4, seed=3, probe="C5-2v"))], **options)
+
+
+def row(result, method, group="L11-5v", steps=None):
+    return next(r for r in result.rows if r.method == method and r.group == group and r.steps == steps)
+
+
+def test_rows_hold_every_image_and_method(result):
+    names = {(r.method, r.steps) for r in result.rows if r.group == "C5-2v"}
+    assert {("LQ", None), ("median", None), ("m0", 3), ("m0", 2), ("m1", 3), ("m0, mean of 2 samples", 3)} <= names
+    assert {("ensemble of 2", 3), ("ensemble of 2, same noise", 3), ("m0, 2 seeds", 3)} <= names
+    assert ("median + fitted tone curve", None) in names
+    for r in result.rows:
+        assert len(r.values["psnr"]) == len(r.values["seconds"]) == 4
+
+
+def test_the_lq_row_is_what_the_metrics_say(result):
+    expected = [metrics.psnr(lq, hq) for hq, lq in PAIRS]
+    assert row(result, "LQ").values["psnr"] == pytest.approx(expected)
+    assert row(result, "LQ").values["ssim"] == pytest.approx([metrics.ssim(lq, hq) for hq, lq in PAIRS])
+
+
+def test_what_cannot_run_is_listed_and_has_no_numbers(result, tmp_path):
+    assert any("AlexNet" in line for line in result.not_run)
+    assert all("lpips" not in r.values for r in result.rows)
+    text = write_report(result, tmp_path / "t.md")[0].read_text()
+    assert "n/a" in text
+    assert "Not run:" in text
+    if any("bm3d" in line for line in result.not_run):
+        assert "| BM3D" not in text
+
+
+def test_report_files(result, tmp_path):
+    files = write_report(result, tmp_path / "table.md", "Tiny")
+    assert {f.name for f in files} == {
+        "table.md", "table.csv", "table-images-L11-5v.png", "table-images-C5-2v.png", "table-uncertainty.png",
+    }  # fmt: skip
+    text = files[0].read_text()
+    assert f"| m0 | 3 | {row(result, 'm0', steps=3).mean('psnr'):.2f} ±" in text
+    with open(files[1], newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == sum(len(r.values["psnr"]) for r in result.rows)
+    assert all(f.stat().st_size for f in files)
+
+
+def test_mask_limits_what_is_measured():
+    class HalfSeen(SpecklePairs):
+        def mask(self, i):
+            mask = super().mask(i)
+            mask[:20] = False
+            return mask
+
+    pairs = HalfSeen(n=1)
+    hq, lq = pairs[0]
+    found = evaluate([], [whole(pairs)], baselines=False)
+    assert found.rows[0].values["psnr"] == pytest.approx([metrics.psnr(lq[20:], hq[20:])])
+
+
+def test_testing_on_training_subjects_is_refused():
+    model = make_model()
+    trained = whole(PAIRS)
+    object.__setattr__(model, "details", {"training_subjects": sorted(set(split(PAIRS, 0)[0].subjects))})
+    with pytest.raises(DataError, match="was trained on subject discs/p1"):
+        evaluate([model], [trained], baselines=False)
+    assert evaluate([model], [split(PAIRS, 0)[1]], baselines=False, steps=(1,)).rows
+
+
+def test_own_normalisation_shows_its_upper_bound_as_such():
+    model = make_model(normalization=Normalization("own", "lq"))
+    found = evaluate([model], [whole(SpecklePairs(n=1))], baselines=False, steps=(2,))
+    assert [r.note for r in found.rows if "told" in r.method] == ["upper bound"]
+
+
+def test_correlations_and_their_intervals():
+    rng = np.random.default_rng(0)
+    x = rng.random(200)
+    u = Uncertainty("members", "probe", x, x + 0.3 * rng.normal(size=200))
+    r, low, high = u.correlation("pearson")
+    assert r == pytest.approx(np.corrcoef(u.variance, u.error)[0, 1])
+    assert low < r < high
+    assert high - low < 0.3
+    monotone = Uncertainty("members", "probe", x, np.exp(9 * x))
+    assert monotone.correlation("spearman")[0] == pytest.approx(1)
+    assert monotone.correlation("pearson")[0] < 0.95
+    assert np.isnan(Uncertainty("members", "probe", x[:3], x[:3]).correlation("pearson")[0])
+
+
+def test_torch_model_file_is_a_row_with_its_hash(tmp_path):
+    class Half(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image / 2
+
+    path = tmp_path / "half.pt2"
+    torch.export.save(torch.export.export(Half(), (torch.rand(1, 1, 64, 64),)), path)
+    found = evaluate([], [whole(PAIRS)], baselines=False, torch_models=[("half", path)])
+    hq, lq = PAIRS[0]
+    assert found.rows[1].values["psnr"][0] == pytest.approx(metrics.psnr(lq / 2, hq), abs=1e-4)
+    assert "SHA-256" in found.sources[0]
+
+
+def test_broken_torch_model_is_named(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"model\.pt: expected a TorchScript"):
+        load_torch_model(path)
+
+
+def write_case(folder, name, lesion=True, suffix="tumor"):
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 90, (96, 128), np.uint8)
+    mask = np.zeros_like(image)
+    mask[30:60, 40:80] = 255
+    image[mask > 0] //= 3
+    Image.fromarray(image).save(folder / f"{name}.png")
+    if lesion:
+        Image.fromarray(mask).save(folder / f"{name}_{suffix}.png")
+
+
+def test_real_images_in_breast_layout(tmp_path):
+    write_case(tmp_path, "case001")
+    write_case(tmp_path, "case002", suffix="other1")
+    write_case(tmp_path, "case003", lesion=False)
+    assert [name for name, _, _ in read_breast(tmp_path)] == ["case001", "case002"]
+    found = evaluate_real([make_model()], tmp_path, steps=(1,))
+    lq = found.rows[0]
+    assert len(lq.values["cnr"]) == 2
+    assert lq.mean("gcnr") > 0.9
+    median = next(r for r in found.rows if r.method == "median")
+    assert median.mean("enl") > lq.mean("enl")
+    assert median.mean("speckle_snr_db") > lq.mean("speckle_snr_db")
+    assert "| LQ |" in write_report(found, tmp_path / "real.md")[0].read_text()
+
+
+def test_folder_without_cases_is_refused(tmp_path):
+    with pytest.raises(DataError, match="found no such pair"):
+        evaluate_real([], tmp_path)
+
+
+def test_empty_rows_read_as_not_available(tmp_path):
+    result = Result(rows=[Row("nothing", "probe", None, "")])
+    assert np.isnan(result.rows[0].mean("psnr"))
+    assert Method("m", lambda lq: lq).steps is None

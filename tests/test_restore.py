@@ -1,0 +1,134 @@
+"""Restoration: reproducible, blind to the HQ image, the same in tiles; ensembles and their variance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from speckle_pairs import SpecklePairs
+
+from irsde.config import TrainConfig
+from irsde.data import Normalization
+from irsde.network import Model, build_network
+from irsde.sample import draw_samples, ensemble, restore, restore_normalized, tiled
+from irsde.sde import IRSDE
+
+PAIRS = SpecklePairs(n=2)
+LQ = PAIRS[0][1]
+
+
+def make_model(seed=0, normalization=None, **changes):
+    """An untrained network: what it restores is no good, but everything around it is the same."""
+    torch.manual_seed(seed)
+    config = TrainConfig.create(store="none", **({"preset": "tiny", "n_steps": 10} | changes))
+    sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
+    return Model(config, build_network(config, sde).eval(), sde, normalization or Normalization(), f"m{seed}")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.mark.parametrize("sampler", ["posterior", "sde", "ode", "ddim"])
+def test_seed_decides_the_result(model, sampler):
+    a, b, c = (restore(model, LQ, 4, sampler, seed) for seed in (0, 0, 1))
+    assert a.shape == LQ.shape
+    assert a.dtype == np.float32
+    assert 0 <= a.min() <= a.max() <= 1
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 1e-3
+
+
+def test_an_image_is_restored_alike_alone_or_in_a_stack(model):
+    stack = np.stack([PAIRS[0][1], PAIRS[1][1]])
+    np.testing.assert_array_equal(restore(model, stack, 3)[1], restore(model, stack[1], 3))
+
+
+def test_the_hq_image_is_never_seen():
+    """The pairs' HQ images are shuffled and spoiled; what is restored from them does not change by a bit."""
+
+    class Spoiled(SpecklePairs):
+        def __getitem__(self, i):
+            hq, lq = super().__getitem__(i)
+            return np.flip(hq) ** 2, lq
+
+    for normalization in (Normalization("shared"), Normalization("own", "train_mean"), Normalization("none")):
+        model = make_model(normalization=normalization)
+        for pairs in (PAIRS, Spoiled(n=2)):
+            np.testing.assert_array_equal(restore(model, pairs[0][1], 3), restore(model, LQ, 3))
+
+
+def test_one_model_with_one_noise_has_no_variance(model):
+    mean, variance = ensemble([model, model, model], LQ, same_noise=True, steps=3, sampler="ddim")
+    assert variance.max() == 0
+    np.testing.assert_allclose(mean, restore(model, LQ, 3, "ddim"), atol=1e-6)
+
+
+def test_one_model_with_several_seeds_has_sampler_variance(model):
+    samples = draw_samples(model, LQ, 5, steps=4)
+    assert samples.shape == (5, *LQ.shape)
+    assert samples.var(axis=0).max() > 0
+    np.testing.assert_array_equal(samples[2], restore(model, LQ, 4, seed=2))
+
+
+def test_ensemble_is_mean_and_unbiased_variance_over_models():
+    models = [make_model(seed) for seed in range(3)]
+    mean, variance = ensemble(models, LQ, seed=4, steps=2)
+    each = np.stack([restore(m, LQ, 2, seed=4 + k) for k, m in enumerate(models)])
+    np.testing.assert_allclose(mean, each.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(variance, each.var(axis=0, ddof=1), atol=1e-6)
+
+
+def test_tiles_of_a_pixelwise_function_are_seamless():
+    def predict(x, lq, t):
+        return x * t + lq**2
+
+    x, lq = torch.randn(1, 1, 70, 45), torch.randn(1, 1, 70, 45)
+    torch.testing.assert_close(tiled(predict, 32, 8)(x, lq, 3), predict(x, lq, 3), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tiled(predict, 128, 8)(x, lq, 3), predict(x, lq, 3))
+    with pytest.raises(ValueError, match="overlap"):
+        tiled(predict, 16, 16)
+
+
+def test_tiles_bound_what_the_network_sees():
+    largest = []
+
+    def predict(x, lq, t):
+        largest.append(tuple(x.shape[-2:]))
+        return x
+
+    tiled(predict, 32, 8)(torch.zeros(1, 1, 100, 20), torch.zeros(1, 1, 100, 20), 1)
+    assert set(largest) == {(32, 20)}
+
+
+def test_tiled_restoration_agrees_with_the_whole_away_from_tile_borders(model):
+    """DDIM from the same noise; what differs is the attention's and the group norms' view, small for one step."""
+    whole, parts = (restore(model, LQ, 2, "ddim", tile=n, overlap=16) for n in (64, 48))
+    assert np.abs(whole - parts).mean() < 0.1
+
+
+def test_clamping_keeps_predictions_in_the_range_of_grey_levels(model):
+    z = restore_normalized(model, LQ, 2, "ddim", clamp=True)
+    low, high = model.normalization.bounds(LQ)
+    assert low - 1e-5 <= z.min()
+    assert z.max() <= high + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(np.zeros((4, 4), np.uint8), "uint8"), (np.full((16, 16), 2.0), "0, 1"), (np.zeros(5), "shape"),
+     (np.full((16, 16), np.nan), "0, 1"), (np.zeros((0, 4)), "shape")],
+)  # fmt: skip
+def test_bad_images_are_refused(model, bad, said):
+    with pytest.raises(ValueError, match=said):
+        restore(model, bad)
+
+
+def test_bad_options_are_refused(model):
+    with pytest.raises(ValueError, match="between 1 and 10 steps"):
+        restore(model, LQ, 11)
+    with pytest.raises(ValueError, match="posterior, sde, ode, ddim"):
+        restore(model, LQ, 2, "euler")
+    with pytest.raises(ValueError, match="at least one sample"):
+        draw_samples(model, LQ, 0)
