@@ -174,6 +174,7 @@ def one_line(err):
         (("render", "phantom.npy", "--dynamic-range-db", "0"), 2, "above 0, got 0"),
         (("render", "phantom.npy", "--mean-distance-wavelengths", "0"), 2, "above 0"),
         (("render", "phantom.npy", "--engine", "gpu"), 2, "expected one of auto, cpu"),
+        (("render", "phantom.npy", "--engine", "cuda:x"), 2, "expected one of auto, cpu"),
         (("render", "phantom.npy", "--width-mm", "1e6"), 2, "at most 16 times the depth"),
         (("render", "phantom.npy", "-o", "absent/out.png"), 2, "absent is not a folder"),
         (("render", "phantom.npy", "-o", "phantom.npy/out.png"), 2, "is not a folder"),

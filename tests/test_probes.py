@@ -1,11 +1,14 @@
 """Probe presets: MUST's numbers, geometry, and files of one's own."""
 
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
 
 import ussim
+from ussim import physics
+from ussim.beamform import automatic_f_number
 
 # getparam of PyMUST 0.1.9: center frequency, bandwidth, elements, pitch, kerf, height, elevation focus, radius.
 # None: MUST says nothing. LA530 has no bandwidth there; MUST's default for a probe without one is 75 %.
@@ -98,6 +101,37 @@ def test_linear_presets_image_as_wide_as_their_aperture(any_probe):
     if any_probe.imaging.transmit == "plane" and any_probe.is_flat:
         aperture = any_probe.element_x[-1] - any_probe.element_x[0] + any_probe.element_width
         assert any_probe.imaging.x[1] - any_probe.imaging.x[0] == pytest.approx(aperture, rel=0.03)  # whole mm a side
+
+
+def two_way_coverage_db(probe):
+    """Level of pixels of the default field in dB of the strongest.
+
+    The sum over the default transmits of the RMS pressure there, times the sum over the elements that see it (automatic
+    f-number) of their sensitivity: obliquity, directivity and 1/sqrt(r) of the model.
+    """
+    acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe))
+    right_half = 0.0, probe.imaging.x[1]  # the other is its mirror image
+    grid = ussim.ImageGrid.for_acquisition(acquisition, (7, 5), x=right_half)
+    # -20 dB of the spectrum is enough for a level; -60 dB would take five times as long for 0.1 dB.
+    transmitted = ussim.pressure_field(acquisition, grid, threshold_db=-20.0, engine="reference").sum(axis=0)
+    x, z = (axis[..., None] for axis in grid.mesh())
+    dx, dz = x - probe.element_x, z - probe.element_z
+    sine, cosine = physics.incidence(dx, dz, np.sin(probe.element_angle), np.cos(probe.element_angle))
+    half_width = physics.wavenumber(probe.center_frequency, 1540.0) * probe.element_width / 2
+    sensitivity = physics.obliquity(cosine, 0.0) * np.abs(physics.directivity(sine, half_width))
+    seen = cosine >= np.cos(np.arctan(1 / (2 * automatic_f_number(probe, 1540.0))))
+    received = (seen * sensitivity / np.sqrt(np.hypot(dx, dz))).sum(axis=-1)
+    two_way = transmitted * received
+    return 20 * np.log10(two_way / two_way.max())
+
+
+def test_the_default_field_is_covered(any_probe):
+    """No pixel more than 20 dB below the strongest; the presets' files give the level of the weakest."""
+    weakest = two_way_coverage_db(any_probe).min()
+    assert weakest > -20
+    text = resources.files("probes").joinpath(any_probe.path.rpartition("/")[2]).read_text()
+    written = float(text.partition("weakest pixel is ")[2].partition(" dB")[0])
+    assert weakest == pytest.approx(written, abs=1.0)  # written in whole dB, from a finer grid
 
 
 @pytest.mark.parametrize("name", ["l11-5v", "L11-5V", "L11-5v"])

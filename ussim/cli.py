@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .probes import Probe
-    from .types import Acquisition, ImageGrid, IQData, RFData
+    from .types import Acquisition, ImageGrid, IQData, RFData, Scatterers
 
 DEFAULT_PROBE = "L11-5v"
 SQUARE = 0.1  # an image whose proportions differ from the field's by more is worth a word
@@ -198,6 +198,7 @@ def render(
     )
     acquisition = ussim.Acquisition(probe, waves, ussim.Medium(attenuation_db_cm_mhz=attenuation))
     grid = _grid(acquisition, depth_mm, width_mm, size)
+    engine = _resolve(engine)
     output = _output(output, Path(f"{_stem(image)}_bmode.png"), image)
     if channel_data is not None:
         console.check_output(channel_data, image, output)
@@ -215,7 +216,9 @@ def render(
             mean_distance=mean_distance_wavelengths * wavelength,
             dynamic_range_db=dynamic_range_db,
         )
-    with clock("simulate", f"simulating {len(scatterers):,} scatterers, {_count(acquisition)} on {probe.name}"):
+    expected = _expected_seconds(scatterers, acquisition) if engine == "reference" else None
+    doing = f"simulating {len(scatterers):,} scatterers, {_count(acquisition)} on {probe.name}"
+    with clock("simulate", doing, expected):
         rf = ussim.simulate(scatterers, acquisition, engine)
     if channel_data is not None:
         rf.save(channel_data)
@@ -231,12 +234,10 @@ def render(
         "seed": seed,
         "dynamic_range_db": dynamic_range_db,
         "f_number": f_number,
-        "engine": _engine_name(engine),
+        "engine": engine,
     }
     _write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
-    console.result(
-        f"{output}: {_summary(acquisition, grid)}; {len(scatterers):,} scatterers, engine {settings['engine']}, {clock}"
-    )
+    console.result(f"{output}: {_summary(acquisition, grid)}; {len(scatterers):,} scatterers, engine {engine}, {clock}")
     if channel_data is not None:
         console.result(f"{channel_data}: channel data {rf.samples.shape}")
         console.note(f"next: ussim beamform {channel_data}")
@@ -303,6 +304,7 @@ def beamform(
         data = _select(data, _transmit_numbers(transmits, data.acquisition.n_transmits))
     acquisition = data.acquisition
     grid = _grid(acquisition, depth_mm, width_mm, size)
+    engine = _resolve(engine)
     output = _output(output, Path(f"{channel_data.stem}_bmode.png"), channel_data)
     clock = _Clock()
     with clock("beamform", f"beamforming {_count(acquisition)} onto {_pixels(grid)}"):
@@ -324,10 +326,10 @@ def beamform(
         "normalize": normalize,
         "dynamic_range_db": dynamic_range_db,
         "f_number": f_number,
-        "engine": _engine_name(engine),
+        "engine": engine,
     }
     _write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
-    console.result(f"{output}: {_summary(acquisition, grid)}; engine {settings['engine']}, {clock}")
+    console.result(f"{output}: {_summary(acquisition, grid)}; engine {engine}, {clock}")
 
 
 @cli.command(short_help="Draw the pressure field of a transmit.")
@@ -396,6 +398,7 @@ def field(
     grid = _grid(acquisition, depth_mm, width_mm, size)
     if grid.z[0] == 0:  # the element surfaces themselves: half a pixel below
         grid = ussim.ImageGrid(x=grid.x, z=grid.z + (grid.z[1] - grid.z[0]) / 2)
+    engine = _resolve(engine)
     output = _output(output, Path(f"{probe.name.replace('/', '-')}_field.png"))
     clock = _Clock()
     with clock("field", f"computing the field of {words} on {_pixels(grid)}"):
@@ -403,7 +406,7 @@ def field(
     row, column = np.unravel_index(np.argmax(pressure), pressure.shape)
     peak = 1e3 * grid.x[column], 1e3 * grid.z[row]
     figure = figures.pressure_figure(pressure, grid, probe, f"{probe.name}, {words}", dynamic_range_db)
-    settings = {"transmit": words, "engine": _engine_name(engine)}
+    settings = {"transmit": words, "engine": engine}
     _write(output, figure, {"pressure": pressure, "x": grid.x, "z": grid.z}, acquisition, settings)
     console.result(f"{output}: {probe.name}, {words}; highest at x = {peak[0]:.1f}, z = {peak[1]:.1f} mm; {clock}")
 
@@ -477,12 +480,12 @@ class _Clock:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, name: str, description: str | None = None) -> Iterator[None]:
+    def __call__(self, name: str, description: str | None = None, expected: float | None = None) -> Iterator[None]:
         started = time.perf_counter()
         if description is None:
             yield
         else:
-            with console.working(description):
+            with console.working(description, expected):
                 yield
         self.seconds[name] = time.perf_counter() - started
 
@@ -518,6 +521,14 @@ def _grid(
     return ussim.ImageGrid.for_acquisition(acquisition, (size, columns), x, z)
 
 
+def _resolve(engine: str) -> str:
+    """The engine's name with "auto" decided, found to be there before the work begins."""
+    from .engines import get_engine
+
+    module = get_engine(engine)
+    return module.__name__.rpartition(".")[2] if engine == "auto" else engine
+
+
 def _output(output: Path | None, default: Path, *inputs: Path) -> Path:
     """Where the picture goes; the .npz beside it must be free to be written too."""
     path = console.check_output(default if output is None else output, *inputs)
@@ -542,6 +553,19 @@ def _read_image(path: Path, slice_index: int | None, plane: str | None) -> np.nd
         return read_image(path, slice_index, plane)
     except ValueError as error:  # the file is what is wrong, whichever check it failed
         raise DataError(str(error)) from error
+
+
+def _expected_seconds(scatterers: Scatterers, acquisition: Acquisition, n_tried: int = 20) -> float | None:
+    """How long the literal engine will take, from a few scatterers: its work is in proportion to their number."""
+    import ussim
+
+    if len(scatterers) < 10 * n_tried:
+        return None
+    tried = slice(None, None, len(scatterers) // n_tried)
+    few = ussim.Scatterers(scatterers.x[tried], scatterers.z[tried], scatterers.reflectivity[tried])
+    started = time.perf_counter()
+    ussim.simulate(few, acquisition, "reference")
+    return (time.perf_counter() - started) * len(scatterers) / len(few)
 
 
 def _say_if_stretched(image: np.ndarray, grid: ImageGrid) -> None:
@@ -670,12 +694,6 @@ def _count(acquisition: Acquisition) -> str:
 
 def _pixels(grid: ImageGrid) -> str:
     return f"{grid.shape[0]} x {grid.shape[1]} pixels"
-
-
-def _engine_name(engine: str) -> str:
-    from .engines import get_engine
-
-    return engine if engine != "auto" else get_engine(engine).__name__.rpartition(".")[2]
 
 
 def _table(known: list[Probe]) -> str:
