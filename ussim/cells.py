@@ -106,33 +106,46 @@ def _cut(x: np.ndarray, z: np.ndarray, plan: Plan, tile: int, fixed: float) -> t
     per_metre = 2 * plan.acquisition.sampling_frequency / speed
     longest = 2 * MAX_TURNS * speed / plan.band()[1]  # diagonal of a cell, m
 
-    def work(part: np.ndarray) -> float:
-        extent = np.ptp(x[part]) + np.ptp(z[part])
-        return (math.ceil(len(part) / tile) + CELL_OVERHEAD) * (fixed + per_metre * extent)
-
-    def halves(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        axis = x if np.ptp(x[part]) > np.ptp(z[part]) else z
-        middle = max(tile * round(len(part) / tile / 2), 1) if len(part) > tile else len(part) // 2
-        if len(part) <= 2 * tile:  # too few to fill tiles: cut at the widest gap
-            part = part[np.argsort(axis[part], kind="stable")]
-            middle = int(np.argmax(np.diff(axis[part]))) + 1
-        else:
-            part = part[np.argpartition(axis[part], middle)]
-        return part[:middle], part[middle:]
+    def box(part: np.ndarray) -> _Box:
+        of_x, of_z = x[part], z[part]
+        width, depth = float(of_x.max() - of_x.min()), float(of_z.max() - of_z.min())
+        work = (math.ceil(len(part) / tile) + CELL_OVERHEAD) * (fixed + per_metre * (width + depth))
+        return _Box(part, of_x if width > depth else of_z, math.hypot(width, depth), work)
 
     cells: list[np.ndarray] = []
-    waiting = [np.arange(len(x))]
+    waiting = [box(np.arange(len(x)))]
     while waiting:
-        part = waiting.pop()
-        if len(part) > 1:
-            left, right = halves(part)
-            too_large = len(part) > MAX_TILES * tile or math.hypot(np.ptp(x[part]), np.ptp(z[part])) > longest
-            if too_large or work(left) + work(right) < work(part):
+        whole = waiting.pop()
+        if len(whole.part) > 1:
+            left, right = (box(part) for part in _halves(whole, tile))
+            must = len(whole.part) > MAX_TILES * tile or whole.diagonal > longest
+            if must or left.work + right.work < whole.work:
                 waiting += [right, left]
                 continue
-        cells.append(np.sort(part))
+        cells.append(np.sort(whole.part))
     first = np.concatenate([[0], np.cumsum([len(part) for part in cells])]).astype(np.int64)
     return np.concatenate(cells).astype(np.int64), first
+
+
+@dataclass(frozen=True)
+class _Box:
+    part: np.ndarray  # points in it
+    along: np.ndarray  # their coordinate along its longer side
+    diagonal: float  # m
+    work: float
+
+
+def _halves(box: _Box, tile: int) -> tuple[np.ndarray, np.ndarray]:
+    """The points of the two halves of a box: whole tiles on the left, or to both sides of the widest gap where there are
+    too few to fill tiles."""
+    n = len(box.part)
+    if n > 2 * tile:
+        middle = tile * round(n / tile / 2)
+        order = np.argpartition(box.along, middle)
+    else:
+        order = np.argsort(box.along, kind="stable")
+        middle = int(np.argmax(np.diff(box.along[order]))) + 1
+    return box.part[order[:middle]], box.part[order[middle:]]
 
 
 def _boxes(x: np.ndarray, z: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -226,7 +239,9 @@ class PulseLength:
         """For points (x, z), the farthest of which ends the table."""
         self._rate = plan.acquisition.sampling_frequency
         attenuates = plan.acquisition.medium.attenuation_db_cm_mhz > 0
-        self._distance = np.linspace(0, plan.longest_distance(x, z), 6) if attenuates else np.zeros(1)
+        corners = np.meshgrid([x.min(), x.max()], [z.min(), z.max()])
+        longest = plan.longest_distance(*(corner.ravel() for corner in corners))
+        self._distance = np.linspace(0, longest, 5) if attenuates else np.zeros(1)
         lengths = np.array([plan.pulse_half_length(2 * distance) for distance in self._distance])
         self._length = np.maximum(lengths, np.append(lengths[1:], lengths[-1:]))  # the longer end of each interval
 
