@@ -114,49 +114,36 @@ def scan_dicom(
             skipped.append(Skipped(shown, reason))
             continue
         instances.add(instance)
-        is_multi_frame = int(header.get("NumberOfFrames") or 1) > 1
-        for frame in frames_of(header, path):
-            key = (
-                str(header.get("SeriesInstanceUID") or Path(shown).parent),
-                int(header.Rows),
-                int(header.Columns),
-                _rounded(frame.cosines, 2),
-                _rounded(frame.pixel_spacing, 3),
-                path if is_multi_frame else "",
-            )
-            series[key].append(frame)
-            identity.setdefault(key, header)
+        key = (
+            str(header.get("SeriesInstanceUID") or Path(shown).parent),
+            int(header.Rows),
+            int(header.Columns),
+            path if int(header.get("NumberOfFrames") or 1) > 1 else "",
+        )
+        series[key] += frames_of(header, path)
+        identity.setdefault(key, header)
 
     refs = []
     used: dict[str, int] = defaultdict(int)
-    parts_of_file: dict[str, int] = defaultdict(int)
-    for key in sorted(series, key=str):
+    for key in sorted(series):
         header = identity[key]
         subject = subject_of(header, relative(series[key][0].path, root))
-        uid = str(header.get("SeriesInstanceUID") or key[0])
-        base = f"{subject}-s{_short_hash('series', uid)}"
+        base = f"{subject}-s{_short_hash('series', str(header.get('SeriesInstanceUID') or key[0]))}"
         notes = []
         if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
             notes.append("BurnedInAnnotation is YES: text, perhaps a name, may be part of the picture")
-        parts = split_phases(series[key])
-        if len(parts) > 1:
-            notes.append(f"{len(parts)} images at a position: split into {len(parts)} volumes")
-        for part in parts:
+        stacks = stacks_of(series[key])
+        if len(stacks) > 1:
+            notes.append(f"a series of {len(stacks)} stacks (orientations, phases, echoes): split into as many volumes")
+        for number, stack in enumerate(stacks):
             used[base] += 1
-            paths = tuple(dict.fromkeys(frame.path for frame in part))
-            in_file = 0
-            if key[
-                -1
-            ]:  # a multi-frame file holds every part: the reference says which, in the order `load_dicom` meets them
-                in_file = parts_of_file[paths[0]]
-                parts_of_file[paths[0]] += 1
             refs.append(
                 VolumeRef(
                     source=source,
                     subject=subject,
                     name=base if used[base] == 1 else f"{base}-{used[base]}",
-                    paths=paths,
-                    part=in_file,
+                    paths=tuple(dict.fromkeys(frame.path for frame in stack)),
+                    part=number if key[-1] else 0,  # a multi-frame file holds every stack: say which
                     notes=tuple(notes),
                 )
             )
@@ -171,22 +158,20 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     DataError
         A file is missing, damaged, in colour, or its compression has no decoder here.
     """
-    groups: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
+    frames: list[Frame] = []
     for path in ref.paths:
         header = read_header(path)
         if header is None:
             number = ref.paths.index(path) + 1
             raise DataError(f"{ref.name}: file {number} of {len(ref.paths)} is not a readable DICOM file")
-        for frame in frames_of(header, path):
-            groups[(_rounded(frame.cosines, 2), _rounded(frame.pixel_spacing, 3))].append(frame)
-    parts = [part for key in sorted(groups, key=str) for part in split_phases(groups[key])]
-    if ref.part >= len(parts):
-        raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(parts)}")
-    if len(parts) > 1 and len(ref.paths) > 1:
-        ref = replace(ref, notes=(*ref.notes, f"the files make {len(parts)} volumes: number {ref.part + 1} is used"))
-    frames = parts[ref.part]
-    pixels = _decode(frames, voi, ref.name)
-    return _volume(ref, frames, pixels)
+        frames += frames_of(header, path)
+    stacks = stacks_of(frames)
+    if ref.part >= len(stacks):
+        raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(stacks)}")
+    if len(stacks) > 1 and len(ref.paths) > 1:
+        ref = replace(ref, notes=(*ref.notes, f"the files make {len(stacks)} volumes: number {ref.part + 1} is used"))
+    stack = stacks[ref.part]
+    return _volume(ref, stack, _decode(stack, voi, ref.name))
 
 
 def read_header(path: str | os.PathLike[str]) -> Any | None:
@@ -306,16 +291,30 @@ def frames_of(header: Any, path: str) -> list[Frame]:
     return frames
 
 
-def split_phases(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Frames of one series to stacks in which every position occurs once, each ordered along the normal.
+def stacks_of(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Frames of one series to stacks of one orientation and pixel size in which every position occurs once."""
+    groups: list[list[Frame]] = []
+    for frame in sorted(frames, key=lambda frame: (frame.order, natural(frame.path), frame.index)):
+        for group in groups:
+            if _close(frame.cosines, group[0].cosines, 0.01) and _close(
+                frame.pixel_spacing, group[0].pixel_spacing, 0.001
+            ):
+                group.append(replace(frame, cosines=group[0].cosines))  # one normal, so that distances compare
+                break
+        else:
+            groups.append([frame])
+    return [stack for group in groups for stack in _split_phases(group)]
+
+
+def _split_phases(frames: list[Frame]) -> list[list[Frame]]:
+    """Frames of one orientation to stacks, each ordered along the normal.
 
     Where a position repeats, the first of the attributes that tell echoes, phases and b-values apart is used that splits
     the series cleanly; where none does, the n-th image at each position goes to the n-th stack.
     """
-    frames = sorted(frames, key=lambda frame: (frame.order, natural(frame.path), frame.index))
     if any(frame.depth() is None for frame in frames):
         return [frames]
-    frames.sort(key=lambda frame: round(frame.depth() or 0.0, 2))
+    frames = sorted(frames, key=lambda frame: round(frame.depth() or 0.0, 2))  # stable: in order within a position
     if _positions_differ(frames):
         return [frames]
     for number in range(len(_PHASE_KEYS)):
@@ -485,9 +484,10 @@ def _short_hash(kind: str, identifier: str) -> str:
     return hashlib.sha256(f"{_salt()}\0{kind}\0{identifier}".encode()).hexdigest()[:8]
 
 
-def _rounded(values: Sequence[float] | None, digits: int) -> tuple[float, ...] | None:
-    # Adding 0.0 turns -0.0 into 0.0, which prints differently.
-    return None if values is None else tuple(round(value, digits) + 0.0 for value in values)
+def _close(first: Sequence[float] | None, second: Sequence[float] | None, tolerance: float) -> bool:
+    if first is None or second is None:
+        return first is second
+    return all(abs(a - b) <= tolerance for a, b in zip(first, second, strict=True))
 
 
 def _floats(values: Any, count: int) -> tuple[float, ...] | None:

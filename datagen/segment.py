@@ -36,11 +36,12 @@ def sam2_segmenter(checkpoint: str | Path | None, device: str | None = None) -> 
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint; download one from https://github.com/facebookresearch/sam2")
     try:
-        import torch
         from sam2.build_sam import build_sam2
         from sam2.sam2_image_predictor import SAM2ImagePredictor
     except ImportError as error:
         raise DataError(f"segmenter sam2 needs the package sam2 ({error}): pip install 'ussim[sam2]'") from None
+    import torch
+
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     predictor = SAM2ImagePredictor(build_sam2(configuration, str(path), device=device))
 

@@ -343,7 +343,7 @@ def test_several_images_at_a_position_are_split(tmp_path, attribute):
     volumes = [load_dicom(item) for item in refs]
     assert all(volume.voxels.shape == (64, 64, 5) for volume in volumes)
     assert [volume.voxels.max() for volume in volumes] == [700 * 1, 700 * 2, 700 * 3]
-    assert "3 images at a position: split into 3 volumes" in volumes[0].notes
+    assert "a series of 3 stacks (orientations, phases, echoes): split into as many volumes" in volumes[0].notes
 
 
 def test_phases_that_nothing_tells_apart_are_split_by_their_order(tmp_path):
@@ -369,6 +369,13 @@ def test_a_series_of_two_orientations_is_two_volumes(tmp_path):
         )
     refs, _ = series(tmp_path)
     assert sorted(load_dicom(item).square_planes() for item in refs) == [("axial",), ("sagittal",)]
+
+
+def test_cosines_that_differ_in_the_last_digits_are_one_series(tmp_path):
+    """Around a rounding boundary: 0.0999 and 0.1001."""
+    trees.write_series(tmp_path, ImageOrientationPatient=lambda i: [1, 0.0999 + 0.0002 * (i % 2), 0, 0, 1, 0])
+    (only,), _ = series(tmp_path)
+    assert load_dicom(only).voxels.shape == (64, 64, 5)
 
 
 def test_what_is_no_grey_mr_image_is_skipped_with_its_reason(tmp_path):
