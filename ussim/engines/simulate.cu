@@ -1,0 +1,363 @@
+// Echoes of scatterers in cells, cell by cell and frequency by frequency (Garcia 2022; ussim/cells.py for the windows).
+//
+//   transmit    P_a(s, f) = Σ_e D_a(e, f) G(s, e, f)              then Q = reflectivity P
+//   receive     R_a(e, f) = spectrum(f) Σ_s Q_a(s, f) G(s, e, f)
+//   accumulate  the record += the inverse transforms of conj(R), each at its place
+//   energy      Σ_f |spectrum(f) P_a(s, f)|², for a pressure field
+//
+// Transmit and receive are one loop: a sum over `inner` (elements, then scatterers) of weight x G for the points in the
+// lanes (scatterers, then elements). A block works on TILE_POINTS points and CHUNK frequencies of one cell; a thread holds
+// POINTS x FREQUENCIES x TRANSMITS complex sums in registers. Distance and amplitude of a (point, inner) pair are made once
+// a block, in shared memory, for all transmits; G never leaves the registers.
+//
+// Sizes, as -D: TRANSMITS, POINTS, FREQUENCIES (even), GROUPS, INNER, N_SUB, FULL_DIRECTIVITY (0 or 1).
+// docs/gpu.md has the arithmetic behind them.
+
+#include "physics.cuh"
+
+#define LANES 32
+#define THREADS (LANES * GROUPS)
+#define TILE_POINTS (LANES * POINTS)
+#define CHUNK (GROUPS * FREQUENCIES)
+#define ROW (TRANSMITS * FREQUENCIES)  // weights of one (inner, group), in complex numbers
+#define RECORD_THREADS 128
+#define RECORD_SAMPLES 8  // of the record a thread of `accumulate` holds
+
+// What does not change with frequency along the way from one sub-element to one point.
+struct __align__(16) Ray {
+    float amplitude;  // 0 where there is no point
+    float delay;      // samples after the reference
+    float distance;   // m
+    float sin_theta;  // used with FULL_DIRECTIVITY only
+};
+
+// A box's view of one element.
+struct __align__(16) Sight {
+    float dx, dz;    // m, element to the box's centre
+    float distance;  // m, the length of (dx, dz)
+    float offset;    // samples, that distance less the whole-sample reference
+};
+
+// The acquisition, in numbers that all kernels share.
+struct Physics {
+    float samples_per_metre;
+    float minimum_distance;  // m
+    float baffle;
+    float half_width_wavenumber;  // at the centre frequency
+    float half_width_per_cycle;   // k L / 2 at one cycle a sample, for FULL_DIRECTIVITY
+    float sub_width;              // m
+    float loss_per_cycle;         // attenuation at one cycle a sample, base-2 exponents a metre
+};
+
+// Frequencies and references of a box.
+struct __align__(16) Box {
+    int n;          // samples of the window
+    int first_bin;  // frequencies are bins of sampling_frequency / n
+    int n_bins;
+    int start;        // window start modulo n
+    int begin;        // window start, samples
+    int spectrum;     // where the table of its n begins
+    int reserved[2];  // 32 bytes
+};
+
+__device__ inline Ray make_ray(Sight sight, float2 local, float along, float sin_element, float cos_element, Physics p) {
+    // w: what the point and the sub-element add to (dx, dz). The distance less that to the centre is taken from w, not as
+    // a difference of two large numbers.
+    const float wx = local.x - along * cos_element, wz = local.y + along * sin_element;
+    const float dx = sight.dx + wx, dz = sight.dz + wz;
+    const float distance = fmaxf(sqrtf(dx * dx + dz * dz), 1e-12f);
+    const float further = (wx * (sight.dx + dx) + wz * (sight.dz + dz)) / (distance + sight.distance);
+    const float2 theta = incidence(dx, dz, distance, sin_element, cos_element);
+    const bool floored = distance < p.minimum_distance;
+    Ray ray;
+    ray.distance = floored ? p.minimum_distance : distance;
+    ray.delay = (floored ? p.minimum_distance - sight.distance : further) * p.samples_per_metre + sight.offset;
+    ray.amplitude = obliquity(theta.y, p.baffle) / sqrtf(ray.distance) * (1.0f / N_SUB);
+    ray.sin_theta = theta.x;
+#if !FULL_DIRECTIVITY
+    ray.amplitude *= directivity(theta.x, p.half_width_wavenumber);
+#endif
+    return ray;
+}
+
+// Factor from one frequency to the next, 1 / n cycles a sample apart.
+__device__ inline float2 make_step(Ray ray, float inverse_n, Physics p) {
+    const float2 turn = rotation(ray.delay * inverse_n);
+    const float loss = exp2f(-p.loss_per_cycle * inverse_n * ray.distance);
+    return make_float2(turn.x * loss, turn.y * loss);
+}
+
+// sums[a][point][j] += Σ_i weights[i][group][a][j] G(point, i, f_j): the inner loop of transmit and receive.
+__device__ inline void add_products(
+    float2 (&sums)[TRANSMITS][POINTS][FREQUENCIES], const float2* weights, const Ray* rays, const float2* steps, int n_inner,
+    int lane, int group, int first_bin, float inverse_n, Physics p
+) {
+    const float first_frequency = (float)first_bin * inverse_n;  // cycles a sample
+    for (int i = 0; i < n_inner; ++i) {
+        float2 response[POINTS][FREQUENCIES];
+#pragma unroll
+        for (int point = 0; point < POINTS; ++point) {
+#pragma unroll
+            for (int j = 0; j < FREQUENCIES; ++j) response[point][j] = make_float2(0.0f, 0.0f);
+#pragma unroll
+            for (int m = 0; m < N_SUB; ++m) {
+                const int at = (i * N_SUB + m) * TILE_POINTS + point * LANES + lane;
+                const Ray ray = rays[at];
+                const float2 step = steps[at];
+                const float2 turn = rotation(ray.delay * first_frequency);
+                const float size = ray.amplitude * exp2f(-p.loss_per_cycle * first_frequency * ray.distance);
+                float2 value = make_float2(size * turn.x, size * turn.y);
+#pragma unroll
+                for (int j = 0; j < FREQUENCIES; ++j) {
+#if FULL_DIRECTIVITY
+                    const float frequency = (float)(first_bin + j) * inverse_n;
+                    const float weight = directivity(ray.sin_theta, p.half_width_per_cycle * frequency);
+                    response[point][j].x += weight * value.x;
+                    response[point][j].y += weight * value.y;
+#else
+                    response[point][j].x += value.x;
+                    response[point][j].y += value.y;
+#endif
+                    if (j + 1 < FREQUENCIES) value = multiply(value, step);
+                }
+            }
+        }
+        const float4* row = (const float4*)(weights + (i * GROUPS + group) * ROW);
+#pragma unroll
+        for (int a = 0; a < TRANSMITS; ++a) {
+#pragma unroll
+            for (int pair = 0; pair < FREQUENCIES / 2; ++pair) {
+                const float4 w = row[a * (FREQUENCIES / 2) + pair];  // one load, all lanes the same address
+#pragma unroll
+                for (int point = 0; point < POINTS; ++point) {
+                    const float2 g = response[point][2 * pair], h = response[point][2 * pair + 1];
+                    float2& s = sums[a][point][2 * pair];
+                    s.x = fmaf(w.x, g.x, fmaf(-w.y, g.y, s.x));
+                    s.y = fmaf(w.x, g.y, fmaf(w.y, g.x, s.y));
+                    float2& t = sums[a][point][2 * pair + 1];
+                    t.x = fmaf(w.z, h.x, fmaf(-w.w, h.y, t.x));
+                    t.y = fmaf(w.z, h.y, fmaf(w.w, h.x, t.y));
+                }
+            }
+        }
+    }
+}
+
+__device__ inline void clear(float2 (&sums)[TRANSMITS][POINTS][FREQUENCIES]) {
+#pragma unroll
+    for (int a = 0; a < TRANSMITS; ++a)
+#pragma unroll
+        for (int point = 0; point < POINTS; ++point)
+#pragma unroll
+            for (int j = 0; j < FREQUENCIES; ++j) sums[a][point][j] = make_float2(0.0f, 0.0f);
+}
+
+// Block (tile, chunk). Q of a cell is [chunk][scatterer][group][transmit][frequency of the group], from q_begin.
+extern "C" __global__ void __launch_bounds__(THREADS) transmit(
+    const int* tile_cell, const int* tile_first,                                          // (tiles): cell; scatterer in it
+    const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,  // (cells)
+    const Box* boxes, const Sight* sights, const int* element_reference,                  // (boxes), (boxes, elements) x 2
+    const int* transmit_reference,                                                        // (boxes, transmits)
+    const float2* element_normal,                                                         // (elements): sin, cos
+    const float2* local, const float* reflectivity,                                       // (scatterers): m from the centre
+    const int* delay_whole, const float* delay_part, const float* weight,                 // (transmits, foci, elements)
+    int n_elements, int n_foci, int n_transmits, int first_transmit, const Physics* physics, float2* q
+) {
+    __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
+    __shared__ __align__(16) Ray rays[INNER * N_SUB * TILE_POINTS];
+    __shared__ __align__(16) float2 steps[INNER * N_SUB * TILE_POINTS];
+
+    const int cell = tile_cell[blockIdx.x], chunk = blockIdx.y;
+    const int box_index = cell_box[cell];
+    const Box box = boxes[box_index];
+    if (chunk * CHUNK >= box.n_bins) return;
+    const Physics p = *physics;
+    const float inverse_n = 1.0f / (float)box.n;
+    const int first_point = tile_first[blockIdx.x];
+    const int n_points = min(TILE_POINTS, cell_count[cell] - first_point);
+    const int first_scatterer = cell_first[cell] + first_point;
+    const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
+    const int first_bin = box.first_bin + chunk * CHUNK;
+
+    float2 sums[TRANSMITS][POINTS][FREQUENCIES];
+    clear(sums);
+    for (int first = 0; first < n_elements; first += INNER) {
+        const int n_inner = min(INNER, n_elements - first);
+        __syncthreads();
+        for (int k = threadIdx.x; k < n_inner * N_SUB * TILE_POINTS; k += blockDim.x) {
+            const int point = k % TILE_POINTS, m = k / TILE_POINTS % N_SUB, e = first + k / (TILE_POINTS * N_SUB);
+            const float2 at = local[first_scatterer + min(point, n_points - 1)];
+            const float along = ((float)m - 0.5f * (N_SUB - 1)) * p.sub_width;
+            const float2 normal = element_normal[e];
+            rays[k] = make_ray(sights[(long long)box_index * n_elements + e], at, along, normal.x, normal.y, p);
+            steps[k] = make_step(rays[k], inverse_n, p);
+        }
+        for (int k = threadIdx.x; k < n_inner * GROUPS * TRANSMITS; k += blockDim.x) {
+            const int a = k % TRANSMITS, g = k / TRANSMITS % GROUPS, i = k / (TRANSMITS * GROUPS), e = first + i;
+            const int transmit = first_transmit + a;
+            float2* row = weights + (i * GROUPS + g) * ROW + a * FREQUENCIES;
+            for (int j = 0; j < FREQUENCIES; ++j) row[j] = make_float2(0.0f, 0.0f);
+            if (transmit >= n_transmits) continue;
+            const int arrival = element_reference[(long long)box_index * n_elements + e]
+                - transmit_reference[(long long)box_index * n_transmits + transmit];
+            for (int focus = 0; focus < n_foci; ++focus) {
+                const int law = (transmit * n_foci + focus) * n_elements + e;
+                if (weight[law] == 0.0f) continue;
+                const float whole = (float)(arrival + delay_whole[law]);
+                for (int j = 0; j < FREQUENCIES; ++j) {
+                    const int bin = first_bin + g * FREQUENCIES + j;
+                    const float2 turn = rotation(bin_cycles(bin, box.n, inverse_n, whole, delay_part[law]));
+                    row[j].x += weight[law] * turn.x;
+                    row[j].y += weight[law] * turn.y;
+                }
+            }
+        }
+        __syncthreads();
+        add_products(sums, weights, rays, steps, n_inner, lane, group, first_bin + group * FREQUENCIES, inverse_n, p);
+    }
+#pragma unroll
+    for (int point = 0; point < POINTS; ++point) {
+        const int s = point * LANES + lane;
+        if (s >= n_points) continue;
+        const float strength = reflectivity[first_scatterer + s];
+        const long long row = ((long long)chunk * cell_count[cell] + first_point + s) * GROUPS + group;
+        float4* out = (float4*)(q + q_begin[cell] + row * ROW);
+#pragma unroll
+        for (int a = 0; a < TRANSMITS; ++a)
+#pragma unroll
+            for (int pair = 0; pair < FREQUENCIES / 2; ++pair) {
+                const float2 u = sums[a][point][2 * pair], v = sums[a][point][2 * pair + 1];
+                out[a * (FREQUENCIES / 2) + pair] =
+                    make_float4(strength * u.x, strength * u.y, strength * v.x, strength * v.y);
+            }
+    }
+}
+
+// Block (cell and tile of elements, chunk). Spectra of a cell are [transmit][element][n / 2 + 1] conj(R), from echo_begin;
+// bins outside the band are left as they are (zero).
+extern "C" __global__ void __launch_bounds__(THREADS) receive(
+    const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,
+    const long long* echo_begin,                                                          // (cells), complex numbers
+    const Box* boxes, const Sight* sights,
+    const float2* element_normal, const float* receive_part,                              // (elements): samples
+    const float2* local, const float2* spectra, const float2* q,
+    int n_elements, int n_used_transmits, int element_tiles, const Physics* physics, float2* echoes
+) {
+    __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
+    __shared__ __align__(16) Ray rays[INNER * N_SUB * TILE_POINTS];
+    __shared__ __align__(16) float2 steps[INNER * N_SUB * TILE_POINTS];
+
+    const int cell = blockIdx.x / element_tiles, chunk = blockIdx.y;
+    const int first_element = blockIdx.x % element_tiles * TILE_POINTS;
+    const int box_index = cell_box[cell];
+    const Box box = boxes[box_index];
+    if (chunk * CHUNK >= box.n_bins) return;
+    const Physics p = *physics;
+    const float inverse_n = 1.0f / (float)box.n;
+    const int count = cell_count[cell], first_scatterer = cell_first[cell];
+    const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
+    const int first_bin = box.first_bin + chunk * CHUNK + group * FREQUENCIES;
+
+    float2 sums[TRANSMITS][POINTS][FREQUENCIES];
+    clear(sums);
+    for (int first = 0; first < count; first += INNER) {
+        const int n_inner = min(INNER, count - first);
+        __syncthreads();
+        for (int k = threadIdx.x; k < n_inner * N_SUB * TILE_POINTS; k += blockDim.x) {
+            const int m = k / TILE_POINTS % N_SUB, s = first_scatterer + first + k / (TILE_POINTS * N_SUB);
+            const int e = min(first_element + k % TILE_POINTS, n_elements - 1);
+            const float along = ((float)m - 0.5f * (N_SUB - 1)) * p.sub_width;
+            const float2 normal = element_normal[e];
+            rays[k] = make_ray(sights[(long long)box_index * n_elements + e], local[s], along, normal.x, normal.y, p);
+            steps[k] = make_step(rays[k], inverse_n, p);
+        }
+        const float4* from = (const float4*)(q + q_begin[cell] + ((long long)chunk * count + first) * GROUPS * ROW);
+        for (int k = threadIdx.x; k < n_inner * GROUPS * ROW / 2; k += blockDim.x) ((float4*)weights)[k] = from[k];
+        __syncthreads();
+        add_products(sums, weights, rays, steps, n_inner, lane, group, first_bin, inverse_n, p);
+    }
+#pragma unroll
+    for (int point = 0; point < POINTS; ++point) {
+        const int e = first_element + point * LANES + lane;
+        if (e >= n_elements) continue;
+#pragma unroll
+        for (int j = 0; j < FREQUENCIES; ++j) {
+            const int bin = first_bin + j;
+            if (bin >= box.first_bin + box.n_bins) continue;
+            const float2 factor =
+                multiply(spectra[box.spectrum + bin], rotation((float)bin * inverse_n * receive_part[e]));
+#pragma unroll
+            for (int a = 0; a < TRANSMITS; ++a) {
+                if (a >= n_used_transmits) continue;
+                const float2 value = multiply(factor, sums[a][point][j]);
+                const long long channel = (long long)a * n_elements + e;
+                echoes[echo_begin[cell] + channel * (box.n / 2 + 1) + bin] = make_float2(value.x, -value.y);
+            }
+        }
+    }
+}
+
+// Block (image, transmit, element; stretch of the record). Each sample is summed by one thread, cells in their order.
+extern "C" __global__ void __launch_bounds__(RECORD_THREADS) accumulate(
+    const int* image_first, const int* image_cells,                                       // (images + 1); cells of each
+    const int* cell_box, const long long* window_begin,                                   // (cells), samples
+    const Box* boxes, const int* element_reference, const int* transmit_reference,
+    const int* receive_whole, const float* windows,                                       // (elements) samples
+    int n_elements, int n_transmits, int first_transmit, int n_used_transmits, int start_sample, long long n_samples,
+    float* record                                                                         // (images, transmits, elements, n)
+) {
+    const int element = blockIdx.x % n_elements, a = blockIdx.x / n_elements % n_used_transmits;
+    const int image = blockIdx.x / (n_elements * n_used_transmits), transmit = first_transmit + a;
+    float* channel = record + (((long long)image * n_transmits + transmit) * n_elements + element) * n_samples;
+    const int stretch = RECORD_THREADS * RECORD_SAMPLES;
+    const int first = blockIdx.y * stretch;
+    float sums[RECORD_SAMPLES];
+#pragma unroll
+    for (int k = 0; k < RECORD_SAMPLES; ++k) {
+        const int t = first + k * RECORD_THREADS + threadIdx.x;
+        sums[k] = t < n_samples ? channel[t] : 0.0f;
+    }
+    for (int c = image_first[image]; c < image_first[image + 1]; ++c) {
+        const int cell = image_cells[c], box_index = cell_box[cell];
+        const Box box = boxes[box_index];
+        const int at = transmit_reference[(long long)box_index * n_transmits + transmit]
+            + element_reference[(long long)box_index * n_elements + element] + receive_whole[element] + box.begin - start_sample;
+        if (at >= first + stretch || at + box.n <= first) continue;
+        const float* window = windows + window_begin[cell] + ((long long)a * n_elements + element) * box.n;
+#pragma unroll
+        for (int k = 0; k < RECORD_SAMPLES; ++k) {
+            const int j = first + k * RECORD_THREADS + threadIdx.x - at;
+            if (j < 0 || j >= box.n) continue;
+            const int place = j + box.start;  // the window is periodic: its sample 0 lies at the reference
+            sums[k] += window[place < box.n ? place : place - box.n];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < RECORD_SAMPLES; ++k) {
+        const int t = first + k * RECORD_THREADS + threadIdx.x;
+        if (t < n_samples) channel[t] = sums[k];
+    }
+}
+
+// Energy (transmits, all points) of `transmit`'s Q over its frequencies, a thread a (point of the group, transmit).
+extern "C" __global__ void energy(
+    const int* point, const int* point_cell,                                              // (points of the group)
+    const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,
+    const Box* boxes, const float2* spectra, const float2* q,
+    int n_points, int n_all_points, int first_transmit, int n_used_transmits, float* out
+) {
+    for (long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x; k < (long long)n_points * n_used_transmits;
+         k += (long long)gridDim.x * blockDim.x) {
+        const int at = (int)(k / n_used_transmits), a = (int)(k % n_used_transmits);
+        const int s = point[at], cell = point_cell[at], count = cell_count[cell];
+        const Box box = boxes[cell_box[cell]];
+        float sum = 0.0f;
+        for (int i = 0; i < box.n_bins; ++i) {
+            const long long row = ((long long)(i / CHUNK) * count + s - cell_first[cell]) * GROUPS + i % CHUNK / FREQUENCIES;
+            const float2 value = multiply(q[q_begin[cell] + row * ROW + a * FREQUENCIES + i % FREQUENCIES],
+                                          spectra[box.spectrum + box.first_bin + i]);
+            sum += value.x * value.x + value.y * value.y;
+        }
+        out[(long long)(first_transmit + a) * n_all_points + s] = sum;
+    }
+}
