@@ -49,8 +49,8 @@ def delay_and_sum(
 ) -> np.ndarray:
     """Beamform channel data onto a grid, coherently compounded over all transmits.
 
-    IQ data are rotated by exp(2πi f_0 τ), τ the two-way time; RF data are summed as they are. Samples outside the record count
-    as zero, pixels behind the array are 0.
+    IQ data are rotated by exp(2πi f_0 τ), τ the two-way time; RF data are summed as they are. Samples outside the record
+    count as zero, pixels behind the array are 0.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0) -> np.ndarra
 
 
 def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
-    """The f-number at whose edge an element's sensitivity has fallen to 0.71 at the shortest wavelength (Perrot et al. 2021)."""
+    """The f-number at whose edge an element's sensitivity at the shortest wavelength is 0.71 (Perrot et al. 2021)."""
     shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
     return physics.automatic_f_number(probe.element_width, shortest)
 
@@ -159,9 +159,9 @@ def transmit_time(
     `dasmtx`). Two kinds of transmit need more:
 
     - `FocusedWaves`: beyond its focus the ray through the focus arrives last, not first: all elements' waves have gone by
-      when it comes. The time is the first arrival in the cone before the focus, the last one in the cone beyond it, and between
-      the two cones, which no ray reaches, passes from one to the other linearly in the angle about the focus (Nguyen & Prager
-      2016, IEEE TUFFC 63:1301): no jump anywhere.
+      when it comes. The time is the first arrival in the cone before the focus, the last one in the cone beyond it, and
+      between the two cones, which no ray reaches, it passes from one to the other linearly in the angle about the focus
+      (after Nguyen & Prager 2016, IEEE TMI 35:98): no jump anywhere.
     - Several simultaneous laws (multi-line transmission): a point listens to the law whose arrivals at it from all elements
       lie closest together, the beam that is concentrated there.
 
@@ -188,9 +188,9 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
     """Pixels in the probe's field: in front of the array, within reach of a transmit, and seen by an element.
 
     Within reach of a transmit: a ray of its wave passes there, that is, the arrival τ_e + d_e/c has its extremum inside the
-    firing aperture and not at its end; or the pixel lies just outside, where the wave of a quadratic phase, continued past the
-    end of the aperture, would be at most a quarter period away from the end's own (Fresnel parameter 1, 14 dB below
-    the open field); or all elements' waves arrive within half a period (a focus). Seen by an element: within the angle of the
+    firing aperture and not at its end; or the pixel lies just outside, where a wave of quadratic phase continued past the
+    aperture's end would be at most a quarter period away from the end's own (Fresnel parameter 1, 14 dB below the open
+    field); or all elements' waves arrive within half a period (a focus). Seen by an element: within the angle of the
     automatic f-number of some element's normal.
 
     Returns
@@ -308,7 +308,9 @@ def _transmit_time(acquisition: Acquisition, x, z, speed_of_sound: float, engine
     spread = np.full((n_transmits, x.size), np.inf) if n_laws > 1 else None
     focused = acquisition.waves if isinstance(acquisition.waves, FocusedWaves) else None
     for aperture in _apertures(acquisition):
-        first, last = engine.arrival_bounds(px, pz, aperture.x, aperture.z, aperture.delays, speed_of_sound)
+        first, last = engine.arrival_bounds(
+            px, pz, aperture.x, aperture.z, aperture.delays, speed_of_sound, focused is not None or spread is not None
+        )
         for i, (transmit, _) in enumerate(aperture.laws):
             if focused is not None:
                 focus = np.array([focused.x[transmit], focused.z[transmit]])

@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Interpolation:
-    """The value at the (fractional) index i is Σ_k weights(f)[k] samples[n + first_tap + k], n = floor(i + shift), f the rest."""
+    """The value at index i is Σ_k weights(f)[k] samples[n + first_tap + k]: n = floor(i + shift), f what is left."""
 
     first_tap: int
     n_taps: int

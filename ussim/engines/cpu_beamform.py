@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from .simd import LANES, compiled, fma, load, store
+
 if TYPE_CHECKING:
     from ..beamform import Beamforming
 
-LANES = 16  # transmits at once, and channels at once in the demodulation: a vector register of float32
 TABLE = 2048  # steps of the interpolation table; linear between them: weights to 1e-6
-TILE_SAMPLES = 24  # two-way samples across a tile's depth: the stretches of 16 transmits fill half of a 32 KiB cache
-TILE_COLUMNS = 16
-MAX_TILE_ROWS = 8
+ROUNDING = 1.5 * 2**23  # added to a float32 below 2**22, it leaves the nearest whole number in the low bits
+ROUNDING_BITS = 0x4B400000
+TILE_SAMPLES = 96  # two-way samples across a tile at most; the stretches of 16 transmits then fill a 32 KiB cache
+TILE_COLUMNS = 32
+TILE_ROWS = 16
+GROUP = 8  # pixels interpolated before they are added up: their values stay close, the stores have landed
+POINTS = 64  # points at once in the search for first arrivals
 BLOCK_VALUES = 4_000_000  # transmit times held at once (float64)
 
 
@@ -33,20 +38,19 @@ BLOCK_VALUES = 4_000_000  # transmit times held at once (float64)
 def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     """Beamformed image (nz, nx) complex64 (float32 of real channel data), summed over all transmits."""
     b = beamforming
-    if samples.dtype not in (np.float32, np.float64, np.complex64, np.complex128):
-        samples = samples.astype(np.float32)
+    pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
     n_transmits = len(samples)
     z_all, x = b.grid.z, b.grid.x
     image = np.zeros(b.grid.shape, dtype=np.complex64)
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
-    fraction = np.linspace(0, 1, TABLE + 1)
+    fraction = np.arange(TABLE + 2) / TABLE
     table = b.interpolation.weights(fraction).astype(np.float32)
     tile_rows, tile_columns = _tile_shape(b)
     for first in range(0, len(z_all), rows):
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
         _sum_tiles(
-            samples,
+            pairs,
             b.transmit_times(xx, zz),
             (~b.acquisition.probe.is_behind(xx, zz)),
             x,
@@ -81,7 +85,7 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
         return int(np.clip(TILE_SAMPLES / max(step * samples_a_metre, 1e-9), 1, largest))
 
     rate = b.sampling_frequency / b.speed_of_sound
-    return count(b.grid.z, 2 * rate, MAX_TILE_ROWS), count(b.grid.x, rate / 2, TILE_COLUMNS)  # sideways paths vary less
+    return count(b.grid.z, 2 * rate, TILE_ROWS), count(b.grid.x, rate / 2, TILE_COLUMNS)  # sideways paths vary less
 
 
 @njit(cache=True, parallel=True, nogil=True, error_model="numpy")
@@ -106,23 +110,20 @@ def _sum_some_tiles(
     speed_of_sound, sampling_frequency, start_time, frequency, shift, first_tap, table, normalize, tile_rows, tile_columns,
     n_tile_columns, first_tile, n_tiles, step, image,
 ):  # fmt: skip
-    n_transmits, n_elements, n_samples = samples.shape
+    n_transmits, n_elements, _ = samples.shape  # (re, im) pairs on the last axis
     n_taps = table.shape[1]
     n_pixels = tile_rows * tile_columns
     slowness = sampling_frequency / speed_of_sound  # samples a metre
     px, pz = np.empty(n_pixels), np.empty(n_pixels)
-    # transmit part of the index, (pixels, lanes): whole samples and fraction
-    tx_whole = np.zeros((n_pixels, LANES), np.int32)
-    tx_part = np.zeros((n_pixels, LANES), np.float32)
-    earliest, latest = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
-    rx_whole, rx_part = np.empty(n_pixels, np.int32), np.empty(n_pixels, np.float32)
+    tx_index = np.zeros(n_pixels * LANES, np.float32)  # samples after the tile's earliest
+    earliest, latest = np.zeros(LANES), np.zeros(LANES)
+    distance = np.empty(n_pixels)
+    rx_index, rx_active = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.uint8)
     rx_cos, rx_sin = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
-    rx_weight = np.empty(n_pixels, np.float32)
     n_active = np.zeros(n_pixels, np.int32)
-    offset = np.zeros(LANES, np.int32)
-    place, part = np.empty(LANES, np.int32), np.empty(LANES, np.float32)
-    value = np.zeros(2 * LANES, np.float32)  # re, im of each lane
-    by_cos, by_sin = np.empty((n_pixels, 2 * LANES), np.float32), np.empty((n_pixels, 2 * LANES), np.float32)
+    # (pixels, lanes), flat
+    value_re, value_im = np.zeros(GROUP * LANES, np.float32), np.zeros(GROUP * LANES, np.float32)
+    sum_re, sum_im = np.zeros(n_pixels * LANES, np.float32), np.zeros(n_pixels * LANES, np.float32)
     total = np.empty((n_pixels, 2))
     stretch = np.zeros(LANES * 256 * 2, np.float32)  # (lanes, length, 2): grows when a tile needs more
 
@@ -137,71 +138,66 @@ def _sum_some_tiles(
         for first_transmit in range(0, n_transmits, LANES):
             lanes = min(LANES, n_transmits - first_transmit)
             for a in range(lanes):
-                low, high = np.int64(2**62), np.int64(-(2**62))
+                low, high = np.inf, -np.inf
                 for p in range(used):
                     time = transmit_times[first_transmit + a, row0 + p // columns, column0 + p % columns] - start_time
                     index = time * sampling_frequency + shift
-                    whole = np.floor(index)
-                    tx_whole[p, a], tx_part[p, a] = np.int32(whole), np.float32(index - whole)
-                    low, high = min(low, np.int64(whole)), max(high, np.int64(whole))
-                earliest[a], latest[a] = low, high
-            by_cos[:used] = np.float32(0)
-            by_sin[:used] = np.float32(0)
+                    low, high = min(low, index), max(high, index)
+                earliest[a], latest[a] = np.floor(low), high
+                for p in range(used):
+                    time = transmit_times[first_transmit + a, row0 + p // columns, column0 + p % columns] - start_time
+                    tx_index[p * LANES + a] = np.float32(time * sampling_frequency + shift - earliest[a])
+            sum_re[:] = np.float32(0)
+            sum_im[:] = np.float32(0)
             n_active[:used] = 0
 
             for e in range(n_elements):
-                active = _receive(
-                    used, px, pz, element_x[e], element_z[e], sin_element[e], cos_element[e], receive_delays[e],
-                    cos_acceptance, slowness, sampling_frequency, frequency,
-                    rx_whole, rx_part, rx_cos, rx_sin, rx_weight,
+                nearest, farthest = _distances(
+                    used, px, pz, element_x[e], element_z[e], sin_element[e], cos_element[e], cos_acceptance, distance,
+                    rx_active,
                 )  # fmt: skip
-                if not active:
+                if nearest > farthest:  # the element is in no pixel's aperture
                     continue
-                rx_low, rx_high = rx_whole[0], rx_whole[0]
-                for p in range(1, used):
-                    rx_low, rx_high = min(rx_low, rx_whole[p]), max(rx_high, rx_whole[p])
+                rx_delay = receive_delays[e] * sampling_frequency
+                rx_first = np.floor(nearest * slowness + rx_delay)
+                _receive(
+                    used,
+                    distance,
+                    slowness,
+                    rx_delay,
+                    rx_first,
+                    frequency / sampling_frequency,
+                    rx_index,
+                    rx_cos,
+                    rx_sin,
+                )
 
                 # Copy what the tile needs of each transmit; samples outside the record are zero.
                 length = np.int64(0)
                 for a in range(lanes):
-                    length = max(length, latest[a] - earliest[a] + rx_high - rx_low + 1 + n_taps)
-                if len(stretch) < 2 * length * lanes:
-                    stretch = np.zeros(2 * length * lanes, np.float32)
+                    span = latest[a] - earliest[a] + farthest * slowness + rx_delay - rx_first
+                    length = max(length, np.int64(span) + 2 + n_taps)
+                if len(stretch) < 2 * length * LANES:
+                    stretch = np.zeros(2 * length * LANES, np.float32)
                 for a in range(lanes):
-                    begin = earliest[a] + rx_low + first_tap
-                    offset[a] = a * length - begin + first_tap
-                    _copy_stretch(samples[first_transmit + a, e], begin, length, stretch[2 * a * length :])
+                    begin = np.int64(earliest[a] + rx_first) + first_tap
+                    _copy_stretch(samples[first_transmit + a, e], 2 * begin, 2 * length, stretch[2 * a * length :])
 
+                for begin in range(0, used, GROUP):
+                    end = min(begin + GROUP, used)
+                    _interpolate(
+                        begin, end, lanes, n_taps, tx_index, rx_index, rx_active, stretch, length, table, value_re, value_im
+                    )  # fmt: skip
+                    _accumulate(begin, end, rx_active, rx_cos, rx_sin, value_re, value_im, sum_re, sum_im)
                 for p in range(used):
-                    if rx_weight[p] == 0:
-                        continue
-                    n_active[p] += 1
-                    whole_p, part_p = rx_whole[p], rx_part[p]
-                    for a in range(LANES):
-                        f = tx_part[p, a] + part_p
-                        carry = np.int32(f >= np.float32(1))
-                        place[a] = tx_whole[p, a] + offset[a] + whole_p + carry
-                        part[a] = f - np.float32(carry)
-                    if n_taps == 2:
-                        for a in range(lanes):
-                            i, f = 2 * place[a], part[a]
-                            re, im = stretch[i], stretch[i + 1]
-                            value[2 * a] = re + f * (stretch[i + 2] - re)
-                            value[2 * a + 1] = im + f * (stretch[i + 3] - im)
-                    else:
-                        _interpolate(lanes, n_taps, place, part, stretch, table, value)
-                    c, s = rx_cos[p], rx_sin[p]
-                    for k in range(2 * LANES):
-                        by_cos[p, k] += c * value[k]
-                        by_sin[p, k] += s * value[k]
+                    n_active[p] += rx_active[p]
 
             for p in range(used):  # the transmit's part of the rotation, and the sum over transmits
                 for a in range(lanes):
                     time = transmit_times[first_transmit + a, row0 + p // columns, column0 + p % columns]
                     phase = 2 * np.pi * (frequency * time - np.floor(frequency * time))
                     c, s = math.cos(phase), math.sin(phase)
-                    re = by_cos[p, 2 * a] - by_sin[p, 2 * a + 1]
-                    im = by_cos[p, 2 * a + 1] + by_sin[p, 2 * a]
+                    re, im = sum_re[p * LANES + a], sum_im[p * LANES + a]
                     total[p, 0] += c * re - s * im
                     total[p, 1] += c * im + s * re
 
@@ -212,26 +208,31 @@ def _sum_some_tiles(
                 image[row, column] = complex(total[p, 0] * scale, total[p, 1] * scale)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
-def _receive(
-    used, px, pz, element_x, element_z, sin_element, cos_element, delay, cos_acceptance, slowness, sampling_frequency,
-    frequency, rx_whole, rx_part, rx_cos, rx_sin, rx_weight,
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan", "arcp"})
+def _distances(
+    used, px, pz, element_x, element_z, sin_element, cos_element, cos_acceptance, distance, active
 ):  # fmt: skip
-    """Index (whole, part), phase factor and weight (0 outside the aperture) of the way from pixels back to one element."""
-    active = 0
+    """Distance of pixels to one element and whether it is in their aperture; the least and the greatest of those."""
     for p in range(used):
         dx, dz = px[p] - element_x, pz[p] - element_z
-        distance = math.sqrt(dx * dx + dz * dz)
-        index = distance * slowness + delay * sampling_frequency
-        whole = np.floor(index)
-        rx_whole[p], rx_part[p] = np.int32(whole), np.float32(index - whole)
-        cycles = index * (frequency / sampling_frequency)
+        distance[p] = math.sqrt(dx * dx + dz * dz)
+        active[p] = abs(dz) * cos_element + dx * sin_element >= cos_acceptance * distance[p]
+    nearest, farthest = np.inf, -np.inf
+    for p in range(used):
+        if active[p]:
+            nearest, farthest = min(nearest, distance[p]), max(farthest, distance[p])
+    return nearest, farthest
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+def _receive(used, distance, slowness, delay, first, cycles_a_sample, rx_index, rx_cos, rx_sin):
+    """Index and phase factor of the way back from pixels to one element. Those not in the aperture get no valid index."""
+    for p in range(used):
+        index = distance[p] * slowness + delay
+        rx_index[p] = np.float32(index - first)
+        cycles = index * cycles_a_sample
         cos, sin = _cos_sin(np.float32(cycles - np.floor(cycles + 0.5)))
-        inside = abs(dz) * cos_element + dx * sin_element >= cos_acceptance * distance
-        rx_weight[p] = np.float32(inside)
         rx_cos[p], rx_sin[p] = cos, sin
-        active += inside
-    return active
 
 
 @njit(cache=True, inline="always")
@@ -250,56 +251,104 @@ def _cos_sin(turn):
 
 @njit(cache=True, nogil=True)
 def _copy_stretch(record, begin, length, out):
-    """Samples begin .. begin + length - 1 of a record as (re, im) pairs, zero outside it."""
+    """out[:length] = record[begin : begin + length], zero outside the record."""
     low, high = min(max(0, -begin), length), max(0, min(length, len(record) - begin))
     for j in range(low):
-        out[2 * j] = out[2 * j + 1] = np.float32(0)
-    for j in range(low, high):
-        sample = record[begin + j]
-        out[2 * j], out[2 * j + 1] = np.float32(sample.real), np.float32(sample.imag)
+        out[j] = np.float32(0)
+    if low < high:  # unsigned: else Numba looks out for indices from the end, and the loop is four times slower
+        source = record[begin + low : begin + high]
+        for j in range(np.uintp(high - low)):
+            out[np.uintp(low) + j] = source[j]
     for j in range(max(low, high), length):
-        out[2 * j] = out[2 * j + 1] = np.float32(0)
+        out[j] = np.float32(0)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _interpolate(lanes, n_taps, place, part, stretch, table, value):
-    for a in range(lanes):
-        position = part[a] * np.float32(TABLE)
-        j = np.int32(position)
-        g = position - np.float32(j)
-        re = im = np.float32(0)
-        for k in range(n_taps):
-            weight = table[j, k] + g * (table[j + 1, k] - table[j, k])
-            re += weight * stretch[2 * (place[a] + k)]
-            im += weight * stretch[2 * (place[a] + k) + 1]
-        value[2 * a], value[2 * a + 1] = re, im
+@compiled
+def _interpolate(begin, end, lanes, n_taps, tx_index, rx_index, active, stretch, length, table, value_re, value_im):
+    """Samples of one element at the two-way time of every (pixel, transmit)."""
+    rounded, part = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    whole = rounded.view(np.int32)
+    magic = np.float32(ROUNDING)
+    for p in range(begin, end):
+        if not active[p]:
+            continue
+        at = (p - begin) * LANES
+        index = load(tx_index, p * LANES) + rx_index[p]
+        floor = (index - np.float32(0.5)) + magic  # rounds: the whole number is in the low bits
+        store(rounded, 0, floor)
+        store(part, 0, index - (floor - magic))
+        if n_taps == 2:
+            for a in range(lanes):
+                i, f = 2 * np.uintp(whole[a] - ROUNDING_BITS + a * length), part[a]
+                re, im = stretch[i], stretch[i + np.uintp(1)]
+                value_re[at + a] = re + f * (stretch[i + np.uintp(2)] - re)
+                value_im[at + a] = im + f * (stretch[i + np.uintp(3)] - im)
+        else:
+            for a in range(lanes):
+                i = 2 * np.uintp(whole[a] - ROUNDING_BITS + a * length)
+                position = max(part[a], np.float32(0)) * np.float32(TABLE)
+                j = np.uintp(position)
+                g = position - np.float32(j)
+                re = im = np.float32(0)
+                for k in range(np.uintp(n_taps)):
+                    weight = table[j, k] + g * (table[j + np.uintp(1), k] - table[j, k])
+                    re += weight * stretch[i]
+                    im += weight * stretch[i + np.uintp(1)]
+                    i += np.uintp(2)
+                value_re[at + a], value_im[at + a] = re, im
+
+
+@compiled
+def _accumulate(begin, end, active, rx_cos, rx_sin, value_re, value_im, sum_re, sum_im):
+    """Turn the values by the receive phase and add them up."""
+    for p in range(begin, end):
+        if active[p]:
+            c, s = rx_cos[p], rx_sin[p]
+            re, im = load(value_re, (p - begin) * LANES), load(value_im, (p - begin) * LANES)
+            at = p * LANES
+            store(sum_re, at, fma(re, c, fma(im, -s, load(sum_re, at))))
+            store(sum_im, at, fma(im, c, fma(re, s, load(sum_im, at))))
 
 
 # --- transmit delays -------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath={"contract", "nnan", "nsz"})
-def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound):
+def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
     """First and last arrival of each law at points: min and max over sources of delay + distance / speed.
 
-    x, z (n_points,); source_x, source_z (n_sources,); delays (n_laws, n_sources) -> two (n_laws, n_points), s.
+    x, z (n_points,); source_x, source_z (n_sources,); delays (n_laws, n_sources) -> two (n_laws, n_points), s; the last is
+    None unless asked for.
     """
-    n_laws, n_sources = delays.shape
-    first, last = np.empty((n_laws, len(x))), np.empty((n_laws, len(x)))
-    n_chunks = (len(x) + 63) // 64
-    for chunk in prange(n_chunks):
-        way = np.empty(n_sources)
-        for p in range(chunk * 64, min(chunk * 64 + 64, len(x))):
-            for e in range(n_sources):
-                dx, dz = x[p] - source_x[e], z[p] - source_z[e]
-                way[e] = math.sqrt(dx * dx + dz * dz) / speed_of_sound
-            for a in range(n_laws):
-                low = high = delays[a, 0] + way[0]
-                for e in range(1, n_sources):
-                    time = delays[a, e] + way[e]
-                    low, high = min(low, time), max(high, time)
-                first[a, p], last[a, p] = low, high
+    first = np.empty((len(delays), len(x)))
+    _extreme_arrivals(x, z, source_x, source_z, np.ascontiguousarray(delays), 1 / speed_of_sound, 1.0, first)
+    if not with_last:
+        return first, None
+    last = np.empty_like(first)
+    _extreme_arrivals(x, z, source_x, source_z, np.ascontiguousarray(delays), 1 / speed_of_sound, -1.0, last)
     return first, last
+
+
+@njit(cache=True, parallel=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out):
+    """out = sign min(sign (delay + distance / c)): the first arrivals with sign 1, the last ones with -1."""
+    n_laws, n_sources = delays.shape
+    for chunk in prange((len(x) + POINTS - 1) // POINTS):
+        first = chunk * POINTS
+        n = min(POINTS, len(x) - first)
+        px, pz, way = np.zeros(POINTS), np.zeros(POINTS), np.empty(POINTS)
+        px[:n], pz[:n] = x[first : first + n], z[first : first + n]
+        best = np.full((n_laws, POINTS), 1e300)
+        for e in range(n_sources):
+            for p in range(POINTS):
+                dx, dz = px[p] - source_x[e], pz[p] - source_z[e]
+                way[p] = sign * slowness * math.sqrt(dx * dx + dz * dz)
+            for a in range(n_laws):
+                delay = sign * delays[a, e]
+                for p in range(POINTS):
+                    time = way[p] + delay
+                    best[a, p] = time if time < best[a, p] else best[a, p]
+        for a in range(n_laws):
+            out[a, first : first + n] = sign * best[a, :n]
 
 
 # --- demodulation ----------------------------------------------------------------------------------------------------

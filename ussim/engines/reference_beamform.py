@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
-    """Beamformed image (nz, nx), complex128 or float64 as the samples are: Σ_transmits Σ_elements (Perrot et al. 2021, eq. 1)."""
+    """Beamformed image (nz, nx), complex128 or float64 as the samples are: Σ_transmits Σ_elements (Perrot et al. 2021)."""
     b = beamforming
     probe = b.acquisition.probe
     n_transmits, n_elements, n_samples = samples.shape
@@ -46,8 +46,8 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     return image
 
 
-def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound):
+def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
     """First and last arrival of each law at points (see `cpu_beamform.arrival_bounds`)."""
     way = np.hypot(x[:, None] - source_x, z[:, None] - source_z) / speed_of_sound
-    arrivals = [way + law for law in delays]
-    return np.array([t.min(axis=1) for t in arrivals]), np.array([t.max(axis=1) for t in arrivals])
+    first = np.array([(way + law).min(axis=1) for law in delays])
+    return first, np.array([(way + law).max(axis=1) for law in delays]) if with_last else None
