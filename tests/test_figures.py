@@ -5,6 +5,7 @@ import pytest
 
 import ussim
 from ussim import figures
+from ussim.describe import describe_waves
 
 PROBE = ussim.load_probe("C5-2v")
 ACQUISITION = ussim.Acquisition(PROBE, ussim.imaging_waves(PROBE))
@@ -85,7 +86,7 @@ def test_a_probe_is_drawn_to_scale(any_probe):
     ],
 )
 def test_waves_in_words(waves, words):
-    assert figures.describe_waves(ussim.Acquisition(PROBE, waves)) == words
+    assert describe_waves(ussim.Acquisition(PROBE, waves)) == words
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])

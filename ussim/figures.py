@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .describe import describe_probe, describe_waves
 from .io import replacing
 from .types import Acquisition, ImageGrid, to_numpy
 
@@ -112,29 +113,6 @@ def probe_figure(acquisition: Acquisition) -> Figure:
     for side in ("top", "right"):
         delays.spines[side].set_visible(False)
     return figure
-
-
-def describe_probe(probe: Probe) -> str:
-    """The probe in one line: "L11-5v: 128 elements, pitch 0.3 mm, 7.6 MHz, 77 %, flat"."""
-    kind = "flat" if probe.is_flat else f"convex, radius {1e3 * probe.radius:.4g} mm"
-    return (
-        f"{probe.name}: {probe.n_elements} elements, pitch {1e3 * probe.pitch:.4g} mm, "
-        f"{probe.center_frequency / 1e6:.4g} MHz, {100 * probe.bandwidth:.3g} %, {kind}"
-    )
-
-
-def describe_waves(acquisition: Acquisition) -> str:
-    """The transmit sequence in a few words: "15 plane waves, -10 to 10°"."""
-    waves, n = acquisition.waves, acquisition.n_transmits
-    kind = type(waves).__name__.removesuffix("Waves").removesuffix("Transmits").lower()
-    text = f"{n} {kind} {'wave' if n == 1 else 'waves'}"
-    angles = getattr(waves, "angles", None)
-    if angles is None:
-        angles = getattr(waves, "tilts", None)
-    if angles is None:
-        return text
-    low, high = np.rad2deg([np.min(angles), np.max(angles)])
-    return f"{text}, {low:.3g}°" if n == 1 else f"{text}, {low:.3g} to {high:.3g}°"
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
