@@ -1,0 +1,181 @@
+"""The `irsde` command: what it writes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from speckle_pairs import SpecklePairs
+
+import datagen
+from irsde.cli import run
+from irsde.network import load
+
+SETTINGS = ["--preset", "tiny", "--patch-size", "32", "--batch-size", "2", "--n-steps", "10", "--device", "cpu",
+            "--checkpoint-every", "2", "--log-every", "1"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A path that `datagen.open_pairs` opens as two probes' synthetic pairs."""
+    path = tmp_path_factory.mktemp("data") / "pairs.zarr"
+    path.mkdir()
+    (path / "zarr.json").write_text("{}")
+
+    def open_pairs(url, probe=None):
+        known = ("L11-5v", "C5-2v")
+        names = known if probe is None else ([probe] if isinstance(probe, str) else probe)
+        pairs = SpecklePairs(n=4, seed=len(names[0]), probe=names[0])
+        pairs.probes = tuple(names)
+        return pairs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datagen, "open_pairs", open_pairs, raising=False)
+        yield path
+
+
+def train(store, out, *options):
+    return run(["train", "--data", str(store), "--out", str(out), "--steps", "2", *SETTINGS, *options])
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    """A run that tests only read."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    assert train(store, out, "--probe", "L11-5v", "--fold", "1") == 0
+    return out
+
+
+def test_train_prints_the_run_folder_and_resumes(store, tmp_path, capsys):
+    out = tmp_path / "a"
+    assert train(store, out, "--fold", "1") == 0
+    assert str(out) in capsys.readouterr().out
+    assert run(["train", "--out", str(out), "--resume", "--steps", "4"]) == 0
+    assert load(out).step == 4
+    assert load(out).config.fold == 1
+
+
+def test_train_on_all_probes_of_a_store(store, tmp_path):
+    assert train(store, tmp_path / "b") == 0
+    assert load(tmp_path / "b").details["probes"] == ["L11-5v", "C5-2v"]
+    assert load(tmp_path / "b").details["training_pairs"] == 8
+
+
+def test_train_takes_settings_from_a_file(store, tmp_path):
+    (tmp_path / "c.toml").write_text(f'store = "{store}"\npreset = "tiny"\nmax_sigma = 0.7\nn_steps = 20\n')
+    arguments = ["train", "--config", str(tmp_path / "c.toml"), "--out", str(tmp_path / "c"), "--steps", "1", *SETTINGS]
+    assert run(arguments) == 0
+    config = load(tmp_path / "c").config
+    assert (config.max_sigma, config.n_steps) == (0.7, 10)  # an option wins over the file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["train", "--out", "{tmp}/x"], 2, "--data STORE"),
+        (["train", "--data", "{tmp}/none.zarr", "--out", "{tmp}/x", "--method", "gan"], 2, "gan"),
+        (["train", "--data", "{store}", "--out", "{tmp}/x", "--preset", "tiny", "--patch-size", "30"], 2, "multiple of 8"),
+        (["train", "--data", "{store}", "--out", "{tmp}/x", "--preset", "tiny", "--fold", "9"], 3, "fold 9"),
+        (["train", "--data", "{store}", "--out", "{run}"], 2, "--resume"),
+        (["train", "--out", "{run}", "--resume", "--max-sigma", "0.9"], 5, "max_sigma"),
+        (["train", "--data", "{store}", "--out", "{tmp}/x", "--preset", "tiny", "--device", "cuda:77"], 6, "--device cpu"),
+        (["restore", "{run}", "-o", "{tmp}/x.png"], 2, "image"),
+        (["restore", "{run}", "{tmp}/none.png", "-o", "{tmp}/x.png"], 3, "no such file"),
+        (["restore", "{tmp}", "{png}", "-o", "{tmp}/x.png"], 3, "not a run folder"),
+        (["restore", "{run}", "{png}", "-o", "{tmp}/x.gif"], 2, ".png or .npy"),
+        (["restore", "{run}", "{png}", "-o", "{png}"], 2, "is the input"),
+        (["restore", "{run}", "{png}", "-o", "{tmp}/x.png", "--steps", "11"], 2, "between 1 and 10"),
+        (["evaluate", "{run}", "-o", "{tmp}/t.md"], 2, "--data STORE or --real"),
+        (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md", "--torch-model", "x"], 2, "NAME=FILE"),
+        (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md"], 3, "trained on subject"),
+        (["evaluate", "{run}", "--data", "{store}", "--fold", "1", "-o", "{tmp}/t.md", "--lpips-backbone", "x.pth"], 3,
+         "x.pth"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_a_code(trained, store, tmp_path, capsys, arguments, code, said):
+    png = tmp_path / "image.png"
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(png)
+    places = {"tmp": tmp_path, "store": store, "run": trained, "png": png}
+    capsys.readouterr()
+    assert run([a.format(**places) for a in arguments]) == code
+    message = capsys.readouterr().err.strip().splitlines()
+    assert said in message[-1]
+    assert "Traceback" not in "".join(message)
+
+
+def test_restore_png_and_npy(trained, tmp_path, capsys):
+    lq = SpecklePairs(n=1)[0][1]
+    np.save(tmp_path / "lq.npy", lq)
+    Image.fromarray(np.round(lq * 255).astype(np.uint8)).save(tmp_path / "lq.png")
+    for name in ("lq.npy", "lq.png"):
+        out = tmp_path / f"clean-{name}"
+        assert run(["restore", str(trained), str(tmp_path / name), "-o", str(out), "--steps", "3"]) == 0
+        assert str(out) in capsys.readouterr().out
+    clean = np.load(tmp_path / "clean-lq.npy")
+    assert clean.shape == lq.shape
+    assert np.abs(clean - np.asarray(Image.open(tmp_path / "clean-lq.png")) / 255).mean() < 0.05
+
+
+def test_restore_reads_dicom_and_nifti(trained, tmp_path, shared):
+    nifti = shared / "data" / "mri_nifti" / "abdomen_totalseg_example_mr_3mm.nii.gz"
+    dicom = sorted((shared / "data" / "mri_dicom" / "knee_mese_te1").glob("*.dcm"))[0]
+    for source, options in ((nifti, ["--slice", "3"]), (dicom, [])):
+        out = tmp_path / "out.npy"
+        assert (
+            run(["restore", str(trained), str(source), "-o", str(out), "--steps", "1", "--tile", "64", *options]) == 0
+        )
+        assert np.load(out).ndim == 2
+
+
+def test_restore_with_samples_writes_variance_and_uncertainty(trained, tmp_path):
+    np.save(tmp_path / "lq.npy", SpecklePairs(n=1)[0][1])
+    arguments = ["restore", str(trained), str(tmp_path / "lq.npy"), "-o", str(tmp_path / "c.png"), "--steps", "2"]
+    assert run([*arguments, "--samples", "3"]) == 0
+    assert np.load(tmp_path / "c-variance.npy").max() > 0
+    assert (tmp_path / "c-uncertainty.png").exists()
+
+
+def test_restore_with_several_runs_is_an_ensemble(trained, store, tmp_path):
+    assert train(store, tmp_path / "b", "--seed", "1") == 0
+    np.save(tmp_path / "lq.npy", SpecklePairs(n=1)[0][1])
+    arguments = [str(trained), str(tmp_path / "b"), str(tmp_path / "lq.npy"), "-o", str(tmp_path / "c.npy")]
+    assert run(["restore", *arguments, "--steps", "2", "--sampler", "ddim"]) == 0
+    assert np.load(tmp_path / "c-variance.npy").max() > 0
+
+
+def test_restore_a_store_into_a_folder(trained, store, tmp_path):
+    arguments = ["restore", str(trained), str(store), "-o", str(tmp_path / "r"), "--steps", "1", "--limit", "2"]
+    assert run(arguments) == 0
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["000000.png", "000001.png"]
+
+
+def test_evaluate_writes_its_table(trained, store, tmp_path, capsys):
+    out = tmp_path / "table.md"
+    arguments = ["evaluate", str(trained), "--data", str(store), "--probe", "L11-5v", "--probe", "C5-2v", "--fold", "1"]
+    assert run([*arguments, "-o", str(out), "--steps", "3", "--steps", "1", "--limit", "1", "--no-baselines"]) == 0
+    assert str(out) in capsys.readouterr().out
+    text = out.read_text()
+    assert "## L11-5v: 1 images" in text
+    assert "## C5-2v: 1 images" in text
+    assert "| a | 1 |" in text
+
+
+def test_evaluate_runs_without_a_model(store, tmp_path):
+    arguments = ["evaluate", "--data", str(store), "-o", str(tmp_path / "t.md"), "--limit", "1", "--probe", "L11-5v"]
+    assert run(arguments) == 0
+    assert "| SRAD |" in (tmp_path / "t.md").read_text()
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from irsde.cli import run; codes = [run([*c, '--help']) for c in ([], ['train'], ['restore'], "
+        "['evaluate'], ['drus'], ['drus-train'])]; heavy = {'torch', 'diffusers', 'numpy', 'scipy', 'matplotlib'}; "
+        "print(codes, heavy & set(sys.modules))"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip().endswith("[0, 0, 0, 0, 0, 0] set()"), done.stdout[-300:] + done.stderr[-300:]
