@@ -127,13 +127,26 @@ def test_any_number_of_transmits(n_transmits):
         (np.array([0.0, 0.0]), np.array([0.001, 0.12])),
         (np.linspace(-0.06, 0.06, 50), np.full(50, 0.02)),  # a line, beyond the array
         (np.array([0.01]), np.array([0.0])),  # in the array's plane: grazing incidence
+        (np.array([0.00015, 0.01]), np.array([0.0, 0.03])),  # on an element
     ],
-    ids=["one point", "far apart", "in depth", "line", "in the plane"],
+    ids=["one point", "far apart", "in depth", "line", "in the plane", "on an element"],
 )
 def test_odd_layouts_match_the_oracle(x, z):
     probe = ussim.load_probe("P4-2v")
     acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(np.array([0.0, 0.1])), ussim.Medium(1540.0, 0.3))
     assert error_of(acquisition, ussim.Scatterers(x, z, np.linspace(1, 2, len(x)))) < PROMISED
+
+
+def test_receive_delays_delay():
+    """The whole echo comes later, and the record is long enough for it."""
+    probe, samples = ussim.load_probe("P4-2v"), 40
+    waves, point = ussim.PlaneWaves(np.zeros(1)), ussim.Scatterers(np.zeros(1), np.array([0.05]), np.ones(1))
+    plain = ussim.Acquisition(probe, waves)
+    late = np.full(probe.n_elements, samples / plain.sampling_frequency)
+    rf = simulate(point, plain)
+    delayed = simulate(point, replace(plain, receive_delays=late))
+    assert delayed.shape[2] == rf.shape[2] + samples
+    np.testing.assert_array_equal(delayed[:, :, samples:], rf)
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ NEPER_DB = 8.69  # dB a neper, MUST's rounding of 20 / ln 10
 def incidence(dx, dz, sin_element, cos_element):
     """Sine and cosine of the angle θ between an element's normal and a point at (dx, dz) from it.
 
-    θ = arcsin(dx / d) - θ_e (Garcia 2022; MUST's form): by |dz|, so that a point behind the tangent is folded.
+    θ = arcsin(dx / d) - θ_e (Garcia 2022; MUST's form): by |dz|, so that a point behind the tangent is folded. At d = 0,
+    where there is no angle, both are 0: grazing.
     """
-    distance = np.sqrt(dx * dx + dz * dz)
+    distance = np.maximum(np.sqrt(dx * dx + dz * dz), 1e-12)
     sine, cosine = dx / distance, np.abs(dz) / distance
     return sine * cos_element - cosine * sin_element, cosine * cos_element + sine * sin_element
 

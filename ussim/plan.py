@@ -92,7 +92,7 @@ class Plan:
         """Time after which nothing comes back from scatterers up to `longest_distance` m away, s."""
         medium = self.acquisition.medium
         path = 2 * longest_distance
-        late = self.delays.max() - min(self.receive_delays.min(), 0.0)
+        late = self.delays.max() + max(self.receive_delays.max(), 0.0)
         return path / medium.speed_of_sound + late + 2 * self.pulse_half_length(path)
 
 
