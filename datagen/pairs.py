@@ -20,8 +20,6 @@ from .identity import stable_hash
 if TYPE_CHECKING:
     import ussim
 
-    from .recipe import Recipe
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -44,15 +42,10 @@ class Settings:
     tgc: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, probe: ussim.Probe, engine: str) -> Settings:
-        """The settings a recipe has for one of its probes."""
-        names = {field.name for field in dataclasses.fields(cls)} & set(type(recipe).model_fields)
-        return cls(
-            probe=probe,
-            engine=engine,
-            tgc=recipe.with_tgc,
-            **{name: getattr(recipe, name) for name in names - {"engine", "tgc"}},
-        )
+    def of(cls, recipe: dict[str, Any], probe: ussim.Probe) -> Settings:
+        """The settings that a recipe, as recorded, has for one of its probes."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"probe"}
+        return cls(probe=probe, **{name: recipe[name] for name in names & recipe.keys()})
 
     def with_drawn(self, drawn: dict[str, float]) -> Settings:
         """These settings with what was drawn for one sample (`datagen.randomize`)."""

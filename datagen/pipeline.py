@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from . import store
-from .pairs import Settings, make_imager, resolve_engine
+from .pairs import make_imager, resolve_engine
 from .recipe import Recipe, array_name, differences
-from .samples import Cutting, Plan, make_plan
-from .shards import Job, Made, blank_sample, finish_shard, log, make_sample, make_shard
+from .samples import Plan, make_plan
+from .shards import Job, Made, blank_sample, finish_shard, log, make_jobs, make_sample, make_shard
 from .sources import get_source
 from .storage import Storage, open_storage
 from .volumes import DataError
 
 TOPIC = "datagen-samples"  # of the events by which workers say how far they are
+HOPELESS = 16  # samples that fail before any succeeds: the build stops
 IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle, few enough to stay small
 
 
@@ -131,30 +133,16 @@ def build(
         _check_output(storage, resume, overwrite)  # reading may have taken long
         if overwrite and storage.exists():
             storage.delete()
-        jobs = make_jobs(recipe, plan, engine, storage.url)
+        jobs = _jobs(recipe, plan, storage.url)
         if not storage.exists() or store.is_begun(storage):
-            _create(storage, recipe, plan, jobs)
+            _create(storage, recipe, plan, jobs, _attributes(recipe, plan, jobs))
         with storage.exclusively():
             return _build(storage, recipe, plan, jobs, crew, watcher, started)
 
 
-def make_jobs(recipe: Recipe, plan: Plan, engine: str, url: str) -> list[Job]:
-    """The shards of a dataset."""
-    per_shard = recipe.samples_per_shard or store.shard_size(len(plan.samples))
-    settings = tuple(Settings.of(recipe, probe, engine) for probe in recipe.load_probes())
-    return [
-        Job(
-            url=url,
-            index=index,
-            samples=plan.samples[first : first + per_shard],
-            folds=plan.folds,
-            cutting=Cutting.of(recipe),
-            settings=settings,
-            ranges=recipe.randomize,
-            samples_per_shard=per_shard,
-        )
-        for index, first in enumerate(range(0, len(plan.samples), per_shard))
-    ]
+def _jobs(recipe: Recipe, plan: Plan, url: str, samples_per_shard: int | None = None) -> list[Job]:
+    per_shard = samples_per_shard or recipe.samples_per_shard or store.shard_size(len(plan.samples))
+    return make_jobs(plan.record, plan.samples, url, per_shard, recipe.sam2_checkpoint)
 
 
 def local_engine(recipe: Recipe) -> str:
@@ -182,13 +170,13 @@ def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
         raise ExistsError(f"{storage.url}: {state} is here already; give {verb}, or --overwrite to start again")
 
 
-def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job]) -> None:
-    """The empty store."""
+def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job], attributes: dict[str, Any]) -> None:
+    """All of a store but the shards and what is made of them."""
     settings = jobs[0].settings
     masks = {s.probe.name: None if recipe.randomize is not None else make_imager(s).mask for s in settings}
     store.create(
         storage,
-        _attributes(recipe, plan, jobs),
+        attributes,
         len(plan.samples),
         recipe.size,
         jobs[0].samples_per_shard,
@@ -238,8 +226,7 @@ def _build(
     attributes = store.read_attributes(storage)
     _check_unchanged(storage, attributes, plan)
     if attributes["samples_per_shard"] != jobs[0].samples_per_shard:  # not part of the recipe: go on as it was begun
-        recipe = recipe.model_copy(update={"samples_per_shard": attributes["samples_per_shard"]})
-        jobs = make_jobs(recipe, plan, jobs[0].settings[0].engine, storage.url)
+        jobs = _jobs(recipe, plan, storage.url, attributes["samples_per_shard"])
     storage.clean()
     records: dict[int, dict[str, Any]] = {}
     for job in jobs:
@@ -257,16 +244,18 @@ def _build(
         for record in _run(todo, crew, count):
             records[record["shard"]] = record
             count.finished(record)
+            _check_hopeful(records.values(), storage)
     except OSError as error:
         raise _disk_error(error, storage) from None
     finally:
         watcher.end()
     ordered = [records[job.index] for job in jobs]
-    if todo or not attributes.get("complete"):
-        n_set_aside = len(_set_aside(ordered))
-        total = store.finish(storage, ordered, attributes | {"n_set_aside": n_set_aside})
-    else:
-        total = attributes["digest"]
+    _check_hopeful(ordered, storage, least=len(plan.samples))
+    total = attributes.get("digest", "")
+    if todo or not store.is_whole(storage, ordered):
+        store.reopen(storage)
+        _create(storage, recipe, plan, jobs, attributes)  # in case it is there that something was lost
+        total = store.finish(storage, ordered, attributes | {"n_set_aside": len(_set_aside(ordered))})
     seconds = time.time() - started
     log(storage.url, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
     storage.clean()
@@ -309,6 +298,14 @@ def _whole_record(storage: Storage, job: Job) -> dict[str, Any] | None:
     return record
 
 
+def _check_hopeful(records: Iterable[dict[str, Any]], storage: Storage, least: int = HOPELESS) -> None:
+    """Stop where every sample fails: it is not the samples then."""
+    records = list(records)
+    failed = _set_aside(records)
+    if len(failed) >= least and len(failed) == sum(len(record["rows"]) for record in records):
+        raise DataError(f"{storage.url}: all of the first {len(failed)} samples failed; {failed[0][0]}: {failed[0][1]}")
+
+
 def _set_aside(records: Iterable[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
     return tuple((row["id"], row["set_aside"]) for record in records for row in record["rows"] if row["set_aside"])
 
@@ -331,20 +328,23 @@ class _Count:
         self.set_aside = 0
         self.partial: dict[int, int] = {}
         self.closed = set(records)
+        self.lock = threading.Lock()  # workers are heard in a thread of the client's
 
     def working(self, shard: int, done: int) -> None:
         """A shard at work has `done` samples."""
-        if shard not in self.closed:
-            self.partial[shard] = done
-            self._say()
+        with self.lock:
+            if shard not in self.closed:
+                self.partial[shard] = done
+                self._say()
 
     def finished(self, record: dict[str, Any]) -> None:
         """A shard is there."""
-        self.closed.add(record["shard"])
-        self.partial.pop(record["shard"], None)
-        self.done += len(record["rows"])
-        self.set_aside += sum(bool(row["set_aside"]) for row in record["rows"])
-        self._say()
+        with self.lock:
+            self.closed.add(record["shard"])
+            self.partial.pop(record["shard"], None)
+            self.done += len(record["rows"])
+            self.set_aside += sum(bool(row["set_aside"]) for row in record["rows"])
+            self._say()
 
     def _say(self) -> None:
         self.watcher.progress(self.done + sum(self.partial.values()), self.set_aside)

@@ -5,9 +5,11 @@ A recipe is read from options, from a TOML file, or written in Python; its field
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -171,8 +173,6 @@ class Recipe(BaseModel):
 
 def probe_record(probe: Any) -> dict[str, Any]:
     """A probe's numbers as plain JSON (infinities as the text "inf"), without where it was read from."""
-    import dataclasses
-    import math
 
     def plain(value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
@@ -182,6 +182,20 @@ def probe_record(probe: Any) -> dict[str, Any]:
         return [plain(item) for item in value] if isinstance(value, tuple) else value
 
     return plain(dataclasses.asdict(probe))
+
+
+def probe_of_record(record: dict[str, Any]) -> Any:
+    """The probe that `probe_record` wrote out."""
+    from ussim import Imaging, Probe
+
+    def number(value: Any) -> Any:
+        return float(value) if value in ("inf", "-inf") else tuple(value) if isinstance(value, list) else value
+
+    values = {key: number(value) for key, value in record.items() if key != "imaging"}
+    imaging = record.get("imaging")
+    return Probe(
+        **values, imaging=None if imaging is None else Imaging(**{key: number(item) for key, item in imaging.items()})
+    )
 
 
 def array_name(probe_name: str) -> str:

@@ -28,7 +28,7 @@ KINDS = ("full", "patch")
 class Cutting:
     """How volumes are cut into images: the part of a recipe that a worker needs for it. Hashable."""
 
-    planes: dict[str, tuple[str, ...]] | tuple  # by source; kept as sorted pairs
+    planes: tuple[tuple[str, tuple[str, ...]], ...]  # of each source
     every: int
     min_tissue: float
     size: int
@@ -39,27 +39,15 @@ class Cutting:
     seed: int
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Cutting:
-        """The cutting of a recipe."""
-        planes = tuple((name, tuple(recipe.planes or get_source(name).default_planes)) for name in recipe.source)
-        kinds = tuple(
-            kind
-            for kind, wanted, limit in zip(
-                KINDS, (recipe.full, recipe.patches), (recipe.limit_full, recipe.limit_patches), strict=True
-            )
-            if wanted and limit != 0
-        )
-        checkpoint = recipe.sam2_checkpoint
+    def of(cls, recipe: dict[str, Any], sam2_checkpoint: str | None = None) -> Cutting:
+        """The cutting of a recipe as recorded; a checkpoint is recorded by its digest, so its path comes apart."""
+        planes = tuple((name, tuple(recipe["planes"] or get_source(name).default_planes)) for name in recipe["source"])
+        wanted = (recipe["full"] and recipe["limit_full"] != 0, recipe["patches"] and recipe["limit_patches"] != 0)
         return cls(
             planes=planes,
-            every=recipe.every,
-            min_tissue=recipe.min_tissue,
-            size=recipe.size,
-            kinds=kinds,
-            augmentations=recipe.augmentations,
-            segmenter=recipe.segmenter,
-            sam2_checkpoint=None if checkpoint is None else str(Path(checkpoint).resolve()),
-            seed=recipe.seed,
+            kinds=tuple(kind for kind, kept in zip(KINDS, wanted, strict=True) if kept),
+            sam2_checkpoint=None if sam2_checkpoint is None else str(Path(sam2_checkpoint).resolve()),
+            **{name: recipe[name] for name in ("every", "min_tissue", "size", "augmentations", "segmenter", "seed")},
         )
 
 
@@ -77,6 +65,22 @@ class Sample:
     seed: int
     pixel_size_mm: tuple[float | None, float | None]  # of the MRI
     file_sha256: str
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any], ref: VolumeRef) -> Sample:
+        """The sample that a row of the table describes, in a volume that was found again."""
+        return cls(
+            id=row["id"],
+            ref=ref,
+            plane=row["plane"],
+            index=row["slice"],
+            kind=row["kind"],
+            box=(row["box_row0"], row["box_column0"], row["box_row1"], row["box_column1"]),
+            augmentation=row["augmentation"],
+            seed=row["seed"],
+            pixel_size_mm=(row["mri_pixel_row_mm"], row["mri_pixel_column_mm"]),
+            file_sha256=row["file_sha256"],
+        )
 
     def row(self, size: int, folds: int) -> dict[str, Any]:
         """What the table of samples says of it, but for what is simulated."""
@@ -166,7 +170,7 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map) -> Plan:
         refs += found
         unreadable += [(f"{name}: {item.path}", item.reason) for item in found.skipped]
         notes += [f"{name}: {note}" for note in found.notes]
-    cutting = Cutting.of(recipe)
+    cutting = Cutting.of(recipe.record(engine, recipe.folds or 1), recipe.sam2_checkpoint)
     # In the order of their hashes, so that a small choice need not read every volume.
     refs.sort(key=lambda ref: (stable_hash(ref.source, ref.name), ref.source, ref.name))
     read: list[VolumeSamples] = []
@@ -244,28 +248,25 @@ def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
     DataError
         The volume is no longer what it was when the sample was planned, or cannot be read.
     """
-    from .augment import augment
     from .slices import hq_patch, hq_slice
 
     volume, grey = _loaded(sample.ref)
     if volume.file_sha256 != sample.file_sha256:
         raise DataError(f"{sample.ref.source} {sample.ref.name}: the file changed while the dataset was being built")
+    # A variant is interpolated once, from the pixels of the MRI.
+    size = cutting.size if sample.augmentation == 0 else None
     segmenter = _segmenter(cutting)
     if sample.kind == "patch":
-        cut = hq_patch(volume, sample.plane, sample.index, cutting.size, grey=grey, segmenter=segmenter)
+        cut = hq_patch(volume, sample.plane, sample.index, size, grey=grey, segmenter=segmenter)
     else:
         cut = hq_slice(
-            volume,
-            sample.plane,
-            sample.index,
-            cutting.size,
-            grey=grey,
-            min_tissue=cutting.min_tissue,
-            segmenter=segmenter,
+            volume, sample.plane, sample.index, size, grey=grey, min_tissue=cutting.min_tissue, segmenter=segmenter
         )
     if sample.augmentation == 0:
         return cut.image
-    return augment(cut.image, np.random.default_rng([sample.seed, stable_hash("augmentation")]))
+    from .augment import augment
+
+    return augment(cut.image, np.random.default_rng([sample.seed, stable_hash("augmentation")]), cutting.size)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

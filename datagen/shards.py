@@ -1,14 +1,15 @@
 """One shard of a dataset, from its samples' descriptions to files in place: a pure function of its job.
 
 A sample that fails is tried again, then set aside: its images stay blank and its row says why. What is wrong with the
-machine rather than with the sample (no space, no device, an interrupt) ends the shard, which is then as if it had never begun.
+machine rather than with the sample (no space, no device, an interrupt) ends the shard, which is then as if never begun.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from .identity import stable_hash
 from .pairs import Settings, make_imager, pixel_size_mm, probe_seed, simulate_pair
 from .randomize import Ranges
+from .recipe import array_name, probe_of_record
 from .samples import Cutting, Sample, image_of
 from .storage import open_storage
 from .store import lq_key, mask_key, write_shard
@@ -44,6 +46,24 @@ class Made:
 
     row: dict[str, Any]  # of the table of samples
     images: dict[str, np.ndarray]  # "hq", "lq/..." (uint8) and, where they vary, "mask/..." (bool) -> (size, size)
+
+
+def make_jobs(
+    recipe: dict[str, Any],
+    samples: Sequence[Sample],
+    url: str,
+    samples_per_shard: int,
+    sam2_checkpoint: str | None = None,
+) -> list[Job]:
+    """The shards of a dataset, from its recipe as recorded: at least one, empty where there are no samples."""
+    cutting = Cutting.of(recipe, sam2_checkpoint)
+    settings = tuple(Settings.of(recipe, probe_of_record(numbers)) for numbers in recipe["probes"].values())
+    ranges = None if recipe["randomize"] is None else Ranges(**recipe["randomize"])
+    parts = [tuple(samples[first : first + samples_per_shard]) for first in range(0, len(samples), samples_per_shard)]
+    return [
+        Job(url, index, part, recipe["folds"], cutting, settings, ranges, samples_per_shard)
+        for index, part in enumerate(parts or [()])
+    ]
 
 
 def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
@@ -92,7 +112,7 @@ def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
     images = {"hq": np.zeros((job.cutting.size,) * 2, np.uint8)}
     for settings in job.settings:
         name = settings.probe.name
-        row |= {f"{column}_{name}": None for column in _simulated_columns(job)}
+        row |= {f"{column}_{array_name(name)}": None for column in _simulated_columns(job)}
         images[lq_key(name)] = np.zeros_like(images["hq"])
         if job.ranges is not None:
             images[mask_key(name)] = np.zeros(images["hq"].shape, bool)
@@ -115,7 +135,7 @@ def _make(sample: Sample, job: Job) -> Made:
         pair = simulate_pair(hq, imager, probe_seed(sample.seed, name))
         pixel_x, pixel_z = pixel_size_mm(imager)
         values = {"scatterers": pair.n_scatterers, "lq_pixel_x_mm": f"{pixel_x:.6g}", "lq_pixel_z_mm": f"{pixel_z:.6g}"}
-        row |= {f"{column}_{name}": (values | drawn)[column] for column in _simulated_columns(job)}
+        row |= {f"{column}_{array_name(name)}": (values | drawn)[column] for column in _simulated_columns(job)}
         images[lq_key(name)] = pair.lq
     return Made(row, images)
 
@@ -128,8 +148,6 @@ def _simulated_columns(job: Job) -> tuple[str, ...]:
 
 def log(url: str, event: str, **entry: Any) -> None:
     """A line in the store's log: what depends on the machine and the hour, and no digest covers."""
-    import json
-
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),

@@ -135,7 +135,7 @@ def write_shard(
         for key, images in arrays.items():
             if not key.startswith("mask/"):
                 row[crc_column(key)] = zlib.crc32(np.ascontiguousarray(images[i]))
-    hashes = {key: [_image_hash(image) for image in images] for key, images in arrays.items()}
+    hashes = {key: [image_hash(image) for image in images] for key, images in arrays.items()}
     record = {"shard": index, "files": files, "rows": rows, "hashes": hashes}
     # Not sorted: the order of a row's keys is the order of the columns.
     storage.write(_record_key(index), json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
@@ -177,8 +177,25 @@ def finish(storage: Storage, records: Sequence[dict[str, Any]], attributes: dict
     return total
 
 
+def is_whole(storage: Storage, records: Sequence[dict[str, Any]]) -> bool:
+    """Whether a store is finished, and what is not in its shards is as its digest says."""
+    attributes = read_attributes(storage)
+    table = format_table([row for record in records for row in record["rows"]])
+    try:
+        kept = storage.read(SAMPLES).decode() == table
+        masks = read_fixed_masks(storage)
+        nodes = read_metadata(storage)
+        for content in nodes.values():
+            json.loads(content)
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return False
+    return (
+        bool(attributes.get("complete")) and kept and content_digest(records, table, masks) == attributes.get("digest")
+    )
+
+
 def reopen(storage: Storage) -> None:
-    """Mark a store as unfinished again, before shards of it are redone."""
+    """Mark a store as unfinished again, before parts of it are redone."""
     document = json.loads(storage.read("zarr.json"))
     if document["attributes"].get("complete"):
         document["attributes"]["complete"] = False
@@ -191,12 +208,17 @@ def content_digest(records: Sequence[dict[str, Any]], table: str, masks: dict[st
     """SHA-256 over hq, lq, masks and samples. The same whatever the shards, the workers and the order they ended in."""
     total = hashlib.sha256(table.encode())
     for key in sorted(masks):
-        total.update(f"\n{key} {_image_hash(masks[key])}".encode())
+        total.update(f"\n{key} {image_hash(masks[key])}".encode())
     for key in sorted(records[0]["hashes"]) if records else ():
         for record in records:
             for value in record["hashes"][key]:
                 total.update(f"\n{key} {value}".encode())
     return total.hexdigest()
+
+
+def encoded_size(images: np.ndarray) -> int:
+    """Bytes that a shard of these images takes."""
+    return len(_encode_shard(images, len(images)))
 
 
 def versions() -> dict[str, str]:
@@ -290,6 +312,28 @@ def read_samples(storage: Storage) -> list[dict[str, Any]]:
     return parse_table(storage.read(SAMPLES).decode())
 
 
+def decode_shard(content: bytes, key: str, size: int, samples_per_shard: int) -> list[np.ndarray | str]:
+    """The images in the file of a shard; in place of one that cannot be decoded, the reason."""
+    group, memory = _memory_group({})
+    _create_stack(
+        group, "shard", "bool" if key.startswith("mask/") else "uint8", samples_per_shard, size, samples_per_shard
+    )
+    files = _contents(memory) | {"shard/c/0/0/0": content}
+    array = _memory_group({}, files)[0]["shard"]
+    images: list[np.ndarray | str] = []
+    count = math.gcd(CHUNK, samples_per_shard)
+    for first in range(0, samples_per_shard, count):
+        try:
+            images += list(np.asarray(array[first : first + count]))
+        except Exception as error:  # whatever the codecs make of a damaged file
+            images += [f"cannot be decoded ({type(error).__name__}: {error})"] * count
+    return images
+
+
+def image_hash(image: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+
+
 # --- the table of samples --------------------------------------------------------------------------------------------
 
 
@@ -333,12 +377,14 @@ def _record_key(index: int) -> str:
     return f"build/shards/{index:06d}.json"
 
 
-def _image_hash(image: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
-
-
 def _create_stack(
-    group: Any, key: str, dtype: str, n_samples: int, size: int, samples_per_shard: int, attributes: dict[str, Any]
+    group: Any,
+    key: str,
+    dtype: str,
+    n_samples: int,
+    size: int,
+    samples_per_shard: int,
+    attributes: dict[str, Any] | None = None,
 ) -> Any:
     from zarr.codecs import ZstdCodec
 
@@ -346,7 +392,7 @@ def _create_stack(
         key,
         shape=(n_samples, size, size),
         shards=(samples_per_shard, size, size),
-        chunks=(min(CHUNK, samples_per_shard), size, size),
+        chunks=(math.gcd(CHUNK, samples_per_shard), size, size),
         dtype=dtype,
         fill_value=False if dtype == "bool" else 0,
         compressors=ZstdCodec(level=COMPRESSION_LEVEL),
@@ -362,7 +408,7 @@ def _encode_shard(images: np.ndarray, samples_per_shard: int) -> bytes:
     padded = np.zeros((samples_per_shard, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
     dtype = "bool" if images.dtype == bool else "uint8"
-    array = _create_stack(group, "shard", dtype, samples_per_shard, images.shape[1], samples_per_shard, {})
+    array = _create_stack(group, "shard", dtype, samples_per_shard, images.shape[1], samples_per_shard)
     array[:] = padded
     return _contents(memory)["shard/c/0/0/0"]
 

@@ -1,0 +1,387 @@
+"""`datagen build | inspect | info | verify | preview | report | export`.
+
+A command parses its options, calls one function and prints one summary. Nothing but click is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ussim import __version__, console
+
+if TYPE_CHECKING:
+    from .pipeline import Summary
+    from .recipe import Recipe
+
+_SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image"
+# Where an option has another name than its field of the recipe.
+_FIELDS = {"probe": "probes", "angles": "n_transmits", "attenuation": "attenuation_db_cm_mhz"}
+
+
+@click.group(context_settings=console.SETTINGS)
+@click.version_option(__version__, message="datagen %(version)s")
+def cli() -> None:
+    """Paired ultrasound datasets from MRI: slices, and their simulated B-mode.
+
+    \b
+    datagen build --source demo --probe C5-2v          a small dataset, of MRI that is already here
+    datagen build --source nifti --root mri/ --probe L11-5v --probe C5-2v --workers 8
+    datagen verify nifti-L11-5v-C5-2v.zarr
+    """
+
+
+def main() -> None:
+    """The console script."""
+    interrupted = "what is finished stays: the same command with --resume goes on from there"
+    sys.exit(console.run(cli, "datagen", interrupted=interrupted))
+
+
+# --- build -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--source", multiple=True, metavar=_SOURCES, help="Where the MRI comes from; may repeat.")
+@click.option(
+    "--root", multiple=True, metavar="DIR", help="Its folder; one for each --source. Default: DATAGEN_ROOT, ..."
+)
+@click.option("--probe", multiple=True, metavar="NAME|FILE", help="A preset or a TOML file; may repeat.")
+@click.option("-o", "--out", metavar="STORE", help="Folder or URL of the store.  [default: <source>-<probe>.zarr]")
+@click.option("--limit", type=int, help="At most so many samples, chosen by hash.")
+@click.option("--limit-full", type=int, help="At most so many whole slices.")
+@click.option("--limit-patches", type=int, help="At most so many patches.")
+@click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
+@click.option("--size", type=int, default=256, help="Pixels on a side.")
+@click.option("--planes", multiple=True, metavar="PLANE", help="axial, coronal, sagittal; may repeat, or with commas.")
+@click.option("--every", type=int, default=1, help="Take every n-th slice.")
+@click.option("--min-tissue", type=float, default=0.1, help="Fraction of a slice that must be tissue.")
+@click.option("--full/--no-full", default=True, help="Whole slices.")
+@click.option("--patches/--no-patches", default=True, help="The largest square of tissue of each slice.")
+@click.option("--segmenter", type=click.Choice(["otsu", "sam2"]), default="otsu", help="What finds the tissue.")
+@click.option("--sam2-checkpoint", metavar="FILE", help="For --segmenter sam2.")
+@click.option("--augmentations", type=int, default=0, help="Variants of each image beside the image itself.")
+@click.option("--folds", type=int, help="Groups of subjects.  [default: 5, or as many as leave none empty]")
+@click.option(
+    "--transmit", type=click.Choice(["plane", "diverging"]), help="Default, as of the next three: the probe's."
+)
+@click.option("--angles", type=int, help="Number of transmits.")
+@click.option("--max-angle-deg", type=float, help="They are steered over ± this.")
+@click.option("--width-deg", type=float, help="Width of a diverging wave.")
+@click.option("--mean-distance-wavelengths", type=float, default=1.0, help="Between scatterers, shortest wavelengths.")
+@click.option("--dynamic-range-db", type=float, default=40.0, help="Of the scatterers and of the display.")
+@click.option("--attenuation", type=float, default=0.0, help="dB/cm/MHz.")
+@click.option("--snr-db", type=float, help="Of the channel data.  [default: no noise]")
+@click.option("--tgc/--no-tgc", default=None, help="Undo the attenuation.  [default: where there is any]")
+@click.option("--randomize", metavar="FILE.toml", help="Ranges to draw each sample's acquisition from.")
+@click.option("--engine", type=console.EngineType(), default="auto", help="auto, cpu, cuda, cuda:N, reference.")
+@click.option("--config", metavar="FILE.toml", help="A recipe; options given here win over it.")
+@click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: this process alone]")
+@click.option("--scheduler", metavar="WHERE", help="threads, processes, an address, or a scheduler file.")
+@click.option("--dry-run", is_flag=True, help="Count, and estimate bytes and time from one sample.")
+@click.option("--resume", is_flag=True, help="Go on with the store that is there, if any.")
+@click.option("--overwrite", is_flag=True, help="Delete the store that is there.")
+@console.verbose_option
+@click.pass_context
+def build(context: click.Context, **options: Any) -> int:
+    """Build a dataset.
+
+    \b
+    datagen build --source demo --probe C5-2v
+    datagen build --source mrnet --probe L11-5v --limit 1000 --dry-run
+    datagen build --config recipe.toml --workers 8 --resume
+    """
+    given = {name for name in options if context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT}
+    recipe = _recipe(options, given)
+    out = options["out"] or _default_out(recipe)
+    if options["dry_run"]:
+        return _dry_run(recipe, out)
+    from . import pipeline
+
+    summary = pipeline.build(
+        recipe,
+        out,
+        workers=options["workers"],
+        scheduler=options["scheduler"],
+        resume=options["resume"],
+        overwrite=options["overwrite"],
+        watcher=_watcher(),
+    )
+    _print_summary(summary, _write_previews(summary), out)
+    return console.ExitCode.PARTIAL if summary.set_aside or summary.unreadable else console.ExitCode.DONE
+
+
+def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
+    """The recipe of the options given, over that of a file."""
+    from .randomize import read_ranges
+    from .recipe import Recipe, read_table
+
+    fields = read_table(options["config"]) if options["config"] else {}
+    for name in given:
+        field = _FIELDS.get(name, name)
+        if field in Recipe.model_fields:
+            fields[field] = options[name]
+    if "planes" in given:
+        fields["planes"] = tuple(part for item in options["planes"] for part in item.split(",") if part)
+    if "randomize" in given:
+        fields["randomize"] = read_ranges(options["randomize"])
+    for field, option in (("source", "--source"), ("probes", "--probe")):
+        if not fields.get(field):
+            raise click.UsageError(f"{option} is missing (or `{field}` in a --config file)")
+    return Recipe(**fields)
+
+
+def _default_out(recipe: Recipe) -> str:
+    names = [*recipe.source, *(probe.name.replace("/", "_") for probe in recipe.load_probes())]
+    return "-".join(names) + ".zarr"
+
+
+def _dry_run(recipe: Recipe, out: str) -> int:
+    """Say what a build would make; nothing is written."""
+    from .estimate import estimate
+
+    watcher = _watcher()
+    figures = estimate(recipe, watcher)
+    watcher.end()
+    plan = figures.plan
+    console.result(
+        f"{out}: {len(plan.samples)} samples ({figures.n_full} slices, {figures.n_patches} patches) of "
+        f"{len(plan.subjects)} subjects, {plan.n_volumes} volumes; {len(plan.record['probes'])} probes; {plan.folds} folds"
+    )
+    console.result(f"size: about {_bytes(figures.n_bytes)}")
+    console.result(
+        f"time: about {console.duration(figures.seconds_a_sample * len(plan.samples))} in one process "
+        f"({figures.seconds_a_sample:.3g} s a sample, engine {plan.record['engine']}, timed on {figures.timed})"
+    )
+    _print_left_out(plan.skipped, plan.unreadable, plan.notes)
+    return console.ExitCode.DONE
+
+
+def _watcher() -> Any:
+    """What a build says, on the console."""
+    import time
+
+    from .pipeline import Watcher
+
+    class ConsoleWatcher(Watcher):
+        def __init__(self) -> None:
+            self.bar: console.Progress | None = None
+            self.first = 0
+            self.started = 0.0
+
+        def message(self, text: str) -> None:
+            console.note(text)
+
+        def reading(self, done: int, total: int) -> None:
+            if self.bar is None and total > 1:
+                self.bar = console.Progress("reading volumes", total).__enter__()
+            if self.bar is not None:
+                self.bar.advance(done - self.bar.done)
+            if done == total:
+                self.end()
+
+        def begin(self, total: int, done: int) -> None:
+            self.end()
+            self.first, self.started = done, time.monotonic()
+            self.bar = console.Progress("samples", total, done).__enter__()
+
+        def progress(self, done: int, set_aside: int) -> None:
+            if self.bar is not None:
+                rate = max(0, done - self.first) / max(time.monotonic() - self.started, 1e-6)
+                aside = f", {set_aside} set aside" if set_aside else ""
+                self.bar.advance(done - self.bar.done, note=f"{rate:.3g} samples/s{aside}")
+
+        def end(self) -> None:
+            if self.bar is not None:
+                self.bar.__exit__(None, None, None)
+                self.bar = None
+
+    return ConsoleWatcher()
+
+
+def _write_previews(summary: Summary) -> list[str]:
+    """A picture of pairs in the store, one a probe."""
+    from .loader import open_pairs
+    from .preview import preview_png
+    from .recipe import array_name
+    from .storage import open_storage
+
+    storage = open_storage(summary.url)
+    written = []
+    for probe in summary.probes:
+        name = f"preview/{array_name(probe)}.png"
+        if summary.n_built or f"{array_name(probe)}.png" not in storage.names("preview"):
+            storage.write(name, preview_png(open_pairs(summary.url, probe=probe), probe))
+        written.append(f"{summary.url}/{name}")
+    return written
+
+
+def _print_summary(summary: Summary, previews: list[str], out: str) -> None:
+    there = summary.n_samples - len(summary.set_aside)
+    rate = f" ({summary.n_built / summary.seconds:.3g} samples/s)" if summary.n_built else ", all there already"
+    console.result(
+        f"{summary.url}: {there} samples of {summary.n_subjects} subjects, {summary.n_volumes} volumes, under "
+        f"{', '.join(summary.probes)}; {summary.folds} folds; {console.duration(summary.seconds)}{rate}"
+    )
+    _print_left_out(summary.skipped, summary.unreadable, summary.notes)
+    for sample, reason in summary.set_aside[:5]:
+        console.note(f"set aside: {sample}: {reason}")
+    if len(summary.set_aside) > 5:
+        console.note(f"set aside: {len(summary.set_aside) - 5} more; all are in {summary.url}/samples.csv")
+    console.result(f"digest: {summary.digest}")
+    console.result(f"picture: {', '.join(previews)}")
+    again = "the same command with --resume tries the samples set aside again" if summary.set_aside else ""
+    console.result(f"next: {again or f'datagen verify {out}'}")
+
+
+def _print_left_out(skipped: dict[str, int], unreadable: Any, notes: Any) -> None:
+    for reason, count in skipped.items():
+        console.note(f"left out: {count} images, {reason}")
+    for volume, reason in list(unreadable)[:5]:
+        console.note(f"set aside: volume {volume}: {reason}")
+    if len(unreadable) > 5:
+        console.note(f"set aside: {len(unreadable) - 5} more volumes")
+    for text in list(notes)[:5]:
+        console.note(f"note: {text}")
+    if len(notes) > 5:
+        console.note(f"note: {len(notes) - 5} more; `datagen inspect` lists them all")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("root")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@console.verbose_option
+def inspect(root: str, as_json: bool) -> None:
+    """Say which collection a folder holds, what is in it, and what is odd.
+
+    \b
+    datagen inspect MRNet-v1.0
+    """
+    from .inspect import inspect as look
+
+    found = look(root)
+    console.result(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(found.lines()))
+
+
+@cli.command()
+@click.argument("store", metavar="STORE")
+@click.option("--digest", is_flag=True, help="Only the digest over hq, lq, mask and samples.")
+@click.option("--json", "as_json", is_flag=True, help="All attributes, as JSON.")
+@console.verbose_option
+def info(store: str, digest: bool, as_json: bool) -> None:
+    """Say what a store holds.
+
+    \b
+    datagen info pairs.zarr --digest
+    """
+    from . import store as stores
+    from .storage import open_storage
+
+    storage = open_storage(store)
+    if as_json:
+        console.result(json.dumps(stores.read_attributes(storage), indent=2))
+        return
+    attributes = stores.require_complete(storage)
+    if digest:
+        console.result(attributes["digest"])
+        return
+    recipe = attributes["recipe"]
+    samples = stores.read_samples(storage)
+    kinds = {kind: sum(row["kind"] == kind for row in samples) for kind in ("full", "patch")}
+    subjects = {(row["source"], row["subject"]) for row in samples}
+    lines = {
+        "samples": f"{len(samples)} ({kinds['full']} slices, {kinds['patch']} patches), "
+        f"{attributes['n_set_aside']} set aside",
+        "subjects": f"{len(subjects)} in {recipe['folds']} folds",
+        "images": f"{recipe['size']} x {recipe['size']} uint8, HQ and LQ under {', '.join(recipe['probes'])}",
+        "engine": recipe["engine"],
+        "source": attributes["source"],
+        "licence": attributes["licence"],
+        "citation": attributes["citation"],
+        "recipe digest": attributes["recipe_digest"],
+        "digest": attributes["digest"],
+        "versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
+    }
+    for name, text in lines.items():
+        console.result(f"{name + ':':<15}{text}")
+
+
+@cli.command()
+@click.argument("store", metavar="STORE")
+@click.option(
+    "--resimulate", type=click.IntRange(min=0), default=0, metavar="K", help="Simulate K random samples again."
+)
+@click.option("--root", multiple=True, metavar="DIR", help="Of the source, as for build; to simulate again.")
+@click.option("--seed", type=int, help="Of the draw of samples.  [default: another each time]")
+@console.verbose_option
+def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None) -> int:
+    """Check that a store is what was built: every checksum, the table, the digest.
+
+    \b
+    datagen verify pairs.zarr --resimulate 3
+    """
+    from .verify import verify as check
+
+    with console.Progress("shards", 0) as progress:
+
+        def on_shard(done: int, total: int) -> None:
+            progress.total = total
+            progress.advance(done - progress.done)
+
+        report = check(store, resimulate, root=root or None, seed=seed, on_shard=on_shard)
+    for text in report.notes:
+        console.note(f"note: {text}")
+    for text in report.faults:
+        console.result(f"FAULT {text}")
+    if report.faults:
+        raise _fault(
+            f"{store}: {len(report.faults)} faults; `datagen build ... --resume` makes the damaged shards again"
+        )
+    again = f", {report.n_resimulated} simulated again" if resimulate else ""
+    console.result(f"{store}: {report.n_samples} samples, all as built{again}; digest {report.digest}")
+    return console.ExitCode.DONE
+
+
+def _fault(text: str) -> Exception:
+    from .store import StoreError
+
+    return StoreError(text)
+
+
+@cli.command()
+@click.argument("store", metavar="STORE")
+@click.option("--probe", metavar="NAME", help="Which probe's images.  [default: the first]")
+@click.option("--rows", type=click.IntRange(min=1, max=50), default=4, help="Pairs in the picture.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG, PDF or SVG.")
+@console.verbose_option
+def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
+    """Draw some pairs, HQ beside LQ.
+
+    \b
+    datagen preview pairs.zarr -o pairs.png
+    """
+    from ussim.figures import save_figure
+
+    from .loader import open_pairs
+    from .preview import preview_figure
+
+    console.check_output(out)
+    pairs = open_pairs(store, probe=probe)
+    if len(pairs.probes) > 1:
+        pairs = open_pairs(store, probe=pairs.probes[0])
+    save_figure(preview_figure(pairs, pairs.probes[0], rows), out)
+    console.result(str(out))

@@ -1,0 +1,194 @@
+"""Is a store what was built? Every checksum computed again, and, where asked, some samples simulated again."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import store
+from .samples import Sample
+from .shards import Job, make_jobs, make_sample
+from .sources import get_source, resolve_root
+from .storage import Storage, open_storage
+from .volumes import DataError
+
+TOLERANCE = 2  # grey levels (0.3 dB of 40): what another processor or library version may round otherwise
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked, and every fault found."""
+
+    n_samples: int
+    n_resimulated: int
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    digest: str
+
+
+def verify(
+    path: str | Path,
+    resimulate: int = 0,
+    *,
+    root: str | Path | tuple[str | None, ...] | None = None,
+    seed: int | None = None,
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Check a finished store.
+
+    Parameters
+    ----------
+    resimulate : how many samples to simulate again from the source, drawn at random, and compare byte for byte.
+    root : of the source or sources, as in a recipe; only to simulate again.
+    seed : of the draw; None = another one each time.
+    on_shard : called with the number of shards checked and their total.
+
+    Raises
+    ------
+    StoreError
+        There is no store, or it is unfinished.
+    DataError
+        The source is not there to be simulated again.
+    """
+    storage = open_storage(path)
+    attributes = store.require_complete(storage)
+    faults: list[str] = []
+    notes: list[str] = []
+    records = []
+    for index in range(attributes["n_shards"]):
+        record = store.read_record(storage, index)
+        if record is None:
+            faults.append(f"shard {index}: its record is missing or damaged")
+        else:
+            records.append(record)
+            faults += _check_shard(storage, record, attributes["recipe"]["size"], attributes["samples_per_shard"])
+        on_shard(index + 1, attributes["n_shards"])
+    if len(records) == attributes["n_shards"]:
+        faults += _check_whole(storage, attributes, records)
+    n_resimulated = 0
+    if resimulate:
+        for wrong, text in _resimulate(storage, attributes, records, resimulate, root, seed):
+            n_resimulated += 1
+            if text:
+                (faults if wrong else notes).append(text)
+    return Report(attributes["n_samples"], n_resimulated, tuple(faults), tuple(notes), attributes["digest"])
+
+
+def _check_shard(storage: Storage, record: dict[str, Any], size: int, samples_per_shard: int) -> list[str]:
+    """Every image of a shard against its checksums, then its files."""
+    faults = []
+    harmed = set()
+    for key in record["hashes"]:
+        name = f"{key}/c/{record['shard']}/0/0"
+        try:
+            images = store.decode_shard(storage.read(name), key, size, samples_per_shard)
+        except OSError:
+            images = [f"{name} is missing"] * samples_per_shard
+        for position, row in enumerate(record["rows"]):
+            fault = _fault(images[position], record, key, position)
+            if fault:
+                harmed.add(name)
+                faults.append(f"sample {row['id']}: {key}: {fault}")
+    for name in store.damaged_files(storage, record):
+        if name not in harmed:  # a byte that no image is made of
+            first, last = record["rows"][0]["id"], record["rows"][-1]["id"]
+            faults.append(f"{name} (samples {first} to {last}): not the file that was written, though its images are")
+    return faults
+
+
+def _fault(image: np.ndarray | str, record: dict[str, Any], key: str, position: int) -> str:
+    """What is wrong with one image, "" where nothing is."""
+    if isinstance(image, str):
+        return image
+    if store.image_hash(image) != record["hashes"][key][position]:
+        return "not the image that was written: its checksum differs"
+    checksum = record["rows"][position].get(store.crc_column(key), zlib.crc32(image))
+    return "" if checksum == zlib.crc32(image) else "the recorded crc32 is not that of the image"
+
+
+def _check_whole(storage: Storage, attributes: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
+    """The table of samples, the masks, the metadata and the digest over all of it."""
+    table = store.format_table([row for record in records for row in record["rows"]])
+    try:
+        written = storage.read(store.SAMPLES).decode()
+        masks = store.read_fixed_masks(storage)
+        group = store.open_group(storage)
+        for key in records[0]["hashes"]:
+            expected = (attributes["n_samples"], *(attributes["recipe"]["size"],) * 2)
+            if group[key].shape != expected:
+                return [f"{key}: expected shape {expected}, got {group[key].shape}"]
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        return [f"the store cannot be read: {type(error).__name__}: {error}"]
+    if written != table:
+        lines = zip(written.splitlines(), table.splitlines(), strict=False)
+        line = next((i for i, (a, b) in enumerate(lines, start=1) if a != b), "the last")
+        return [f"{store.SAMPLES}: line {line} is not what the shards record"]
+    if store.content_digest(records, table, masks) != attributes["digest"]:
+        return ["the digest in the attributes is not that of the content: a mask or an attribute was changed"]
+    return []
+
+
+def _resimulate(
+    storage: Storage,
+    attributes: dict[str, Any],
+    records: list[dict[str, Any]],
+    count: int,
+    root: Any,
+    seed: int | None,
+) -> Iterator[tuple[bool, str]]:
+    """Some samples made again from the source: (whether that is a fault, what differs)."""
+    recipe = attributes["recipe"]
+    roots = (root,) * len(recipe["source"]) if root is None or isinstance(root, str | Path) else root
+    refs = {}
+    for name, folder in zip(recipe["source"], roots, strict=True):
+        refs |= {(name, ref.name): ref for ref in get_source(name).find(resolve_root(name, folder))}
+    places = [
+        (record, position) for record in records for position, row in enumerate(record["rows"]) if not row["set_aside"]
+    ]
+    drawn = np.random.default_rng(seed).permutation(len(places))[:count]
+    job = make_jobs(recipe, (), storage.url, attributes["samples_per_shard"])[0]
+    for record, position in (places[i] for i in sorted(drawn)):
+        row = record["rows"][position]
+        ref = refs.get((row["source"], row["volume"]))
+        if ref is None:
+            raise DataError(f"{row['id']}: the volume {row['volume']!r} is not in the source any more")
+        yield _compare(storage, record, position, Sample.of_row(row, ref), job, attributes)
+
+
+def _compare(
+    storage: Storage,
+    record: dict[str, Any],
+    position: int,
+    sample: Sample,
+    job: Job,
+    attributes: dict[str, Any],
+) -> tuple[bool, str]:
+    """One sample made again, against what the store holds."""
+    made = make_sample(sample, job)
+    if made.row["set_aside"]:
+        return True, f"sample {sample.id}: could not be made again: {made.row['set_aside']}"
+    for key, image in made.images.items():
+        name = f"{key}/c/{record['shard']}/0/0"
+        size, per_shard = attributes["recipe"]["size"], attributes["samples_per_shard"]
+        stored = store.decode_shard(storage.read(name), key, size, per_shard)[position]
+        if isinstance(stored, str):
+            return True, f"sample {sample.id}: {key}: {stored}"
+        difference = np.abs(image.astype(np.int16) - stored.astype(np.int16))
+        if difference.max() > (TOLERANCE if key.startswith("lq/") else 0):
+            share = np.count_nonzero(difference) / difference.size
+            return True, (
+                f"sample {sample.id}: {key}: simulated again, {share:.1%} of the pixels differ, by up to "
+                f"{difference.max()} grey levels"
+            )
+        if difference.any():
+            share = np.count_nonzero(difference) / difference.size
+            return (
+                False,
+                f"sample {sample.id}: {key}: {share:.2%} of the pixels differ by {difference.max()} grey levels",
+            )
+    return False, ""
