@@ -40,7 +40,7 @@ class Inspection:
 
     def lines(self) -> list[str]:
         """The report as text."""
-        passed_on = "may be passed on under these terms" if self.redistributable else "must not be passed on"
+        passed_on = "may be passed on under these terms" if self.redistributable else "are not to be passed on"
         lines = [
             f"{self.root}: {self.title} (--source {self.source})",
             f"  {_count(self.n_volumes)} of {_count(self.n_subjects, 'subject')}: {', '.join(self.examples)}"

@@ -85,7 +85,12 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
             image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
         except (HeaderDataError, ValueError, OSError, EOFError) as error:
             raise DataError(f"{path}: damaged NIfTI header: {' '.join(str(error).split())}") from None
-        yield image, notes
+        yield image, [*notes, *_geometry(image)[2]]
+
+
+def four_d_note(n_frames: int, part: int = 0) -> str:
+    """What is said of a file with several frames."""
+    return f"4-D file of {n_frames} frames: frame {part} used"
 
 
 def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[float | None], np.ndarray, list[str]]:
@@ -103,7 +108,7 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     if not 0 <= part < n_frames:
         raise DataError(f"{path}: frame {part} asked for; there are 0 to {n_frames - 1}")
     if n_frames > 1:
-        notes.append(f"4-D file of {n_frames} frames: frame {part} used")
+        notes.append(four_d_note(n_frames, part))
     # Through a proxy without scaling, so that the values come in the file's own type and only this frame is read.
     raw = ArrayProxy(image.dataobj.file_like, (shape, dtype, image.dataobj.offset, 1.0, 0.0))
     frame = np.unravel_index(part, shape[3:], order="F") if len(shape) > 3 else ()
@@ -118,9 +123,15 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     elif dtype.itemsize == 8:
         voxels = voxels.astype(np.float32)
 
-    affine = image.affine
-    spacing = [float(zoom) if np.isfinite(zoom) and zoom > 0 else None for zoom in header.get_zooms()]
-    spacing = [*spacing, None, None, None][:3]
+    spacing, affine, _ = _geometry(image)
+    return voxels, spacing, affine, notes
+
+
+def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
+    """Voxel size in mm along the file's axes, affine, and what is odd about them. Reads the header only."""
+    header, affine, notes = image.header, image.affine, []
+    sizes = [float(zoom) if np.isfinite(zoom) and zoom > 0 else None for zoom in header.get_zooms()]
+    spacing = [*sizes, None, None, None][:3]
     if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9):
         notes.append("no usable affine in the header: axes taken as Right, Anterior, Superior")
         affine = np.eye(4)
@@ -133,7 +144,7 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     tilt = obliquity_degrees(affine)
     if tilt > 10:
         notes.append(f"oblique: {tilt:.0f} degrees off the anatomical axes; planes are the closest ones")
-    return voxels, spacing, affine, notes
+    return spacing, affine, notes
 
 
 def load_npy(ref: VolumeRef) -> Volume:

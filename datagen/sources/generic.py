@@ -6,6 +6,7 @@ like; a BIDS `sub-XX` wins; a file with no such folder is its own subject. DICOM
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ..dicom import load_dicom, scan_dicom
 from ..files import relative, stem, walk
-from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, load_nifti, load_npy, load_pictures, open_nifti
+from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, four_d_note, load_nifti, load_npy, load_pictures, open_nifti
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .base import Source
 
@@ -27,17 +28,15 @@ _NOT_SUBJECTS = re.compile(
 _LABEL_WORD = re.compile(
     r"(^|[_.\- ])(seg|segm|segmentation|mask|label|labels|labelmap|gt|roi|dseg)([_.\- ]|$)", re.IGNORECASE
 )
-_OWN_TERMS = "the terms under which you hold the files"
-_OWN_LICENCE = "as the owner of the files says"
 
 
 class _Own(Source):
-    """Files of the user's own. They may be passed on only if the user says so, which is not known here."""
+    """Files of the user's own: nothing is known here that forbids passing them on, and nothing that allows it."""
 
-    licence = _OWN_LICENCE
+    licence = "as the owner of the files says"
     citation = "none known: name the origin of the files yourself"
-    terms = _OWN_TERMS
-    redistributable = False
+    terms = "those under which you hold the files"
+    redistributable = True
 
 
 class Nifti(_Own):
@@ -66,6 +65,9 @@ class Nifti(_Own):
             if len(shape) < 2:
                 skipped.append(Skipped(shown, f"not a volume: shape {shape}"))
                 continue
+            n_frames = math.prod(shape[3:])
+            if n_frames > 1:
+                notes.append(four_d_note(n_frames))
             refs.append(_ref(self, base, path, tuple(notes)))
         return _some(self, base, refs, skipped)
 
