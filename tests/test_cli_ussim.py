@@ -313,6 +313,12 @@ def test_progress_in_plain_lines_says_what_is_left(capsys, monkeypatch):
     assert len(lines) == 11
 
 
+def test_progress_of_unknown_length(capsys):
+    with console.Progress("shards", total=0) as progress:
+        progress.advance()
+    assert capsys.readouterr().err.startswith("shards: 1, 0.0 s")
+
+
 def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with console.Progress("pairs", total=2) as progress:

@@ -172,7 +172,8 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 class Progress:
     """Progress of `total` steps with an estimate of the time left; use as a context manager and call `advance`.
 
-    A bar when stderr is a terminal, otherwise a line at most every `PLAIN_INTERVAL` seconds and one at the end.
+    A bar when stderr is a terminal, otherwise a line at most every `PLAIN_INTERVAL` seconds and one at the end. `total` may be
+    set again on the way; 0 is not known yet.
     """
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
@@ -199,14 +200,14 @@ class Progress:
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, note="")
+            self._task = self._bar.add_task(self.description, total=self.total or None, completed=self.done, note="")
         return self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count finished steps; `note` is shown beside them (a loss, a name)."""
         self.done += steps
         if self._bar is not None:
-            self._bar.update(self._task, advance=steps, note=note)
+            self._bar.update(self._task, advance=steps, total=self.total or None, note=note)
         elif time.monotonic() - self._printed >= PLAIN_INTERVAL:
             self._print(note)
 
@@ -219,12 +220,12 @@ class Progress:
     def _print(self, extra: str) -> None:
         self._printed = time.monotonic()
         elapsed, fresh = self._printed - self._started, self.done - self._first
-        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        share = f"/{self.total} ({100 * self.done / self.total:.0f} %)" if self.total else ""
         if self.done < self.total and fresh:
             timing = f", {duration(elapsed / fresh * (self.total - self.done))} left"
         else:
             timing = f", {duration(elapsed)}"
-        note(f"{self.description}: {self.done}/{self.total}{share}{timing}{', ' + extra if extra else ''}")
+        note(f"{self.description}: {self.done}{share}{timing}{', ' + extra if extra else ''}")
 
 
 @contextmanager
