@@ -172,8 +172,8 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 class Progress:
     """Progress of `total` steps with an estimate of the time left; use as a context manager and call `advance`.
 
-    A bar when stderr is a terminal, otherwise a line at most every `PLAIN_INTERVAL` seconds and one at the end. `total` may be
-    set again on the way; 0 is not known yet.
+    A bar when stderr is a terminal, otherwise a line at most every `PLAIN_INTERVAL` seconds and one at the end.
+    `total` may be set again on the way; 0 is not known yet.
     """
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:
