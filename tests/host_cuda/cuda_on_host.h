@@ -20,7 +20,7 @@
 #include <vector>
 
 #define __global__ static
-#define __device__ static
+#define __device__
 #define __shared__ static
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)

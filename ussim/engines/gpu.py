@@ -116,10 +116,12 @@ class GpuEngine:
         self.backend.activate()
         return self._beamformer.mix_and_filter(samples, carrier, numerator, denominator, steady, edge)
 
-    def arrival_bounds(self, x, z, source_x, source_z, delays, speed_of_sound: float) -> tuple[np.ndarray, np.ndarray]:
+    def arrival_bounds(
+        self, x, z, source_x, source_z, delays, speed_of_sound: float, with_last: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """First and last arrival of each law at points (see `cpu_beamform.arrival_bounds`), in host memory."""
         self.backend.activate()
-        return self._beamformer.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound)
+        return self._beamformer.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
 
     def _simulator(self, plan: Plan) -> Simulator:
         from .gpu_simulate import Simulator
