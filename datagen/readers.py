@@ -38,7 +38,7 @@ def load_nifti(ref: VolumeRef) -> Volume:
     from nibabel.orientations import apply_orientation, io_orientation
 
     path = ref.paths[0]
-    with open_nifti(path) as (image, oddities):
+    with _named(ref), open_nifti(path) as (image, oddities):
         voxels, spacing, affine, notes = _nifti_frame(path, image, ref.part)
     orientation = io_orientation(affine)
     along: list[float | None] = [None, None, None]
@@ -150,19 +150,21 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
 def load_npy(ref: VolumeRef) -> Volume:
     """Read a NumPy array: a stack (slice, row, column), or a single slice (row, column). The file has no voxel size."""
     path = ref.paths[0]
-    voxels = _read_npy(path)
-    if voxels.ndim == 2:
-        voxels = voxels[np.newaxis]
-    if voxels.ndim != 3:
-        raise DataError(f"{path}: expected (slice, row, column) or (row, column), got shape {voxels.shape}")
-    if voxels.shape[2] in (3, 4) and min(voxels.shape[:2]) > 16:
-        raise DataError(f"{path}: shape {voxels.shape} looks like a colour picture; expected (slice, row, column)")
+    with _named(ref):
+        voxels = _read_npy(path)
+        if voxels.ndim == 2:
+            voxels = voxels[np.newaxis]
+        if voxels.ndim != 3:
+            raise DataError(f"{path}: expected (slice, row, column) or (row, column), got shape {voxels.shape}")
+        if voxels.shape[2] in (3, 4) and min(voxels.shape[:2]) > 16:
+            raise DataError(f"{path}: shape {voxels.shape} looks like a colour picture; expected (slice, row, column)")
     return _stack(ref, voxels, ["no voxel size in the file: pixels taken as square"])
 
 
 def load_pictures(ref: VolumeRef) -> Volume:
     """Read PNG, JPEG, BMP or TIFF files, one slice each, as a stack."""
-    images = [_read_picture(path) for path in ref.paths]
+    with _named(ref):
+        images = [_read_picture(path) for path in ref.paths]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise DataError(f"{ref.name}: pictures of one stack differ in size: {sorted(shapes)}")
@@ -216,6 +218,21 @@ def read_image(
     from .slices import grey_range, to_unit
 
     return to_unit(image, grey_range(volume))
+
+
+@contextmanager
+def _named(ref: VolumeRef) -> Iterator[None]:
+    """Errors that speak of the volume instead of its path, which is nobody else's business once it is in a store."""
+    try:
+        yield
+    except DataError as error:
+        if ref.source == "file":
+            raise
+        message = str(error)
+        for number, path in enumerate(ref.paths, 1):
+            which = f"{ref.name}: file {number} of {len(ref.paths)}" if len(ref.paths) > 1 else ref.name
+            message = message.replace(path, which)
+        raise DataError(message) from None
 
 
 def _open_any(path: Path, voi: bool) -> Volume:
