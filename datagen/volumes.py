@@ -22,6 +22,8 @@ _NORMAL_AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 class DataError(ValueError):
     """Data that is missing or cannot be used: the message says what was expected, what came, and what to do."""
 
+    exit_code = 3
+
 
 @dataclass(frozen=True)
 class VolumeRef:
