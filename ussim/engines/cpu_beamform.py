@@ -85,7 +85,7 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
         return int(np.clip(TILE_SAMPLES / max(step * samples_a_metre, 1e-9), 1, largest))
 
     rate = b.sampling_frequency / b.speed_of_sound
-    return count(b.grid.z, 2 * rate, TILE_ROWS), count(b.grid.x, rate / 2, TILE_COLUMNS)  # sideways paths vary less
+    return count(b.grid.z, 2 * rate, TILE_ROWS), count(b.grid.x, rate, TILE_COLUMNS)
 
 
 @njit(cache=True, parallel=True, nogil=True, error_model="numpy")

@@ -1,0 +1,106 @@
+"""Demodulation: MUST's arrays, the filter, sampling below twice the carrier, what is refused."""
+
+import numpy as np
+import pytest
+from scipy.signal import butter, filtfilt
+
+import ussim
+
+
+def channel_data(samples, probe, sampling_frequency=None, start_time=0.0):
+    """RFData of one transmit of all elements at once."""
+    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(np.zeros((len(samples), probe.n_elements))))
+    return ussim.RFData(samples, acquisition, sampling_frequency or 4 * probe.center_frequency, start_time)
+
+
+def pulse_train(time, frequency, bandwidth=0.3):
+    """A few Gaussian-modulated pulses and their complex envelope about `frequency`."""
+    envelope = np.zeros_like(time, dtype=complex)
+    for delay, amplitude in ((4e-6, 1.0), (7.3e-6, 0.5), (11.1e-6, 0.8)):
+        shape = np.exp(-(((time - delay) * bandwidth * frequency * 2.0) ** 2))
+        envelope += amplitude * shape * np.exp(-2j * np.pi * frequency * delay)
+    return (envelope * np.exp(2j * np.pi * frequency * time)).real, envelope
+
+
+@pytest.mark.parametrize("name", ["L11-5v", "L12-3v", "C5-2v", "P4-2v"])
+def test_matches_must(golden, name):
+    arrays, probe = golden(f"beamform_{name}"), ussim.load_probe(name)
+    # complex64 of the same float64 arithmetic: equal but for the order of the filter's sums (seen: 0 to 1e-7).
+    for law in ("plane_+0deg", "plane_+10deg"):
+        rf = channel_data(arrays[f"RFin_{law}"].T[None], probe)
+        iq = ussim.demodulate(rf).samples[0, arrays["channels"]].T
+        expected = arrays[f"IQ_rf2iq_{law}"]
+        assert np.linalg.norm(iq - expected) < 2e-7 * np.linalg.norm(expected)
+    # Without a bandwidth MUST passes half the sampling frequency: at 4 samples a period, a bandwidth of 2.
+    rf = channel_data(arrays["RFin_plane_+0deg"].T[None], probe)
+    iq = ussim.demodulate(rf, bandwidth=2.0).samples[0, arrays["channels"]].T
+    expected = arrays["IQ_rf2iq_nobandwidth_plane_+0deg"]
+    assert np.linalg.norm(iq - expected) < 2e-7 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 10, 19, 500])
+def test_filter_is_filtfilt_with_its_edges(n_samples):
+    probe = ussim.load_probe("P4-2v")  # 64 elements x 3 transmits: whole blocks of lanes; 17 below: a rest
+    probe = ussim.Probe("short", probe.center_frequency, probe.bandwidth, 17, probe.pitch, probe.element_width)
+    samples = np.random.default_rng(0).standard_normal((3, 17, n_samples))
+    iq = ussim.demodulate(channel_data(samples, probe, start_time=3e-6))
+    time = 3e-6 + np.arange(n_samples) / iq.sampling_frequency
+    mixed = 2 * samples * np.exp(-2j * np.pi * probe.center_frequency * time)
+    expected = filtfilt(*butter(5, probe.bandwidth / 4), mixed, padlen=min(18, n_samples - 1))
+    # complex64; records shorter than the edge (18) are extended by what there is
+    assert np.abs(iq.samples - expected).max() < 1e-6 * np.abs(expected).max()
+    assert iq.samples.dtype == np.complex64
+    assert iq.start_time == 3e-6
+
+
+@pytest.mark.parametrize("ratio", [4.0, 2.5, 5.37, 4 / 3, 4 / 5])
+def test_envelope_and_phase_at_any_sampling_ratio(ratio):
+    probe = ussim.Probe("narrow", 5e6, 0.35, 1, 0.3e-3, 0.25e-3)
+    sampling_frequency = ratio * probe.center_frequency
+    time = 1e-6 + np.arange(int(16e-6 * sampling_frequency)) / sampling_frequency
+    rf, envelope = pulse_train(time, probe.center_frequency, bandwidth=0.1)
+    iq = ussim.demodulate(channel_data(rf[None, None], probe, sampling_frequency, 1e-6), bandwidth=0.35)
+    middle = slice(5, -5)
+    # The filter passes a Gaussian pulse of a third of its width to 1 %; the rest is the end of the record.
+    assert np.abs(iq.samples[0, 0] - envelope)[middle].max() < 0.02
+
+
+def test_rf_comes_back_from_iq():
+    probe = ussim.load_probe("L11-5v")
+    time = np.arange(600) / (4 * probe.center_frequency)
+    rf, _ = pulse_train(time, probe.center_frequency, bandwidth=0.1)
+    iq = ussim.demodulate(channel_data(np.tile(rf, (1, 128, 1)), probe))
+    back = (iq.samples * np.exp(2j * np.pi * iq.demodulation_frequency * time)).real
+    assert np.abs(back - rf).max() < 1e-3  # what the Butterworth filter takes of a narrow pulse
+
+
+def test_record_that_folds_its_band_is_refused():
+    probe = ussim.load_probe("L11-5v")  # 77 % of 7.6 MHz
+    samples = np.zeros((1, 128, 50), np.float32)
+    with pytest.raises(ValueError, match=r"folds the band .* onto itself.*at most 0\.667"):
+        ussim.demodulate(channel_data(samples, probe, 4 / 3 * probe.center_frequency))
+    with pytest.raises(ValueError, match="folds"):
+        ussim.demodulate(channel_data(samples, probe, 2 * probe.center_frequency), bandwidth=0.1)
+    ussim.demodulate(channel_data(samples, probe, 4 / 3 * probe.center_frequency), bandwidth=0.6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frequency": -1.0}, "frequency: expected a carrier"),
+        ({"frequency": float("nan")}, "frequency: expected a carrier"),
+        ({"bandwidth": 0.0}, r"bandwidth: expected a fraction"),
+        ({"bandwidth": 77.0}, r"bandwidth: expected a fraction"),
+    ],
+)
+def test_bad_values_are_refused(options, message):
+    samples = np.zeros((1, 64, 50), np.float32)
+    with pytest.raises(ValueError, match=message):
+        ussim.demodulate(channel_data(samples, ussim.load_probe("P4-2v")), **options)
+
+
+def test_nan_in_the_record_is_refused():
+    samples = np.zeros((1, 64, 300), np.float32)
+    samples[0, 5, 200] = np.nan
+    with pytest.raises(ValueError, match="expected finite samples"):
+        ussim.demodulate(channel_data(samples, ussim.load_probe("P4-2v")))
