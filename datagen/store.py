@@ -267,12 +267,12 @@ def require_complete(storage: Storage) -> dict[str, Any]:
     return attributes
 
 
-def open_group(storage: Storage) -> Any:
+def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
     """The Zarr group of a finished store, read-only."""
     import zarr
 
     require_complete(storage)
-    return zarr.open_group(storage.url, mode="r")
+    return zarr.open_group(storage.url, mode="r", use_consolidated=use_consolidated)
 
 
 def read_records(storage: Storage, n_shards: int) -> list[dict[str, Any]]:

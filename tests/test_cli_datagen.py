@@ -1,0 +1,175 @@
+"""The command line: the way through, one line and the right exit code for each thing that can be wrong."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from datasets import PROBE, write_stacks
+
+from datagen.cli import cli
+from ussim import console
+
+FAST = ["--size", "16", "--angles", "1", "--mean-distance-wavelengths", "8", "--min-tissue", "0.05"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_stacks(tmp_path_factory.mktemp("stacks"))
+
+
+@pytest.fixture
+def run(capsys):
+    """run(arguments...) -> exit code, stdout, stderr."""
+
+    def call(*arguments):
+        code = console.run(cli, "datagen", [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(code), captured.out, captured.err
+
+    return call
+
+
+def build(run, root, out, *options):
+    return run("build", "--source", "npy", "--root", root, "--probe", PROBE, "-o", out, *FAST, *options)
+
+
+def test_from_build_to_verify(run, root, tmp_path):
+    out = tmp_path / "pairs.zarr"
+    code, text, messages = build(run, root, out, "--limit", 4)
+    assert code == 0, messages
+    assert "4 samples of 3 subjects" in text
+    assert f"next: datagen verify {out}" in text
+    assert (out / "preview" / f"{PROBE}.png").stat().st_size > 10_000
+    digest = next(line.split()[1] for line in text.splitlines() if line.startswith("digest:"))
+    assert run("info", out, "--digest") == (0, digest + "\n", "")
+    code, text, _ = run("info", out)
+    assert "4 (" in text
+    assert json.loads(run("info", out, "--json")[1])["recipe"]["limit"] == 4
+    code, text, messages = run("verify", out, "--resimulate", 1, "--root", root)
+    assert code == 0, messages
+    assert "1 simulated again" in text
+    code, text, _ = build(run, root, out, "--limit", 4, "--resume")
+    assert code == 0
+    assert "all there already" in text
+    code, _, messages = run("preview", out, "-o", tmp_path / "pairs.png")
+    assert code == 0, messages
+    assert (tmp_path / "pairs.png").exists()
+
+
+def test_a_damaged_store_fails_verification(run, root, tmp_path):
+    out = tmp_path / "pairs.zarr"
+    build(run, root, out, "--limit", 1)
+    shard = out / "hq/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[30] ^= 1
+    shard.write_bytes(content)
+    code, text, messages = run("verify", out)
+    assert code == 3
+    assert "FAULT sample npy/" in text
+    assert "--resume" in messages
+
+
+def test_a_dry_run_writes_nothing(run, root, tmp_path):
+    code, text, messages = build(run, root, tmp_path / "pairs.zarr", "--dry-run")
+    assert code == 0, messages
+    assert "24 samples (12 slices, 12 patches) of 3 subjects" in text
+    assert "size: about" in text
+    assert "time: about" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_holds_the_recipe_and_options_win(run, root, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'source = "npy"\nroot = "{root}"\nprobe = "{PROBE}"\nsize = 16\nangles = 1\nlimit = 3\n'
+        "mean-distance-wavelengths = 8\nmin-tissue = 0.05\n"
+    )
+    code, text, messages = run("build", "--config", recipe, "--limit", 2, "-o", tmp_path / "pairs.zarr")
+    assert code == 0, messages
+    assert "2 samples" in text
+
+
+def test_a_sample_set_aside_ends_with_4(run, root, tmp_path, monkeypatch):
+    from datagen import shards
+
+    simulate, first = shards.simulate_pair, []
+
+    def failing(hq, imager, seed):
+        if seed in (first or first.append(seed) or first):
+            raise RuntimeError("broken")
+        return simulate(hq, imager, seed)
+
+    monkeypatch.setattr(shards, "simulate_pair", failing)
+    code, text, messages = build(run, root, tmp_path / "pairs.zarr", "--limit", 3)
+    assert code == 4
+    assert "set aside: npy/" in messages
+    assert "RuntimeError: broken" in messages
+    assert "2 samples" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--source", "nowhere"], 2, "unknown source 'nowhere'"),
+        (["--probe", "C5-3v"], 2, "C5-2v"),
+        (["--root", "{tmp}/none"], 3, "does not exist"),
+        (["--root", "{tmp}"], 3, "no usable volume"),
+        (["--size", "-1"], 2, "size"),
+        (["--max-angle-deg", "95"], 2, "95"),
+        (["--attenuation", "-1"], 2, "attenuation"),
+        (["--folds", "40"], 2, "use --folds"),
+        (["--engine", "gpu"], 2, "engine"),
+        (["--randomize", "{tmp}/none.toml"], 2, "none.toml"),
+        (["--config", "{tmp}/none.toml"], 2, "none.toml"),
+        (["--scheduler", "somewhere"], 3, "scheduler"),
+        (["--min-tissue", "0.99", "--no-patches"], 3, "too little tissue"),
+        (["-o", "{tmp}/file/pairs.zarr"], 3, "cannot be written"),
+        (["-o", "{tmp}"], 2, "left alone"),
+        (["--workers", "0"], 2, "workers"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_a_code(run, root, tmp_path, options, code, words):
+    (tmp_path / "file").write_text("not a folder")
+    given = [option.format(tmp=tmp_path) for option in options]
+    got, _, messages = build(run, root, tmp_path / "pairs.zarr", *given) if "--root" not in options else run(
+        "build", "--source", "npy", "--probe", PROBE, "-o", tmp_path / "pairs.zarr", *FAST, *given
+    )  # fmt: skip
+    assert got == code, messages
+    errors = [line for line in messages.splitlines() if "error:" in line]
+    assert len(errors) == 1, messages
+    assert words in errors[0]
+    assert "Traceback" not in messages
+
+
+def test_what_is_missing_is_asked_for(run):
+    code, _, messages = run("build", "--probe", PROBE)
+    assert code == 2
+    assert "--source is missing" in messages
+    code, _, messages = run("info", "none.zarr")
+    assert code == 3
+    assert "no store of pairs" in messages
+
+
+def test_the_output_and_the_recipe_are_guarded(run, root, tmp_path):
+    out = tmp_path / "pairs.zarr"
+    build(run, root, out, "--limit", 1)
+    code, _, messages = build(run, root, out, "--limit", 1)
+    assert code == 2
+    assert "--overwrite" in messages
+    code, _, messages = build(run, root, out, "--limit", 2, "--resume")
+    assert code == 5
+    assert "limit 1 -> 2" in messages
+
+
+@pytest.mark.parametrize("command", [[], ["build"], ["verify"], ["info"], ["inspect"], ["preview"]])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom datagen.cli import main\n"
+        f"sys.argv = ['datagen', *{command!r}, '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print([m for m in ('numpy', 'zarr', 'pydantic', 'numba', 'dask', 'torch', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
