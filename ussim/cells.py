@@ -21,7 +21,9 @@ from .plan import Plan
 BAND_THRESHOLD_DB = -80.0  # two-way spectrum, after the attenuation of the shortest way; a tighter band costs accuracy
 BLOCK = 64  # cells whose arrival times are held at once
 MAX_TILES = 64  # scatterers in one cell, in tiles, however close they lie: bounds an engine's workspace
-MAX_TURNS = 40  # cycles of the highest frequency from a cell's centre to its corner: float32 phases keep 2e-5 of a radian
+MAX_TURNS = (
+    40  # cycles of the highest frequency from a cell's centre to its corner: float32 phases keep 2e-5 of a radian
+)
 CELL_OVERHEAD = 1.5  # cost of a cell beside its scatterers' (transforms, drive), in tiles
 
 
@@ -83,8 +85,8 @@ def windows_of_boxes(
     """
     length, start, element_reference, transmit_reference, first_bin, n_bins = [], [], [], [], [], []
     for at in range(0, len(center_x), BLOCK):
-        part = tuple(side[at : at + BLOCK] for side in (center_x, center_z, half_x, half_z))
-        window = _window(plan, *part, receive)
+        part = slice(at, at + BLOCK)
+        window = _window(plan, center_x[part], center_z[part], half_x[part], half_z[part], receive)
         band_start, band_stop, n = _band(plan, window, pulse, receive, threshold_db)
         element_reference.append(window.element_reference)
         transmit_reference.append(window.transmit_reference)
@@ -148,7 +150,7 @@ def _halves(box: _Box, tile: int) -> tuple[np.ndarray, np.ndarray]:
     return box.part[order[:middle]], box.part[order[middle:]]
 
 
-def _boxes(x: np.ndarray, z: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, ...]:
+def _boxes(x: np.ndarray, z: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Centre (x, z) and half extents (x, z) of the box around each cell's points."""
     sides = []
     for axis in (x, z):

@@ -29,14 +29,16 @@ def simulate(
 
     Parameters
     ----------
-    engine : "auto" (the fastest here), "cpu", or "reference" (float64, literal: the oracle).
+    engine : "auto" (the fastest here), "cpu", "cuda" (an NVIDIA card; "cuda:1" the second one), or "reference" (float64,
+        literal: the oracle).
     max_memory : bytes of working memory that the engine may take beside the result; None is the engine's own bound.
     n_samples : length of the record; default until the last echo has passed.
     start_time : s, at least 0, a multiple of the sampling period: time of the first sample.
 
     Returns
     -------
-    RFData, samples (n_transmits, n_elements, n_samples) float32 (reference: float64).
+    RFData, samples (n_transmits, n_elements, n_samples) float32 (reference: float64; cuda: on the card, see
+    `RFData.to_numpy`).
 
     Raises
     ------
@@ -64,11 +66,22 @@ def simulate_batch(
     max_memory: float | None = None,
     n_samples: int | None = None,
 ) -> list[RFData]:
-    """`simulate` for many media under one acquisition. The records are as long as the longest needs, so that they stack."""
+    """`simulate` for many media under one acquisition: on a graphics card all at once, as memory allows.
+
+    The records are as long as the longest needs, so that they stack. A medium's record does not depend on the others.
+    """
+    module = get_engine(engine)
+    plan = _checked_plan(acquisition)
+    heard = [audible(scatterers, acquisition) for scatterers in media]
     if n_samples is None:
-        plan = _checked_plan(acquisition)
-        n_samples = max(1, _record_length(plan, [audible(scatterers, acquisition) for scatterers in media]))
-    return [simulate(scatterers, acquisition, engine, max_memory, n_samples) for scatterers in media]
+        n_samples = max(1, _record_length(plan, heard))
+    elif n_samples < 1:
+        raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
+    if hasattr(module, "simulate_batch"):
+        records = module.simulate_batch(heard, plan, int(n_samples), 0, max_memory)
+    else:
+        records = [module.simulate(medium, plan, int(n_samples), 0, max_memory) for medium in heard]
+    return [RFData(samples, acquisition, acquisition.sampling_frequency) for samples in records]
 
 
 def pressure_field(

@@ -8,7 +8,8 @@ and NVIDIA cards, and the tests give one that runs the same kernels, compiled as
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..plan import Plan
 from ..types import Acquisition, ImageGrid, Scatterers
+from . import EngineError
 
 if TYPE_CHECKING:
     from ..beamform import Beamforming
@@ -55,8 +57,8 @@ class Backend(Protocol):
         """Bytes that arrays may still take."""
         ...
 
-    def activate(self) -> None:
-        """Make the device current in this thread."""
+    def device(self) -> AbstractContextManager[Any]:
+        """The device, current while the context lasts."""
         ...
 
 
@@ -96,32 +98,43 @@ class GpuEngine:
         max_memory: float | None = None,
     ) -> Any:
         """Echoes (n_media, n_transmits, n_elements, n_samples) float32. A medium's echoes do not depend on the others."""
-        self.backend.activate()
-        return self._simulator(plan).echoes(media, n_samples, start_sample, max_memory)
+        with self._device():
+            return self._simulator(plan).echoes(media, n_samples, start_sample, max_memory)
 
     def pressure_field(self, plan: Plan, grid: ImageGrid, threshold_db: float, max_memory: float | None = None) -> Any:
         """RMS pressure (n_transmits, nz, nx) float32, 0 behind the array."""
         from .gpu_simulate import Simulator
 
-        self.backend.activate()
-        return Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(grid, max_memory)
+        with self._device():
+            return Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(grid, max_memory)
 
     def delay_and_sum(self, samples: Any, beamforming: Beamforming) -> Any:
         """Images (..., nz, nx) of channel data (..., n_transmits, n_elements, n_samples)."""
-        self.backend.activate()
-        return self._beamformer.delay_and_sum(samples, beamforming)
+        with self._device():
+            return self._beamformer.delay_and_sum(samples, beamforming)
 
     def mix_and_filter(self, samples: Any, carrier, numerator, denominator, steady, edge: int) -> Any:
         """Demodulated channels (..., n_samples) complex64 (see `cpu_beamform.mix_and_filter`)."""
-        self.backend.activate()
-        return self._beamformer.mix_and_filter(samples, carrier, numerator, denominator, steady, edge)
+        with self._device():
+            return self._beamformer.mix_and_filter(samples, carrier, numerator, denominator, steady, edge)
 
     def arrival_bounds(
         self, x, z, source_x, source_z, delays, speed_of_sound: float, with_last: bool = True
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """First and last arrival of each law at points (see `cpu_beamform.arrival_bounds`), in host memory."""
-        self.backend.activate()
-        return self._beamformer.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
+        with self._device():
+            return self._beamformer.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
+
+    @contextmanager
+    def _device(self) -> Iterator[None]:
+        with self.backend.device():
+            try:
+                yield
+            except MemoryError as error:
+                raise EngineError(
+                    f"{self.backend.name}: out of memory ({error}); {self.backend.free_memory() / 1e6:,.0f} MB are free: "
+                    "give a smaller max_memory, or fewer media or frames at once"
+                ) from None
 
     def _simulator(self, plan: Plan) -> Simulator:
         from .gpu_simulate import Simulator

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -399,7 +400,7 @@ class _Group:
                 slice(int(echo_begin[a]), int(echo_begin[b])),
                 slice(int(window_begin[a]), int(window_begin[b])),
             )
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            for a, b in pairwise(edges)
             if work.simulator.receive
         ]
 
@@ -474,7 +475,8 @@ class _Boxes:
         """`windows_of_boxes`, the pulse's length looked up so that a box's window depends on the box alone."""
         probe = self._plan.acquisition.probe
         farthest = np.hypot(
-            np.abs(center_x) + half + np.abs(probe.element_x).max(), np.abs(center_z) + half + np.abs(probe.element_z).max()
+            np.abs(center_x) + half + np.abs(probe.element_x).max(),
+            np.abs(center_z) + half + np.abs(probe.element_z).max(),
         )
         step = np.ceil(farthest / REACH).astype(int)
         fields: tuple[np.ndarray, ...] = ()
@@ -549,7 +551,7 @@ class _Sides:
 
 
 def _element_tables(plan: Plan) -> dict[str, np.ndarray]:
-    """What the kernels read of the elements and the laws: times in whole samples and a rest, so that float32 loses nothing."""
+    """What the kernels read of the elements and the laws: times in whole samples and a rest, for float32."""
     acquisition, rate = plan.acquisition, plan.acquisition.sampling_frequency
     speed = acquisition.medium.speed_of_sound
     delay, receive_delay = plan.delays * rate, plan.receive_delays * rate
