@@ -21,7 +21,7 @@ def preview_figure(pairs: Pairs, probe: str, n_rows: int = ROWS) -> Any:
 
     imaging = probe_of_record(pairs.attributes["recipe"]["probes"][probe]).imaging
     size = pairs.attributes["recipe"]["size"]
-    grid = ImageGrid(x=np.linspace(*imaging.x, size), z=np.linspace(*imaging.z, size))
+    grid = ImageGrid(x=np.linspace(imaging.x[0], imaging.x[1], size), z=np.linspace(imaging.z[0], imaging.z[1], size))
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(n_rows, len(pairs))).round().astype(int))
     titles = [pairs.samples[i]["id"] for i in chosen]
     return pairs_figure([pairs[int(i)] for i in chosen], grid, pairs.attributes["recipe"]["dynamic_range_db"], titles)

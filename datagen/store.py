@@ -134,7 +134,7 @@ def write_shard(
     for i, row in enumerate(rows):
         for key, images in arrays.items():
             if not key.startswith("mask/"):
-                row[crc_column(key)] = zlib.crc32(np.ascontiguousarray(images[i]))
+                row[crc_column(key)] = image_crc32(images[i])
     hashes = {key: [image_hash(image) for image in images] for key, images in arrays.items()}
     record = {"shard": index, "files": files, "rows": rows, "hashes": hashes}
     # Not sorted: the order of a row's keys is the order of the columns.
@@ -331,7 +331,13 @@ def decode_shard(content: bytes, key: str, size: int, samples_per_shard: int) ->
 
 
 def image_hash(image: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    """SHA-256 of an image's pixels, row by row."""
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def image_crc32(image: np.ndarray) -> int:
+    """CRC-32 of an image's pixels, row by row."""
+    return zlib.crc32(image.tobytes())
 
 
 # --- the table of samples --------------------------------------------------------------------------------------------

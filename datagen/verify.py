@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from .samples import Sample
 from .shards import Job, make_jobs, make_sample
 from .sources import get_source, resolve_root
 from .storage import Storage, open_storage
-from .volumes import DataError
+from .volumes import DataError, VolumeRef
 
 TOLERANCE = 2  # grey levels (0.3 dB of 40): what another processor or library version may round otherwise
 
@@ -107,8 +106,9 @@ def _fault(image: np.ndarray | str, record: dict[str, Any], key: str, position: 
         return image
     if store.image_hash(image) != record["hashes"][key][position]:
         return "not the image that was written: its checksum differs"
-    checksum = record["rows"][position].get(store.crc_column(key), zlib.crc32(image))
-    return "" if checksum == zlib.crc32(image) else "the recorded crc32 is not that of the image"
+    actual = store.image_crc32(image)
+    recorded = record["rows"][position].get(store.crc_column(key), actual)
+    return "" if recorded == actual else "the recorded crc32 is not that of the image"
 
 
 def _check_whole(storage: Storage, attributes: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
@@ -144,7 +144,7 @@ def _resimulate(
     """Some samples made again from the source: (whether that is a fault, what differs)."""
     recipe = attributes["recipe"]
     roots = (root,) * len(recipe["source"]) if root is None or isinstance(root, str | Path) else root
-    refs = {}
+    refs: dict[tuple[str, str], VolumeRef] = {}
     for name, folder in zip(recipe["source"], roots, strict=True):
         refs |= {(name, ref.name): ref for ref in get_source(name).find(resolve_root(name, folder))}
     places = [
