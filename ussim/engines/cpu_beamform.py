@@ -8,13 +8,17 @@ end. Delays are whole samples plus a fraction, so float32 loses nothing. A pixel
 same bytes whatever the number of threads.
 """
 
+# Numba's intrinsics take the typing context as a first argument that no caller gives.
+# mypy: disable-error-code="call-arg,var-annotated"
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import config, njit
 
 from .simd import LANES, compiled, fma, load, store
 
@@ -40,7 +44,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     b = beamforming
     pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
     n_transmits = len(samples)
-    z_all, x = b.grid.z, b.grid.x
+    probe, z_all, x = b.acquisition.probe, b.grid.z, b.grid.x
     image = np.zeros(b.grid.shape, dtype=np.complex64)
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
     fraction = np.arange(TABLE + 2) / TABLE
@@ -49,16 +53,16 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     for first in range(0, len(z_all), rows):
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
-        _sum_tiles(
+        arguments = (
             pairs,
             b.transmit_times(xx, zz),
-            (~b.acquisition.probe.is_behind(xx, zz)),
+            ~probe.is_behind(xx, zz),
             x,
             z,
-            b.acquisition.probe.element_x,
-            b.acquisition.probe.element_z,
-            np.sin(b.acquisition.probe.element_angle),
-            np.cos(b.acquisition.probe.element_angle),
+            probe.element_x,
+            probe.element_z,
+            np.sin(probe.element_angle),
+            np.cos(probe.element_angle),
             b.receive_delays,
             b.cos_acceptance,
             b.speed_of_sound,
@@ -71,9 +75,9 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
             b.normalize,
             tile_rows,
             tile_columns,
-            get_num_threads(),
             image[first : first + rows],
         )
+        _in_threads(_sum_tiles, arguments)
     return image if np.iscomplexobj(samples) else image.real.copy()
 
 
@@ -88,28 +92,13 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
     return count(b.grid.z, 2 * rate, TILE_ROWS), count(b.grid.x, rate, TILE_COLUMNS)
 
 
-@njit(cache=True, parallel=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def _sum_tiles(
     samples, transmit_times, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays, cos_acceptance,
     speed_of_sound, sampling_frequency, start_time, frequency, shift, first_tap, table, normalize, tile_rows, tile_columns,
-    n_workers, image,
+    image, worker, n_workers,
 ):  # fmt: skip
-    n_tile_columns = (len(x) + tile_columns - 1) // tile_columns
-    n_tiles = (len(z) + tile_rows - 1) // tile_rows * n_tile_columns
-    for worker in prange(n_workers):  # interleaved: deep tiles have more elements than shallow ones
-        _sum_some_tiles(
-            samples, transmit_times, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays,
-            cos_acceptance, speed_of_sound, sampling_frequency, start_time, frequency, shift, first_tap, table, normalize,
-            tile_rows, tile_columns, n_tile_columns, worker, n_tiles, n_workers, image,
-        )  # fmt: skip
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
-def _sum_some_tiles(
-    samples, transmit_times, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays, cos_acceptance,
-    speed_of_sound, sampling_frequency, start_time, frequency, shift, first_tap, table, normalize, tile_rows, tile_columns,
-    n_tile_columns, first_tile, n_tiles, step, image,
-):  # fmt: skip
+    """Every n_workers-th tile: deep tiles have more elements than shallow ones."""
     n_transmits, n_elements, _ = samples.shape  # (re, im) pairs on the last axis
     n_taps = table.shape[1]
     n_pixels = tile_rows * tile_columns
@@ -127,7 +116,9 @@ def _sum_some_tiles(
     total = np.empty((n_pixels, 2))
     stretch = np.zeros(LANES * 256 * 2, np.float32)  # (lanes, length, 2): grows when a tile needs more
 
-    for tile in range(first_tile, n_tiles, step):
+    n_tile_columns = (len(x) + tile_columns - 1) // tile_columns
+    n_tiles = (len(z) + tile_rows - 1) // tile_rows * n_tile_columns
+    for tile in range(worker, n_tiles, n_workers):
         row0, column0 = tile // n_tile_columns * tile_rows, tile % n_tile_columns * tile_columns
         rows, columns = min(tile_rows, len(z) - row0), min(tile_columns, len(x) - column0)
         used = rows * columns
@@ -320,19 +311,20 @@ def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=T
     None unless asked for.
     """
     first = np.empty((len(delays), len(x)))
-    _extreme_arrivals(x, z, source_x, source_z, np.ascontiguousarray(delays), 1 / speed_of_sound, 1.0, first)
+    laws = x, z, source_x, source_z, np.ascontiguousarray(delays), 1 / speed_of_sound
+    _in_threads(_extreme_arrivals, (*laws, 1.0, first))
     if not with_last:
         return first, None
     last = np.empty_like(first)
-    _extreme_arrivals(x, z, source_x, source_z, np.ascontiguousarray(delays), 1 / speed_of_sound, -1.0, last)
+    _in_threads(_extreme_arrivals, (*laws, -1.0, last))
     return first, last
 
 
-@njit(cache=True, parallel=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
-def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out):
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, worker, n_workers):
     """out = sign min(sign (delay + distance / c)): the first arrivals with sign 1, the last ones with -1."""
     n_laws, n_sources = delays.shape
-    for chunk in prange((len(x) + POINTS - 1) // POINTS):
+    for chunk in range(worker, (len(x) + POINTS - 1) // POINTS, n_workers):
         first = chunk * POINTS
         n = min(POINTS, len(x) - first)
         px, pz, way = np.zeros(POINTS), np.zeros(POINTS), np.empty(POINTS)
@@ -354,16 +346,20 @@ def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out):
 # --- demodulation ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, parallel=True, nogil=True)
 def mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out):
     """out = filtfilt(numerator, denominator, samples * carrier), samples (n_channels, n_samples), LANES channels at once.
 
     As scipy.signal.filtfilt: odd extension by `edge` samples at both ends, and the filter started in the state `steady` that
     a constant equal to the first sample would leave.
     """
+    _in_threads(_mix_and_filter, (samples, carrier, numerator, denominator, steady, edge, out))
+
+
+@njit(cache=True, nogil=True)
+def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out, worker, n_workers):
     n_channels, n_samples = samples.shape
     n = n_samples + 2 * edge
-    for block in prange((n_channels + LANES - 1) // LANES):
+    for block in range(worker, (n_channels + LANES - 1) // LANES, n_workers):
         first = block * LANES
         lanes = min(LANES, n_channels - first)
         signal = np.zeros((n, 2 * LANES))
@@ -403,3 +399,20 @@ def _filter_in_place(signal, begin, end, step, numerator, denominator, steady):
             state[3, k] = numerator[4] * v - denominator[4] * y + state[4, k]
             state[4, k] = numerator[5] * v - denominator[5] * y
             signal[j, k] = y
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+def _in_threads(kernel: Callable[..., None], arguments: tuple) -> None:
+    """kernel(*arguments, worker, n_workers) in every worker's thread. Kernels run without the interpreter's lock.
+
+    Python's threads rather than Numba's: these may be called from threads and after a fork, and compile faster.
+    """
+    n_workers = config.NUMBA_NUM_THREADS
+    if n_workers == 1:
+        kernel(*arguments, 0, 1)
+        return
+    with ThreadPoolExecutor(n_workers) as pool:
+        for task in [pool.submit(kernel, *arguments, worker, n_workers) for worker in range(n_workers)]:
+            task.result()
