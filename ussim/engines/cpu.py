@@ -108,7 +108,9 @@ class _Elements(NamedTuple):
     receive_fraction: np.ndarray  # (n_elements,) receive delay beyond whole samples, samples
     delays: np.ndarray  # (n_transmits, n_foci, n_elements) samples
     weights: np.ndarray  # (n_transmits, n_foci, n_elements)
-    constants: np.ndarray  # minimum_distance, baffle, k L / 2 at the centre, the same a Hz, c, attenuation, full directivity
+    constants: (
+        np.ndarray
+    )  # minimum_distance, baffle, k L / 2 at the centre, the same a Hz, c, attenuation, full directivity
 
 
 class _Cell(NamedTuple):
@@ -258,7 +260,9 @@ def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> No
             workspaces.put(workspace)
 
     def spectrum(i: int, out: np.ndarray) -> None:
-        with_workspace(lambda space, _: _cell_spectrum(work.elements, work.cell(i), space, work.n_full, work.n_left, out))
+        with_workspace(
+            lambda space, _: _cell_spectrum(work.elements, work.cell(i), space, work.n_full, work.n_left, out)
+        )
 
     n_cells = len(work.cells)
     with ThreadPoolExecutor(n_threads) as pool:
@@ -266,9 +270,7 @@ def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> No
         for turn, first in enumerate(range(0, n_cells + n_round, n_round)):
             current = range(first, min(first + n_round, n_cells))
             spectra, finished = buffers[turn % 2], buffers[1 - turn % 2]
-            tasks = [
-                pool.submit(spectrum, i, spectra[k * size : (k + 1) * size]) for k, i in enumerate(current)
-            ]
+            tasks = [pool.submit(spectrum, i, spectra[k * size : (k + 1) * size]) for k, i in enumerate(current)]
             # The small tasks come last and fill the gap until all threads are done.
             if len(previous):
                 add = partial(add_round, previous, finished)
@@ -413,7 +415,9 @@ def _cell_spectrum(elements, cell, space, n_full, n_left, out):
                 _finish_group(space.sums, at, elements, cell, first + i, out, group * n_elements * n_bins * PAIR)
             if n_left > 0:
                 at = (BATCH * n_full + i * n_left) * n_elements * TRIPLE
-                _finish_left(space.sums, at, n_left, elements, cell, first + i, out, n_full * n_elements * n_bins * PAIR)
+                _finish_left(
+                    space.sums, at, n_left, elements, cell, first + i, out, n_full * n_elements * n_bins * PAIR
+                )
 
 
 @compiled
@@ -636,7 +640,9 @@ def _receive_alone(i, n_elements, transmit, at, space):
         of, to = (i * n_elements + e) * TRIPLE, at + e * TRIPLE
         store(space.sums, to, fma(load(space.field, of), re, load(space.sums, to)))
         store(space.sums, to + LANES, fma(load(space.field, of + LANES), im, load(space.sums, to + LANES)))
-        store(space.sums, to + 2 * LANES, fma(load(space.field, of + 2 * LANES), both, load(space.sums, to + 2 * LANES)))
+        store(
+            space.sums, to + 2 * LANES, fma(load(space.field, of + 2 * LANES), both, load(space.sums, to + 2 * LANES))
+        )
 
 
 @compiled
@@ -734,7 +740,9 @@ def _add_cells(
                 for second in range(both):
                     row = (group * LANES * n_elements + e + second) * n_samples
                     offsets = transmit_at[i, group * LANES : (group + 1) * LANES] + (element_at[i, e + second] + start)
-                    _add_echoes(echoes, second * LANES, n, start, record, row, n_elements * n_samples, n_samples, offsets, rows)
+                    _add_echoes(
+                        echoes, second * LANES, n, start, record, row, n_elements * n_samples, n_samples, offsets, rows
+                    )
 
 
 @compiled

@@ -20,19 +20,24 @@ import hashlib
 import inspect
 import math
 import operator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba as nb
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel.models import PrimitiveModel
-from numba.core.extending import intrinsic, lower_builtin, lower_cast, overload, register_model
+from numba.core.extending import intrinsic as numba_intrinsic
+from numba.core.extending import lower_builtin, lower_cast, overload, register_model
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from .. import physics
+
+intrinsic: Callable[..., Any] = numba_intrinsic  # its annotations count the typing context as an argument
 
 LANES = 16
 LINE = 64  # bytes of a cache line and of one vector
@@ -176,7 +181,9 @@ def cosine_sine(turns):
     square = angle * angle
     sine = fma(square, fma(square, fma(square, 1 / 362880, -1 / 5040), 1 / 120), -1 / 6)
     sine = fma(square * angle, sine, angle)
-    cosine = fma(square, fma(square, fma(square, fma(square, fma(square, -1 / 3628800, 1 / 40320), -1 / 720), 1 / 24), -0.5), 1.0)
+    cosine = fma(
+        square, fma(square, fma(square, fma(square, fma(square, -1 / 3628800, 1 / 40320), -1 / 720), 1 / 24), -0.5), 1.0
+    )
     quarters = quarters - np.rint(quarters * 0.25) * 4  # -2 to 2
     quarter_cosine, quarter_sine = 1 - np.abs(quarters), quarters * (2 - np.abs(quarters))  # -1, 0 or 1
     return quarter_cosine * cosine - quarter_sine * sine, quarter_sine * cosine + quarter_cosine * sine
@@ -330,7 +337,8 @@ def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vec
     with a = x.re y.re, b = x.im y.im, c = (x.re + x.im)(y.re + y.im), x y = (a - b) + i (c - a - b). For each k < n,
     row j < rows and part p < 3:
 
-        sums[at + 48 j + 16 p + lane] += scalars[s_at + s_part p + s_row j + s_step k] * vectors[v_at + 16 p + v_step k + lane]
+        sums[at + 48 j + 16 p + lane] +=
+            scalars[s_at + s_part p + s_row j + s_step k] * vectors[v_at + 16 p + v_step k + lane]
 
     The sums stay in registers; `rows` is 1 to 8, each with code of its own.
     """
