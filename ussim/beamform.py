@@ -18,11 +18,11 @@ from scipy.interpolate import make_interp_spline
 
 from . import physics
 from .demodulation import demodulate
-from .engines import get_engine
+from .engines import engine_of, get_engine
 from .interpolation import INTERPOLATIONS, Interpolation
 from .probes import Probe
 from .transmits import FocusedWaves
-from .types import Acquisition, ImageGrid, IQData, RFData, to_numpy
+from .types import Acquisition, ImageGrid, IQData, RFData, is_on_device, to_numpy
 
 __all__ = [
     "Beamforming",
@@ -89,9 +89,9 @@ def delay_and_sum(
         f_number = automatic_f_number(data.acquisition.probe, speed_of_sound)
     if not (math.isfinite(f_number) and f_number >= 0):
         raise ValueError(f"f_number: expected a number of at least 0 (0 = all elements) or None, got {f_number!r}")
-    module = get_engine(engine)
+    module = (engine_of(data.samples) if engine == "auto" else None) or get_engine(engine)
     return module.delay_and_sum(
-        to_numpy(data.samples),
+        data.samples if getattr(module, "on_device", False) else to_numpy(data.samples),
         Beamforming(
             acquisition=data.acquisition,
             grid=grid,
@@ -129,12 +129,12 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0) -> np.ndarra
     """
     if not (math.isfinite(dynamic_range_db) and dynamic_range_db > 0):
         raise ValueError(f"dynamic_range_db: expected dB above 0, got {dynamic_range_db!r}")
-    envelope = np.abs(to_numpy(image))
-    largest = envelope.max(initial=0.0)
+    envelope = abs(image if is_on_device(image) else to_numpy(image))
+    largest = float(envelope.max()) if envelope.size else 0.0
     if not np.isfinite(largest):
         raise ValueError("log_compress: expected a finite image, got NaN or infinity")
     if largest == 0:
-        return np.zeros(envelope.shape, dtype=np.float32)
+        return np.zeros_like(envelope, dtype=np.float32)
     floor = 10 ** (-dynamic_range_db / 20)
     decibels = 20 * np.log10(np.maximum(envelope / largest, floor))
     return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32)

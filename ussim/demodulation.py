@@ -12,6 +12,7 @@ import math
 import numpy as np
 from scipy.signal import butter, lfilter_zi
 
+from .engines import engine_of
 from .types import IQData, RFData, to_numpy
 
 ORDER = 5
@@ -44,35 +45,36 @@ def demodulate(rf: RFData, frequency: float | None = None, bandwidth: float | No
     ValueError
         A value is out of range, the samples are not finite, or sampling folds the band onto itself.
     """
-    from .engines.cpu_beamform import mix_and_filter
-
     probe = rf.acquisition.probe
     frequency = probe.center_frequency if frequency is None else float(frequency)
     bandwidth = probe.bandwidth if bandwidth is None else float(bandwidth)
     _check_band(frequency, bandwidth, rf.sampling_frequency)
-    samples = to_numpy(rf.samples)
-    if samples.dtype not in (np.float32, np.float64):
-        samples = samples.astype(np.float32)
     cutoff = (
         bandwidth * frequency / rf.sampling_frequency
     )  # of half the sampling frequency; at most 0.5 here. -6 dB there
     numerator, denominator = butter(ORDER, cutoff)
-    time = rf.start_time + np.arange(samples.shape[-1]) / rf.sampling_frequency
+    n_samples = rf.samples.shape[-1]
+    time = rf.start_time + np.arange(n_samples) / rf.sampling_frequency
     carrier = 2 * np.exp(-2j * np.pi * ((frequency * time) % 1.0))
-    iq = np.empty(samples.shape, dtype=np.complex64)
-    n_channels, n_samples = math.prod(samples.shape[:2]), samples.shape[2]
-    mix_and_filter(
-        np.ascontiguousarray(samples).reshape(n_channels, n_samples),
-        carrier,
-        numerator,
-        denominator,
-        lfilter_zi(numerator, denominator),
-        min(EDGE, n_samples - 1),
-        iq.reshape(n_channels, n_samples),
-    )
+    law = (carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(EDGE, n_samples - 1))
+    engine = engine_of(rf.samples)
+    iq = _mix_and_filter(rf.samples, *law) if engine is None else engine.mix_and_filter(rf.samples, *law)
     if not np.isfinite(iq[..., 0]).all():  # the backward pass carries a NaN anywhere to the first sample
         raise ValueError("demodulate: expected finite samples, got NaN or infinity in the channel data")
     return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
+
+
+def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge: int) -> np.ndarray:
+    from .engines.cpu_beamform import mix_and_filter
+
+    samples = to_numpy(samples)
+    if samples.dtype not in (np.float32, np.float64):
+        samples = samples.astype(np.float32)
+    iq = np.empty(samples.shape, dtype=np.complex64)
+    shape = math.prod(samples.shape[:2]), samples.shape[2]
+    channels = np.ascontiguousarray(samples).reshape(shape)
+    mix_and_filter(channels, carrier, numerator, denominator, steady, edge, iq.reshape(shape))
+    return iq
 
 
 def _check_band(frequency: float, bandwidth: float, sampling_frequency: float) -> None:

@@ -244,12 +244,17 @@ class IQData:
 
 def to_numpy(array: Any) -> np.ndarray:
     """A NumPy array of a NumPy or CuPy one."""
-    return array.get() if type(array).__module__.partition(".")[0] == "cupy" else np.asarray(array)
+    return array.get() if is_on_device(array) else np.asarray(array)
+
+
+def is_on_device(array: Any) -> bool:
+    """Whether an array lies on a graphics card (a CuPy array)."""
+    return type(array).__module__.partition(".")[0] == "cupy"
 
 
 def as_float_array(values: Any) -> Any:
     """A floating array (float32 and CuPy arrays stay what they are, anything else becomes float64)."""
-    if type(values).__module__.partition(".")[0] == "cupy":
+    if is_on_device(values):
         return values
     array = np.asarray(values)
     return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
@@ -276,5 +281,6 @@ __all__ = [
     "RFData",
     "Scatterers",
     "as_float_array",
+    "is_on_device",
     "to_numpy",
 ]

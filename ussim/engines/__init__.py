@@ -46,7 +46,9 @@ def get_engine(name: str = "auto") -> Any:
 
 def engine_of(array: Any) -> Any:
     """The engine whose device holds an array; None for arrays in host memory."""
-    if type(array).__module__.partition(".")[0] != "cupy":
+    from ..types import is_on_device
+
+    if not is_on_device(array):
         return None
     from . import cuda
 

@@ -120,8 +120,11 @@ class CupyBackend:
             self._modules[key] = launch
         return self._modules[key]
 
-    def to_device(self, array: np.ndarray) -> Any:
-        return self.array_module.ascontiguousarray(self.array_module.asarray(array))
+    def to_device(self, array: Any) -> Any:
+        array = self.array_module.asarray(array)
+        if array.device.id != self._index:
+            array = array.copy()  # onto the device that is current
+        return self.array_module.ascontiguousarray(array)
 
     def to_host(self, array: Any) -> np.ndarray:
         return self.array_module.asnumpy(array)

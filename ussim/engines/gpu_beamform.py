@@ -33,7 +33,7 @@ class Beamformer:
         """Images (..., nz, nx), complex64 or float32 as the samples (..., n_transmits, n_elements, n_samples) are."""
         xp, b = self.backend.array_module, beamforming
         complex_data = np.iscomplexobj(samples)
-        data = xp.ascontiguousarray(xp.asarray(samples), dtype=np.complex64 if complex_data else np.float32)
+        data = xp.ascontiguousarray(self.backend.to_device(samples), np.complex64 if complex_data else np.float32)
         n_transmits, n_elements, n_samples = data.shape[-3:]
         n_frames = math.prod(data.shape[:-3])
         tables = self._tables(b)
@@ -73,7 +73,7 @@ class Beamformer:
     def mix_and_filter(self, samples: Any, carrier, numerator, denominator, steady, edge: int) -> Any:
         """filtfilt(numerator, denominator, samples x carrier): (..., n_samples) real -> complex64."""
         xp = self.backend.array_module
-        data = xp.ascontiguousarray(xp.asarray(samples), dtype=np.float32)
+        data = xp.ascontiguousarray(self.backend.to_device(samples), np.float32)
         n_samples = data.shape[-1]
         n_channels = math.prod(data.shape[:-1])
         out = xp.empty(data.shape, dtype=np.complex64)
