@@ -385,3 +385,46 @@ def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
         pairs = open_pairs(store, probe=pairs.probes[0])
     save_figure(preview_figure(pairs, pairs.probes[0], rows), out)
     console.result(str(out))
+
+
+@cli.command()
+@click.argument("store", metavar="STORE")
+@click.option("--pairs", "n_pairs", type=click.IntRange(min=1, max=2000), default=48, help="In the gallery.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html", help="HTML file.")
+@console.verbose_option
+def report(store: str, n_pairs: int, out: Path) -> None:
+    """Write one HTML file that shows a dataset: pairs, speckle, sources, what was set aside.
+
+    \b
+    datagen report pairs.zarr -o report.html
+    """
+    from .report import write_report
+
+    console.check_output(out)
+    write_report(store, out, n_pairs)
+    console.result(f"{out}: {_bytes(out.stat().st_size)}; open it in a browser")
+
+
+@cli.command()
+@click.argument("store", metavar="STORE")
+@click.option("--format", "kind", type=click.Choice(["png", "webdataset"]), required=True, help="What to write.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder.")
+@click.option("--probe", metavar="NAME", help="Whose images.  [default: all]")
+@click.option("--licence", help="Under which you pass on files of your own.")
+@console.verbose_option
+def export(store: str, kind: str, out: Path, probe: str | None, licence: str | None) -> None:
+    """Write the pairs as PNG files or WebDataset shards, with a dataset card.
+
+    \b
+    datagen export pairs.zarr --format webdataset -o shards/
+    """
+    from .export import export as write
+
+    with console.Progress("pairs", 0) as progress:
+
+        def on_pair(done: int, total: int) -> None:
+            progress.total = total
+            progress.advance(done - progress.done)
+
+        write(store, out, kind, probe=probe, licence=licence, on_pair=on_pair)
+    console.result(f"{out}: {progress.done} pairs; README.md says what they are")

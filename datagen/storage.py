@@ -34,6 +34,10 @@ class Storage(ABC):
         """Add a line to a log, as well as the storage can."""
 
     @abstractmethod
+    def read_log(self, key: str) -> list[str]:
+        """The lines of a log; none where there is no log."""
+
+    @abstractmethod
     def exists(self) -> bool:
         """Whether anything is there at all."""
 
@@ -89,6 +93,10 @@ class LocalStorage(Storage):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def read_log(self, key: str) -> list[str]:
+        path = self.folder / key
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
     def exists(self) -> bool:
         temporary = self.folder / _TEMPORARY
@@ -154,6 +162,9 @@ class RemoteStorage(Storage):
     def append(self, key: str, line: str) -> None:
         # Object stores cannot append: one small file a line.
         self.write(f"{key}.d/{uuid.uuid4().hex}", (line + "\n").encode())
+
+    def read_log(self, key: str) -> list[str]:
+        return [self.read(f"{key}.d/{name}").decode().strip() for name in self.names(f"{key}.d")]
 
     def exists(self) -> bool:
         return bool(self.files.exists(self.root))
