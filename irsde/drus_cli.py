@@ -144,8 +144,6 @@ def drus_train(out, iterations, channels, mri, device, resume, **options) -> Non
             f"got {channels} and {options['size']}"
         )
     _check_device(device)
-    from ussim.io import DataError
-
     from .drus import train
 
     config = train.PriorConfig(
@@ -165,20 +163,10 @@ def drus_train(out, iterations, channels, mri, device, resume, **options) -> Non
 
     try:
         train.train(config, out, resume=resume, device=device, report=report)
-    except FileExistsError as error:
-        raise click.UsageError(str(error)) from None
-    except train.ResumeError as error:
-        raise _Changed(str(error)) from None
-    except ValueError as error:
-        raise DataError(str(error)) from None
     finally:
         if bar is not None:
             bar.__exit__()
     console.result(str(out))
-
-
-class _Changed(click.ClickException):
-    exit_code = int(console.ExitCode.CHANGED)
 
 
 class _Stages:
@@ -234,12 +222,7 @@ def _load_prior(prior: str, device: str) -> Any:
     if prior == LOCAL:
         console.note('prior "local": no network, echogenicity from local averages. Train one with `irsde drus-train`')
         return priors.LocalVariancePrior()
-    try:
-        return priors.load_prior(prior, device)
-    except priors.PriorError as error:
-        from ussim.io import DataError
-
-        raise DataError(str(error)) from None
+    return priors.load_prior(prior, device)
 
 
 def _check_device(device: str) -> None:

@@ -5,8 +5,9 @@
 for pixel j, element e: τ the transmit plus receive time, g the amplitude (transmit field, obliquity, directivity,
 spreading, attenuation), w the two-way waveform, a the receive apodization (Tukey(0.25), f-number 1.4: Zhang et al.,
 "Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2). It is SIMUS (`ussim.physics`) in
-delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements' edge waves, attenuation
-that grows with frequency within the band, and the frequency dependence of directivity.
+delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements' edge waves, a pulse
+whose shape changes with depth (attenuation colours it as at the field's mean depth), and sub-elements with delays of
+their own.
 
 The transmit field of a 2-D array is a sum of line sources without their half-order filter, so a wavefront carries
 sqrt(c/f) exp(iπ/4) (stationary phase): w contains it, and each pixel's complex transmit amplitude is the projection of
@@ -48,6 +49,7 @@ class EchoModel:
     gain: np.ndarray  # (n_pixels, n_elements)
     apodization: np.ndarray  # (n_pixels, n_elements), of B
     n_samples: int
+    path: float  # m, there and back: the waveform is the one after the attenuation of so long a way
     start_time: float = 0.0  # s
 
     @property
@@ -166,7 +168,8 @@ class EchoModel:
     @cached_property
     def _spectrum(self) -> np.ndarray:
         """Spectrum of the waveform on the fine axis, times the fine rate (so that impulses need none)."""
-        spectrum = waveform_spectrum(make_plan(self.acquisition), np.fft.rfftfreq(self._n_fine, 1 / self._rate))
+        frequency = np.fft.rfftfreq(self._n_fine, 1 / self._rate)
+        spectrum = waveform_spectrum(make_plan(self.acquisition), frequency, self.path)
         spectrum[self._n_coarse // 2 :] = 0  # the coarse Nyquist bin has no transpose; 100 dB down at f_s = 4 f_c
         return spectrum * self._rate
 
@@ -175,7 +178,7 @@ class EchoModel:
         """∫ w² dt."""
         plan = make_plan(self.acquisition)
         frequency = np.linspace(*plan.band(), 4097)
-        return 2 * float(np.trapezoid(np.abs(waveform_spectrum(plan, frequency)) ** 2, frequency))
+        return 2 * float(np.trapezoid(np.abs(waveform_spectrum(plan, frequency, self.path)) ** 2, frequency))
 
     def _resample(self, spectrum: np.ndarray) -> np.ndarray:
         """Real samples (n_elements, n_samples) of fine spectra: the band lies below half the coarse rate."""
@@ -198,7 +201,7 @@ class EchoModel:
         rate = TABLE_OVERSAMPLING * self.acquisition.sampling_frequency
         half_length = 2 * plan.pulse_half_length(0.0, tail=1e-3)
         n = next_fast_len(math.ceil(4 * half_length * rate), real=True)
-        power = np.abs(waveform_spectrum(plan, np.fft.rfftfreq(n, 1 / rate))) ** 2
+        power = np.abs(waveform_spectrum(plan, np.fft.rfftfreq(n, 1 / rate), self.path)) ** 2
         table = irfft(power, n)[: math.ceil(half_length * rate) + 1]
         return (table / table[0]).astype(np.float32), 1 / rate
 
@@ -229,7 +232,8 @@ def echo_model(
         raise ValueError(f"grid: expected pixels in front of {probe.name}, got some behind it: start z deeper")
     plan = make_plan(acquisition)
     distance = np.hypot(x[:, None] - probe.element_x, z[:, None] - probe.element_z)
-    amplitude, transmit_time = _transmit(plan, grid, transmit)
+    path = 2 * float(distance.min(axis=1).mean())
+    amplitude, transmit_time = _transmit(plan, grid, transmit, path)
     arrival = transmit_time[:, None] + distance / speed_of_sound - plan.receive_delays
     if n_samples is None:
         longest = float(arrival.max()) + 2 * plan.pulse_half_length(2 * float(distance.max())) - start_time
@@ -241,6 +245,7 @@ def echo_model(
         gain=amplitude[:, None] * _receive_gain(plan, x, z, distance),
         apodization=_apodization(acquisition, x, z),
         n_samples=n_samples,
+        path=path,
         start_time=start_time,
     )
 
@@ -257,13 +262,14 @@ def beamform(rf: RFData, grid: ImageGrid, transmit: int = 0) -> np.ndarray:
     return echo_model_of(rf, grid, transmit).beamform(to_numpy(rf.samples[transmit])).astype(np.float32)
 
 
-def waveform_spectrum(plan: Plan, frequency: np.ndarray) -> np.ndarray:
-    """Spectrum of the two-way waveform w: element width · conj(S B² sqrt(c/f) exp(iπ/4)), zero outside the band."""
+def waveform_spectrum(plan: Plan, frequency: np.ndarray, path: float) -> np.ndarray:
+    """Spectrum of the two-way waveform w: element width · conj(S B² sqrt(c/f) exp(iπ/4)), zero outside the band, coloured by
+    the attenuation of `path` metres (1 at f_c: the loss there is the pixel's gain)."""
     low, high = plan.band()
     spectrum = np.zeros(len(frequency), dtype=complex)
     inside = (frequency >= low) & (frequency <= high) & (frequency > 0)
     f = frequency[inside]
-    spectrum[inside] = plan.excitation(f) * plan.response(f) * _wavefront(plan, f)
+    spectrum[inside] = plan.excitation(f) * plan.response(f) * _wavefront(plan, f) * _coloration(plan, f, path)
     return plan.acquisition.probe.element_width * np.conj(spectrum)
 
 
@@ -277,7 +283,13 @@ def _wavefront(plan: Plan, frequency: np.ndarray) -> np.ndarray:
     return np.sqrt(plan.acquisition.medium.speed_of_sound / frequency) * np.exp(0.25j * np.pi)
 
 
-def _transmit(plan: Plan, grid: ImageGrid, transmit: int) -> tuple[np.ndarray, np.ndarray]:
+def _coloration(plan: Plan, frequency: np.ndarray, path: float) -> np.ndarray:
+    """exp(-(κ(f) - κ(f_c)) path): what attenuation does to the shape of a pulse."""
+    medium, center = plan.acquisition.medium, plan.acquisition.probe.center_frequency
+    return np.exp(-physics.attenuation(frequency - center, medium.attenuation_db_cm_mhz) * path)
+
+
+def _transmit(plan: Plan, grid: ImageGrid, transmit: int, path: float) -> tuple[np.ndarray, np.ndarray]:
     """Amplitude and time of the transmitted wavefront at each pixel, (n_pixels,) each.
 
     The exact field at a few points and frequencies is projected on the wavefront's spectrum; smooth, so interpolated.
@@ -290,8 +302,8 @@ def _transmit(plan: Plan, grid: ImageGrid, transmit: int) -> tuple[np.ndarray, n
     numerator, denominator = np.zeros(len(x), dtype=complex), 0.0
     for f in np.linspace(*plan.band(-30.0), TRANSMIT_SAMPLES):
         frequency = np.array([f])
-        model = (plan.excitation(frequency) * _wavefront(plan, frequency))[0]
-        weight = plan.response(frequency)[0] ** 2
+        model = (plan.excitation(frequency) * _wavefront(plan, frequency) * _coloration(plan, frequency, path / 2))[0]
+        weight = (plan.response(frequency)[0] * _coloration(plan, frequency, path / 2)[0]) ** 2
         field = _pressure(plan, geometry.response(f), f)[transmit] * np.exp(-2j * np.pi * f * time)
         numerator += weight * np.conj(model) * field
         denominator += weight * abs(model) ** 2

@@ -25,7 +25,7 @@ from .operators import (
 KINDS = ("separable", "kronecker", "dense", "patchwise", "identity")
 DENSE_LIMIT = 96 * 96  # pixels; SVD of 9216 x 9216 takes minutes and 1 GB
 PATCH_SHAPE = (64, 32)  # px, (z, x): a pulse is about 20 px long
-CACHE_FORMAT = 1  # raise it when the model in `acoustics` changes: older files are then not used
+CACHE_FORMAT = 2  # raise it when the model in `acoustics` changes: older files are then not used
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ def operator(
         raise ValueError(f"kind {kind!r} takes no kernel options, got {', '.join(kernel)}")
     if acquisition is None:
         raise ValueError(f"kind {kind!r} needs an acquisition, got None")
+    if not 0 <= transmit < acquisition.n_transmits:
+        raise ValueError(f"transmit: expected 0..{acquisition.n_transmits - 1}, got {transmit}")
     key = acquisition_digest(acquisition, grid, transmit)
     if kind == "dense":
         return _dense(acquisition, grid, transmit, max_pixels, key)

@@ -22,6 +22,7 @@ from .operators import SpectralOperator
 ETA, ETA_B = 0.85, 1.0
 BLOCK = 12  # px, blocks over which the local noise and signal levels are taken
 MAD_TO_STD = 1.4826
+MODEL_ERROR = 0.05  # of By, between H in delay form and the full acoustics: 2 to 10 % (tests/test_drus_acoustics.py)
 
 
 class Prior(Protocol):
@@ -148,13 +149,13 @@ def variance_image(samples: np.ndarray, beta: float = 0.5) -> np.ndarray:
 
 def estimate_noise(operator: SpectralOperator, by: np.ndarray) -> float:
     """Standard deviation of the error of `by`: the darkest 1 % of local levels (median absolute deviations over blocks, so
-    clutter counts) and the operator's relative residual times the rms of `by`, added in squares.
+    clutter counts), and the operator's relative residual and H's own error times the rms of `by`, added in squares.
 
     Without an echo-free block in the image it errs on the high side: give the level where it is known.
     """
     levels = _block_levels(np.abs(by), lambda block: MAD_TO_STD * np.median(block, axis=-1))
-    darkest = float(np.quantile(levels, 0.01))
-    return math.hypot(darkest, operator.relative_residual * float(np.sqrt(np.mean(np.square(by, dtype=np.float64)))))
+    rms = float(np.sqrt(np.mean(np.square(by, dtype=np.float64))))
+    return math.hypot(float(np.quantile(levels, 0.01)), rms * operator.relative_residual, rms * MODEL_ERROR)
 
 
 def reflectivity_scale(operator: SpectralOperator, by: np.ndarray, n_probes: int = 16) -> float:

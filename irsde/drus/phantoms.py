@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from ussim.io import DataError
 from ussim.types import ImageGrid
 
 FLOOR_DB = -60.0  # dynamic range of the training maps
@@ -79,7 +80,7 @@ def load_slices(paths: Sequence[str | Path] = ()) -> list[np.ndarray]:
 
     Raises
     ------
-    ValueError
+    DataError
         A file is missing or of no kind that is read here.
     """
     if not paths:
@@ -100,7 +101,7 @@ def load_slices(paths: Sequence[str | Path] = ()) -> list[np.ndarray]:
 def _read_volume(path: Path) -> np.ndarray:
     """(slices, rows, columns) or (rows, columns)."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file")
     name = path.name.lower()
     if name.endswith(".npy"):
         volume = np.load(path, allow_pickle=False)
@@ -114,9 +115,9 @@ def _read_volume(path: Path) -> np.ndarray:
 
         volume = pydicom.dcmread(path).pixel_array
     else:
-        raise ValueError(f"{path}: expected .npy, .dcm, .nii or .nii.gz")
+        raise DataError(f"{path}: expected .npy, .dcm, .nii or .nii.gz")
     if volume.ndim not in (2, 3):
-        raise ValueError(f"{path}: expected a slice or a stack of slices, got shape {volume.shape}")
+        raise DataError(f"{path}: expected a slice or a stack of slices, got shape {volume.shape}")
     return volume.astype(np.float64)
 
 

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from ussim.io import DataError
+
 from .ddrm import vp_sigmas
 
 PRIOR_FILE = "prior.json"  # beside a network of ours: the units that it was trained in
 DEFAULT_BRIGHT_STD = 0.9  # o scaled to a maximum of 4 over 65,536 pixels has this standard deviation where p = 1
 
 
-class PriorError(ValueError):
+class PriorError(DataError):
     """A prior that cannot be read: the message says what was expected, what came, and what to do."""
 
 
@@ -52,7 +54,7 @@ class LocalVariancePrior:
         self.confidence, self.largest = confidence, largest
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        window = min(self.widest, self.narrowest + 4.0 * sigma)
+        window = min(self.widest, self.narrowest + 2.0 * sigma)
         effective = 4 * np.pi * window**2  # pixels in a Gaussian mean
         floor = sigma**2 * (1 + self.confidence * (2 / effective) ** 0.5)
         variance = (_blur(x**2, window) - floor).clamp(0.0, self.largest)
@@ -77,7 +79,7 @@ class DDPMPrior:
             raise PriorError(
                 f'prediction_type: expected "epsilon", "v_prediction" or "sample", got {prediction_type!r}'
             )
-        self.network = network.eval()
+        self.network = network.eval().requires_grad_(False)
         self.alphas_cumprod = np.asarray(alphas_cumprod, dtype=np.float64)
         self.sigmas = np.sqrt((1 - self.alphas_cumprod) / self.alphas_cumprod)
         self.prediction_type = prediction_type

@@ -65,12 +65,13 @@ def read_must(path: str | Path, frame: int = 0) -> RFData:
     The probe is a flat array; sampling below 4 f_c goes through `ussim.demodulate` and up again.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path, squeeze_me=True, struct_as_record=False)
         rf, param = np.asarray(content["RF"]), content["param"]
         values = {name: getattr(param, name) for name in ("fs", "fc", "pitch", "Nelements")}
-    except (KeyError, AttributeError, ValueError, NotImplementedError, OSError) as error:
+    except (KeyError, AttributeError, ValueError, NotImplementedError, OSError, MatReadError) as error:
         raise DataError(f"{path}: expected a .mat with RF and param.fs, fc, pitch, Nelements, got {error}") from None
     rf = rf if rf.ndim == 3 else rf[:, :, None]
     if not 0 <= frame < rf.shape[2]:

@@ -18,15 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..train import ExistsError, ResumeError
 from .phantoms import load_slices, training_map
 from .priors import DEFAULT_BRIGHT_STD, PRIOR_FILE
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
-
-
-class ResumeError(RuntimeError):
-    """The run in that folder was started with other settings."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def train(
 
     Raises
     ------
-    FileExistsError
+    ExistsError
         `out` holds a run and `resume` was not asked for.
     ResumeError
         `out` holds a run with other settings.
@@ -148,7 +145,7 @@ def _claim(config: PriorConfig, out: Path, resume: bool) -> None:
     path = out / "config.json"
     if path.is_file():
         if not resume:
-            raise FileExistsError(f"{out} holds a training run: give --resume to go on with it, or another --out")
+            raise ExistsError(f"{out} holds a training run: give --resume to go on with it, or another --out")
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = [name for name in settings if settings[name] != before.get(name)]
         if changed:
