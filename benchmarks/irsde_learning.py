@@ -33,7 +33,7 @@ from datagen.pipeline import Watcher
 from irsde.config import TrainConfig
 from irsde.data import Subset, open_store, split
 from irsde.evaluate import Result, Row, evaluate, write_report
-from irsde.network import load, newest_checkpoint
+from irsde.network import load
 from irsde.train import train
 from ussim import console
 
@@ -197,7 +197,7 @@ def report(
         "training": {
             "pairs": len(training),
             "subjects": sorted(set(training.subjects)),
-            "steps": int(newest_checkpoint(folder).name),
+            "steps": int(last["step"]),
             "steps_per_second": float(last["steps_per_second"]),
             "settings": {k: v for k, v in config.to_dict().items() if k != "store"},
         },

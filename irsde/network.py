@@ -84,7 +84,7 @@ class UNet(nn.Module):
 
         levels = len(channels)
         self.fold, self.multiple = fold, fold * 2 ** (levels - 1)
-        self.model = UNet2DModel(
+        self.model: Any = UNet2DModel(
             in_channels=in_channels * fold**2,
             out_channels=fold**2,
             layers_per_block=blocks,

@@ -107,7 +107,10 @@ def restore_normalized(
         def draw() -> torch.Tensor:
             return torch.randn(z_lq.shape, generator=generator).to(device)
 
-        bounds = [torch.tensor(v, device=device) for v in model.normalization.bounds(lq)] if clamp else None
+        bounds = None
+        if clamp:
+            low, high = model.normalization.bounds(lq)
+            bounds = torch.tensor(low, device=device), torch.tensor(high, device=device)
         z = model.sde.sample(tiled(model.network, tile, overlap), z_lq, steps, sampler, draw, bounds)
     return z[0, 0].float().cpu().numpy()
 

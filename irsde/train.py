@@ -125,14 +125,15 @@ class _Run:
         self.sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
         network = build_network(config, self.sde, normalization.difference_rms)
         if config.channels_last:
-            network = network.to(memory_format=torch.channels_last)
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.n_parameters = sum(p.numel() for p in network.parameters())
         self.optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, config.betas)
         network, self.optimizer = accelerator.prepare(network, self.optimizer)
         self.raw = accelerator.unwrap_model(network)
-        self.network = torch.compile(network) if config.compile else network
+        self.network: Any = torch.compile(network) if config.compile else network
         self.ema = {k: v.detach().clone() for k, v in self.raw.state_dict().items()}
-        self.step, self.losses = 0, []  # of the steps since the last row of metrics.csv
+        self.step = 0
+        self.losses: list[Tensor] = []  # of the steps since the last row of metrics.csv
         if record:
             self._restore_checkpoint()
         elif accelerator.is_main_process:
