@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -41,7 +42,11 @@ class HostBackend:
 
     def kernels(self, file: str, sizes: Mapping[str, int | str]):
         """A function (name, grid, threads, *arguments) that runs a kernel of the file."""
-        library = self._library(file, sizes)
+        return self.kernels_of_source(read_source(file), sizes)
+
+    def kernels_of_source(self, source: str, sizes: Mapping[str, int | str]):
+        """`kernels` of a file's text."""
+        library = self._library(source, sizes)
 
         def launch(name: str, grid: tuple[int, ...], threads: int, *arguments) -> None:
             self.launches.append(name)
@@ -66,11 +71,11 @@ class HostBackend:
     def free_memory(self) -> float:
         return self.memory
 
-    def activate(self) -> None:
+    def device(self):
         """Nothing to choose here."""
+        return contextlib.nullcontext()
 
-    def _library(self, file: str, sizes: Mapping[str, int | str]) -> ctypes.CDLL:
-        source = read_source(file)
+    def _library(self, source: str, sizes: Mapping[str, int | str]) -> ctypes.CDLL:
         names = re.findall(r"__global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(", source)
         text = "\n".join(
             [
@@ -82,14 +87,14 @@ class HostBackend:
         )
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         if key not in self._libraries:
-            path = self.folder / f"{Path(file).stem}_{key}.so"
+            path = self.folder / f"kernels_{key}.so"
             if not path.exists():
                 code = path.with_suffix(".cpp")
                 code.write_text(text)
                 command = [str(find_compiler()), *FLAGS, "-o", str(path), str(code)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
-                    raise RuntimeError(f"{file}: the host compiler refused it:\n{done.stderr[:4000]}")
+                    raise RuntimeError(f"the host compiler refused a kernel file:\n{done.stderr[:4000]}")
             self._libraries[key] = ctypes.CDLL(str(path))
         return self._libraries[key]
 

@@ -1,0 +1,124 @@
+"""As much of CuPy as `ussim.engines.cuda` uses, over NumPy and `HostBackend`: the engine's own code, run without a card.
+
+`install(folder)` puts it where `import cupy` finds it and returns how to take it away again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+from backend import HostBackend
+
+MEMORY = 4_000_000_000
+
+
+class ndarray(np.ndarray):  # noqa: N801
+    """A NumPy array that says it is CuPy's."""
+
+    __module__ = "cupy"
+    device = SimpleNamespace(id=0)
+
+    def get(self) -> np.ndarray:
+        return np.array(self)
+
+
+def _device_array(function):
+    return lambda *arguments, **options: function(*arguments, **options).view(ndarray)
+
+
+class _Device(contextlib.nullcontext):
+    mem_info = (MEMORY, MEMORY)
+
+    def __init__(self, index: int = 0) -> None:
+        super().__init__(self)
+        self.id = index
+
+    def synchronize(self) -> None:
+        """All work is done when it is asked for."""
+
+
+class _RawModule:
+    def __init__(self, code: str, options: tuple[str, ...]) -> None:
+        sizes = dict(option.removeprefix("-D").split("=") for option in options if option.startswith("-D"))
+        self._launch = BACKEND.kernels_of_source(code, sizes)
+
+    def get_function(self, name: str):
+        def call(grid, block, arguments):
+            self._launch(name, grid, block[0], *arguments)
+
+        return call
+
+
+class _Plan1d:
+    def __init__(self, n: int, kind: int, batch: int) -> None:
+        self.shape = (batch, n)
+
+    def fft(self, spectra, out, direction: int) -> None:
+        assert spectra.shape == (self.shape[0], self.shape[1] // 2 + 1)
+        assert out.shape == self.shape
+        BACKEND.inverse_transform(spectra, out)
+
+
+class _Event:
+    def record(self) -> None:
+        import time
+
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+
+BACKEND: HostBackend
+
+
+def install(folder: Path):
+    """Make `import cupy` find this, with a driver; returns a function that undoes it."""
+    global BACKEND
+    BACKEND = HostBackend(folder, MEMORY)
+    cupy = ModuleType("cupy")
+    cupy.__version__ = "on the host"
+    cupy.__spec__ = SimpleNamespace(name="cupy")
+    cupy.ndarray = ndarray
+    for name in ("zeros", "empty", "sqrt", "stack", "abs"):
+        setattr(cupy, name, _device_array(getattr(np, name)))
+    cupy.asarray = lambda array: array if isinstance(array, ndarray) else np.array(array).view(ndarray)
+    cupy.ascontiguousarray = _device_array(np.ascontiguousarray)
+    cupy.asnumpy = np.array
+    cupy.RawModule = _RawModule
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(
+        free_bytes=lambda: 0, get_limit=lambda: 0, used_bytes=lambda: 0
+    )
+    properties = {"name": b"host", "major": 0, "minor": 0, "multiProcessorCount": 1, "sharedMemPerBlock": 48 * 1024}
+    cupy.cuda = ModuleType("cupy.cuda")
+    cupy.cuda.Device = _Device
+    cupy.cuda.Event = _Event
+    cupy.cuda.get_elapsed_time = lambda start, end: 1e3 * (end.time - start.time)
+    cupy.cuda.runtime = SimpleNamespace(
+        getDeviceCount=lambda: 1,
+        getDeviceProperties=lambda index: properties,
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 13000,
+    )
+    cupy.cuda.cufft = SimpleNamespace(Plan1d=_Plan1d, CUFFT_C2R=0x2C, CUFFT_INVERSE=1)
+    cupy.cuda.nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
+    added = {"cupy": cupy, "cupy.cuda": cupy.cuda}
+    sys.modules.update(added)
+
+    from ussim.engines import cuda
+
+    found = cuda._has_driver
+    cuda._has_driver = lambda: True
+    cuda.engine.cache_clear()
+
+    def undo() -> None:
+        for name in added:
+            sys.modules.pop(name, None)
+        cuda._has_driver = found
+        cuda.engine.cache_clear()
+
+    return undo

@@ -1,0 +1,472 @@
+"""The engine for NVIDIA cards, without one: its kernels compiled as C++ and run on the host (tests/host_cuda), and compiled
+by nvcc or NVRTC. The same cases run on a card with `pytest -m gpu`.
+
+Tolerance of RF, 1e-4 relative L2: float32 with phases relative to the cell's reference gives 1e-5 to 3e-5, of which the
+window's tail is 2e-5.
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.signal import butter, lfilter_zi
+
+import ussim
+from ussim.beamform import Beamforming, automatic_f_number
+from ussim.engines import EngineError, cpu_beamform, cuda, get_engine, reference
+from ussim.engines.gpu import GpuEngine, read_source
+from ussim.engines.gpu_simulate import Tuning, choose_sizes
+from ussim.interpolation import INTERPOLATIONS
+from ussim.plan import audible, make_plan
+from ussim.types import to_numpy
+
+HOST_CUDA = Path(__file__).parent / "host_cuda"
+PROBES = ("L11-5v", "L12-3v", "C5-2v", "P4-2v")
+RF_TOLERANCE = 1e-4
+DAS_TOLERANCE = 2e-6  # float32 sums of some hundred values, delays exact to 1e-6 of a sample: 3e-7 seen
+ARCHITECTURES = (75, 80, 86, 89, 90)
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """The kernels compiled as C++."""
+    sys.path.insert(0, str(HOST_CUDA))
+    from backend import HostBackend, find_compiler
+
+    if find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    return GpuEngine(HostBackend(tmp_path_factory.mktemp("kernels")))
+
+
+@pytest.fixture(params=["host", pytest.param("card", marks=pytest.mark.gpu)])
+def engine(request):
+    """The engine on the host, and on a card where there is one."""
+    if request.param == "host":
+        return request.getfixturevalue("host")
+    if not cuda.device_count():
+        pytest.skip(f"needs an NVIDIA card: {cuda.cuda_report()['problem']}")
+    return cuda.engine(0)
+
+
+def relative_error(value, expected):
+    return np.linalg.norm(to_numpy(value) - expected) / np.linalg.norm(expected)
+
+
+def four_waves(probe, medium):
+    """A plane, a diverging and a focused wave and one of elements 3, 4, 5, ... each second off, as one sequence."""
+    kinds = [
+        ussim.PlaneWaves(np.deg2rad(7)),
+        ussim.DivergingWaves(x=2e-3, z=min(probe.center_of_curvature, -10e-3) if not probe.is_flat else -10e-3),
+        ussim.FocusedWaves(x=5e-3, z=30e-3),
+    ]
+    delays = np.concatenate([kind.delays(probe, medium) for kind in kinds] + [np.full((1, probe.n_elements), np.nan)])
+    delays[3, 3::2] = np.linspace(0, 2e-6, probe.n_elements)[3::2] ** 2 * 4e5
+    return ussim.CustomTransmits(delays)
+
+
+def some_scatterers(probe, n=9, seed=0):
+    """1 mm from the array, at the field's edges, and in a cluster in the middle: few cells."""
+    rng = np.random.default_rng(seed)
+    (x0, x1), (z0, z1) = probe.imaging.x, probe.imaging.z
+    front = 0.0 if probe.is_flat else probe.radius + probe.center_of_curvature
+    x = np.concatenate([[0.3e-3, x0, x1], rng.uniform(-2e-3, 2e-3, n - 3)])
+    z = np.concatenate([[front + 1e-3, z1, z0 + 5e-3], rng.uniform(0.5, 0.55, n - 3) * z1])
+    return ussim.Scatterers(x, z, rng.normal(size=n))
+
+
+def simulate_both(engine, scatterers, acquisition, n_samples=None, start_sample=0):
+    plan = make_plan(acquisition)
+    heard = audible(scatterers, acquisition)
+    if n_samples is None:
+        longest = plan.longest_distance(heard.x, heard.z)
+        n_samples = int(plan.echo_end(longest) * acquisition.sampling_frequency) + 1
+    arguments = (heard, plan, n_samples, start_sample)
+    return engine.simulate(*arguments), reference.simulate(*arguments)
+
+
+# --- simulation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("attenuation", [0.0, 0.7])
+def test_echoes_equal_the_reference(engine, name, attenuation):
+    probe, medium = ussim.load_probe(name), ussim.Medium(attenuation_db_cm_mhz=attenuation)
+    acquisition = ussim.Acquisition(probe, four_waves(probe, medium), medium)
+    echoes, expected = simulate_both(engine, some_scatterers(probe), acquisition)
+    for transmit in range(4):
+        assert relative_error(echoes[transmit], expected[transmit]) < RF_TOLERANCE
+
+
+OPTIONS = {
+    "full_frequency_directivity": {"full_frequency_directivity": True},
+    "rigid baffle": {"baffle": "rigid"},
+    "impedance ratio": {"baffle": 1.75},
+    "three cycles": {"n_cycles": 3},
+    "chirp": {"n_cycles": 6, "frequency_sweep": 2e6},
+    "receive delays": {"receive_delays": np.linspace(0, 1.7e-6, 24)},
+    "four sub-elements": {"n_subelements": 4},
+    "sampled faster": {"sampling_frequency": 20e6},
+}
+
+
+@pytest.fixture
+def small_array():
+    """24 elements: less than a warp's lanes."""
+    return ussim.Probe("small", 3e6, 0.7, 24, 0.3e-3, 0.25e-3)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_equal_the_reference(engine, small_array, option):
+    settings = dict(OPTIONS[option])
+    probe = replace(small_array, baffle=settings.pop("baffle", "soft"))
+    apodization = np.hanning(24) + 0.1
+    waves = ussim.PlaneWaves(np.deg2rad([-5, 12]), apodization=apodization)
+    acquisition = ussim.Acquisition(probe, waves, ussim.Medium(attenuation_db_cm_mhz=0.3), **settings)
+    rng = np.random.default_rng(1)
+    scatterers = ussim.Scatterers(rng.uniform(-4e-3, 4e-3, 12), rng.uniform(1e-3, 20e-3, 12), rng.normal(size=12))
+    echoes, expected = simulate_both(engine, scatterers, acquisition)
+    assert relative_error(echoes, expected) < RF_TOLERANCE
+
+
+def test_many_transmits_go_in_groups(engine, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(np.deg2rad(np.linspace(-20, 20, 35))))
+    assert choose_sizes(make_plan(acquisition), 48 * 1024)["TRANSMITS"] == 12
+    scatterers = ussim.Scatterers([0.0, 1e-3], [10e-3, 12e-3], [1.0, -1.0])
+    echoes, expected = simulate_both(engine, scatterers, acquisition)
+    assert relative_error(echoes, expected) < RF_TOLERANCE
+
+
+def test_simultaneous_laws_add_up(engine, small_array):
+    delays = np.stack([np.linspace(0, 1e-6, 24), np.linspace(1e-6, 0, 24)])[None]
+    acquisition = ussim.Acquisition(small_array, ussim.CustomTransmits(delays))
+    echoes, expected = simulate_both(engine, ussim.Scatterers([1e-3], [15e-3], [1.0]), acquisition)
+    assert relative_error(echoes, expected) < RF_TOLERANCE
+
+
+def test_a_record_may_start_late_and_end_early(engine, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.0))
+    scatterers = ussim.Scatterers([0.0, 2e-3], [10e-3, 14e-3], [1.0, 0.5])
+    echoes, expected = simulate_both(engine, scatterers, acquisition, n_samples=77, start_sample=150)
+    assert echoes.shape == (1, 24, 77)
+    assert relative_error(echoes, expected) < RF_TOLERANCE
+
+
+def test_every_block_shape_gives_the_same(host, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(np.deg2rad([-5, 0, 5])))
+    scatterers = ussim.Scatterers(np.linspace(-1e-3, 1e-3, 70), np.full(70, 10e-3), np.ones(70))  # more than a tile
+    for tuning in (Tuning(1, 2, 2), Tuning(1, 4, 6), Tuning(2, 2, 6), Tuning(2, 4, 1)):
+        echoes, expected = simulate_both(GpuEngine(host.backend, tuning), scatterers, acquisition)
+        assert relative_error(echoes, expected) < RF_TOLERANCE
+
+
+def test_a_medium_does_not_depend_on_the_others_or_on_memory(engine, small_array):
+    """To the byte: a dataset made image by image, in batches, or on a smaller card is one dataset."""
+    medium = ussim.Medium(attenuation_db_cm_mhz=0.5)
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(np.deg2rad([-5, 5])), medium)
+    plan = make_plan(acquisition)
+    rng = np.random.default_rng(2)
+    media = [
+        ussim.Scatterers(rng.uniform(-6e-3, 6e-3, n), rng.uniform(2e-3, 30e-3, n), rng.normal(size=n))
+        for n in (25, 0, 3)
+    ]
+    together = to_numpy(engine.simulate_batch(media, plan, 700))
+    for k, scatterers in enumerate(media):
+        np.testing.assert_array_equal(to_numpy(engine.simulate(scatterers, plan, 700)), together[k])
+    np.testing.assert_array_equal(to_numpy(engine.simulate_batch(media, plan, 700, max_memory=400e3)), together)
+    assert not together[1].any()
+
+
+def test_crowded_and_distant_scatterers(engine, small_array):
+    """More than one cell's worth at one place, and one so far that a table of all squares between would be too large."""
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.0), n_subelements=1)
+    plan = make_plan(acquisition)
+    point = ussim.Scatterers(np.zeros(1), np.full(1, 5e-3), np.full(1, 1300.0))
+    crowd = ussim.Scatterers(np.zeros(1300), np.full(1300, 5e-3), np.ones(1300))
+    alone, crowded = (to_numpy(engine.simulate(s, plan, 400)) for s in (point, crowd))
+    assert relative_error(crowded, alone) < 1e-5  # 1300 float32 sums
+    far = ussim.Scatterers([0.0, 9.0], [5e-3, 9.0], [1300.0, 1.0])
+    assert relative_error(engine.simulate(far, plan, 400), alone) < RF_TOLERANCE
+
+
+def test_too_little_memory_says_what_would_do(engine, small_array):
+    plan = make_plan(ussim.Acquisition(small_array, ussim.PlaneWaves(0.0)))
+    scatterers = ussim.Scatterers([0.0], [10e-3], [1.0])
+    with pytest.raises(EngineError, match=r"largest cell needs \d+ MB"):
+        engine.simulate(scatterers, plan, 400, max_memory=1e3)
+    with pytest.raises(EngineError, match=r"give at most \d+ media at once"):
+        engine.simulate_batch([scatterers] * 3, plan, 10**11)
+
+
+@pytest.mark.parametrize("name", ["P4-2v", "C5-2v"])
+def test_pressure_equals_the_reference(engine, name):
+    probe = ussim.load_probe(name)
+    acquisition = ussim.Acquisition(probe, four_waves(probe, ussim.Medium()), ussim.Medium(attenuation_db_cm_mhz=0.3))
+    plan = make_plan(acquisition)
+    grid = ussim.ImageGrid(x=np.linspace(-20e-3, 20e-3, 5), z=np.linspace(-1e-3, 60e-3, 6))
+    pressure, expected = (to_numpy(e.pressure_field(plan, grid, -60.0)) for e in (engine, reference))
+    assert not pressure[:, 0].any()
+    # Two steps of the same integral over frequency, cut where |S B| is -60 dB: 1e-3 of the energy of its weakest pixels.
+    np.testing.assert_allclose(pressure, expected, rtol=2e-3)
+
+
+# --- beamforming -----------------------------------------------------------------------------------------------------
+
+
+def beamforming(acquisition, engine, grid, interpolation="linear", iq=True, f_number=None, normalize=False):
+    probe, c = acquisition.probe, acquisition.medium.speed_of_sound
+    return Beamforming(
+        acquisition=acquisition,
+        grid=grid,
+        speed_of_sound=c,
+        sampling_frequency=acquisition.sampling_frequency,
+        start_time=1e-6,
+        demodulation_frequency=0.97 * probe.center_frequency if iq else 0.0,
+        f_number=automatic_f_number(probe, c) if f_number is None else f_number,
+        interpolation=INTERPOLATIONS[interpolation],
+        normalize=normalize,
+        engine=engine,
+    )
+
+
+def some_channels(acquisition, n_samples, n_frames, iq, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (n_frames, acquisition.n_transmits, acquisition.probe.n_elements, n_samples)
+    samples = rng.normal(size=shape).astype(np.float32)
+    return samples + 1j * rng.normal(size=shape).astype(np.float32) if iq else samples
+
+
+@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("iq", [True, False])
+def test_delay_and_sum_equals_the_reference(engine, name, iq):
+    probe = ussim.load_probe(name)
+    delays = np.linspace(0, 3e-7, probe.n_elements)
+    waves = four_waves(probe, ussim.Medium())
+    acquisition = ussim.Acquisition(probe, waves, receive_delays=delays)
+    grid = ussim.ImageGrid.for_acquisition(acquisition, (15, 18))
+    n_samples = int(1.7 * grid.z[-1] / 1540 * acquisition.sampling_frequency)  # some pixels are outside the record
+    samples = some_channels(acquisition, n_samples, 3, iq)
+    images = to_numpy(engine.delay_and_sum(samples, beamforming(acquisition, engine, grid, iq=iq)))
+    assert images.dtype == (np.complex64 if iq else np.float32)
+    law = beamforming(acquisition, reference, grid, iq=iq)
+    for k, frame in enumerate(samples):
+        assert relative_error(images[k], reference.delay_and_sum(frame, law)) < DAS_TOLERANCE
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_interpolations_equal_the_reference(engine, small_array, interpolation):
+    acquisition = ussim.Acquisition(small_array, ussim.FocusedWaves(x=[0.0, 2e-3], z=[10e-3, 8e-3]))
+    grid = ussim.ImageGrid(x=np.linspace(-5e-3, 5e-3, 40), z=np.linspace(0, 20e-3, 9))
+    samples = some_channels(acquisition, 400, 1, True)[0]
+    laws = [beamforming(acquisition, e, grid, interpolation, f_number=0.0, normalize=True) for e in (engine, reference)]
+    image, expected = engine.delay_and_sum(samples, laws[0]), reference.delay_and_sum(samples, laws[1])
+    assert relative_error(image, expected) < 1e-5  # the interpolation table's steps: 1e-6 a weight
+
+
+def test_delay_and_sum_of_many_transmits_and_simultaneous_laws(engine, small_array):
+    many = ussim.PlaneWaves(np.deg2rad(np.linspace(-20, 20, 35)))
+    laws = ussim.CustomTransmits(np.stack([np.linspace(0, 1e-6, 24), np.linspace(1e-6, 0, 24)])[None])
+    grid = ussim.ImageGrid(x=np.linspace(-5e-3, 5e-3, 10), z=np.linspace(1e-3, 20e-3, 9))
+    for waves in (many, laws):
+        acquisition = ussim.Acquisition(small_array, waves)
+        samples = some_channels(acquisition, 400, 1, True)[0]
+        image = engine.delay_and_sum(samples, beamforming(acquisition, engine, grid))
+        expected = reference.delay_and_sum(samples, beamforming(acquisition, reference, grid))
+        assert relative_error(image, expected) < DAS_TOLERANCE
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 19, 300])
+@pytest.mark.parametrize("cutoff", [0.02, 0.19, 0.5])
+def test_filter_equals_the_cpu_engine(engine, n_samples, cutoff):
+    samples = np.random.default_rng(0).normal(size=(2, 3, n_samples)).astype(np.float32)
+    numerator, denominator = butter(5, cutoff)
+    carrier = 2 * np.exp(-0.7j * np.arange(n_samples))
+    law = (carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(18, n_samples - 1))
+    expected = np.empty((6, n_samples), np.complex64)
+    cpu_beamform.mix_and_filter(samples.reshape(6, n_samples), *law, expected)
+    # the carrier and what lies between the passes are float32
+    assert relative_error(engine.mix_and_filter(samples, *law), expected.reshape(samples.shape)) < 2e-6
+
+
+# --- the whole line --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cupy_on_host(host):
+    """`import cupy` finds a stand-in over the host's kernels: `ussim.engines.cuda` itself runs."""
+    from cupy_on_host import install
+
+    undo = install(host.backend.folder)
+    yield
+    undo()
+
+
+@pytest.fixture(params=["host", pytest.param("card", marks=pytest.mark.gpu)])
+def card(request):
+    """engine="cuda" works: on a card, or on the stand-in."""
+    if request.param == "host":
+        request.getfixturevalue("cupy_on_host")
+    elif not cuda.device_count():
+        pytest.skip(f"needs an NVIDIA card: {cuda.cuda_report()['problem']}")
+
+
+def test_image_to_bmode_stays_on_the_card(card, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(np.deg2rad([-5, 5])))
+    grid = ussim.ImageGrid(x=np.linspace(-4e-3, 4e-3, 20), z=np.linspace(5e-3, 15e-3, 24))
+    image = np.random.default_rng(0).random((8, 8))
+    scatterers = ussim.scatterers_from_image(image, grid, acquisition, mean_distance=1.5e-3)
+    assert get_engine("auto") is get_engine("cuda") is get_engine("cuda:0")
+    assert get_engine("auto").__name__.rpartition(".")[2] == "cuda"
+    rf = ussim.simulate(scatterers, acquisition)
+    iq = ussim.demodulate(rf)
+    picture = ussim.log_compress(ussim.delay_and_sum(iq, grid))
+    for array in (rf.samples, iq.samples, picture):
+        assert type(array).__module__.partition(".")[0] == "cupy"
+    host_rf = rf.to_numpy()
+    assert type(host_rf.samples) is np.ndarray
+    expected = ussim.simulate(scatterers, acquisition, engine="reference")
+    assert relative_error(host_rf.samples, expected.samples) < RF_TOLERANCE
+    expected_iq = ussim.demodulate(expected)
+    assert relative_error(iq.to_numpy().samples, expected_iq.samples) < RF_TOLERANCE
+    expected_picture = ussim.log_compress(ussim.delay_and_sum(expected_iq, grid, engine="reference"))
+    # -40 dB is 1e-2 of the peak: an error of 1e-4 there is 1 % of the value, 0.09 dB of 40
+    np.testing.assert_allclose(to_numpy(picture), expected_picture, atol=3e-3)
+    first, second = ussim.simulate_batch([scatterers, scatterers], acquisition)
+    np.testing.assert_array_equal(to_numpy(first.samples), host_rf.samples)
+    np.testing.assert_array_equal(to_numpy(second.samples), host_rf.samples)
+    assert ussim.delay_and_sum(rf, grid, engine="cpu").dtype == np.float32  # data on the card, work on the host
+
+
+def test_report_names_the_card(card):
+    report = cuda.cuda_report()
+    assert report["problem"] is None
+    assert {"name", "compute_capability", "memory", "free_memory"} <= report["devices"][0].keys()
+    assert cuda.device_count() >= 1
+
+
+def test_a_card_that_is_not_there(card):
+    with pytest.raises(EngineError, match=r'"cuda:99": no such device, there is cuda:0'):
+        get_engine("cuda:99")
+
+
+# --- what is missing is said -----------------------------------------------------------------------------------------
+
+
+def test_missing_cupy_names_the_extra(monkeypatch):
+    cuda.engine.cache_clear()
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    with pytest.raises(EngineError, match=r"needs CuPy, which is not installed: pip install \"ussim\[cuda13\]"):
+        get_engine("cuda")
+    assert cuda.device_count() == 0
+    assert get_engine("auto").__name__ == "ussim.engines.cpu"
+    assert "CuPy" in cuda.cuda_report()["problem"]
+
+
+def test_missing_driver_is_named(cupy_on_host, monkeypatch):
+    monkeypatch.setattr(cuda, "_has_driver", lambda: False)
+    with pytest.raises(EngineError, match="no NVIDIA driver found"):
+        get_engine("cuda")
+    assert cuda.device_count() == 0
+
+
+def test_missing_device_is_named(cupy_on_host, monkeypatch):
+    import cupy
+
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+    with pytest.raises(EngineError, match="finds no NVIDIA device"):
+        get_engine("cuda")
+
+    def fail():
+        raise RuntimeError("cudaErrorInsufficientDriver")
+
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", fail)
+    with pytest.raises(EngineError, match=r"the driver answers .cudaErrorInsufficientDriver"):
+        get_engine("cuda:0")
+    assert cuda.device_count() == 0
+    assert "cudaErrorInsufficientDriver" in cuda.cuda_report()["problem"]
+
+
+def test_out_of_memory_on_the_card_is_an_engine_error(host, small_array, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError("Out of memory allocating 8 bytes")
+
+    monkeypatch.setattr(host.backend, "inverse_transform", fail)
+    plan = make_plan(ussim.Acquisition(small_array, ussim.PlaneWaves(0.0)))
+    with pytest.raises(EngineError, match="out of memory .* MB are free"):
+        host.simulate(ussim.Scatterers([0.0], [10e-3], [1.0]), plan, 400)
+
+
+def test_unknown_engines_are_refused():
+    for name in ("cuda:", "cuda:x", "cpu:1", "opencl"):
+        with pytest.raises(EngineError, match="expected one of"):
+            get_engine(name)
+
+
+# --- compilers -------------------------------------------------------------------------------------------------------
+
+SIMULATE = {"TRANSMITS": 15, "POINTS": 2, "FREQUENCIES": 2, "GROUPS": 6, "INNER": 4, "N_SUB": 2, "FULL_DIRECTIVITY": 0}
+FILES = {
+    "simulate.cu": (SIMULATE, SIMULATE | {"TRANSMITS": 1, "FREQUENCIES": 4, "N_SUB": 4, "FULL_DIRECTIVITY": 1}),
+    "beamform.cu": (
+        {"TRANSMITS": 15, "FRAMES": 2, "TAPS": 2, "LINEAR": 1, "IQ": 1},
+        {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_kernels_compile_for_every_card(file, tmp_path):
+    """By nvcc to machine code, which also finds shared memory or registers that a card does not have."""
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if nvcc is None:
+        pytest.skip("needs nvcc")
+    source = tmp_path / file
+    source.write_text(read_source(file))
+    for sizes, architectures in zip(FILES[file], (ARCHITECTURES, ARCHITECTURES[:1]), strict=True):
+        targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in architectures]
+        names = [f"-D{key}={value}" for key, value in sizes.items()]
+        command = [nvcc, "-std=c++17", "--threads=2", *targets, *names, "-Werror=all-warnings", "-fatbin"]
+        done = subprocess.run([*command, "-o", str(tmp_path / "out"), str(source)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[:3000]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_kernels_compile_by_nvrtc(file):
+    """As the engine compiles them, where CuPy is installed; it needs no card."""
+    pytest.importorskip("cupy")
+    from cupy.cuda.compiler import compile_using_nvrtc
+
+    for sizes in FILES[file]:
+        options = ("--std=c++17", *(f"-D{key}={value}" for key, value in sizes.items()))
+        for architecture in ARCHITECTURES:
+            assert compile_using_nvrtc(read_source(file), options, str(architecture))
+
+
+def test_blocks_fit_any_card():
+    """Shared memory and threads of `transmit` and `receive`, whatever the probe and the number of transmits."""
+    for name in ussim.probe_names():
+        for n_transmits in (1, 5, 15, 16, 17, 64, 128):
+            for n_sub in (None, 1, 8, 40):
+                waves = ussim.PlaneWaves(np.linspace(-0.1, 0.1, n_transmits))
+                plan = make_plan(ussim.Acquisition(ussim.load_probe(name), waves, n_subelements=n_sub))
+                sizes = choose_sizes(plan, 48 * 1024)
+                row = sizes["GROUPS"] * sizes["TRANSMITS"] * sizes["FREQUENCIES"] * 8
+                rays = sizes["N_SUB"] * 32 * sizes["POINTS"] * 24
+                assert sizes["INNER"] * (row + rays) <= 48 * 1024
+                assert sizes["TRANSMITS"] * sizes["POINTS"] * sizes["FREQUENCIES"] <= 64  # complex sums a thread
+                assert -(-n_transmits // sizes["TRANSMITS"]) == -(-n_transmits // 16)
+    plan = make_plan(ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(0.0), n_subelements=500))
+    with pytest.raises(EngineError, match="500 sub-elements"):
+        choose_sizes(plan, 48 * 1024)
+
+
+def test_barriers_that_only_some_threads_reach_are_found(host):
+    """The stand-in for a card is worth its name."""
+    source = 'extern "C" __global__ void broken(int n) { if (threadIdx.x < n) __syncthreads(); }'
+    launch = host.backend.kernels_of_source(source, {})
+    launch("broken", (1,), 64, np.int32(64))
+    with pytest.raises(RuntimeError, match="only some threads"):
+        launch("broken", (1,), 64, np.int32(32))
