@@ -59,7 +59,7 @@ def _transpose(source, target):
 
 @compiled
 def _outer(sums, scalars, vectors, n, rows):
-    complex_outer(sums, 0, scalars, 0, 8, 1, 24, vectors, 0, 3 * LANES, n, rows)
+    complex_outer(sums, 0, scalars, 0, 8, 1, 24, vectors, 0, LANES, 3 * LANES, n, rows)
 
 
 @compiled

@@ -55,6 +55,8 @@ BATCH = 4  # frequencies a load of the recurrence's state
 FEW = 8  # transmits left over from groups of 16 that are cheaper with lanes on scatterers
 PAIR = 2 * LANES  # floats of a complex vector in two parts
 TRIPLE = 3 * LANES  # and in three
+TILES = 2  # tiles of scatterers whose echoes are summed in registers at a time
+WIDE = TILES * LANES
 
 
 def simulate(
@@ -132,10 +134,10 @@ class _Workspace(NamedTuple):
     waves: np.ndarray  # [tile][element][sub-element][re, im, step - 1 (re, im), sinc argument a Hz]
     drive_waves: np.ndarray  # [focus][element][group][re, im, step - 1 (re, im)]
     drive: np.ndarray  # [frequency][element][3][group]: group and lane number the transmits
-    field: np.ndarray  # [frequency][element][3]
+    field: np.ndarray  # [frequency][element][3][tile of two]
     pressure: np.ndarray  # [transmit][3]
     rows: np.ndarray  # [transmit in group][2]: the same in two parts
-    source: np.ndarray  # [group][scatterer][3]: lanes on transmits
+    source: np.ndarray  # [group][scatterer of two tiles][3]: lanes on transmits
     sums: np.ndarray  # [frequency][group][element][3], then [frequency][left-over transmit][element][3]
 
 
@@ -224,10 +226,10 @@ class _Work:
             n_tiles * self.plan.sub_x.size * 5 * LANES,
             self.n_foci * self.n_elements * self.n_groups * 4 * LANES,
             BATCH * self.n_elements * 3 * lanes,
-            BATCH * self.n_elements * TRIPLE,
+            BATCH * self.n_elements * 3 * WIDE,
             lanes * TRIPLE,
             LANES * PAIR,
-            self.n_groups * LANES * TRIPLE,
+            self.n_groups * WIDE * TRIPLE,
             BATCH * (self.n_full + self.n_left) * self.n_elements * TRIPLE,
         ]
 
@@ -385,30 +387,19 @@ def _cell_spectrum(elements, cell, space, n_full, n_left, out):
         n_batch = min(BATCH, n_bins - first)
         _advance_drive(elements, lanes // LANES, space)
         space.sums[:] = 0
-        for tile in range(n_tiles):
-            _advance_field(elements, cell, tile, first, space)
+        for tile in range(0, n_tiles, TILES):
+            n_now = min(TILES, n_tiles - tile)
+            for half in range(n_now):
+                _advance_field(elements, cell, tile + half, half, first, space)
             for i in range(n_batch):
-                _transmit(i, n_elements, n_transmits, lanes, space)
-                _turn_pressure(n_full, n_transmits, load(reflectivity, tile * LANES), space)
+                for half in range(n_now):
+                    _transmit(i, half, n_elements, n_transmits, lanes, space)
+                    _turn_pressure(n_full, n_transmits, load(reflectivity, (tile + half) * LANES), half, space)
+                    for a in range(n_left):
+                        at = (BATCH * n_full + i * n_left + a) * n_elements * TRIPLE
+                        _receive_alone(i, half, n_elements, left + a, at, space)
                 for group in range(n_full):
-                    for e in range(0, n_elements, ROWS):
-                        complex_outer(
-                            space.sums,
-                            ((i * n_full + group) * n_elements + e) * TRIPLE,
-                            space.field,
-                            (i * n_elements + e) * TRIPLE,
-                            LANES,
-                            TRIPLE,
-                            1,
-                            space.source,
-                            group * LANES * TRIPLE,
-                            TRIPLE,
-                            LANES,
-                            min(ROWS, n_elements - e),
-                        )
-                for a in range(n_left):
-                    at = (BATCH * n_full + i * n_left + a) * n_elements * TRIPLE
-                    _receive_alone(i, n_elements, left + a, at, space)
+                    _receive_group(i, n_elements, n_now * LANES, group, (i * n_full + group) * n_elements * TRIPLE, space)
         for i in range(n_batch):
             for group in range(n_full):
                 at = (i * n_full + group) * n_elements * TRIPLE
@@ -431,9 +422,9 @@ def _cell_power(elements, cell, space, out):
     for first in range(0, n_bins, BATCH):
         _advance_drive(elements, n_groups, space)
         for tile in range(n_tiles):
-            _advance_field(elements, cell, tile, first, space)
+            _advance_field(elements, cell, tile, 0, first, space)
             for i in range(min(BATCH, n_bins - first)):
-                _transmit(i, n_elements, n_transmits, n_groups * LANES, space)
+                _transmit(i, 0, n_elements, n_transmits, n_groups * LANES, space)
                 factor = cell.factor[first + i]
                 spectrum = factor.real * factor.real + factor.imag * factor.imag
                 for a in range(n_transmits):
@@ -541,13 +532,13 @@ def _advance_drive(elements, n_groups, space):
 
 
 @compiled
-def _advance_field(elements, cell, tile, first, space):
-    """G of a tile at the next frequencies, field[frequency][element][3]: the mean over the sub-elements."""
+def _advance_field(elements, cell, tile, half, first, space):
+    """G of a tile at the next frequencies, field[frequency][element][3][half]: the mean over the sub-elements."""
     n_elements, n_sub = elements.sub_x.shape
     full = elements.constants[6] != 0.0
     hertz = cell.rate / cell.window_length
     waves, field = space.waves, space.field
-    per_frequency = n_elements * TRIPLE
+    per_frequency = n_elements * 3 * WIDE
     at = tile * n_elements * n_sub * 5 * LANES
     for e in range(n_elements):
         zero = load(waves, at) * 0
@@ -581,15 +572,15 @@ def _advance_field(elements, cell, tile, first, space):
             store(waves, at, re)
             store(waves, at + LANES, im)
             at += 5 * LANES
-        to = e * TRIPLE
-        _store_triple(field, to, re0, im0)
-        _store_triple(field, to + per_frequency, re1, im1)
-        _store_triple(field, to + 2 * per_frequency, re2, im2)
-        _store_triple(field, to + 3 * per_frequency, re3, im3)
+        to = e * 3 * WIDE + half * LANES
+        _store_triple(field, to, WIDE, re0, im0)
+        _store_triple(field, to + per_frequency, WIDE, re1, im1)
+        _store_triple(field, to + 2 * per_frequency, WIDE, re2, im2)
+        _store_triple(field, to + 3 * per_frequency, WIDE, re3, im3)
 
 
 @compiled
-def _transmit(i, n_elements, n_transmits, lanes, space):
+def _transmit(i, half, n_elements, n_transmits, lanes, space):
     """Pressure of a tile at frequency i of the batch, pressure[transmit][3] in the three sums of `complex_outer`."""
     space.pressure[: n_transmits * TRIPLE] = 0
     for a in range(0, n_transmits, ROWS):
@@ -602,15 +593,16 @@ def _transmit(i, n_elements, n_transmits, lanes, space):
             1,
             3 * lanes,
             space.field,
-            i * n_elements * TRIPLE,
-            TRIPLE,
+            i * n_elements * 3 * WIDE + half * LANES,
+            WIDE,
+            3 * WIDE,
             n_elements,
             min(ROWS, n_transmits - a),
         )
 
 
 @compiled
-def _turn_pressure(n_full, n_transmits, reflectivity, space):
+def _turn_pressure(n_full, n_transmits, reflectivity, half, space):
     """Pressure times reflectivity with lanes on transmits, source[group][scatterer][3]; left-over transmits stay."""
     for group in range(n_full):
         for lane in range(LANES):
@@ -620,7 +612,7 @@ def _turn_pressure(n_full, n_transmits, reflectivity, space):
                 re, im = _complex(space.pressure, a * TRIPLE)
             store(space.rows, lane * PAIR, re * reflectivity)
             store(space.rows, lane * PAIR + LANES, im * reflectivity)
-        at = group * LANES * TRIPLE
+        at = (group * WIDE + half * LANES) * TRIPLE
         transpose_block(space.rows, 0, PAIR, space.source, at, TRIPLE)
         transpose_block(space.rows, LANES, PAIR, space.source, at + LANES, TRIPLE)
         for s in range(LANES):
@@ -628,21 +620,38 @@ def _turn_pressure(n_full, n_transmits, reflectivity, space):
             store(space.source, to + 2 * LANES, load(space.source, to) + load(space.source, to + LANES))
     for a in range(n_full * LANES, n_transmits):
         re, im = _complex(space.pressure, a * TRIPLE)
-        _store_triple(space.pressure, a * TRIPLE, re * reflectivity, im * reflectivity)
+        _store_triple(space.pressure, a * TRIPLE, LANES, re * reflectivity, im * reflectivity)
 
 
 @compiled
-def _receive_alone(i, n_elements, transmit, at, space):
-    """Echo of one transmit with lanes on scatterers, sums[element][3] from `at` on."""
-    re, im = load(space.pressure, transmit * TRIPLE), load(space.pressure, transmit * TRIPLE + LANES)
-    both = load(space.pressure, transmit * TRIPLE + 2 * LANES)
-    for e in range(n_elements):
-        of, to = (i * n_elements + e) * TRIPLE, at + e * TRIPLE
-        store(space.sums, to, fma(load(space.field, of), re, load(space.sums, to)))
-        store(space.sums, to + LANES, fma(load(space.field, of + LANES), im, load(space.sums, to + LANES)))
-        store(
-            space.sums, to + 2 * LANES, fma(load(space.field, of + 2 * LANES), both, load(space.sums, to + 2 * LANES))
+def _receive_group(i, n_elements, n_scatterers, group, at, space):
+    """Echoes of a group of transmits from one or two tiles, added to sums[element][3] from `at` on."""
+    for e in range(0, n_elements, ROWS):
+        complex_outer(
+            space.sums,
+            at + e * TRIPLE,
+            space.field,
+            (i * n_elements + e) * 3 * WIDE,
+            WIDE,
+            3 * WIDE,
+            1,
+            space.source,
+            group * WIDE * TRIPLE,
+            LANES,
+            TRIPLE,
+            n_scatterers,
+            min(ROWS, n_elements - e),
         )
+
+
+@compiled
+def _receive_alone(i, half, n_elements, transmit, at, space):
+    """Echo of one transmit with lanes on scatterers, added to sums[element][3] from `at` on."""
+    for e in range(n_elements):
+        for part in range(3):
+            to = at + e * TRIPLE + part * LANES
+            field = load(space.field, (i * n_elements + e) * 3 * WIDE + part * WIDE + half * LANES)
+            store(space.sums, to, fma(field, load(space.pressure, transmit * TRIPLE + part * LANES), load(space.sums, to)))
 
 
 @compiled
@@ -702,10 +711,10 @@ def _complex(sums, at):
 
 
 @compiled
-def _store_triple(array, at, re, im):
+def _store_triple(array, at, step, re, im):
     store(array, at, re)
-    store(array, at + LANES, im)
-    store(array, at + 2 * LANES, re + im)
+    store(array, at + step, im)
+    store(array, at + 2 * step, re + im)
 
 
 # --- transform and sum -----------------------------------------------------------------------------------------------

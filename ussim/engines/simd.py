@@ -330,7 +330,7 @@ def transpose_block(typingctx, source, source_at, source_step, target, target_at
 
 
 @intrinsic
-def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vectors, v_at, v_step, n, rows):
+def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vectors, v_at, v_part, v_step, n, rows):
     """Add n outer products of a complex column (scalars) and a complex row of 16 lanes (vectors) to `sums`.
 
     A complex number is three parts: real, imaginary, and their sum, so that a complex product is three real ones (Gauss):
@@ -338,13 +338,13 @@ def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vec
     row j < rows and part p < 3:
 
         sums[at + 48 j + 16 p + lane] +=
-            scalars[s_at + s_part p + s_row j + s_step k] * vectors[v_at + 16 p + v_step k + lane]
+            scalars[s_at + s_part p + s_row j + s_step k] * vectors[v_at + v_part p + v_step k + lane]
 
     The sums stay in registers; `rows` is 1 to 8, each with code of its own.
     """
 
     def codegen(context, builder, sig, args):
-        sums, at, scalars, s_at, s_part, s_row, s_step, vectors, v_at, v_step, n, rows = args
+        sums, at, scalars, s_at, s_part, s_row, s_step, vectors, v_at, v_part, v_step, n, rows = args
         word = at.type
         base = _pointer(context, builder, sig.args[0], sums, at)
         column = _pointer(context, builder, sig.args[2], scalars, s_at)
@@ -372,7 +372,9 @@ def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vec
             for phi, start in zip(totals, starts, strict=True):
                 phi.add_incoming(start, case)
             here = builder.gep(row, [builder.mul(k, v_step)])
-            parts = [_load_vector(builder, builder.gep(here, [ir.Constant(word, LANES * p)])) for p in range(3)]
+            parts = [
+                _load_vector(builder, builder.gep(here, [builder.mul(v_part, ir.Constant(word, p))])) for p in range(3)
+            ]
             step = builder.gep(column, [builder.mul(k, s_step)])
             for i, phi in enumerate(totals):
                 scalar = _splat(builder, builder.load(builder.gep(step, [offsets[i]])))
@@ -388,4 +390,4 @@ def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vec
         return context.get_dummy_value()
 
     whole = types.intp
-    return types.void(sums, whole, scalars, whole, whole, whole, whole, vectors, whole, whole, whole, whole), codegen
+    return types.void(sums, whole, scalars, *[whole] * 4, vectors, *[whole] * 5), codegen
