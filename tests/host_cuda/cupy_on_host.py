@@ -16,7 +16,7 @@ from backend import HostBackend
 MEMORY = 4_000_000_000
 
 
-class ndarray(np.ndarray):  # noqa: N801
+class ndarray(np.ndarray):
     """A NumPy array that says it is CuPy's."""
 
     __module__ = "cupy"
