@@ -51,7 +51,7 @@ def export(
     Raises
     ------
     LicenceError
-        A source of the store forbids redistribution, or the licence of your own files was not given.
+        A source of the store forbids redistribution.
     DataError
         The folder is there already.
     OSError
@@ -81,20 +81,15 @@ def check_licence(attributes: dict[str, Any], licence: str | None) -> list[str]:
     """The licences that the images are passed on under; raises LicenceError where they may not be."""
     licences = []
     for source in attributes["sources"]:
-        if source["redistributable"]:
+        if source["name"] in OWN:
+            licences.append(licence or source["licence"])
+        elif source["redistributable"]:
             licences.append(source["licence"])
-        elif source["name"] not in OWN:
+        else:
             raise LicenceError(
                 f"{source['title']}: export refused: its images, and what is simulated from them, may not be passed on "
                 f"({source['licence']}; {source['terms']})"
             )
-        elif licence is None:
-            raise LicenceError(
-                f"{source['name']}: export refused: the licence of your own files is not known; name the one under which "
-                "you pass them on with --licence"
-            )
-        else:
-            licences.append(licence)
     return sorted(set(licences))
 
 

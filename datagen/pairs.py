@@ -66,9 +66,22 @@ class Imager:
     acquisition: ussim.Acquisition
     speed_of_sound: float  # m/s, that the scanner steers and focuses with
     grid: ussim.ImageGrid
-    mask: np.ndarray  # (size, size) bool, pixels inside the field
     n_samples: int  # of a record that holds every echo of the field
     mean_distance: float  # m
+
+    def mask(self, step: int = 1) -> np.ndarray:
+        """(size, size) bool, the pixels inside the field: of every `step`-th one, and what lies between interpolated."""
+        from scipy.ndimage import map_coordinates
+
+        import ussim
+
+        # The last pixel of each axis is always among them.
+        axes = [np.unique(np.r_[0 : axis.size : step, axis.size - 1]) for axis in (self.grid.z, self.grid.x)]
+        coarse = ussim.field_mask(self.acquisition, ussim.ImageGrid(x=self.grid.x[axes[1]], z=self.grid.z[axes[0]]))
+        if step == 1:
+            return np.asarray(coarse, dtype=bool)
+        places = [np.interp(np.arange(axis[-1] + 1), axis, np.arange(axis.size)) for axis in axes]
+        return map_coordinates(coarse.astype(np.float32), np.meshgrid(*places, indexing="ij"), order=1) > 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +121,6 @@ def make_imager(settings: Settings) -> Imager:
         acquisition=acquisition,
         speed_of_sound=believed,
         grid=grid,
-        mask=np.asarray(ussim.field_mask(acquisition, grid), dtype=bool),
         n_samples=record_length(acquisition, grid),
         mean_distance=settings.mean_distance_wavelengths * wavelength,
     )

@@ -173,7 +173,7 @@ def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
 def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job], attributes: dict[str, Any]) -> None:
     """All of a store but the shards and what is made of them."""
     settings = jobs[0].settings
-    masks = {s.probe.name: None if recipe.randomize is not None else make_imager(s).mask for s in settings}
+    masks = {s.probe.name: None if recipe.randomize is not None else make_imager(s).mask() for s in settings}
     store.create(
         storage,
         attributes,

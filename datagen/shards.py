@@ -23,6 +23,9 @@ from .samples import Cutting, Sample, image_of
 from .storage import open_storage
 from .store import lq_key, mask_key, write_shard
 
+MASK_STEP = (
+    4  # pixels between those at which a field that differs in every sample is worked out: it costs as much as imaging
+)
 ATTEMPTS = 3  # at a sample, before it is set aside
 
 
@@ -129,7 +132,7 @@ def _make(sample: Sample, job: Job) -> Made:
         if job.ranges is not None:
             drawn = job.ranges.draw(np.random.default_rng([probe_seed(sample.seed, name), stable_hash("randomize")]))
             imager = make_imager(settings.with_drawn(drawn))
-            images[mask_key(name)] = imager.mask
+            images[mask_key(name)] = imager.mask(MASK_STEP)
         else:
             imager = make_imager(settings)
         pair = simulate_pair(hq, imager, probe_seed(sample.seed, name))

@@ -1,0 +1,201 @@
+"""The report and the exports: complete in themselves, usable by keyboard and in a narrow window, refused where they must."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+
+import numpy as np
+import pytest
+from datasets import PROBE, fast_recipe, write_stacks
+from PIL import Image
+
+import datagen
+from datagen.cli import cli
+from datagen.export import LicenceError, export
+from datagen.pipeline import build
+from datagen.report import speckle, spread, write_report
+from datagen.storage import open_storage
+from ussim import console
+
+PROBES = (PROBE, "PA4-2/20")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    build(fast_recipe(write_stacks(folder / "stacks"), probes=PROBES, limit=6), folder / "pairs.zarr")
+    return folder / "pairs.zarr"
+
+
+@pytest.fixture(scope="module")
+def report(path):
+    return write_report(path, path.parent / "report.html")
+
+
+def test_the_report_fetches_nothing(report):
+    page = report.read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_the_report_says_what_the_store_holds(path, report):
+    page = report.read_text()
+    attributes = datagen.open_pairs(path).attributes
+    for text in (attributes["digest"], attributes["recipe_digest"], attributes["licence"], *PROBES, "seconds", "fold"):
+        assert text in page or text == "seconds"
+    assert page.count("<figure") == 12
+
+
+def test_the_gallery_takes_from_every_group(path):
+    pairs = datagen.open_pairs(path)
+    groups = {(row["probe"], row["fold"], row["kind"]) for row in pairs.samples}
+    chosen = spread(pairs, len(groups))
+    assert {tuple(pairs.samples[i][key] for key in ("probe", "fold", "kind")) for i in chosen} == groups
+
+
+def test_developed_speckle_measures_1_91():
+    rng = np.random.default_rng(0)
+    amplitude = rng.rayleigh(size=(20, 64, 64)) * 0.02
+    lq = np.clip(1 + 20 * np.log10(amplitude) / 60, 0, 1)
+    parts = speckle(np.full(lq.shape, 0.5), lq, np.ones(lq.shape, bool), 60.0)
+    # Each block has 64 independent pixels: the median of the ratio over hundreds of blocks is within 2 %.
+    assert all(abs(part.median / 1.913 - 1) < 0.03 for part in parts)
+    textured = rng.uniform(size=lq.shape)
+    assert all(part.n_blocks == 0 for part in speckle(textured, lq, np.ones(lq.shape, bool), 60.0))
+
+
+def test_a_name_cannot_write_into_the_page(path, tmp_path):
+    from datagen import report as module
+
+    pairs = datagen.open_pairs(path)
+    pairs.attributes["source"] = "<script>alert(1)</script>"
+    assert "<script>alert" not in module.render(open_storage(path), pairs)
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+TRIAL = """
+<script>
+const found = {};
+const pair = () => document.activeElement.closest(".pair");
+const press = key => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+found.shown = document.querySelector("#shown").textContent;
+found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+found.columns = getComputedStyle(document.querySelector("#gallery")).gridTemplateColumns.split(" ").length;
+press("j");
+found.first = pair().parentElement === document.querySelector("#gallery figure");
+press("j"); press("k");
+found.back = pair().parentElement === document.querySelector("#gallery figure");
+const input = document.activeElement;
+input.value = 80; input.dispatchEvent(new Event("input", { bubbles: true }));
+found.divider = pair().style.getPropertyValue("--at");
+press("Enter");
+found.enlarged = document.querySelector("dialog").open && !!pair().closest("dialog");
+press("j");
+found.next = pair().closest("figure").querySelector("figcaption").textContent
+  === document.querySelectorAll("#gallery figure")[1].querySelector("figcaption").textContent;
+document.querySelector("dialog").close();
+const select = document.querySelector("[data-filter=probe]");
+select.value = "PROBE"; select.dispatchEvent(new Event("change"));
+found.filtered = document.querySelector("#shown").textContent;
+found.loaded = [...document.images].every(image => image.complete && image.naturalWidth === 16);
+document.title = JSON.stringify(found);
+</script>
+"""
+
+
+@pytest.mark.parametrize("width", [1200, 500])  # headless Chromium's narrowest window is 500
+def test_the_report_works_by_keyboard_and_on_a_narrow_window(report, tmp_path, width):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("needs Chromium (Debian's package chromium)")
+    trial = TRIAL.replace("PROBE", PROBE)
+    page = tmp_path / "trial.html"
+    page.write_text(report.read_text().replace("</body>", f"{trial}</body>"))
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         f"--window-size={width},900", "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    title = re.search(r"<title>(\{.*\})</title>", done.stdout)
+    assert title, done.stderr[-2000:]
+    found = json.loads(title.group(1))
+    assert found.pop("columns") == (1 if width < 560 else 4)
+    assert found == {
+        "shown": "12 of 12 pairs shown", "overflow": 0, "first": True, "back": True, "divider": "80%",
+        "enlarged": True, "next": True, "filtered": "6 of 12 pairs shown", "loaded": True,
+    }  # fmt: skip
+
+
+# --- exports ---------------------------------------------------------------------------------------------------------
+
+
+def test_png_files_hold_the_images(path, tmp_path):
+    out = export(path, tmp_path / "png", "png", licence="CC0-1.0")
+    with open(out / "samples.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    pairs = datagen.open_pairs(path, probe="PA4-2/20")
+    assert len(rows) == len(pairs) == 6
+    for row, (hq, lq) in zip(rows, pairs, strict=True):
+        assert np.allclose(np.asarray(Image.open(out / "hq" / f"{row['key']}.png")) / 255, hq, atol=1e-6)
+        assert np.allclose(np.asarray(Image.open(out / "lq/PA4-2_20" / f"{row['key']}.png")) / 255, lq, atol=1e-6)
+    assert 'license_name: "CC0-1.0"' in (out / "README.md").read_text()
+
+
+def test_webdataset_shards_hold_the_images(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("datagen.export.PER_TAR", 5)
+    out = export(path, tmp_path / "tars", "webdataset", probe=PROBE)
+    assert sorted(file.name for file in out.iterdir()) == ["README.md", "pairs-000000.tar", "pairs-000001.tar"]
+    with tarfile.open(out / "pairs-000000.tar") as tar:
+        names = tar.getnames()
+        assert len(names) == 15
+        keys = [name.split(".", 1) for name in names]
+        assert keys[0][0] == keys[1][0] == keys[2][0]
+        assert [suffix for _, suffix in keys[:3]] == ["hq.png", "lq.png", "json"]
+        row = json.load(tar.extractfile(names[2]))
+        image = np.asarray(Image.open(io.BytesIO(tar.extractfile(names[1]).read())))
+    pairs = datagen.open_pairs(path, probe=PROBE)
+    assert row == pairs.samples[0]
+    assert np.allclose(image / 255, pairs[0][1], atol=1e-6)
+
+
+def test_a_source_that_forbids_it_is_not_exported(path, tmp_path, capsys):
+    copy = shutil.copytree(path, tmp_path / "pairs.zarr")
+    document = json.loads((copy / "zarr.json").read_text())
+    source = datagen.get_source("mrnet")
+    document["attributes"]["sources"] = [
+        {key: getattr(source, key) for key in ("name", "title", "licence", "citation", "terms", "redistributable")}
+    ]
+    (copy / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(LicenceError, match=r"MRNet.*refused.*may not be passed on"):
+        export(copy, tmp_path / "png", "png", licence="CC0-1.0")
+    code = console.run(cli, "datagen", ["export", str(copy), "--format", "png", "-o", str(tmp_path / "png")])
+    assert code == 3
+    assert len(capsys.readouterr().err.strip().splitlines()[-1:]) == 1
+    assert not (tmp_path / "png").exists()
+
+
+def test_a_failed_export_leaves_nothing(path, tmp_path, monkeypatch):
+    def full(image):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datagen.export._png", full)
+    with pytest.raises(OSError, match="No space"):
+        export(path, tmp_path / "png", "png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands(path, tmp_path, capsys):
+    assert console.run(cli, "datagen", ["report", str(path), "-o", str(tmp_path / "r.html")]) == 0
+    assert "open it in a browser" in capsys.readouterr().out
+    given = ["export", str(path), "--format", "webdataset", "-o", str(tmp_path / "tars")]
+    assert console.run(cli, "datagen", given) == 0
+    assert console.run(cli, "datagen", given) == 3
+    assert "choose another folder" in capsys.readouterr().err
