@@ -22,7 +22,7 @@ from .storage import Storage, open_storage
 
 MEASURED = 200  # pairs a probe whose grey levels and speckle are measured
 BLOCK = 8  # the side of an image over this is the side of the blocks speckle is measured in
-FLAT = 0.02  # standard deviation of HQ in [0, 1] below which a block counts as homogeneous
+FLAT = 0.05  # standard deviation of HQ in [0, 1] below which a block counts as homogeneous
 DEPTHS = ("near", "middle", "far")  # thirds of the depth
 DEVELOPED = 1.91  # mean/std of the amplitude of fully developed speckle: sqrt(pi / (4 - pi))
 
@@ -99,8 +99,9 @@ def spread(pairs: Pairs, count: int) -> list[int]:
 def speckle(hq: np.ndarray, lq: np.ndarray, masks: np.ndarray, dynamic_range_db: float) -> list[Speckle]:
     """Speckle statistics of pairs (k, H, W) in [0, 1], by thirds of the depth.
 
-    Blocks inside the field where HQ is flat and LQ is neither black nor white: there the amplitude should follow a
-    Rayleigh law, whose mean is 1.91 standard deviations where many scatterers share a resolution cell.
+    Blocks inside the field where HQ is nearly flat and LQ neither black nor white. Divided by the reflectivity that HQ
+    stands for, the amplitude there should follow a Rayleigh law, whose mean is 1.91 standard deviations where many
+    scatterers share a resolution cell.
     """
     n, size, _ = hq.shape
     side = max(4, size // BLOCK)
@@ -112,8 +113,9 @@ def speckle(hq: np.ndarray, lq: np.ndarray, masks: np.ndarray, dynamic_range_db:
             flat = hq[block].reshape(n, -1).std(axis=1) < FLAT
             inside = masks[block].reshape(n, -1).all(axis=1)
             level = lq[block].reshape(n, -1)
-            seen = ((level > 0) & (level < 1)).mean(axis=1) > 0.95  # what is clipped has no amplitude to measure
-            amplitude = 10 ** (dynamic_range_db / 20 * (level[flat & inside & seen] - 1))
+            seen = ((level > 0) & (level < 1)).mean(axis=1) > 0.9  # what is clipped has no amplitude to measure
+            used = flat & inside & seen
+            amplitude = 10 ** (dynamic_range_db / 20 * (level[used] - hq[block].reshape(n, -1)[used]))
             if len(amplitude):
                 found[depth] += list(amplitude.mean(axis=1) / amplitude.std(axis=1))
     return [
