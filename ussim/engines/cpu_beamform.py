@@ -409,7 +409,7 @@ def _in_threads(kernel: Callable[..., None], arguments: tuple) -> None:
 
     Python's threads rather than Numba's: these may be called from threads and after a fork, and compile faster.
     """
-    n_workers = config.NUMBA_NUM_THREADS
+    n_workers: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if n_workers == 1:
         kernel(*arguments, 0, 1)
         return
