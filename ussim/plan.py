@@ -84,9 +84,8 @@ class Plan:
         if len(x) == 0:
             return 0.0
         probe = self.acquisition.probe
-        return max(
-            float(np.hypot(x - ex, z - ez).max()) for ex, ez in zip(probe.element_x, probe.element_z, strict=True)
-        )
+        # Of a line or an arc of less than half a circle, one end is the farthest from any point in front.
+        return max(float(np.hypot(x - probe.element_x[e], z - probe.element_z[e]).max()) for e in (0, -1))
 
     def echo_end(self, longest_distance: float) -> float:
         """Time after which nothing comes back from scatterers up to `longest_distance` m away, s."""

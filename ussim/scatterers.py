@@ -52,7 +52,8 @@ def scatterers_from_image(
     rng = np.random.default_rng(seed)
     x, z = _positions(grid, mean_distance, rng)
     amplitude = rng.rayleigh(scale=np.sqrt(2 / np.pi), size=x.size)  # mean 1
-    kept = _apart(x, z, OVERLAP * mean_distance) & ~probe.is_behind(x, z)
+    kept = (_apart(x, z, OVERLAP * mean_distance) & ~probe.is_behind(x, z)).ravel()
+    x, z = x.ravel(), z.ravel()
     x, z, amplitude = x[kept], z[kept], amplitude[kept]
     level = _sample(image, grid, x, z)
     return Scatterers(x, z, 10 ** (dynamic_range_db / 20 * (level - 1)) * amplitude)
@@ -75,7 +76,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _positions(grid: ImageGrid, mean_distance: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One uniform position in each cell of about mean_distance / sqrt(DENSITY) on a side."""
+    """x and z, each (rows, columns): one uniform position in each cell of about mean_distance / sqrt(DENSITY) on a side."""
     side = mean_distance / np.sqrt(DENSITY)
     edges = []
     for axis in (grid.z, grid.x):
@@ -86,16 +87,20 @@ def _positions(grid: ImageGrid, mean_distance: float, rng: np.random.Generator) 
     place = rng.random((2, nz, nx))
     x = x0 + (np.arange(nx) + place[0]) * dx
     z = z0 + (np.arange(nz)[:, None] + place[1]) * dz
-    return x.ravel(), z.ravel()
+    return x, z
 
 
 def _apart(x: np.ndarray, z: np.ndarray, distance: float) -> np.ndarray:
-    """False for the later one of every pair closer than `distance`."""
-    from scipy.spatial import cKDTree
+    """False for the later one, in row order, of every pair closer than `distance`; x, z (rows, columns), one a cell.
 
-    kept = np.ones(x.size, dtype=bool)
-    pairs = cKDTree(np.column_stack([x, z])).query_pairs(distance, output_type="ndarray")
-    kept[pairs.max(axis=1)] = False
+    The distance is a fraction of a cell, so that only neighbours can be as close.
+    """
+    kept = np.ones(x.shape, dtype=bool)
+    n_rows, n_columns = x.shape
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        earlier = (slice(0, n_rows - down), slice(max(0, -right), n_columns - max(0, right)))
+        later = (slice(down, n_rows), slice(max(0, right), n_columns - max(0, -right)))
+        kept[later] &= np.hypot(x[later] - x[earlier], z[later] - z[earlier]) > distance
     return kept
 
 
