@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import physics
-from ..cells import CELL_OVERHEAD, MAX_TURNS, PulseLength, windows_of_boxes
+from ..cells import MAX_TURNS, PulseLength, windows_of_boxes
 from ..plan import Plan
 from ..types import ImageGrid, Scatterers
 from . import EngineError
@@ -28,6 +28,7 @@ MAX_POINTS = 1024  # scatterers in a cell: a box with more is several cells, whi
 SHARED_MEMORY = 24 * 1024  # bytes a block of `transmit` or `receive` aims at: at least two blocks on any card
 RECORD_STRETCH = 128 * 8  # samples a block of `accumulate` writes (RECORD_THREADS x RECORD_SAMPLES)
 IMAGES = 32  # prepared at once
+WINDOW_COST = 100  # memory traffic of a cell's window, in scatterers computed meanwhile (docs/gpu.md)
 SIDES = 0.25e-3 * 2.0 ** (np.arange(17) / 2)  # m, lattices to choose from: 0.25 to 64 mm
 REACH = 20e-3  # m: the pulse's length after attenuation is taken in steps of this distance
 
@@ -528,13 +529,15 @@ class _Sides:
         self._lone: dict[tuple[int, ...], float] = {}
 
     def choose(self, x: np.ndarray, z: np.ndarray) -> float:
-        """The side that makes the work least, as (tiles + CELL_OVERHEAD) x window, for points spread evenly."""
+        """The side that makes the work least, for points spread evenly: transmit computes whole tiles, receive points."""
         extent = (x.min(), x.max(), z.min(), z.max())
         columns = np.floor(extent[1] / self._sides) - np.floor(extent[0] / self._sides) + 1
         rows = np.floor(extent[3] / self._sides) - np.floor(extent[2] / self._sides) + 1
         n_boxes = np.minimum(columns * rows, len(x))
         window = self._lone_window(extent) + self._per_metre * 2 * self._sides
-        work = n_boxes * (np.ceil(len(x) / n_boxes / self._tile) + CELL_OVERHEAD) * window
+        n_points = len(x) / n_boxes
+        padded = np.maximum(n_points + self._tile / 2, self._tile)
+        work = n_boxes * ((n_points + padded) / 2 + WINDOW_COST) * window
         return float(self._sides[np.argmin(work)])
 
     def _lone_window(self, extent: tuple[float, ...]) -> float:
