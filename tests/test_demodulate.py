@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.io import loadmat
 from scipy.signal import butter, filtfilt
 
 import ussim
@@ -104,3 +105,22 @@ def test_nan_in_the_record_is_refused():
     samples[0, 5, 200] = np.nan
     with pytest.raises(ValueError, match="expected finite samples"):
         ussim.demodulate(channel_data(samples, ussim.load_probe("P4-2v")))
+
+
+def test_real_recording_sampled_below_twice_its_carrier_shows_the_disk(shared):
+    """A rotating disk (radius 10 mm) recorded at 4/3 of the carrier, first sample at 9.95 µs (MUST's PWI_disk)."""
+    path = shared / "data" / "us_channel" / "pymust_PWI_disk.mat"
+    if not path.is_file():
+        pytest.skip(f"needs {path.name} of the shared data")
+    recording = loadmat(path, squeeze_me=True)
+    parameters = recording["param"]
+    value = {key: float(parameters[key]) for key in ("fc", "fs", "c", "t0", "pitch", "width", "bandwidth")}
+    probe = ussim.Probe("disk", value["fc"], value["bandwidth"] / 100, 128, value["pitch"], value["width"])
+    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(np.zeros((1, 128))), ussim.Medium(value["c"]))
+    rf = ussim.RFData(recording["RF"][:, :, 0].T[None].astype(np.float32), acquisition, value["fs"], value["t0"])
+    grid = ussim.ImageGrid(x=np.arange(-125, 126) * 1e-4, z=np.arange(100, 351) * 1e-4)
+    energy = np.abs(ussim.delay_and_sum(ussim.demodulate(rf), grid)) ** 2
+    x, z = grid.mesh()
+    radius = np.hypot(x + 0.9e-3, z - 22.6e-3)  # its centre, read off the image
+    # Speckle inside, water outside (seen: 20 dB)
+    assert energy[radius < 9e-3].mean() > 50 * energy[radius > 12e-3].mean()
