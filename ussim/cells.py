@@ -24,7 +24,7 @@ MAX_TILES = 64  # scatterers in one cell, in tiles, however close they lie: boun
 MAX_TURNS = (
     40  # cycles of the highest frequency from a cell's centre to its corner: float32 phases keep 2e-5 of a radian
 )
-CELL_OVERHEAD = 1.5  # cost of a cell beside its scatterers' (transforms, drive), in tiles
+CELL_OVERHEAD = 2.0  # cost of a cell beside its scatterers' (transforms, drive), in tiles
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,7 +131,8 @@ class _Cell(NamedTuple):
 class _Workspace(NamedTuple):
     """One thread's buffers."""
 
-    waves: np.ndarray  # [tile][element][sub-element][re, im, step - 1 (re, im), sinc argument a Hz]
+    waves: np.ndarray  # [tile][element][sub-element][re, im, step - 1 (re, im)]
+    widths: np.ndarray  # [tile][element][sub-element]: k L / 2 sin θ a Hz, for full-frequency directivity only
     drive_waves: np.ndarray  # [focus][element][group][re, im, step - 1 (re, im)]
     drive: np.ndarray  # [frequency][element][3][group]: group and lane number the transmits
     field: np.ndarray  # [frequency][element][3][tile of two]
@@ -223,7 +224,8 @@ class _Work:
         n_tiles = -(-int(np.diff(self.cells.first).max()) // LANES)
         lanes = self.n_groups * LANES
         return [
-            n_tiles * self.plan.sub_x.size * 5 * LANES,
+            n_tiles * self.plan.sub_x.size * 4 * LANES,
+            n_tiles * self.plan.sub_x.size * LANES if self.plan.acquisition.full_frequency_directivity else 0,
             self.n_foci * self.n_elements * self.n_groups * 4 * LANES,
             BATCH * self.n_elements * 3 * lanes,
             BATCH * self.n_elements * 3 * WIDE,
@@ -381,7 +383,7 @@ def _cell_spectrum(elements, cell, space, n_full, n_left, out):
     reflectivity = cell.points[2]
     left = n_full * LANES  # first transmit with lanes on scatterers
     lanes = (n_full + (n_left > 0)) * LANES
-    _start_waves(elements, cell, space.waves)
+    _start_waves(elements, cell, space.waves, space.widths)
     _start_drive(elements, cell, space.drive_waves)
     for first in range(0, n_bins, BATCH):
         n_batch = min(BATCH, n_bins - first)
@@ -417,7 +419,7 @@ def _cell_power(elements, cell, space, out):
     n_elements, n_transmits = len(elements.x), len(cell.transmit_reference)
     n_tiles, n_bins = cell.points.shape[1] // LANES, len(cell.factor)
     n_groups = (n_transmits + LANES - 1) // LANES
-    _start_waves(elements, cell, space.waves)
+    _start_waves(elements, cell, space.waves, space.widths)
     _start_drive(elements, cell, space.drive_waves)
     for first in range(0, n_bins, BATCH):
         _advance_drive(elements, n_groups, space)
@@ -434,7 +436,7 @@ def _cell_power(elements, cell, space, out):
 
 
 @compiled
-def _start_waves(elements, cell, waves):
+def _start_waves(elements, cell, waves, widths):
     """Amplitude and phase of each scatterer's way to each sub-element at the cell's first frequency, and their step.
 
     Phases are relative to the cell's references. The way beyond the reference, r - R, comes from positions in the cell:
@@ -470,8 +472,9 @@ def _start_waves(elements, cell, waves):
                 decay = exp_minus_one(distance * loss_step)
                 store(waves, at + 2 * LANES, fma(re, decay, re + decay))
                 store(waves, at + 3 * LANES, fma(im, decay, im))
-                store(waves, at + 4 * LANES, sine * half_wavenumber_a_hz)
-                at += 5 * LANES
+                if full != 0.0:
+                    store(widths, at // 4, sine * half_wavenumber_a_hz)
+                at += 4 * LANES
 
 
 @compiled
@@ -539,7 +542,7 @@ def _advance_field(elements, cell, tile, half, first, space):
     hertz = cell.rate / cell.window_length
     waves, field = space.waves, space.field
     per_frequency = n_elements * 3 * WIDE
-    at = tile * n_elements * n_sub * 5 * LANES
+    at = tile * n_elements * n_sub * 4 * LANES
     for e in range(n_elements):
         zero = load(waves, at) * 0
         re0, im0, re1, im1, re2, im2, re3, im3 = zero, zero, zero, zero, zero, zero, zero, zero
@@ -547,7 +550,7 @@ def _advance_field(elements, cell, tile, half, first, space):
             re, im = load(waves, at), load(waves, at + LANES)
             step_re, step_im = load(waves, at + 2 * LANES), load(waves, at + 3 * LANES)
             if full:
-                half_width = load(waves, at + 4 * LANES)
+                half_width = load(space.widths, at // 4)
                 bin0 = cell.first_bin + first
                 w0 = np.sinc(half_width * ((bin0) * hertz / math.pi))
                 w1 = np.sinc(half_width * ((bin0 + 1) * hertz / math.pi))
@@ -571,7 +574,7 @@ def _advance_field(elements, cell, tile, half, first, space):
             re, im = _advance(re, im, step_re, step_im)
             store(waves, at, re)
             store(waves, at + LANES, im)
-            at += 5 * LANES
+            at += 4 * LANES
         to = e * 3 * WIDE + half * LANES
         _store_triple(field, to, WIDE, re0, im0)
         _store_triple(field, to + per_frequency, WIDE, re1, im1)
