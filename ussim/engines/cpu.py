@@ -299,8 +299,8 @@ def _share_memory(work: _Work, max_memory: float | None) -> tuple[int, int]:
     needed = fixed + work.workspace_bytes() + one_cell
     if needed > budget:
         raise EngineError(
-            f"max_memory: expected at least {needed / 1e6:.0f} MB for {work.n_transmits} transmits and "
-            f"{work.n_elements} elements, got {budget / 1e6:.0f} MB. Give more, or simulate fewer transmits at a time"
+            f"max_memory: expected at least {math.ceil(needed / 1e6)} MB for {work.n_transmits} transmits and "
+            f"{work.n_elements} elements, got {budget / 1e6:.3g} MB. Give more, or simulate fewer transmits at a time"
         )
     n_threads = min(nb.config.NUMBA_NUM_THREADS, len(cells))
     while n_threads > 1 and fixed + n_threads * (work.workspace_bytes() + one_cell) > budget:
@@ -344,7 +344,7 @@ def _powers(work: _Work, max_memory: float | None) -> np.ndarray:
     n_threads = int(min(nb.config.NUMBA_NUM_THREADS, len(work.cells), budget // work.workspace_bytes()))
     if n_threads < 1:
         raise EngineError(
-            f"max_memory: expected at least {work.workspace_bytes() / 1e6:.0f} MB, got {budget / 1e6:.0f} MB"
+            f"max_memory: expected at least {math.ceil(work.workspace_bytes() / 1e6)} MB, got {budget / 1e6:.3g} MB"
         )
     cells = work.cells
     power = np.empty((work.n_transmits, len(cells.order)))
@@ -401,7 +401,9 @@ def _cell_spectrum(elements, cell, space, n_full, n_left, out):
                         at = (BATCH * n_full + i * n_left + a) * n_elements * TRIPLE
                         _receive_alone(i, half, n_elements, left + a, at, space)
                 for group in range(n_full):
-                    _receive_group(i, n_elements, n_now * LANES, group, (i * n_full + group) * n_elements * TRIPLE, space)
+                    _receive_group(
+                        i, n_elements, n_now * LANES, group, (i * n_full + group) * n_elements * TRIPLE, space
+                    )
         for i in range(n_batch):
             for group in range(n_full):
                 at = (i * n_full + group) * n_elements * TRIPLE
@@ -654,7 +656,9 @@ def _receive_alone(i, half, n_elements, transmit, at, space):
         for part in range(3):
             to = at + e * TRIPLE + part * LANES
             field = load(space.field, (i * n_elements + e) * 3 * WIDE + part * WIDE + half * LANES)
-            store(space.sums, to, fma(field, load(space.pressure, transmit * TRIPLE + part * LANES), load(space.sums, to)))
+            store(
+                space.sums, to, fma(field, load(space.pressure, transmit * TRIPLE + part * LANES), load(space.sums, to))
+            )
 
 
 @compiled

@@ -7,7 +7,7 @@ np.maximum, np.where and np.sinc work on it, so that the scalar formulas of `phy
 `load`, `store`      between 16 consecutive numbers of a one-dimensional float32 array, from any offset
 `fma(a, b, c)`       a * b + c
 `cosine_sine(turns)` cos and sin of 2π turns
-`exp(x)`             for |x| < 80; also `exp_minus_one(x)`, `turn_minus_one(turns)`
+`exp(x)`             for x < 80; also `exp_minus_one(x)`, `turn_minus_one(turns)`
 `total(x)`           sum over the lanes
 `transpose_block`    a 16 x 16 block between two arrays
 `complex_outer`      the innermost loop of both matrix products of the simulator
@@ -198,8 +198,8 @@ def turn_minus_one(turns):
 
 @nb.njit
 def exp(x):
-    """e**x for |x| < 80, to 2e-7 of itself."""
-    scale, rest = _exp_parts(x)
+    """e**x for x < 80, to 2e-7 of itself; below -80 it stays at e**-80, as good as nothing."""
+    scale, rest = _exp_parts(np.maximum(x, -80.0))
     return fma(scale, rest, scale)
 
 
