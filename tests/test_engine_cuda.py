@@ -340,6 +340,19 @@ def test_image_to_bmode_stays_on_the_card(card, small_array):
     assert ussim.delay_and_sum(rf, grid, engine="cpu").dtype == np.float32  # data on the card, work on the host
 
 
+@pytest.mark.slow
+def test_benchmark_runs_to_its_end(tmp_path):
+    """Its dry run, on the stand-in: all parts but the peers give a result."""
+    import json
+
+    output = tmp_path / "gpu.json"
+    script = HOST_CUDA.parents[1] / "benchmarks" / "gpu.py"
+    subprocess.run([sys.executable, str(script), "--host", "--tune", "--output", str(output)], check=True)
+    result = json.loads(output.read_text())
+    parts = [*result["frames"], result["kernels"], *result["tuning"], result["delay_and_sum_disk"]]
+    assert not [part["failed"] for part in parts if "failed" in part]
+
+
 def test_report_names_the_card(card):
     report = cuda.cuda_report()
     assert report["problem"] is None

@@ -49,19 +49,24 @@ def demodulate(rf: RFData, frequency: float | None = None, bandwidth: float | No
     frequency = probe.center_frequency if frequency is None else float(frequency)
     bandwidth = probe.bandwidth if bandwidth is None else float(bandwidth)
     _check_band(frequency, bandwidth, rf.sampling_frequency)
-    cutoff = (
-        bandwidth * frequency / rf.sampling_frequency
-    )  # of half the sampling frequency; at most 0.5 here. -6 dB there
-    numerator, denominator = butter(ORDER, cutoff)
-    n_samples = rf.samples.shape[-1]
-    time = rf.start_time + np.arange(n_samples) / rf.sampling_frequency
-    carrier = 2 * np.exp(-2j * np.pi * ((frequency * time) % 1.0))
-    law = (carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(EDGE, n_samples - 1))
+    law = filter_law(frequency, bandwidth, rf.sampling_frequency, rf.start_time, rf.samples.shape[-1])
     engine = engine_of(rf.samples)
     iq = _mix_and_filter(rf.samples, *law) if engine is None else engine.mix_and_filter(rf.samples, *law)
     if not np.isfinite(iq[..., 0]).all():  # the backward pass carries a NaN anywhere to the first sample
         raise ValueError("demodulate: expected finite samples, got NaN or infinity in the channel data")
     return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
+
+
+def filter_law(
+    frequency: float, bandwidth: float, sampling_frequency: float, start_time: float, n_samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """What an engine's `mix_and_filter` takes beside the samples: carrier (n_samples,), numerator and denominator of the
+    filter, its state under a constant 1, samples by which to extend the record."""
+    cutoff = bandwidth * frequency / sampling_frequency  # -6 dB, of half the sampling frequency; at most 0.5
+    numerator, denominator = butter(ORDER, cutoff)
+    time = start_time + np.arange(n_samples) / sampling_frequency
+    carrier = 2 * np.exp(-2j * np.pi * ((frequency * time) % 1.0))
+    return carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(EDGE, n_samples - 1)
 
 
 def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge: int) -> np.ndarray:

@@ -150,6 +150,35 @@ class Simulator:
             power[:, self.backend.to_device(front[cells.order])] = energy
         return xp.sqrt(power).reshape(-1, *grid.shape)
 
+    def count_work(self, media: Sequence[Scatterers]) -> dict[str, float]:
+        """Operations and memory traffic of `echoes`, counted from the cells: what `docs/gpu.md` derives limits from.
+
+        Keys: flop (multiply-add = 2; a complex product and sum a transmit, both ways, and the recurrence of each
+        sub-element), flop_padded (with the idle lanes of last tiles and chunks), bytes (each array once written, once read,
+        in device memory), n_cells, n_samples (of all windows of a channel).
+        """
+        acquisition = self.plan.acquisition
+        n_transmits, n_elements = acquisition.n_transmits, acquisition.probe.n_elements
+        cells, tile = self._cut(media), LANES * self.sizes["POINTS"]
+        n, n_bins = self.boxes.window_length(cells.box), self.boxes.n_bins(cells.box)
+        count = cells.count.astype(np.int64)
+        padded_bins = -(-n_bins // self.chunk) * self.chunk
+        one_way = 8 * n_transmits + 8 * self.sizes["N_SUB"]
+        padded = (-(-count // tile) * tile * n_elements + count * (-(-n_elements // tile) * tile)) * padded_bins
+        groups = math.ceil(n_transmits / self.sizes["TRANSMITS"])
+        padded_way = groups * 8 * (self.sizes["TRANSMITS"] + self.sizes["N_SUB"])
+        channels = n_transmits * n_elements
+        q = 2 * 8 * n_transmits * count * padded_bins
+        spectra = 8 * channels * (2 * (n // 2 + 1) + n_bins)  # cleared, the band written, read by the transform
+        windows = 2 * 4 * channels * n
+        return {
+            "flop": float(2 * one_way * n_elements * (count * n_bins).sum()),
+            "flop_padded": float(padded_way * padded.sum()),
+            "bytes": float((q + spectra + windows).sum()),
+            "n_cells": float(len(n)),
+            "n_samples": float(n.sum()),
+        }
+
     def box_tables(self) -> dict[str, Any]:
         """The tables of all boxes seen so far, on the device."""
         if self._n_uploaded != len(self.boxes):
