@@ -2,7 +2,11 @@
 
 Measures gCNR and SNR on the occlusion layout and FWHM on the scatterer layout for |y|, DRUSmean and DRUSvar, with the
 prior given. Not a timing. Simulated with the model that the sampler is given, as the paper does: for channel data of
-another simulator see `irsde drus --phantom`.
+another simulator see `irsde drus --phantom`; the pictures and scores of these beside the results were made by
+
+    irsde drus --phantom occlusion --samples 20 -o benchmarks/results/drus_occlusion_local.png
+    irsde drus --phantom scatterers -o benchmarks/results/drus_scatterers_local.png
+    irsde drus pymust_PWI_disk.mat --depth-mm 23 -o benchmarks/results/drus_disk_local.png
 
     python benchmarks/drus_study.py                             # 128 x 128, 3 levels, 2 realisations, no network
     python benchmarks/drus_study.py --prior priors/a            # with a prior of `irsde drus-train`
@@ -66,6 +70,7 @@ def main() -> int:
             "seconds": round(time.time() - started, 1),
         }
         images[layout] = outcome["images"]
+    record["beta"] = [study.fit_beta(level, prior, device=arguments.device) for level in (0.02, 0.08, 0.23)]
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     draw(record, images, path.with_suffix(".png"))
     for layout in arguments.layouts:
@@ -112,6 +117,8 @@ def table(record: dict) -> str:
                     value = entry["methods"][method][score]
                     cells.append("n/a" if value["mean"] is None else f"{value['mean']:.3f} ± {value['std']:.3f}")
                 lines.append(f"| {entry['level']:g} | {score} | " + " | ".join(cells) + " |")
+    fits = ", ".join(f"{fit['beta']:.2f} at level {fit['level']:g}" for fit in record["beta"])
+    lines += ["", f"fitted beta (sd of the samples ∝ p^beta over 28 dB; 0.5 is assumed): {fits}"]
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from .operators import SpectralOperator
 ETA, ETA_B = 0.85, 1.0
 BLOCK = 12  # px, blocks over which the local noise and signal levels are taken
 MAD_TO_STD = 1.4826
+PIXELS_AT_ONCE = 2**19  # through the prior, unless said: about 1 GB in a network of 32 channels
 MODEL_ERROR = 0.05  # of By, between H in delay form and the full acoustics: 2 to 10 % (tests/test_drus_acoustics.py)
 
 
@@ -69,7 +70,7 @@ def sample(
     scale
         Reflectivity that the prior knows as 1; None takes it from the data where the prior has units of its own.
     batch_size
-        Images through the prior at once: bounds memory; the samples do not depend on it.
+        Images through the prior at once: bounds memory; the samples do not depend on it. None: half a million pixels.
     progress
         Called with (steps done, steps).
 
@@ -96,6 +97,7 @@ def sample(
         scale = 1.0 if prior.bright_std is None else reflectivity_scale(operator, by) / prior.bright_std
     operator = operator.to(device)
     observed = torch.as_tensor(by / scale, device=device)
+    at_once = batch_size or max(1, PIXELS_AT_ONCE // by.size)
     generators = [np.random.default_rng([seed, c]) for c in range(n_samples)]
 
     def noise() -> torch.Tensor:
@@ -103,7 +105,7 @@ def sample(
         return operator.Vt(torch.as_tensor(np.stack(drawn), device=device))
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        return torch.cat([prior.denoise(part, sigma) for part in x.split(batch_size or n_samples)])
+        return torch.cat([prior.denoise(part, sigma) for part in x.split(at_once)])
 
     with torch.inference_mode():
         samples = _reverse(

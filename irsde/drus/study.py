@@ -7,7 +7,7 @@ sampler is told its level. Images compared: |y|, DRUSmean, DRUSvar.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,35 @@ def run(
     return {"curves": curves, "images": images}
 
 
+def fit_beta(
+    level: float,
+    prior: ddrm.Prior,
+    n: int = 128,
+    n_strips: int = 8,
+    step_db: float = 4.0,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """How the spread of the samples follows echogenicity: sd ∝ p^beta over strips from 0 dB down.
+
+    DRUSvar assumes beta = 0.5 throughout; DDRM has about 1 for weak modes and 0 for well measured ones. Returns the strips'
+    p and sd (rms over their middle), and beta by least squares in logarithms.
+    """
+    operator = section_iii((n, n), relative=False)
+    strip = np.arange(n) * n_strips // n
+    echogenicity = 10 ** (-step_db * strip / 20)
+    reflectivity = DEFAULT_BRIGHT_STD * np.random.default_rng([seed, 3]).standard_normal((n, n)) * echogenicity
+    clean = operator.apply(torch.as_tensor(reflectivity, dtype=torch.float32)).numpy()
+    noise_std = level * float(np.abs(clean).max())
+    y = (clean + noise_std * np.random.default_rng([seed, 2]).standard_normal((n, n))).astype(np.float32)
+    samples = ddrm.sample(operator, y, prior, seed=seed, noise_level=noise_std, scale=1.0, device=device)
+    variance = ddrm.variance_image(samples)
+    middle = (strip == np.roll(strip, 3)) & (strip == np.roll(strip, -3))  # a kernel's half length from the neighbours
+    p = 10 ** (-step_db * np.arange(n_strips) / 20)
+    sd = np.sqrt([variance[8:-8, (strip == k) & middle].mean() for k in range(n_strips)])
+    return {"level": level, "p": p.tolist(), "sd": sd.tolist(), "beta": float(np.polyfit(np.log(p), np.log(sd), 1)[0])}
+
+
 def _scores(name: str, image: np.ndarray, grid, layout, regions) -> dict[str, np.ndarray]:
     if name == "occlusion":
         contrast, speckle = contrast_scores(image, regions)
@@ -110,7 +139,7 @@ def _scores(name: str, image: np.ndarray, grid, layout, regions) -> dict[str, np
     return {"axial FWHM [mm]": 1e3 * axial, "lateral FWHM [mm]": 1e3 * lateral}
 
 
-def _summary(values: dict[str, Sequence[float]]) -> dict[str, dict[str, float | int | None]]:
+def _summary(values: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float | int | None]]:
     """Mean, standard deviation and count of what could be measured."""
     summary: dict[str, dict[str, float | int | None]] = {}
     for key, column in values.items():

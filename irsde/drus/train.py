@@ -32,10 +32,11 @@ class PriorConfig:
 
     iterations: int = 4000
     batch_size: int = 8
-    size: int = 64  # px a side; the network is convolutional but for its middle: other sizes can be sampled
+    size: int = 64  # px a side; the network is convolutional: other sizes can be sampled
     channels: tuple[int, ...] = (32, 64, 64, 128)
     layers_per_block: int = 1
     groups: int = 16
+    attention: bool = False  # in the middle: what it learns at one size does not carry over to another
     learning_rate: float = 6e-4
     warmup: int = 100
     ema_decay: float = 0.998
@@ -106,7 +107,7 @@ def train(
 
 
 def build_network(config: PriorConfig) -> Any:
-    """UNet2DModel of one channel in and out, attention in the middle."""
+    """UNet2DModel of one channel in and out."""
     from diffusers import UNet2DModel
 
     levels = len(config.channels)
@@ -119,6 +120,7 @@ def build_network(config: PriorConfig) -> Any:
         down_block_types=("DownBlock2D",) * levels,
         up_block_types=("UpBlock2D",) * levels,
         norm_num_groups=config.groups,
+        add_attention=config.attention,
         attention_head_dim=min(32, config.channels[-1]),
     )
 
