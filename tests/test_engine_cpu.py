@@ -110,7 +110,7 @@ def test_any_number_of_elements(n_elements):
     assert error_of(acquisition, scatterers_for(ussim.load_probe("P4-2v"), 20)) < PROMISED
 
 
-@pytest.mark.parametrize("n_transmits", [1, 7, 8, 15, 17, 40])
+@pytest.mark.parametrize("n_transmits", [1, 2, 3, 15, 18, 40])
 def test_any_number_of_transmits(n_transmits):
     """Each of the ways that lanes are used: on scatterers for the few, on transmits for the many, both."""
     probe = replace(ussim.load_probe("P4-2v"), n_elements=12)

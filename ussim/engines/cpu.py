@@ -52,7 +52,7 @@ from .simd import (
 
 DEFAULT_MEMORY = 1e9  # bytes beside the result
 BATCH = 4  # frequencies a load of the recurrence's state
-FEW = 8  # transmits left over from groups of 16 that are cheaper with lanes on scatterers
+FEW = 3  # fewer transmits than this, left over from groups of 16, are cheaper with lanes on scatterers
 PAIR = 2 * LANES  # floats of a complex vector in two parts
 TRIPLE = 3 * LANES  # and in three
 TILES = 2  # tiles of scatterers whose echoes are summed in registers at a time
@@ -652,13 +652,14 @@ def _receive_group(i, n_elements, n_scatterers, group, at, space):
 @compiled
 def _receive_alone(i, half, n_elements, transmit, at, space):
     """Echo of one transmit with lanes on scatterers, added to sums[element][3] from `at` on."""
+    at_pressure = transmit * TRIPLE
+    re, im = load(space.pressure, at_pressure), load(space.pressure, at_pressure + LANES)
+    both = load(space.pressure, at_pressure + 2 * LANES)
     for e in range(n_elements):
-        for part in range(3):
-            to = at + e * TRIPLE + part * LANES
-            field = load(space.field, (i * n_elements + e) * 3 * WIDE + part * WIDE + half * LANES)
-            store(
-                space.sums, to, fma(field, load(space.pressure, transmit * TRIPLE + part * LANES), load(space.sums, to))
-            )
+        of, to = (i * n_elements + e) * 3 * WIDE + half * LANES, at + e * TRIPLE
+        store(space.sums, to, fma(load(space.field, of), re, load(space.sums, to)))
+        store(space.sums, to + LANES, fma(load(space.field, of + WIDE), im, load(space.sums, to + LANES)))
+        store(space.sums, to + 2 * LANES, fma(load(space.field, of + 2 * WIDE), both, load(space.sums, to + 2 * LANES)))
 
 
 @compiled
