@@ -59,6 +59,7 @@ CARDS = {
     "L40S": (91.6, 0.864),
     "T4": (8.1, 0.32),
 }
+BUDGETS = (0.03e9, 0.1e9, 0.5e9, 2e9, None)  # bytes in flight: small ones stay in the card's cache
 TUNINGS = tuple(
     Tuning(points, frequencies, groups) for points, frequencies in ((1, 2), (1, 4), (2, 2)) for groups in (4, 6, 8)
 )
@@ -278,12 +279,16 @@ class Workload:
         }
 
     def tune(self) -> list[dict[str, Any]]:
-        """The simulation of a batch with other block shapes, fastest first."""
+        """The simulation of a batch with other block shapes and in less memory, fastest first."""
         media = [audible(medium, self.acquisition) for medium in self.media[: min(8, self.size.batches[-1])]]
         rows = []
         for tuning in TUNINGS:
             row = attempt(lambda tuning=tuning: self.time_tuning(tuning, media))
             rows.append({**asdict(tuning), **row})
+        simulator = Simulator(self.engine.backend, self.plan)
+        for budget in BUDGETS:
+            row = attempt(lambda b=budget: self.time(lambda: simulator.echoes(media, self.n_samples, max_memory=b)))
+            rows.append({"max_memory": budget, **row})
         rows.sort(key=lambda row: row.get("median_s", np.inf))
         for row in rows:
             print(f"  tuning {row}")
