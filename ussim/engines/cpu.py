@@ -302,11 +302,16 @@ def _share_memory(work: _Work, max_memory: float | None) -> tuple[int, int]:
             f"max_memory: expected at least {math.ceil(needed / 1e6)} MB for {work.n_transmits} transmits and "
             f"{work.n_elements} elements, got {budget / 1e6:.3g} MB. Give more, or simulate fewer transmits at a time"
         )
-    n_threads = min(nb.config.NUMBA_NUM_THREADS, len(cells))
+    n_threads = min(_thread_count(), len(cells))
     while n_threads > 1 and fixed + n_threads * (work.workspace_bytes() + one_cell) > budget:
         n_threads -= 1
     room = int((budget - fixed - n_threads * work.workspace_bytes()) / one_cell)
     return n_threads, max(1, min(room, 4 * n_threads))
+
+
+def _thread_count() -> int:
+    """NUMBA_NUM_THREADS, by default the cores that the process may use."""
+    return int(nb.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 def _add_round(
@@ -341,7 +346,7 @@ def _add_round(
 def _powers(work: _Work, max_memory: float | None) -> np.ndarray:
     """Σ_f |P|² df (n_transmits, n_points) float64."""
     budget = DEFAULT_MEMORY if max_memory is None else max_memory
-    n_threads = int(min(nb.config.NUMBA_NUM_THREADS, len(work.cells), budget // work.workspace_bytes()))
+    n_threads = int(min(_thread_count(), len(work.cells), budget // work.workspace_bytes()))
     if n_threads < 1:
         raise EngineError(
             f"max_memory: expected at least {math.ceil(work.workspace_bytes() / 1e6)} MB, got {budget / 1e6:.3g} MB"

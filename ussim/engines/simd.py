@@ -84,7 +84,7 @@ def compiled(function):
     their code is compiled in.
     """
     dispatcher = nb.njit(nogil=True, cache=True)(function)
-    files = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    files: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(files, "_source_stamp"):
         files._source_stamp = (files._source_stamp, _sources_digest())
     return dispatcher
