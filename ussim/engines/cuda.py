@@ -20,6 +20,7 @@ from . import EngineError
 from .gpu import GpuEngine, Launch, read_source
 
 KEPT_TRANSFORMS = 64  # cuFFT plans
+TRANSFORM_ROWS = 8192  # transforms a plan: cuFFT's work area, kept with the plan, may be as large as its data
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 INSTALL = 'pip install "ussim[cuda13]" (driver 580 or newer) or "ussim[cuda12]" (525 or newer)'
 
@@ -133,14 +134,16 @@ class CupyBackend:
         """out (batch, n) = n irfft of spectra (batch, n // 2 + 1), by cuFFT itself: cupy.fft would copy and scale."""
         from cupy.cuda import cufft
 
-        batch, n = out.shape
-        plan = self._transforms.get((n, batch))
-        if plan is None:
-            plan = self._transforms[n, batch] = cufft.Plan1d(n, cufft.CUFFT_C2R, batch)
-        self._transforms.move_to_end((n, batch))
+        n = out.shape[-1]
+        for first in range(0, len(out), TRANSFORM_ROWS):
+            rows = slice(first, first + TRANSFORM_ROWS)
+            key = n, len(out[rows])
+            if key not in self._transforms:
+                self._transforms[key] = cufft.Plan1d(n, cufft.CUFFT_C2R, key[1])
+            self._transforms.move_to_end(key)
+            self._transforms[key].fft(spectra[rows], out[rows], cufft.CUFFT_INVERSE)
         while len(self._transforms) > KEPT_TRANSFORMS:
             self._transforms.popitem(last=False)
-        plan.fft(spectra, out, cufft.CUFFT_INVERSE)
 
     def free_memory(self) -> float:
         """Bytes free on the card or held unused by CuPy's pool, within the pool's limit if it has one."""

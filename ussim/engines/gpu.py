@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -79,6 +80,7 @@ class GpuEngine:
         self.tuning = tuning
         self._simulators: OrderedDict[Acquisition, Simulator] = OrderedDict()  # by identity, oldest first
         self._beamformer = Beamformer(backend)
+        self._lock = RLock()  # delay-and-sum asks for first arrivals
 
     def simulate(
         self,
@@ -129,7 +131,8 @@ class GpuEngine:
 
     @contextmanager
     def _device(self) -> Iterator[None]:
-        with self.backend.device():
+        """The device, for one thread at a time: tables and compiled kernels are shared."""
+        with self._lock, self.backend.device():
             try:
                 yield
             except MemoryError as error:

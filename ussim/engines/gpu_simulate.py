@@ -131,6 +131,7 @@ class Simulator:
                     work.transmit(group, first_transmit)
                     work.receive(group, first_transmit)
                     work.accumulate(group, first_transmit, part, start_sample)
+            del work  # its memory, before the next one asks for as much
         return record
 
     def pressure(self, grid: ImageGrid, max_memory: float | None = None) -> Any:
