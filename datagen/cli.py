@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 _SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image"
+DEMO_LIMIT = 12  # samples: a first look, in minutes; --limit asks for more
 # Where an option has another name than its field of the recipe.
 _FIELDS = {"probe": "probes", "angles": "n_transmits", "attenuation": "attenuation_db_cm_mhz"}
 
@@ -51,7 +52,7 @@ def main() -> None:
 )
 @click.option("--probe", multiple=True, metavar="NAME|FILE", help="A preset or a TOML file; may repeat.")
 @click.option("-o", "--out", metavar="STORE", help="Folder or URL of the store.  [default: <source>-<probe>.zarr]")
-@click.option("--limit", type=int, help="At most so many samples, chosen by hash.")
+@click.option("--limit", type=int, help="At most so many samples, chosen by hash.  [default: all; of demo 12]")
 @click.option("--limit-full", type=int, help="At most so many whole slices.")
 @click.option("--limit-patches", type=int, help="At most so many patches.")
 @click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
@@ -131,6 +132,8 @@ def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
     for field, option in (("source", "--source"), ("probes", "--probe")):
         if not fields.get(field):
             raise click.UsageError(f"{option} is missing (or `{field}` in a --config file)")
+    if fields["source"] in (("demo",), "demo") and not {"limit", "limit_full", "limit_patches"} & fields.keys():
+        fields["limit"] = DEMO_LIMIT
     return Recipe(**fields)
 
 

@@ -405,9 +405,19 @@ def _local_cluster(recipe: Recipe, n_workers: int, share: int, threads: bool) ->
         threads_per_worker=n_workers if threads else 1,
         processes=not threads,
         dashboard_address="127.0.0.1:0",
-        **({} if threads else {"env": environment}),
+        **({} if threads else {"env": environment, "preload": [__name__]}),
     ) as cluster:
         yield cluster
+
+
+def dask_setup(_worker: Any) -> None:
+    """Called by Dask in each worker process of a local cluster: ctrl-C, which reaches the whole group, is the build's to
+    handle, and what a worker says of being stopped is no news."""
+    import logging
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable(logging.ERROR)
 
 
 @contextmanager

@@ -173,3 +173,32 @@ def test_help_imports_nothing_heavy(command):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_nothing_that_names_the_patient_reaches_the_store(run, tmp_path):
+    """The demo's abdomen is a DICOM file that names an institution and a patient's study."""
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    file = get_testdata_file("examples_overlay.dcm", download=False)
+    if file is None:
+        pytest.skip("needs the test files that come with pydicom")
+    out = tmp_path / "pairs.zarr"
+    code, _, messages = run("build", "--source", "demo", "--probe", PROBE, "--limit", 2, "-o", out, *FAST)
+    assert code == 0, messages
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    tags = ("InstitutionName", "PatientName", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
+    names = {tag: str(header.get(tag, "")).encode() for tag in tags}
+    assert len(names["InstitutionName"]) > 3
+    for path in out.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for tag, name in names.items():
+                assert len(name) < 4 or name not in content, (tag, path)
+
+
+def test_the_demo_is_a_dozen_samples(run, tmp_path):
+    code, text, messages = run("build", "--source", "demo", "--probe", PROBE, "--dry-run", *FAST)
+    assert code == 0, messages
+    assert "12 samples" in text
+    assert "2 subjects, 2 volumes" in text
