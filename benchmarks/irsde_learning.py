@@ -6,7 +6,8 @@ them, so that learning a curve is not enough. Passes if the headline row beats e
 affine-aligned PSNR and the LQ image by 3 dB. Not a timing; the seconds in the table are of one image at a time.
 
     python benchmarks/irsde_learning.py                     # all of it; a stopped run goes on where it was
-    python benchmarks/irsde_learning.py --minutes 1 --pairs 12 --test-images 2 --work runs/smoke --out runs/smoke/results
+    python benchmarks/irsde_learning.py --training-steps 20 --pairs 5 --test-images 1 --preset tiny \\
+        --work runs/smoke --out runs/smoke/results      # does it run
 
 Work (pairs, checkpoints, log.txt) goes to --work; table, curves, images and summary.json to --out.
 """
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("--test-subject", default="nibabel_example4d", help="held out: never trained on")
     parser.add_argument("--test-images", type=int, default=12, help="evenly spread over that subject's")
     parser.add_argument("--minutes", type=float, default=58.0, help="of training")
+    parser.add_argument("--training-steps", type=int, help="in place of what fits into --minutes")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--loss", default=None, help="default: the preset's")
     parser.add_argument("--max-sigma", type=float, default=0.2)
@@ -133,35 +135,34 @@ def planned(arguments: argparse.Namespace, store: Path, fold: int, pairs: Any) -
         seed=arguments.seed,
         **given,
     )
-    trial, steps = arguments.work / "speed", 60
-    shutil.rmtree(trial, ignore_errors=True)
-    train(replace(config, steps=steps, log_every=20, validate_every=0), trial, pairs=[pairs])
-    with open(trial / "metrics.csv", newline="", encoding="utf-8") as file:
-        times = [int(row["step"]) / float(row["steps_per_second"]) for row in csv.DictReader(file)]
-    shutil.rmtree(trial)
-    rate = (steps - 20) / (times[-1] - times[0])  # without the first steps, which compile and allocate
-    config = replace(
-        config, steps=max(100, int(0.95 * rate * 60 * arguments.minutes))
-    )  # 5 % for checkpoints and sheets
-    console.note(f"{rate:.2f} steps a second: {config.steps} steps in {arguments.minutes:g} minutes")
+    config = replace(config, steps=arguments.training_steps or steps_that_fit(config, arguments, pairs))
     partial = plan.with_suffix(".partial")
     partial.write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
     os.replace(partial, plan)
     return config
 
 
+def steps_that_fit(config: TrainConfig, arguments: argparse.Namespace, pairs: Any) -> int:
+    """Steps in `minutes`, from a short trial; 5 % of the time is left for checkpoints and sample sheets."""
+    trial, steps = arguments.work / "speed", 60
+    shutil.rmtree(trial, ignore_errors=True)
+    train(replace(config, steps=steps, log_every=20, validate_every=0), trial, pairs=[pairs])
+    with open(trial / "metrics.csv", newline="", encoding="utf-8") as file:
+        times = [int(row["step"]) / float(row["steps_per_second"]) for row in csv.DictReader(file)]
+    shutil.rmtree(trial)
+    rate = (steps - 20) / (times[-1] - times[0])  # without the first steps, which allocate
+    fitting = max(100, int(0.95 * rate * 60 * arguments.minutes))
+    console.note(f"{rate:.2f} steps a second: {fitting} steps in {arguments.minutes:g} minutes")
+    return fitting
+
+
 def measure(arguments: argparse.Namespace, folder: Path, training: Subset, tests: Subset) -> Result:
     """The table: filters and the deterministic sampler at each step count, then single and averaged posterior samples."""
     model = load(folder, device=arguments.device)
     counts = [n for n in STEP_COUNTS if n <= model.sde.n_steps]
-    with console.Progress("restoring", 0) as progress:
-        result = evaluate(
-            [model], [tests], steps=counts, sampler=arguments.sampler, fit=[training], progress=progress.advance
-        )
-        more = evaluate(
-            [model], [tests], steps=(10, counts[0]), sampler="posterior", samples=8, baselines=False,
-            progress=progress.advance,
-        )  # fmt: skip
+    result = evaluate([model], [tests], steps=counts, sampler=arguments.sampler, fit=[training], progress=True)
+    few = (10, counts[0])
+    more = evaluate([model], [tests], steps=few, sampler="posterior", samples=8, baselines=False, progress=True)
     result.rows += more.rows[1:]  # LQ is there already
     for shown, extra in zip(*(r.pictures[tests.probe] for r in (result, more)), strict=True):
         shown[-1:-1] = extra[1:-1]

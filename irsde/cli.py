@@ -326,14 +326,12 @@ def evaluate(
         if data is not None:
             tests = _subsets(data, probes, fold, limit)
             fit = _subsets(fit_data, probes, None, None) if fit_data else []
-            with console.Progress("evaluating", 0) as progress:
-                result = evaluation.evaluate(
-                    models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds,
-                    progress=progress.advance, **options,
-                )  # fmt: skip
+            result = evaluation.evaluate(
+                models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds, progress=True,
+                **options,
+            )  # fmt: skip
         if real is not None:
-            with console.Progress("real images", 0) as progress:
-                evaluation.evaluate_real(models, real, limit=limit, result=result, progress=progress.advance, **options)
+            evaluation.evaluate_real(models, real, limit=limit, result=result, progress=True, **options)
         written = evaluation.write_report(result, output)
     for path in written:
         console.result(str(path))

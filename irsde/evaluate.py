@@ -12,7 +12,8 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from irsde import metrics
 from irsde.baselines import BASELINES, ToneCurve, fit_tone_curve, tune
 from irsde.data import DataError, Subset
+from ussim import console
 
 WITH_REFERENCE = ("psnr", "ssim", "aligned_psnr", "lpips")
 WITHOUT_REFERENCE = ("cnr", "gcnr", "enl", "speckle_snr_db", "brisque")
@@ -44,6 +46,14 @@ class Method:
     steps: int | None = None
     note: str = ""
     reads_hq: bool = False
+
+
+@dataclass(frozen=True)
+class Members:
+    """Several restorations of an LQ image as one method: `run` gives their mean and variance."""
+
+    run: Callable[[Image], tuple[Image, Image]]
+    steps: int
 
 
 @dataclass
@@ -116,7 +126,7 @@ def evaluate(
     torch_models: Sequence[tuple[str, str | Path]] = (),
     lpips_backbone: str | Path | None = None,
     n_seeds: int = 5,
-    progress: Callable[[int], None] = lambda n: None,
+    progress: bool = False,
 ) -> Result:
     """Restore every test image by every method and measure it against its HQ image.
 
@@ -133,7 +143,7 @@ def evaluate(
     torch_models
         (name, path) of TorchScript or torch.export files that map an image (1, 1, nz, nx) in [0, 1] to another.
     progress
-        Called with the number of methods that were run on an image.
+        Say on standard error how far it is.
 
     Raises DataError if a model was trained on a subject of the test pairs.
     """
@@ -141,8 +151,12 @@ def evaluate(
         check_unseen(model, tests)
     result = Result()
     methods = _methods(models, steps, sampler, samples, seed, baselines, fit, torch_models, result)
-    for subset in tests:
-        _evaluate_subset(subset, methods, models, steps[0], sampler, seed, n_seeds, lpips_backbone, result, progress)
+    diffusion = [m for m in models if m.is_diffusion]
+    ensembles = _ensembles(diffusion, steps[0], sampler, seed, n_seeds) if len(diffusion) > 1 else {}
+    total = sum(map(len, tests)) * (len(methods) + len(ensembles))
+    with _bar(progress, total) as advance:
+        for subset in tests:
+            _evaluate_subset(subset, methods, ensembles, sampler, lpips_backbone, result, advance)
     return result
 
 
@@ -158,7 +172,7 @@ def evaluate_real(
     limit: int | None = None,
     patch_size: int = 16,
     result: Result | None = None,
-    progress: Callable[[int], None] = lambda n: None,
+    progress: bool = False,
 ) -> Result:
     """Metrics without a reference on real images with lesion masks, laid out as BrEaST is: NAME.png, NAME_tumor.png.
 
@@ -170,29 +184,31 @@ def evaluate_real(
     methods = [method for method in methods if not method.reads_hq]
     group = Path(folder).name
     rows = [Row(m.name, group, m.steps, m.note) for m in methods]
-    for name, image, lesion in list(read_breast(folder))[:limit]:
-        try:
-            background = metrics.background_patches(image, lesion, patch_size)
-        except ValueError as error:
-            result.not_run.append(f"{name}: {error}")
-            continue
-        shown = []
-        for row, method in zip(rows, methods, strict=True):
-            restored = _timed(row, method, image, None)
-            values = {
-                "cnr": metrics.cnr(restored, lesion, background),
-                "gcnr": metrics.gcnr(restored, lesion, background),
-                "enl": metrics.enl(restored, background),
-                "speckle_snr_db": metrics.speckle_snr(restored, background, decibels=True),
-            }
+    cases = list(read_breast(folder))[:limit]
+    with _bar(progress, len(cases) * len(methods)) as advance:
+        for name, image, lesion in cases:
             try:
-                values["brisque"] = metrics.brisque(restored)
-            except metrics.MetricUnavailable as reason:
-                _once(result.not_run, str(reason))
-            _add(row, values)
-            shown.append((method.name, restored))
-        _show(result, group, shown)
-        progress(len(methods))
+                background = metrics.background_patches(image, lesion, patch_size)
+            except ValueError as error:
+                result.not_run.append(f"{name}: {error}")
+                continue
+            shown = []
+            for row, method in zip(rows, methods, strict=True):
+                restored = _timed(row, method, image, None)
+                values = {
+                    "cnr": metrics.cnr(restored, lesion, background),
+                    "gcnr": metrics.gcnr(restored, lesion, background),
+                    "enl": metrics.enl(restored, background),
+                    "speckle_snr_db": metrics.speckle_snr(restored, background, decibels=True),
+                }
+                try:
+                    values["brisque"] = metrics.brisque(restored)
+                except metrics.MetricUnavailable as reason:
+                    _once(result.not_run, str(reason))
+                _add(row, values)
+                shown.append((method.name, restored))
+                advance()
+            _show(result, group, shown)
     result.rows += rows
     return result
 
@@ -339,19 +355,14 @@ def _fit_pairs(fit: Sequence[Subset]) -> list[tuple[Image, Image]]:
 def _evaluate_subset(
     subset: Subset,
     methods: Sequence[Method],
-    models: Sequence[Any],
-    steps: int | None,
+    ensembles: Mapping[str, Members],
     sampler: str,
-    seed: int,
-    n_seeds: int,
     backbone: str | Path | None,
     result: Result,
-    progress: Callable[[int], None],
+    advance: Callable[[], None],
 ) -> None:
-    diffusion = [m for m in models if m.is_diffusion]
-    ensembles = _ensembles(diffusion, steps, sampler, seed, n_seeds) if len(diffusion) > 1 else {}
     rows = [Row(m.name, subset.probe, m.steps, m.note) for m in methods]
-    rows += [Row(name, subset.probe, steps or diffusion[0].sde.n_steps, sampler) for name in ensembles]
+    rows += [Row(name, subset.probe, members.steps, sampler) for name, members in ensembles.items()]
     points: dict[str, list[tuple[float, float]]] = {name: [] for name in ensembles}
     for i in range(len(subset)):
         hq, lq = subset[i]
@@ -362,15 +373,15 @@ def _evaluate_subset(
             restored = _timed(row, method, lq, hq)
             _add(row, _compare(restored, hq, inside, backbone, result))
             shown.append((method.name + (f" {method.steps}" if method.steps else ""), restored))
-            progress(1)
-        for row, (name, run) in zip(rows[len(methods) :], ensembles.items(), strict=True):
+            advance()
+        for row, (name, members) in zip(rows[len(methods) :], ensembles.items(), strict=True):
             started = time.perf_counter()
-            mean, variance = run(lq)
+            mean, variance = members.run(lq)
             _add(row, {"seconds": time.perf_counter() - started, **_compare(mean, hq, inside, backbone, result)})
             region = np.s_[:, :] if inside is None else inside
             points[name].append((float(variance[region].mean()), float(((mean - hq)[region] ** 2).mean())))
             shown += [(name, mean), (f"{name}: deviation", np.sqrt(variance))]
-            progress(1)
+            advance()
         _show(result, subset.probe, [*shown, ("HQ", hq)])
     result.rows += rows
     for name, pairs in points.items():
@@ -378,20 +389,29 @@ def _evaluate_subset(
         result.uncertainty.append(Uncertainty(name, subset.probe, variance, error))
 
 
-def _ensembles(
-    models: Sequence[Any], steps: int | None, sampler: str, seed: int, n_seeds: int
-) -> dict[str, Callable[[Image], tuple[Image, Image]]]:
+def _ensembles(models: Sequence[Any], steps: int | None, sampler: str, seed: int, n_seeds: int) -> dict[str, Members]:
     """Mean and variance over models, over models with the same noise, and over seeds of one model."""
     from irsde.sample import draw_samples, ensemble, mean_and_variance
 
     options: dict[str, Any] = {"steps": steps, "sampler": sampler}
-    return {
+    runs = {
         f"ensemble of {len(models)}": lambda lq: ensemble(models, lq, seed, **options),
         f"ensemble of {len(models)}, same noise": lambda lq: ensemble(models, lq, seed, same_noise=True, **options),
         f"{models[0].name}, {n_seeds} seeds": lambda lq: mean_and_variance(
             draw_samples(models[0], lq, n_seeds, seed, **options)
         ),
     }
+    return {name: Members(run, steps or models[0].sde.n_steps) for name, run in runs.items()}
+
+
+@contextmanager
+def _bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
+    """A function to call after each restoration."""
+    if not shown:
+        yield lambda: None
+        return
+    with console.Progress("restoring", total) as progress:
+        yield progress.advance
 
 
 def _timed(row: Row, method: Method, lq: Image, hq: Image | None) -> Image:
