@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"
-LARGEST_ERROR = 1e-4  # of the cpu engine's RF from the reference's, relative L2: what the engines promise
+LARGEST_ERROR = 1e-4  # of an engine's RF from the reference's, relative L2: what the engines promise
 
 
 @dataclass(frozen=True)
@@ -197,30 +197,29 @@ def _memory() -> Finding:
 
 
 def _cuda() -> Finding:
-    try:
-        import cupy
+    from .engines.cuda import cuda_report
 
-        count = cupy.cuda.runtime.getDeviceCount()
-        names = []
-        for device in range(count):
-            properties = cupy.cuda.runtime.getDeviceProperties(device)
-            names.append(f"{properties['name'].decode()} ({properties['totalGlobalMem'] / 1e9:.0f} GB)")
-        runtime = cupy.cuda.runtime.runtimeGetVersion()
-    except ImportError:
-        return Finding("CUDA", NOTE, "no CuPy: the cpu engine is used. For an NVIDIA card: pip install 'ussim[cuda12]'")
-    except Exception as error:  # whatever a driver or an ill-matched CuPy throws is what we report
-        return Finding(
-            "CUDA", NOTE, f"CuPy is here but no device answers ({' '.join(str(error).split())}); the cpu engine is used"
-        )
-    if not names:
-        return Finding("CUDA", NOTE, f"CuPy {cupy.__version__}, no device: the cpu engine is used")
-    return Finding(
-        "CUDA", OK, f"CuPy {cupy.__version__}, CUDA {runtime // 1000}.{runtime % 1000 // 10}, {', '.join(names)}"
+    report = cuda_report()
+    if report["problem"]:
+        return Finding("CUDA", NOTE, f'{" ".join(report["problem"].split())} (as "auto" does here)')
+    cards = ", ".join(
+        f"{card['name']} (compute capability {card['compute_capability']}, {card['free_memory'] / 1e9:.0f} of "
+        f"{card['memory'] / 1e9:.0f} GB free)"
+        for card in report["devices"]
     )
+    versions = f"driver for CUDA {report['driver']}, CuPy {report['cupy']}, NVRTC {report['nvrtc']}"
+    return Finding("CUDA", OK, f"{cards}; {versions}")
 
 
 def _engines_agree() -> Iterator[Finding]:
-    """A small simulation by the cpu engine and by the reference: the error between them, and what it took."""
+    """A small simulation by each engine of this machine and by the reference: the error between them, and what it took."""
+    from .engines.cuda import device_count
+
+    for engine in ("cpu", "cuda") if device_count() else ("cpu",):
+        yield from _engine_agrees(engine)
+
+
+def _engine_agrees(engine: str) -> Iterator[Finding]:
     import numpy as np
 
     import ussim
@@ -231,20 +230,22 @@ def _engines_agree() -> Iterator[Finding]:
     scatterers = ussim.Scatterers(rng.uniform(-0.02, 0.02, 100), rng.uniform(0.03, 0.05, 100), rng.rayleigh(size=100))
     try:
         started = time.perf_counter()
-        ussim.simulate(scatterers, acquisition, "cpu")
+        ussim.simulate(scatterers, acquisition, engine).to_numpy()
         first = time.perf_counter() - started
         started = time.perf_counter()
-        rf = ussim.simulate(scatterers, acquisition, "cpu").samples
+        rf = ussim.simulate(scatterers, acquisition, engine).to_numpy().samples
         again = time.perf_counter() - started
         expected = ussim.simulate(scatterers, acquisition, "reference", n_samples=rf.shape[-1]).samples
     except Exception as error:  # anything that stops the engines is the finding
-        yield Finding("engine cpu", FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        yield Finding(f"engine {engine}", FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
         return
     difference = float(np.linalg.norm(rf - expected) / np.linalg.norm(expected))
     state = OK if difference <= LARGEST_ERROR else FAIL
-    yield Finding("engine cpu", state, f"{difference:.1e} from the reference (at most {LARGEST_ERROR:g} expected)")
     yield Finding(
-        "engine speed",
+        f"engine {engine}", state, f"{difference:.1e} from the reference (at most {LARGEST_ERROR:g} expected)"
+    )
+    yield Finding(
+        f"engine {engine} speed",
         OK,
         f"100 scatterers x 3 transmits: {again:.3f} s (the first time {first:.1f} s, with compiling)",
     )
