@@ -221,13 +221,13 @@ def _speckle_store(path: Path, n_pairs: int) -> None:
     attributes = {"recipe": recipe, "recipe_digest": "0", "probes": {"P4-2v": "P4-2v"}, "n_samples": n_pairs,
                   "n_shards": n_shards, "samples_per_shard": per_shard}  # fmt: skip
     store.create(storage, attributes, n_pairs, 256, per_shard, {"P4-2v": np.ones((256, 256), bool)})
-    records = []
+    records: list[dict] = []
     for index in range(n_shards):
         count = min(per_shard, n_pairs - index * per_shard)
         arrays = {key: images[rng.permutation(64)[:count]] for key in ("hq", store.lq_key("P4-2v"))}
         rows = [{"id": f"{index}-{i}", "fold": 0, "set_aside": ""} for i in range(count)]
         records.append(store.write_shard(storage, index, arrays, rows, per_shard))
-    store.finish(storage, records, store.read_attributes(storage))
+    store.finish(storage, len(records), store.read_attributes(storage))
 
 
 PARTS = {"throughput": throughput, "memory": memory, "loader": loader, "kill": kill, "tcp": tcp}

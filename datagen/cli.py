@@ -132,7 +132,8 @@ def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
     for field, option in (("source", "--source"), ("probes", "--probe")):
         if not fields.get(field):
             raise click.UsageError(f"{option} is missing (or `{field}` in a --config file)")
-    if fields["source"] in (("demo",), "demo") and not {"limit", "limit_full", "limit_patches"} & fields.keys():
+    names = (fields["source"],) if isinstance(fields["source"], str) else tuple(fields["source"])
+    if names == ("demo",) and not {"limit", "limit_full", "limit_patches"} & fields.keys():
         fields["limit"] = DEMO_LIMIT
     return Recipe(**fields)
 

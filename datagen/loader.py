@@ -32,10 +32,10 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
     storage = open_storage(path)
     attributes = store.require_complete(storage)
     names = _probe_names(attributes, probe, storage.url)
-    table = store.read_samples(storage)
-    kept = np.array([i for i, row in enumerate(table) if include_set_aside or not row["set_aside"]], dtype=np.int64)
+    columns = store.read_columns(storage, ("fold", "set_aside"))
+    kept = np.array([i for i, why in enumerate(columns["set_aside"]) if include_set_aside or not why], dtype=np.int64)
     items = np.stack([np.repeat(kept, len(names)), np.tile(np.arange(len(names), dtype=np.int64), len(kept))], axis=1)
-    return Pairs(storage.url, attributes, names, table, items)
+    return Pairs(storage.url, attributes, names, np.array(columns["fold"], dtype=np.int64), items)
 
 
 class Pairs(Sequence):
@@ -49,14 +49,15 @@ class Pairs(Sequence):
         url: str,
         attributes: dict[str, Any],
         probes: tuple[str, ...],
-        table: list[dict[str, Any]],
+        folds: np.ndarray,
         items: np.ndarray,
     ) -> None:
         self.url = url
         self.attributes = attributes  # of the store
         self.probes = probes
         self.items = items  # (len, 2): index of the sample in the store, index of the probe in `probes`
-        self._table = table
+        self.folds = folds  # of every sample in the store
+        self._table: list[dict[str, Any]] | None = None
         self._group: Any = None
 
     def __len__(self) -> int:
@@ -73,6 +74,8 @@ class Pairs(Sequence):
     @property
     def samples(self) -> list[dict[str, Any]]:
         """The row of each pair in the table of samples, and its `probe`: `pandas.DataFrame(pairs.samples)`."""
+        if self._table is None:
+            self._table = store.read_samples(open_storage(self.url))
         return [self._table[sample] | {"probe": self.probes[probe]} for sample, probe in self.items]
 
     @property
@@ -90,8 +93,7 @@ class Pairs(Sequence):
         """The pairs of the subjects in fold `k`; with `complement`, all others (to train on)."""
         if not 0 <= k < self.n_folds:
             raise ValueError(f"fold: expected 0 to {self.n_folds - 1}, got {k!r}")
-        folds = np.array([row["fold"] for row in self._table])
-        return self.select(np.flatnonzero((folds[self.items[:, 0]] == k) != complement))
+        return self.select(np.flatnonzero((self.folds[self.items[:, 0]] == k) != complement))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """Some of the pairs, in the order given."""
@@ -152,7 +154,7 @@ class Pairs(Sequence):
         return self._group[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_group": None}
+        return self.__dict__ | {"_group": None, "_table": None}
 
     def __repr__(self) -> str:
         return f"<Pairs {self.url}: {len(self)} of {', '.join(self.probes)}>"

@@ -228,34 +228,35 @@ def _build(
     if attributes["samples_per_shard"] != jobs[0].samples_per_shard:  # not part of the recipe: go on as it was begun
         jobs = _jobs(recipe, plan, storage.url, attributes["samples_per_shard"])
     storage.clean()
-    records: dict[int, dict[str, Any]] = {}
+    there = {}  # samples of each whole shard
     for job in jobs:
-        record = _whole_record(storage, job)
-        if record is not None:
-            records[job.index] = record
-    todo = [job for job in jobs if job.index not in records]
+        if _is_whole(storage, job):
+            there[job.index] = len(job.samples)
+    todo = [job for job in jobs if job.index not in there]
     if todo:
         store.reopen(storage)
-    n_before = sum(len(record["rows"]) for record in records.values())
+    n_before = sum(there.values())
     log(storage.url, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
     watcher.begin(len(plan.samples), n_before)
-    count = _Count(records, watcher)
+    count = _Count(there, watcher)
     try:
         for record in _run(todo, crew, count):
-            records[record["shard"]] = record
             count.finished(record)
-            _check_hopeful(records.values(), storage)
+            if len(count.set_aside) == count.done - n_before >= min(HOPELESS, len(plan.samples)):
+                sample, reason = count.set_aside[0]
+                raise DataError(
+                    f"{storage.url}: all of the first {len(count.set_aside)} samples failed; {sample}: {reason}"
+                )
     except OSError as error:
         raise _disk_error(error, storage) from None
     finally:
         watcher.end()
-    ordered = [records[job.index] for job in jobs]
-    _check_hopeful(ordered, storage, least=len(plan.samples))
     total = attributes.get("digest", "")
-    if todo or not store.is_whole(storage, ordered):
+    if todo or not store.is_whole(storage, len(jobs)):
         store.reopen(storage)
         _create(storage, recipe, plan, jobs, attributes)  # in case it is there that something was lost
-        total = store.finish(storage, ordered, attributes | {"n_set_aside": len(_set_aside(ordered))})
+        total = store.finish(storage, len(jobs), attributes | {"n_set_aside": len(count.set_aside)})
+    set_aside = tuple(sorted(count.set_aside))
     seconds = time.time() - started
     log(storage.url, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
     storage.clean()
@@ -263,7 +264,7 @@ def _build(
         url=storage.url,
         n_samples=len(plan.samples),
         n_built=len(plan.samples) - n_before,
-        set_aside=_set_aside(ordered),
+        set_aside=set_aside,
         unreadable=plan.unreadable,
         skipped=plan.skipped,
         notes=plan.notes,
@@ -285,29 +286,16 @@ def _check_unchanged(storage: Storage, attributes: dict[str, Any], plan: Plan) -
     raise ChangedError(f"{storage.url}: resume refused: {what}; build elsewhere, or start again with --overwrite")
 
 
-def _whole_record(storage: Storage, job: Job) -> dict[str, Any] | None:
-    """The record of a shard whose files are all as written; None where it must be made (again).
-
-    Samples that were set aside are given another chance.
-    """
+def _is_whole(storage: Storage, job: Job) -> bool:
+    """Whether a shard is there with all its files as written, and with all its samples: those that were set aside are given
+    another chance."""
     record = store.read_record(storage, job.index)
-    if record is None or [row["id"] for row in record["rows"]] != [sample.id for sample in job.samples]:
-        return None
-    if any(row["set_aside"] for row in record["rows"]) or store.damaged_files(storage, record):
-        return None
-    return record
-
-
-def _check_hopeful(records: Iterable[dict[str, Any]], storage: Storage, least: int = HOPELESS) -> None:
-    """Stop where every sample fails: it is not the samples then."""
-    records = list(records)
-    failed = _set_aside(records)
-    if len(failed) >= least and len(failed) == sum(len(record["rows"]) for record in records):
-        raise DataError(f"{storage.url}: all of the first {len(failed)} samples failed; {failed[0][0]}: {failed[0][1]}")
-
-
-def _set_aside(records: Iterable[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
-    return tuple((row["id"], row["set_aside"]) for record in records for row in record["rows"] if row["set_aside"])
+    return (
+        record is not None
+        and [row["id"] for row in record["rows"]] == [sample.id for sample in job.samples]
+        and not any(row["set_aside"] for row in record["rows"])
+        and not store.damaged_files(storage, record)
+    )
 
 
 def _disk_error(error: OSError, storage: Storage) -> Exception:
@@ -322,12 +310,12 @@ def _disk_error(error: OSError, storage: Storage) -> Exception:
 class _Count:
     """How many samples are there: of finished shards, and as far as workers said, of those at work."""
 
-    def __init__(self, records: dict[int, dict[str, Any]], watcher: Watcher) -> None:
+    def __init__(self, there: dict[int, int], watcher: Watcher) -> None:
         self.watcher = watcher
-        self.done = sum(len(record["rows"]) for record in records.values())
-        self.set_aside = 0
+        self.done = sum(there.values())
+        self.set_aside: list[tuple[str, str]] = []  # (sample, reason)
         self.partial: dict[int, int] = {}
-        self.closed = set(records)
+        self.closed = set(there)
         self.lock = threading.Lock()  # workers are heard in a thread of the client's
 
     def working(self, shard: int, done: int) -> None:
@@ -343,11 +331,11 @@ class _Count:
             self.closed.add(record["shard"])
             self.partial.pop(record["shard"], None)
             self.done += len(record["rows"])
-            self.set_aside += sum(bool(row["set_aside"]) for row in record["rows"])
+            self.set_aside += [(row["id"], row["set_aside"]) for row in record["rows"] if row["set_aside"]]
             self._say()
 
     def _say(self) -> None:
-        self.watcher.progress(self.done + sum(self.partial.values()), self.set_aside)
+        self.watcher.progress(self.done + sum(self.partial.values()), len(self.set_aside))
 
 
 # --- Dask ------------------------------------------------------------------------------------------------------------

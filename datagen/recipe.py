@@ -144,6 +144,12 @@ class Recipe(BaseModel):
             return self.tgc
         return self.attenuation_db_cm_mhz > 0 or (self.randomize is not None and self.randomize.attenuates)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the choices as they are written, roots left out. A store's `recipe_digest` covers the source's files
+        and what "auto" came to as well."""
+        return digest(self.record(self.engine, self.folds or 0))
+
     def roots(self) -> list[Path]:
         """The folder of each source, found as the source finds it; raises DataError where there is none."""
         from .sources import resolve_root

@@ -22,7 +22,8 @@ import json
 import math
 import platform
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -164,12 +165,11 @@ def damaged_files(storage: Storage, record: dict[str, Any]) -> list[str]:
     return damaged
 
 
-def finish(storage: Storage, records: Sequence[dict[str, Any]], attributes: dict[str, Any]) -> str:
+def finish(storage: Storage, n_shards: int, attributes: dict[str, Any]) -> str:
     """Write the table of samples and, last, the attributes that say that the store is complete; returns its digest."""
-    rows = [row for record in records for row in record["rows"]]
-    table = format_table(rows)
-    storage.write(SAMPLES, table.encode())
-    total = content_digest(records, table, read_fixed_masks(storage))
+    content = gather(read_records(storage, n_shards))
+    storage.write(SAMPLES, content.table.encode())
+    total = content.digest(read_fixed_masks(storage))
     group, memory = _memory_group({}, read_metadata(storage))
     group.attrs.update(attributes | {"complete": True, "digest": total})
     _consolidate(memory)
@@ -177,21 +177,18 @@ def finish(storage: Storage, records: Sequence[dict[str, Any]], attributes: dict
     return total
 
 
-def is_whole(storage: Storage, records: Sequence[dict[str, Any]]) -> bool:
+def is_whole(storage: Storage, n_shards: int) -> bool:
     """Whether a store is finished, and what is not in its shards is as its digest says."""
     attributes = read_attributes(storage)
-    table = format_table([row for record in records for row in record["rows"]])
+    content = gather(read_records(storage, n_shards))
     try:
-        kept = storage.read(SAMPLES).decode() == table
+        kept = storage.read(SAMPLES).decode() == content.table
         masks = read_fixed_masks(storage)
-        nodes = read_metadata(storage)
-        for content in nodes.values():
-            json.loads(content)
+        for node in read_metadata(storage).values():
+            json.loads(node)
     except (OSError, ValueError, KeyError, RuntimeError):
         return False
-    return (
-        bool(attributes.get("complete")) and kept and content_digest(records, table, masks) == attributes.get("digest")
-    )
+    return bool(attributes.get("complete")) and kept and content.digest(masks) == attributes.get("digest")
 
 
 def reopen(storage: Storage) -> None:
@@ -204,16 +201,34 @@ def reopen(storage: Storage) -> None:
         storage.write("zarr.json", json.dumps(document, indent=2).encode())
 
 
-def content_digest(records: Sequence[dict[str, Any]], table: str, masks: dict[str, np.ndarray]) -> str:
-    """SHA-256 over hq, lq, masks and samples. The same whatever the shards, the workers and the order they ended in."""
-    total = hashlib.sha256(table.encode())
-    for key in sorted(masks):
-        total.update(f"\n{key} {image_hash(masks[key])}".encode())
-    for key in sorted(records[0]["hashes"]) if records else ():
-        for record in records:
-            for value in record["hashes"][key]:
-                total.update(f"\n{key} {value}".encode())
-    return total.hexdigest()
+@dataclass(frozen=True)
+class Content:
+    """What all records say together: the table of samples, and a hash of each array's images in order."""
+
+    table: str
+    hashes: dict[str, str]
+
+    def digest(self, masks: dict[str, np.ndarray]) -> str:
+        """SHA-256 over hq, lq, masks and samples, given the masks that hold for all samples. The same whatever the shards,
+        the workers and the order they ended in."""
+        total = hashlib.sha256(self.table.encode())
+        for key, value in sorted(({key: image_hash(mask) for key, mask in masks.items()} | self.hashes).items()):
+            total.update(f"\n{key} {value}".encode())
+        return total.hexdigest()
+
+
+def gather(records: Iterable[dict[str, Any]]) -> Content:
+    """The content of some records, one after the other: a million samples need not be in memory."""
+    text = io.StringIO()
+    writer: Any = None
+    hashes: dict[str, Any] = {}
+    for record in records:
+        if writer is None:
+            writer = _table_writer(text, record["rows"])
+        writer.writerows(record["rows"])
+        for key, values in record["hashes"].items():
+            hashes.setdefault(key, hashlib.sha256()).update("".join(values).encode())
+    return Content(text.getvalue(), {key: value.hexdigest() for key, value in hashes.items()})
 
 
 def encoded_size(images: np.ndarray) -> int:
@@ -275,17 +290,15 @@ def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
     return zarr.open_group(storage.url, mode="r", use_consolidated=use_consolidated)
 
 
-def read_records(storage: Storage, n_shards: int) -> list[dict[str, Any]]:
-    """The records of all shards; raises StoreError where one is missing."""
-    records = []
+def read_records(storage: Storage, n_shards: int) -> Iterator[dict[str, Any]]:
+    """The records of all shards, one after the other; raises StoreError where one is missing."""
     for index in range(n_shards):
         record = read_record(storage, index)
         if record is None:
             raise StoreError(
                 f"{storage.url}: the record of shard {index} is missing or damaged; `datagen build --resume` redoes it"
             )
-        records.append(record)
-    return records
+        yield record
 
 
 def read_metadata(storage: Storage) -> dict[str, bytes]:
@@ -305,6 +318,15 @@ def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:
             files = {name: storage.read(name) for name in (f"{key}/zarr.json", f"{key}/c/0/0")}
             masks[key] = np.asarray(_memory_group({}, files)[0][key][:])
     return masks
+
+
+def read_columns(storage: Storage, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Some columns of the table of samples."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for row in csv.DictReader(io.StringIO(storage.read(SAMPLES).decode())):
+        for name in names:
+            columns[name].append(_typed(row[name], name))
+    return columns
 
 
 def read_samples(storage: Storage) -> list[dict[str, Any]]:
@@ -351,10 +373,14 @@ def crc_column(key: str) -> str:
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as CSV with a header, columns in the order of the first row."""
     text = io.StringIO()
+    _table_writer(text, rows).writerows(rows)
+    return text.getvalue()
+
+
+def _table_writer(text: io.StringIO, rows: Sequence[dict[str, Any]]) -> Any:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return writer
 
 
 def parse_table(text: str) -> list[dict[str, Any]]:

@@ -58,20 +58,25 @@ def verify(
     attributes = store.require_complete(storage)
     faults: list[str] = []
     notes: list[str] = []
-    records = []
-    for index in range(attributes["n_shards"]):
-        record = store.read_record(storage, index)
-        if record is None:
-            faults.append(f"shard {index}: its record is missing or damaged")
-        else:
-            records.append(record)
-            faults += _check_shard(storage, record, attributes["recipe"]["size"], attributes["samples_per_shard"])
-        on_shard(index + 1, attributes["n_shards"])
-    if len(records) == attributes["n_shards"]:
-        faults += _check_whole(storage, attributes, records)
+
+    def records() -> Iterator[dict[str, Any]]:
+        for index in range(attributes["n_shards"]):
+            record = store.read_record(storage, index)
+            if record is None:
+                faults.append(f"shard {index}: its record is missing or damaged")
+            else:
+                faults.extend(
+                    _check_shard(storage, record, attributes["recipe"]["size"], attributes["samples_per_shard"])
+                )
+                yield record
+            on_shard(index + 1, attributes["n_shards"])
+
+    content = store.gather(records())
+    if not any(fault.startswith("shard ") for fault in faults):
+        faults += _check_whole(storage, attributes, content)
     n_resimulated = 0
     if resimulate:
-        for wrong, text in _resimulate(storage, attributes, records, resimulate, root, seed):
+        for wrong, text in _resimulate(storage, attributes, resimulate, root, seed):
             n_resimulated += 1
             if text:
                 (faults if wrong else notes).append(text)
@@ -111,24 +116,23 @@ def _fault(image: np.ndarray | str, record: dict[str, Any], key: str, position: 
     return "" if recorded == actual else "the recorded crc32 is not that of the image"
 
 
-def _check_whole(storage: Storage, attributes: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
+def _check_whole(storage: Storage, attributes: dict[str, Any], content: store.Content) -> list[str]:
     """The table of samples, the masks, the metadata and the digest over all of it."""
-    table = store.format_table([row for record in records for row in record["rows"]])
     try:
         written = storage.read(store.SAMPLES).decode()
         masks = store.read_fixed_masks(storage)
         group = store.open_group(storage, use_consolidated=False)  # each array's own metadata too
-        for key in records[0]["hashes"]:
+        for key in content.hashes:
             expected = (attributes["n_samples"], *(attributes["recipe"]["size"],) * 2)
             if group[key].shape != expected:
                 return [f"{key}: expected shape {expected}, got {group[key].shape}"]
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         return [f"the store cannot be read: {type(error).__name__}: {error}"]
-    if written != table:
-        lines = zip(written.splitlines(), table.splitlines(), strict=False)
+    if written != content.table:
+        lines = zip(written.splitlines(), content.table.splitlines(), strict=False)
         line = next((i for i, (a, b) in enumerate(lines, start=1) if a != b), "the last")
         return [f"{store.SAMPLES}: line {line} is not what the shards record"]
-    if store.content_digest(records, table, masks) != attributes["digest"]:
+    if content.digest(masks) != attributes["digest"]:
         return ["the digest in the attributes is not that of the content: a mask or an attribute was changed"]
     return []
 
@@ -136,7 +140,6 @@ def _check_whole(storage: Storage, attributes: dict[str, Any], records: list[dic
 def _resimulate(
     storage: Storage,
     attributes: dict[str, Any],
-    records: list[dict[str, Any]],
     count: int,
     root: Any,
     seed: int | None,
@@ -147,22 +150,20 @@ def _resimulate(
     refs: dict[tuple[str, str], VolumeRef] = {}
     for name, folder in zip(recipe["source"], roots, strict=True):
         refs |= {(name, ref.name): ref for ref in get_source(name).find(resolve_root(name, folder))}
-    places = [
-        (record, position) for record in records for position, row in enumerate(record["rows"]) if not row["set_aside"]
-    ]
-    drawn = np.random.default_rng(seed).permutation(len(places))[:count]
+    rows = [(i, row) for i, row in enumerate(store.read_samples(storage)) if not row["set_aside"]]
+    drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
     job = make_jobs(recipe, (), storage.url, attributes["samples_per_shard"])[0]
-    for record, position in (places[i] for i in sorted(drawn)):
-        row = record["rows"][position]
+    for i, row in (rows[place] for place in sorted(drawn)):
         ref = refs.get((row["source"], row["volume"]))
         if ref is None:
             raise DataError(f"{row['id']}: the volume {row['volume']!r} is not in the source any more")
-        yield _compare(storage, record, position, Sample.of_row(row, ref), job, attributes)
+        shard, position = divmod(i, attributes["samples_per_shard"])
+        yield _compare(storage, shard, position, Sample.of_row(row, ref), job, attributes)
 
 
 def _compare(
     storage: Storage,
-    record: dict[str, Any],
+    shard: int,
     position: int,
     sample: Sample,
     job: Job,
@@ -173,7 +174,7 @@ def _compare(
     if made.row["set_aside"]:
         return True, f"sample {sample.id}: could not be made again: {made.row['set_aside']}"
     for key, image in made.images.items():
-        name = f"{key}/c/{record['shard']}/0/0"
+        name = f"{key}/c/{shard}/0/0"
         size, per_shard = attributes["recipe"]["size"], attributes["samples_per_shard"]
         stored = store.decode_shard(storage.read(name), key, size, per_shard)[position]
         if isinstance(stored, str):
