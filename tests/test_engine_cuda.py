@@ -5,6 +5,7 @@ Tolerance of RF, 1e-4 relative L2: float32 with phases relative to the cell's re
 window's tail is 2e-5.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from scipy.signal import butter, lfilter_zi
 
 import ussim
+from ussim import physics
 from ussim.beamform import Beamforming, automatic_f_number
 from ussim.engines import EngineError, cpu_beamform, cuda, get_engine, reference
 from ussim.engines.gpu import GpuEngine, read_source
@@ -88,6 +90,43 @@ def simulate_both(engine, scatterers, acquisition, n_samples=None, start_sample=
     return engine.simulate(*arguments), reference.simulate(*arguments)
 
 
+# --- formulas --------------------------------------------------------------------------------------------------------
+
+FORMULAS = """
+extern "C" __global__ void formulas(const float* dx, const float* dz, const float* angle, float baffle, float width, int n,
+                                    float* out) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const float distance = sqrtf(dx[i] * dx[i] + dz[i] * dz[i]);
+        const float2 theta = incidence(dx[i], dz[i], distance, sinf(angle[i]), cosf(angle[i]));
+        out[4 * i] = theta.x;
+        out[4 * i + 1] = theta.y;
+        out[4 * i + 2] = obliquity(theta.y, baffle);
+        out[4 * i + 3] = directivity(theta.x, width);
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("baffle", [0.0, 1.75, np.inf])
+def test_formulas_are_those_of_physics(host, baffle):
+    rng = np.random.default_rng(4)
+    dx, dz, angle = (rng.uniform(-1, 1, 500).astype(np.float32) for _ in range(3))
+    out = np.empty((500, 4), np.float32)
+    launch = host.backend.kernels_of_source(read_source("physics.cuh") + FORMULAS, {})
+    launch("formulas", (1,), 32, dx, dz, angle, np.float32(baffle), np.float32(2.6), np.int32(500), out)
+    dx, dz, angle = (a.astype(np.float64) for a in (dx, dz, angle))
+    sine, cosine = physics.incidence(dx, dz, np.sin(angle), np.cos(angle))
+    expected = [sine, cosine, physics.obliquity(cosine, baffle), physics.directivity(sine, 2.6)]
+    np.testing.assert_allclose(out, np.stack(expected, axis=1), atol=1e-6)  # float32
+
+
+def test_formulas_come_in_the_order_of_physics():
+    names = re.findall(r"^def (\w+)", Path(physics.__file__).read_text(), flags=re.MULTILINE)
+    transcribed = re.findall(r"^__device__ inline \w+ (\w+)\(", read_source("physics.cuh"), flags=re.MULTILINE)
+    assert [name for name in transcribed if name in names] == ["incidence", "obliquity", "directivity"]
+    assert [name for name in names if name in transcribed] == ["incidence", "obliquity", "directivity"]
+
+
 # --- simulation ------------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +156,15 @@ OPTIONS = {
 def small_array():
     """24 elements: less than a warp's lanes."""
     return ussim.Probe("small", 3e6, 0.7, 24, 0.3e-3, 0.25e-3)
+
+
+def test_an_odd_number_of_channels(engine):
+    probe = ussim.Probe("odd", 3e6, 0.7, 33, 0.3e-3, 0.25e-3)
+    acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(np.deg2rad([-5, 0, 5])))
+    rng = np.random.default_rng(3)
+    scatterers = ussim.Scatterers(rng.uniform(-4e-3, 4e-3, 12), rng.uniform(1e-3, 20e-3, 12), rng.normal(size=12))
+    echoes, expected = simulate_both(engine, scatterers, acquisition)
+    assert relative_error(echoes, expected) < RF_TOLERANCE
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -358,6 +406,15 @@ def test_report_names_the_card(card):
     assert report["problem"] is None
     assert {"name", "compute_capability", "memory", "free_memory"} <= report["devices"][0].keys()
     assert cuda.device_count() >= 1
+
+
+def test_doctor_shows_the_card_and_checks_it(card):
+    from ussim import doctor
+
+    shown = doctor._cuda()
+    assert shown.state == doctor.OK
+    assert "compute capability" in shown.detail
+    assert [f.state for f in doctor._engine_agrees("cuda")] == [doctor.OK, doctor.OK]
 
 
 def test_a_card_that_is_not_there(card):

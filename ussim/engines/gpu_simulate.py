@@ -258,7 +258,7 @@ class _Work:
         self.n = simulator.boxes.window_length(cells.box)
         self.n_chunks = -(-simulator.boxes.n_bins(cells.box) // simulator.chunk)
         row = self.sizes["GROUPS"] * self.sizes["TRANSMITS"] * self.sizes["FREQUENCIES"]
-        channels = self.sizes["TRANSMITS"] * self.n_elements
+        channels = -(-self.sizes["TRANSMITS"] * self.n_elements // 2) * 2  # even: windows begin at multiples of 8 bytes
         self.q_size = self.n_chunks * cells.count.astype(np.int64) * row  # complex numbers a cell
         self.echo_size = channels * (self.n // 2 + 1) if simulator.receive else np.zeros_like(self.n)
         self.window_size = channels * self.n if simulator.receive else np.zeros_like(self.n)  # float32 numbers
