@@ -108,9 +108,9 @@ def srad(image: NDArray, iterations: int, step: float = 0.05, dynamic_range_db: 
     """Speckle-reducing anisotropic diffusion (Yu and Acton 2002, eqs. 31-37) on the amplitude that the image shows.
 
     Amplitude is 10^(dynamic_range_db / 20 (v - 1)). q0, the speckle's coefficient of variation, is that of the calmest
-    blocks (their lower quartile) and is read again at every step.
+    blocks (their lower quartile), read again at every step; blocks with black pixels, cut off by the display, do not count.
     """
-    u = 10 ** (dynamic_range_db / 20 * (image - 1))
+    u, seen = 10 ** (dynamic_range_db / 20 * (image - 1)), image > 0
     for _ in range(iterations):
         padded = np.pad(u, 1, mode="edge")
         north, south = padded[:-2, 1:-1] - u, padded[2:, 1:-1] - u
@@ -118,7 +118,7 @@ def srad(image: NDArray, iterations: int, step: float = 0.05, dynamic_range_db: 
         gradient = (north**2 + south**2 + west**2 + east**2) / u**2
         laplacian = (north + south + west + east) / u
         q = np.sqrt(np.maximum(0, gradient / 2 - laplacian**2 / 16)) / np.abs(1 + laplacian / 4)
-        q0 = max(_calm_variation(u), 1e-6)
+        q0 = max(_calm_variation(u, seen), 1e-6)
         c = 1 / (1 + (q**2 - q0**2) / (q0**2 * (1 + q0**2)))
         c = np.pad(np.clip(c, 0, 1), ((0, 1), (0, 1)), mode="edge")
         u = u + step * (c[1:, :-1] * south + c[:-1, :-1] * (north + west) + c[:-1, 1:] * east)
@@ -126,12 +126,18 @@ def srad(image: NDArray, iterations: int, step: float = 0.05, dynamic_range_db: 
     return 1 + 20 * np.log10(u) / dynamic_range_db
 
 
-def _calm_variation(u: NDArray, size: int = 8) -> float:
+def _calm_variation(u: NDArray, seen: NDArray[np.bool_], size: int = 8) -> float:
+    """Lower quartile of the blocks' coefficient of variation, blocks with a pixel that is not `seen` left out."""
     rows, columns = (n // size for n in u.shape)
-    blocks = u[: rows * size, : columns * size].reshape(rows, size, columns, size)
-    if not blocks.size:
-        return float(u.std() / u.mean())
-    return float(np.quantile(blocks.std(axis=(1, 3)) / blocks.mean(axis=(1, 3)), 0.25))
+
+    def blocks(image: NDArray) -> NDArray:
+        return image[: rows * size, : columns * size].reshape(rows, size, columns, size)
+
+    whole = blocks(seen).all(axis=(1, 3)) if rows and columns else np.zeros(0, bool)
+    if not whole.any():
+        values = u[seen] if seen.any() else u
+        return float(values.std() / values.mean())
+    return float(np.quantile((blocks(u).std(axis=(1, 3)) / blocks(u).mean(axis=(1, 3)))[whole], 0.25))
 
 
 def obnlm(image: NDArray, strength: float, patch: int = 5, search: int = 15, gap: int = 2) -> NDArray:

@@ -545,20 +545,18 @@ def _write_csv(result: Result, path: Path) -> None:
 
 
 def _write_pictures(result: Result, path: Path) -> dict[str, Path]:
-    """One PNG a group: an image a row, a method a column."""
+    """One PNG a group: a method a row, an image a column."""
     from matplotlib.figure import Figure
 
     written = {}
     for group, images in result.pictures.items():
-        columns = len(images[0])
-        figure = Figure(figsize=(1.7 * columns, 1.9 * len(images)), layout="constrained")
-        axes = figure.subplots(len(images), columns, squeeze=False)
-        for line, shown in zip(axes, images, strict=True):
-            for ax, (name, image) in zip(line, shown, strict=True):
+        figure = Figure(figsize=(2.2 * len(images), 2.4 * len(images[0])), layout="constrained")
+        axes = figure.subplots(len(images[0]), len(images), squeeze=False)
+        for column, shown in zip(axes.T, images, strict=True):
+            for ax, (name, image) in zip(column, shown, strict=True):
                 ax.imshow(image, cmap="gray", vmin=0, vmax=None if name.endswith("deviation") else 1)
+                ax.set_title(name, fontsize=7)
                 ax.set_axis_off()
-        for ax, (name, _) in zip(axes[0], images[0], strict=True):
-            ax.set_title(name, fontsize=6, wrap=True)
         target = path.with_name(f"{path.stem}-images-{re.sub(r'[^A-Za-z0-9.-]+', '_', group)}.png")
         figure.savefig(target, dpi=130)
         written[group] = target

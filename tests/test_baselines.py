@@ -41,6 +41,13 @@ def test_srad_smooths_along_an_edge_not_across_it():
     assert across > 0.8 * (image[:, 40:].mean() - image[:, :24].mean())
 
 
+def test_srad_is_not_misled_by_black_surroundings():
+    """Pixels that the display cut off have no speckle; they must not pass for the calmest."""
+    image = np.pad(speckled_step(), 32)
+    inside = np.s_[40:-40, 40:56]
+    assert srad(image, 100)[inside].std() < 0.75 * image[inside].std()
+
+
 def test_obnlm_of_a_periodic_image_is_that_image():
     """Every block has exact copies: the weighted mean of equals changes nothing."""
     tile = np.random.default_rng(1).uniform(0.2, 0.8, (6, 6))

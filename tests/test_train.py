@@ -344,17 +344,21 @@ def test_noise_is_predicted_as_well_as_it_can_be():
 
 @pytest.mark.slow
 def test_four_pairs_are_learned_by_heart(tmp_path):
-    """A model that cannot overfit four pairs is not learning; neither is one that ignores the time or the LQ image."""
+    """A model that cannot overfit four pairs is not learning; neither is one that ignores the time or the LQ image.
+
+    Limits: an output of zero has loss .80, this run ended at .24; its four images gained 12.8 to 19.8 dB with "posterior"
+    and 11.3 to 18.8 dB with "ddim", within .1 dB whether predictions were clamped or not.
+    """
     pairs = SpecklePairs(n=4, size=32, per_subject=1)
     folder = run(tmp_path / "a", pairs, steps=1500, batch_size=4, n_steps=100, log_every=100, checkpoint_every=1500,
                  loss="noise_l1", flip_lateral=False)  # fmt: skip
-    assert losses(folder)[-1][1] < 0.25
+    assert losses(folder)[-1][1] < 0.35
     model = load(folder)
     gains = []
     for i in range(4):
         hq, lq = pairs[i]
         gains.append(metrics.psnr(restore(model, lq, sampler="posterior"), hq) - metrics.psnr(lq, hq))
-    assert min(gains) > 3
+    assert min(gains) > 6
     z = torch.from_numpy(np.stack([model.normalization.input(pairs[i][1]) for i in range(2)]))[:, None]
     x = z + 0.2 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
