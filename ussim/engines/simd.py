@@ -80,8 +80,8 @@ def _splat(builder, scalar):
 def compiled(function):
     """`function` compiled without the interpreter's lock, kept on disk for the machine's kind.
 
-    Numba renews what it kept when the function's own file changes; here also when the formulas or this file do, since
-    their code is compiled in.
+    Numba renews what it kept when the function's own file changes; here also when the formulas or another file of the
+    engine do, since their code is compiled in.
     """
     dispatcher = nb.njit(nogil=True, cache=True)(function)
     files: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
@@ -92,7 +92,8 @@ def compiled(function):
 
 @cache
 def _sources_digest() -> str:
-    sources = [Path(__file__), Path(inspect.getfile(physics))]
+    here = Path(__file__)
+    sources = [here, Path(inspect.getfile(physics)), *sorted(here.parent.glob("cpu*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
