@@ -459,6 +459,18 @@ def test_missing_device_is_named(cupy_on_host, monkeypatch):
     assert "cudaErrorInsufficientDriver" in cuda.cuda_report()["problem"]
 
 
+def test_missing_compiler_is_an_engine_error(cupy_on_host, small_array, monkeypatch):
+    import cupy
+
+    def fail(self):
+        raise RuntimeError("CuPy failed to load libnvrtc.so.13")
+
+    monkeypatch.setattr(cupy.RawModule, "compile", fail)
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.0))
+    with pytest.raises(EngineError, match=r"simulate.cu could not be compiled \(CuPy failed to load libnvrtc"):
+        ussim.simulate(ussim.Scatterers([0.0], [10e-3], [1.0]), acquisition, "cuda")
+
+
 def test_out_of_memory_on_the_card_is_an_engine_error(host, small_array, monkeypatch):
     def fail(*arguments):
         raise MemoryError("Out of memory allocating 8 bytes")

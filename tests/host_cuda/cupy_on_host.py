@@ -43,8 +43,11 @@ class _Device(contextlib.nullcontext):
 
 class _RawModule:
     def __init__(self, code: str, options: tuple[str, ...]) -> None:
-        sizes = dict(option.removeprefix("-D").split("=") for option in options if option.startswith("-D"))
-        self._launch = BACKEND.kernels_of_source(code, sizes)
+        self._code = code
+        self._sizes = dict(option.removeprefix("-D").split("=") for option in options if option.startswith("-D"))
+
+    def compile(self) -> None:
+        self._launch = BACKEND.kernels_of_source(self._code, self._sizes)
 
     def get_function(self, name: str):
         def call(grid, block, arguments):

@@ -114,6 +114,11 @@ class CupyBackend:
         if key not in self._modules:
             options = ("--std=c++17", *(f"-D{name}={value}" for name, value in sizes.items()))
             module = self.array_module.RawModule(code=read_source(file), options=options)
+            try:
+                module.compile()
+            except Exception as error:  # no NVRTC beside CuPy, or one that does not know the card
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise EngineError(f"{self.name}: {file} could not be compiled ({reason}): {INSTALL}") from None
 
             def launch(name: str, grid: tuple[int, ...], threads: int, *arguments: Any) -> None:
                 module.get_function(name)((*grid, 1, 1)[:3], (threads, 1, 1), arguments)
