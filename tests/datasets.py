@@ -26,6 +26,6 @@ def write_stacks(root: Path, n_subjects: int = 3, n_slices: int = 4) -> Path:
     return root
 
 
-def fast_recipe(root: Path, **changes) -> datagen.Recipe:
-    """A recipe over `write_stacks` that is quick to simulate."""
+def fast_recipe(root, **changes) -> datagen.Recipe:
+    """A recipe over `write_stacks` (and other roots) that is quick to simulate."""
     return datagen.Recipe(**({"source": "npy", "root": root} | FAST | changes))

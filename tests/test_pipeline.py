@@ -253,9 +253,8 @@ def test_several_sources_make_one_set(root, tmp_path):
         picture = tmp_path / "pictures" / subject / "slice.png"
         picture.parent.mkdir(parents=True)
         Image.fromarray(np.load(root / "subject0/stack.npy")[0]).save(picture)
-    recipe = fast_recipe(
-        root, source=("npy", "image"), root=(root, tmp_path / "pictures"), limit_full=5, limit_patches=0
-    )
+    roots = (root, tmp_path / "pictures")
+    recipe = fast_recipe(roots, source=("npy", "image"), limit_full=5, limit_patches=0)
     summary = build(recipe, tmp_path / "pairs.zarr")
     rows = datagen.open_pairs(tmp_path / "pairs.zarr").samples
     assert [row["source"] for row in rows] == ["image"] * 2 + ["npy"] * 3
