@@ -29,10 +29,10 @@ FIELD_COLOUR, ELEMENT_COLOUR = "#1f6feb", "#111111"
 
 def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float, title: str = "") -> Figure:
     """A B-mode (nz, nx) in [0, 1] with its decibel bar."""
-    figure, (axes,) = _image_row(grid, 1)
-    _show_grey(axes, bmode, grid)
+    figure, (axes,) = image_row(grid, 1)
+    show_grey(axes, bmode, grid)
     axes.set_title(title)
-    _decibel_bar(figure, axes, dynamic_range_db)
+    decibel_bar(figure, axes, dynamic_range_db)
     return figure
 
 
@@ -43,16 +43,16 @@ def pairs_figure(
     titles: Sequence[str] = (),
 ) -> Figure:
     """HQ beside LQ, a row each: images (nz, nx) in [0, 1] on one grid; `titles` name the rows."""
-    figure, axes = _image_row(grid, 2, len(pairs))
+    figure, axes = image_row(grid, 2, len(pairs))
     for row, (hq, lq) in enumerate(pairs):
         left, right = axes[2 * row : 2 * row + 2]
-        _show_grey(left, hq, grid)
-        _show_grey(right, lq, grid)
+        show_grey(left, hq, grid)
+        show_grey(right, lq, grid)
         title = titles[row] if row < len(titles) else ""
         left.set_title(f"HQ   {title}".rstrip())
         right.set_title("LQ (simulated)")
         right.set_ylabel("")
-        _decibel_bar(figure, right, dynamic_range_db)
+        decibel_bar(figure, right, dynamic_range_db)
     for axis in axes[:-2]:
         axis.set_xlabel("")
     return figure
@@ -65,7 +65,7 @@ def pressure_figure(
     pressure = to_numpy(pressure)
     largest = pressure.max() or 1.0  # silence is at the floor
     level = 20 * np.log10(np.maximum(pressure / largest, 10 ** (-dynamic_range_db / 20)))
-    figure, (axes,) = _image_row(grid, 1)
+    figure, (axes,) = image_row(grid, 1)
     image = axes.imshow(level, extent=_extent(grid), cmap="inferno", vmin=-dynamic_range_db, vmax=0)
     axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color="#3fb950", linewidth=2.5, solid_capstyle="butt")
     left, right, bottom, top = _extent(grid)
@@ -146,7 +146,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure, list[Any]]:
+def image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure, list[Any]]:
     """A figure of equal images, sized so that the grid's proportions fill it; axes row by row."""
     left, right, bottom, top = _extent(grid)
     width = min(max(IMAGE_HEIGHT * (right - left) / (bottom - top), 2.0), 12.0)
@@ -154,7 +154,7 @@ def _image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure
     return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).ravel())
 
 
-def _show_grey(axes: Axes, image: np.ndarray, grid: ImageGrid) -> None:
+def show_grey(axes: Axes, image: np.ndarray, grid: ImageGrid) -> None:
     image = to_numpy(image)
     if image.shape != grid.shape:
         raise ValueError(f"picture: expected an image of shape {grid.shape} for this grid, got {image.shape}")
@@ -169,7 +169,7 @@ def _label(axes: Axes) -> None:
     axes.set_ylabel("depth [mm]")
 
 
-def _decibel_bar(figure: Figure, axes: Axes, dynamic_range_db: float) -> None:
+def decibel_bar(figure: Figure, axes: Axes, dynamic_range_db: float) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

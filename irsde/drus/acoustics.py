@@ -27,7 +27,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.signal.windows import tukey
 
 from ussim import physics
-from ussim.engines.reference import _Geometry, _pressure
+from ussim.engines.reference import Geometry, transmitted_pressure
 from ussim.plan import Plan, make_plan
 from ussim.types import Acquisition, ImageGrid, RFData, to_numpy
 
@@ -298,13 +298,13 @@ def _transmit(plan: Plan, grid: ImageGrid, transmit: int, path: float) -> tuple[
     axes = [np.linspace(a[0], a[-1], min(len(a), TRANSMIT_SAMPLES)) for a in (grid.z, grid.x)]
     z, x = (a.ravel() for a in np.meshgrid(*axes, indexing="ij"))
     time = _first_arrival(plan, x, z, transmit)
-    geometry = _Geometry(plan, x, z)
+    geometry = Geometry(plan, x, z)
     numerator, denominator = np.zeros(len(x), dtype=complex), 0.0
     for f in np.linspace(*plan.band(-30.0), TRANSMIT_SAMPLES):
         frequency = np.array([f])
         model = (plan.excitation(frequency) * _wavefront(plan, frequency) * _coloration(plan, frequency, path / 2))[0]
         weight = (plan.response(frequency)[0] * _coloration(plan, frequency, path / 2)[0]) ** 2
-        field = _pressure(plan, geometry.response(f), f)[transmit] * np.exp(-2j * np.pi * f * time)
+        field = transmitted_pressure(plan, geometry.response(f), f)[transmit] * np.exp(-2j * np.pi * f * time)
         numerator += weight * np.conj(model) * field
         denominator += weight * abs(model) ** 2
     coarse = (numerator / denominator).reshape(len(axes[0]), len(axes[1]))
@@ -339,7 +339,7 @@ def _receive_gain(plan: Plan, x: np.ndarray, z: np.ndarray, distance: np.ndarray
     gain = np.empty(distance.shape)
     for first in range(0, len(x), 4096):
         part = slice(first, first + 4096)
-        response = _Geometry(plan, x[part], z[part]).response(frequency)
+        response = Geometry(plan, x[part], z[part]).response(frequency)
         gain[part] = np.real(response * np.exp(-1j * k * distance[part]))
     return gain
 

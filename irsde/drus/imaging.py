@@ -273,20 +273,20 @@ def comparison_figure(
     images: dict[str, np.ndarray], grid: ImageGrid, title: str = "", dynamic_range_db: float = DYNAMIC_RANGE_DB
 ) -> Figure:
     """The images side by side, each over its own maximum, 20 log10 (of a variance too, as the authors show it)."""
-    from ussim.figures import _decibel_bar, _image_row, _show_grey
+    from ussim.figures import decibel_bar, image_row, show_grey
 
     rows = math.ceil(len(images) / 6)
     columns = math.ceil(len(images) / rows)
-    figure, axes = _image_row(grid, columns, rows)
+    figure, axes = image_row(grid, columns, rows)
     for axis, (name, image) in zip(axes, images.items(), strict=False):
-        _show_grey(axis, 1 + to_decibels(image, dynamic_range_db) / dynamic_range_db, grid)
+        show_grey(axis, 1 + to_decibels(image, dynamic_range_db) / dynamic_range_db, grid)
         axis.set_title(name)
     for axis in axes[len(images) :]:
         axis.set_visible(False)
     for i, axis in enumerate(axes):
         if i % columns:
             axis.set_ylabel("")
-    _decibel_bar(figure, axes[len(images) - 1], dynamic_range_db)
+    decibel_bar(figure, axes[len(images) - 1], dynamic_range_db)
     if title:
         figure.suptitle(title)
     return figure

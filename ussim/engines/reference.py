@@ -41,10 +41,10 @@ def simulate(
     block = _block_size(plan, max_memory)
     for first in range(0, len(scatterers), block):
         part = slice(first, first + block)
-        geometry = _Geometry(plan, scatterers.x[part], scatterers.z[part])
+        geometry = Geometry(plan, scatterers.x[part], scatterers.z[part])
         for i in bins:
             response = geometry.response(frequency[i])
-            pressure = _pressure(plan, response, frequency[i]) * scatterers.reflectivity[part]
+            pressure = transmitted_pressure(plan, response, frequency[i]) * scatterers.reflectivity[part]
             spectrum[:, :, i] += pressure @ response
     spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
     # Integral over frequency, Σ df = f_s irfft: independent of the record length.
@@ -63,9 +63,9 @@ def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory:
     frequency, step = pressure_frequencies(plan, x[front], z[front], threshold_db)
     for first in range(0, len(front), block):
         part = front[first : first + block]
-        geometry = _Geometry(plan, x[part], z[part])
+        geometry = Geometry(plan, x[part], z[part])
         for f in frequency:
-            power[:, part] += np.abs(_pressure(plan, geometry.response(f), f)) ** 2
+            power[:, part] += np.abs(transmitted_pressure(plan, geometry.response(f), f)) ** 2
     return np.sqrt(probe.element_width * power * step).reshape(-1, *grid.shape)
 
 
@@ -77,7 +77,7 @@ def pressure_frequencies(plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db:
     return np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step, step
 
 
-class _Geometry:
+class Geometry:
     """Distances and amplitudes of points to sub-elements: all of G but its dependence on frequency."""
 
     def __init__(self, plan: Plan, x: np.ndarray, z: np.ndarray) -> None:
@@ -102,7 +102,7 @@ class _Geometry:
         return response.sum(axis=-1)
 
 
-def _pressure(plan: Plan, response: np.ndarray, frequency: float) -> np.ndarray:
+def transmitted_pressure(plan: Plan, response: np.ndarray, frequency: float) -> np.ndarray:
     """P (n_transmits, n_points) = S B Σ_e w_e exp(2πi f τ_e) G_e (Garcia 2022)."""
     drive = (plan.weights * np.exp(2j * np.pi * frequency * plan.delays)).sum(axis=1)
     return plan.excitation(np.array([frequency]))[0] * (drive @ response.T)
