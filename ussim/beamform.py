@@ -22,7 +22,7 @@ from .engines import engine_of, get_engine
 from .interpolation import INTERPOLATIONS, Interpolation
 from .probes import Probe
 from .transmits import FocusedWaves
-from .types import Acquisition, ImageGrid, IQData, RFData, is_on_device, to_numpy
+from .types import Acquisition, ImageGrid, IQData, RFData, device_of, is_on_device, to_numpy
 
 __all__ = [
     "Beamforming",
@@ -129,15 +129,16 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0) -> np.ndarra
     """
     if not (math.isfinite(dynamic_range_db) and dynamic_range_db > 0):
         raise ValueError(f"dynamic_range_db: expected dB above 0, got {dynamic_range_db!r}")
-    envelope = abs(image if is_on_device(image) else to_numpy(image))
-    largest = float(envelope.max()) if envelope.size else 0.0
-    if not np.isfinite(largest):
-        raise ValueError("log_compress: expected a finite image, got NaN or infinity")
-    if largest == 0:
-        return np.zeros_like(envelope, dtype=np.float32)
-    floor = 10 ** (-dynamic_range_db / 20)
-    decibels = 20 * np.log10(np.maximum(envelope / largest, floor))
-    return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32)
+    with device_of(image):
+        envelope = abs(image if is_on_device(image) else to_numpy(image))
+        largest = float(envelope.max()) if envelope.size else 0.0
+        if not np.isfinite(largest):
+            raise ValueError("log_compress: expected a finite image, got NaN or infinity")
+        if largest == 0:
+            return np.zeros_like(envelope, dtype=np.float32)
+        floor = 10 ** (-dynamic_range_db / 20)
+        decibels = 20 * np.log10(np.maximum(envelope / largest, floor))
+        return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32)
 
 
 def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.signal import butter, lfilter_zi
 
 from .engines import engine_of
-from .types import IQData, RFData, to_numpy
+from .types import IQData, RFData, device_of, to_numpy
 
 ORDER = 5
 EDGE = 3 * (ORDER + 1)  # samples by which filtfilt extends a record at each end (odd extension)
@@ -52,7 +52,9 @@ def demodulate(rf: RFData, frequency: float | None = None, bandwidth: float | No
     law = filter_law(frequency, bandwidth, rf.sampling_frequency, rf.start_time, rf.samples.shape[-1])
     engine = engine_of(rf.samples)
     iq = _mix_and_filter(rf.samples, *law) if engine is None else engine.mix_and_filter(rf.samples, *law)
-    if not np.isfinite(iq[..., 0]).all():  # the backward pass carries a NaN anywhere to the first sample
+    with device_of(iq):
+        finite = bool(np.isfinite(iq[..., 0]).all())  # the backward pass carries a NaN anywhere to the first sample
+    if not finite:
         raise ValueError("demodulate: expected finite samples, got NaN or infinity in the channel data")
     return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
 

@@ -5,6 +5,7 @@ Plain frozen dataclasses, checked where they are built, so that the code behind 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -247,6 +248,11 @@ def to_numpy(array: Any) -> np.ndarray:
     return array.get() if is_on_device(array) else np.asarray(array)
 
 
+def device_of(array: Any) -> AbstractContextManager[Any]:
+    """The device that holds an array, current while the context lasts; for host arrays nothing."""
+    return array.device if is_on_device(array) else nullcontext()
+
+
 def is_on_device(array: Any) -> bool:
     """Whether an array lies on a graphics card (a CuPy array)."""
     return type(array).__module__.partition(".")[0] == "cupy"
@@ -281,6 +287,7 @@ __all__ = [
     "RFData",
     "Scatterers",
     "as_float_array",
+    "device_of",
     "is_on_device",
     "to_numpy",
 ]

@@ -16,20 +16,6 @@ from backend import HostBackend
 MEMORY = 4_000_000_000
 
 
-class ndarray(np.ndarray):
-    """A NumPy array that says it is CuPy's."""
-
-    __module__ = "cupy"
-    device = SimpleNamespace(id=0)
-
-    def get(self) -> np.ndarray:
-        return np.array(self)
-
-
-def _device_array(function):
-    return lambda *arguments, **options: function(*arguments, **options).view(ndarray)
-
-
 class _Device(contextlib.nullcontext):
     mem_info = (MEMORY, MEMORY)
 
@@ -39,6 +25,20 @@ class _Device(contextlib.nullcontext):
 
     def synchronize(self) -> None:
         """All work is done when it is asked for."""
+
+
+class ndarray(np.ndarray):
+    """A NumPy array that says it is CuPy's."""
+
+    __module__ = "cupy"
+    device = _Device(0)
+
+    def get(self) -> np.ndarray:
+        return np.array(self)
+
+
+def _device_array(function):
+    return lambda *arguments, **options: function(*arguments, **options).view(ndarray)
 
 
 class _RawModule:
