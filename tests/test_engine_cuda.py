@@ -228,6 +228,18 @@ def test_a_medium_does_not_depend_on_the_others_or_on_memory(engine, small_array
     assert not together[1].any()
 
 
+def test_equal_acquisitions_share_tables_and_others_do_not(host, small_array):
+    def simulate(**settings):
+        acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.1), **settings)
+        host.simulate(ussim.Scatterers([0.0], [10e-3], [1.0]), make_plan(acquisition), 400)
+        return next(reversed(host._simulators.values()))
+
+    first = simulate()
+    assert simulate() is first
+    for change in ({"n_cycles": 2}, {"medium": ussim.Medium(1500.0)}, {"receive_delays": np.full(24, 1e-7)}):
+        assert simulate(**change) is not first
+
+
 def test_crowded_and_distant_scatterers(engine, small_array):
     """More than one cell's worth at one place, and one so far that a table of all squares between would be too large."""
     acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.0), n_subelements=1)

@@ -8,7 +8,7 @@ and NVIDIA cards, and the tests give one that runs the same kernels, compiled as
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from threading import RLock
@@ -78,7 +78,7 @@ class GpuEngine:
 
         self.backend = backend
         self.tuning = tuning
-        self._simulators: OrderedDict[Acquisition, Simulator] = OrderedDict()  # by identity, oldest first
+        self._simulators: OrderedDict[Hashable, Simulator] = OrderedDict()  # oldest first
         self._beamformer = Beamformer(backend)
         self._lock = RLock()  # delay-and-sum asks for first arrivals
 
@@ -144,12 +144,28 @@ class GpuEngine:
     def _simulator(self, plan: Plan) -> Simulator:
         from .gpu_simulate import Simulator
 
-        if plan.acquisition not in self._simulators:
-            self._simulators[plan.acquisition] = Simulator(self.backend, plan, tuning=self.tuning)
-        self._simulators.move_to_end(plan.acquisition)
+        key = acquisition_key(plan.acquisition)
+        if key not in self._simulators:
+            self._simulators[key] = Simulator(self.backend, plan, tuning=self.tuning)
+        self._simulators.move_to_end(key)
         while len(self._simulators) > KEPT_ACQUISITIONS:
             self._simulators.popitem(last=False)
-        return self._simulators[plan.acquisition]
+        return self._simulators[key]
+
+
+def acquisition_key(acquisition: Acquisition) -> Hashable:
+    """Equal for acquisitions of equal content: copies that other processes sent find the tables of the first."""
+    a, waves = acquisition, acquisition.waves
+    foci = [np.asarray(getattr(waves, axis)).tobytes() for axis in ("x", "z") if getattr(waves, axis, None) is not None]
+    return (
+        a.probe,
+        a.medium,
+        (a.sampling_frequency, a.n_cycles, a.frequency_sweep, a.threshold_db),
+        (a.full_frequency_directivity, a.n_subelements),
+        None if a.receive_delays is None else a.receive_delays.tobytes(),
+        (a.transmit_delays.shape, a.transmit_delays.tobytes(), a.transmit_weights.tobytes()),
+        (type(waves).__name__, *foci),  # delay-and-sum beyond a focus
+    )
 
 
 def read_source(file: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .gpu import Backend
+from .gpu import Backend, acquisition_key
 
 if TYPE_CHECKING:
     from ..beamform import Beamforming
@@ -119,7 +119,7 @@ class Beamformer:
 
     def _tables(self, b: Beamforming) -> _GridTables:
         key = (
-            id(b.acquisition),
+            acquisition_key(b.acquisition),
             b.grid.x.tobytes(),
             b.grid.z.tobytes(),
             b.speed_of_sound,
@@ -143,7 +143,6 @@ class _GridTables:
     """What delay-and-sum reads beside the samples, on the device, in the order of the kernel's arguments."""
 
     def __init__(self, backend: Backend, b: Beamforming) -> None:
-        self.acquisition = b.acquisition  # kept alive: its identity is in the key
         probe = b.acquisition.probe
         x, z = b.grid.mesh()
         index = (b.transmit_times(x, z) - b.start_time) * b.sampling_frequency + b.interpolation.shift
