@@ -98,7 +98,7 @@ class Pairs(Sequence):
     def select(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """Some of the pairs, in the order given."""
         return Pairs(
-            self.url, self.attributes, self.probes, self._table, self.items[np.asarray(indices, dtype=np.int64)]
+            self.url, self.attributes, self.probes, self.folds, self.items[np.asarray(indices, dtype=np.int64)]
         )
 
     def mask(self, index: int) -> np.ndarray:

@@ -54,6 +54,8 @@ def test_folds_part_the_subjects(path):
     for k, part in enumerate(parts):
         others = pairs.fold(k, complement=True)
         assert len(part) + len(others) == len(pairs)
+        assert len(others.fold(k)) == 0
+        assert len(part.fold(k)) == len(part)
         assert not {row["subject"] for row in part.samples} & {row["subject"] for row in others.samples}
     with pytest.raises(ValueError, match="expected 0 to"):
         pairs.fold(pairs.n_folds)
