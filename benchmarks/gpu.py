@@ -97,6 +97,7 @@ def main() -> int:
         size = Size(**{**asdict(size), "repeats": arguments.repeats})
     with ExitStack() as stack:
         if arguments.host:
+            print("dry run, kernels compiled for the host: no time below says anything of a card")
             stack.callback(pretend_a_card(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
         try:
             result = measure(size, arguments)
