@@ -1,7 +1,8 @@
 """Pairs for a torch `DataLoader`: batches read whole shards, and shuffling keeps to a few shards at a time.
 
     dataset = datagen.open_pairs("pairs.zarr", probe="L11-5v").fold(0, complement=True).torch()
-    loader = DataLoader(dataset, batch_sampler=dataset.batches(16, seed=0), num_workers=2, multiprocessing_context="spawn")
+    batches = dataset.batches(16, seed=0, n_workers=2)
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=2, multiprocessing_context="spawn")
 
 The only module of the package that imports torch.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -53,9 +55,11 @@ class TorchPairs(Dataset):
             (self._tensor("hq", sample), self._tensor(self._lq[probe], sample)) for sample, probe in self._at(indices)
         ]
 
-    def batches(self, batch_size: int, *, shuffle: bool = True, seed: int = 0, drop_last: bool = False) -> ShardBatches:
-        """A batch sampler whose batches come from few shards; see `ShardBatches`."""
-        return ShardBatches(self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last)
+    def batches(
+        self, batch_size: int, *, shuffle: bool = True, seed: int = 0, drop_last: bool = False, n_workers: int = 1
+    ) -> ShardBatches:
+        """A batch sampler whose batches come from few shards; `n_workers` as of the DataLoader. See `ShardBatches`."""
+        return ShardBatches(self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, n_workers=n_workers)
 
     @property
     def _lq(self) -> list[str]:
@@ -88,7 +92,7 @@ class TorchPairs(Dataset):
 class ShardBatches(Sampler[list[int]]):
     """Batches of indices: shards in random order, `mixed` of them poured together and shuffled.
 
-    Every pair comes once an epoch; `set_epoch` changes the order, which follows from seed and epoch alone. A batch is cut
+    Every pair comes once an epoch; `set_epoch` changes the order, which follows from seed, epoch and workers. A batch is cut
     from one pool, so a worker reads `mixed` shards for many batches, not one shard for each pair.
     """
 
@@ -101,9 +105,10 @@ class ShardBatches(Sampler[list[int]]):
         seed: int = 0,
         drop_last: bool = False,
         mixed: int = 8,
+        n_workers: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        if min(batch_size, mixed) < 1:
+            raise ValueError(f"batch_size, mixed: expected at least 1, got {batch_size}, {mixed}")
         self.batch_size, self.shuffle, self.seed, self.drop_last, self.mixed = (
             batch_size,
             shuffle,
@@ -111,6 +116,7 @@ class ShardBatches(Sampler[list[int]]):
             drop_last,
             mixed,
         )
+        self.n_workers = max(1, n_workers)
         self.epoch = 0
         shards = dataset.pairs.items[:, 0] // dataset.pairs.samples_per_shard
         order = np.argsort(shards, kind="stable")
@@ -127,13 +133,20 @@ class ShardBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         shards = [self._shards[i] for i in rng.permutation(len(self._shards))] if self.shuffle else self._shards
-        rest = np.empty(0, dtype=np.int64)
-        for first in range(0, len(shards), self.mixed):
-            pool = np.concatenate(shards[first : first + self.mixed])
-            pool = np.concatenate([rest, rng.permutation(pool) if self.shuffle else pool])
-            whole = len(pool) // self.batch_size * self.batch_size
-            for batch in pool[:whole].reshape(-1, self.batch_size):
-                yield batch.tolist()
-            rest = pool[whole:]
-        if len(rest) and not self.drop_last:
-            yield rest.tolist()
+        pools = [np.concatenate(shards[first : first + self.mixed]) for first in range(0, len(shards), self.mixed)]
+        if self.shuffle:
+            pools = [rng.permutation(pool) for pool in pools]
+        rest: list[int] = []
+        # A DataLoader gives batch i to worker i mod n: each worker gets pools of its own, and no shard is read by two.
+        for first in range(0, len(pools), self.n_workers):
+            streams = []
+            for pool in pools[first : first + self.n_workers]:
+                whole = len(pool) // self.batch_size * self.batch_size
+                streams.append(pool[:whole].reshape(-1, self.batch_size).tolist())
+                rest += pool[whole:].tolist()
+            for turn in zip_longest(*streams):
+                yield from (batch for batch in turn if batch is not None)
+        for begin in range(0, len(rest), self.batch_size):
+            batch = rest[begin : begin + self.batch_size]
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch

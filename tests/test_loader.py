@@ -142,4 +142,17 @@ def test_shuffling_keeps_to_few_shards_and_follows_the_seed(path):
     assert epoch(0, 0) == epoch(0, 0) != epoch(0, 1)
     assert sorted(index for batch in epoch(0, 1) for index in batch) == list(range(24))
     assert all(len({index // 4 for index in batch}) <= 2 for batch in epoch(0, 0))
-    assert len(ShardBatches(dataset, 5, drop_last=True)) == 4
+    for drop_last, count in ((True, 4), (False, 5)):
+        batches = ShardBatches(dataset, 5, drop_last=drop_last)
+        assert len(batches) == len(list(batches)) == count
+
+
+def test_each_worker_has_shards_of_its_own(path):
+    pytest.importorskip("torch")
+    from datagen.torch_data import ShardBatches
+
+    dataset = datagen.open_pairs(path, probe=PROBE).torch()
+    batches = list(ShardBatches(dataset, 2, mixed=1, n_workers=2))
+    assert sorted(index for batch in batches for index in batch) == list(range(24))
+    shards = [{index // 4 for batch in batches[worker::2] for index in batch} for worker in (0, 1)]
+    assert not shards[0] & shards[1]
