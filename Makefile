@@ -15,10 +15,10 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.all
 	$(BIN)/python -c "from diffusers import UNet2DModel"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.all
-	$(BIN)/python -m pytest -m "not gpu and not peer"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not peer"
 
 check: $(VENV)/.all
 	$(BIN)/ruff check .
