@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .anisotropic import diffuse
+
 Image = NDArray[np.float32]
 
 
@@ -105,24 +107,13 @@ def wavelet(image: NDArray, second: str, cutoff: float = 0.25, name: str = "db4"
 
 
 def srad(image: NDArray, iterations: int, step: float = 0.05, dynamic_range_db: float = 40.0) -> NDArray:
-    """Speckle-reducing anisotropic diffusion (Yu and Acton 2002, eqs. 31-37) on the amplitude that the image shows.
+    """SRAD (`anisotropic.diffuse`) on the amplitude that the image shows, 10^(dynamic_range_db / 20 (v - 1)).
 
-    Amplitude is 10^(dynamic_range_db / 20 (v - 1)). q0, the speckle's coefficient of variation, is that of the calmest
-    blocks (their lower quartile), read again at every step; blocks with black pixels, cut off by the display, do not count.
+    q0, the speckle's coefficient of variation, is that of the calmest blocks (their lower quartile); blocks with black
+    pixels, cut off by the display, do not count.
     """
-    u, seen = 10 ** (dynamic_range_db / 20 * (image - 1)), image > 0
-    for _ in range(iterations):
-        padded = np.pad(u, 1, mode="edge")
-        north, south = padded[:-2, 1:-1] - u, padded[2:, 1:-1] - u
-        west, east = padded[1:-1, :-2] - u, padded[1:-1, 2:] - u
-        gradient = (north**2 + south**2 + west**2 + east**2) / u**2
-        laplacian = (north + south + west + east) / u
-        q = np.sqrt(np.maximum(0, gradient / 2 - laplacian**2 / 16)) / np.abs(1 + laplacian / 4)
-        q0 = max(_calm_variation(u, seen), 1e-6)
-        c = 1 / (1 + (q**2 - q0**2) / (q0**2 * (1 + q0**2)))
-        c = np.pad(np.clip(c, 0, 1), ((0, 1), (0, 1)), mode="edge")
-        u = u + step * (c[1:, :-1] * south + c[:-1, :-1] * (north + west) + c[:-1, 1:] * east)
-        u = np.maximum(u, 1e-6)
+    amplitude, seen = 10 ** (dynamic_range_db / 20 * (image - 1)), image > 0
+    u = diffuse(amplitude, iterations, step, lambda u, _: _calm_variation(u, seen) ** 2)
     return 1 + 20 * np.log10(u) / dynamic_range_db
 
 

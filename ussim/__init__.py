@@ -7,8 +7,9 @@ Names are imported when first used, so that `import ussim` costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .lazy import attach
 
 __version__ = "0.1.0"
 
@@ -57,14 +58,4 @@ if TYPE_CHECKING:
     from .types import Acquisition, ImageGrid, IQData, Medium, RFData, Scatterers
 
 
-def __getattr__(name: str):
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+__getattr__, __dir__ = attach(__name__, _HOME)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..anisotropic import FLOOR, diffuse
+
 
 def srad(
     image: np.ndarray, n_iterations: int = 100, step: float = 0.1, homogeneous: np.ndarray | None = None
@@ -19,7 +21,7 @@ def srad(
     step
         Time step, at most 0.25 for stability.
     homogeneous
-        (nz, nx) bool, a region of plain speckle that sets the speckle scale q0 (eq. 37); None takes the median of the
+        (nz, nx) bool, a region of plain speckle that sets the speckle scale q0; None takes the median of the
         local coefficients of variation.
 
     Raises
@@ -35,26 +37,10 @@ def srad(
     top = intensity.max()
     if top == 0:
         return intensity
-    intensity = intensity / top + 1e-6  # eq. 31 divides by the image
-    for _ in range(n_iterations):
-        padded = np.pad(intensity, 1, mode="edge")
-        north, south = padded[:-2, 1:-1] - intensity, padded[2:, 1:-1] - intensity
-        west, east = padded[1:-1, :-2] - intensity, padded[1:-1, 2:] - intensity
-        gradient = (north**2 + south**2 + west**2 + east**2) / intensity**2
-        laplacian = (north + south + west + east) / intensity
-        squared = (0.5 * gradient - laplacian**2 / 16) / (1 + laplacian / 4) ** 2  # q², eq. 31
-        squared = np.maximum(squared, 0)
+
+    def speckle_scale(u: np.ndarray, variation: np.ndarray) -> float:
         if homogeneous is None:
-            scale = float(np.median(squared))
-        else:
-            scale = float(intensity[homogeneous].var() / intensity[homogeneous].mean() ** 2)
-        scale = max(scale, 1e-12)
-        diffusion = 1 / (1 + (squared - scale) / (scale * (1 + scale)))  # eq. 33
-        diffusion = np.clip(diffusion, 0, 1)
-        below, right = (
-            np.pad(diffusion, ((0, 1), (0, 0)), mode="edge")[1:],
-            np.pad(diffusion, ((0, 0), (0, 1)), mode="edge")[:, 1:],
-        )
-        flux = below * south + diffusion * north + right * east + diffusion * west
-        intensity = np.maximum(intensity + step * flux, 1e-6)
-    return (intensity - 1e-6) * top
+            return float(np.median(variation))
+        return float(u[homogeneous].var() / u[homogeneous].mean() ** 2)
+
+    return (diffuse(intensity / top + FLOOR, n_iterations, step, speckle_scale) - FLOOR) * top
