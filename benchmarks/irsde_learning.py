@@ -161,8 +161,7 @@ def measure(arguments: argparse.Namespace, folder: Path, training: Subset, tests
     model = load(folder, device=arguments.device)
     counts = [n for n in STEP_COUNTS if n <= model.sde.n_steps]
     result = evaluate([model], [tests], steps=counts, sampler=arguments.sampler, fit=[training], progress=True)
-    few = (10, counts[0])
-    more = evaluate([model], [tests], steps=few, sampler="posterior", samples=8, baselines=False, progress=True)
+    more = evaluate([model], [tests], steps=(10,), sampler="posterior", samples=8, baselines=False, progress=True)
     result.rows += more.rows[1:]  # LQ is there already
     for shown, extra in zip(*(r.pictures[tests.probe] for r in (result, more)), strict=True):
         shown[-1:-1] = extra[1:-1]

@@ -88,7 +88,11 @@ def wavelet(image: NDArray, second: str, cutoff: float = 0.25, name: str = "db4"
     coefficients = pywt.wavedec2(image, name, mode="symmetric", level=max(levels, 1))
     sigma = np.median(np.abs(coefficients[-1][2])) / 0.6745
     threshold = sigma * np.sqrt(2 * np.log(image.size))
-    details = [tuple(pywt.threshold(d, threshold, "soft") for d in level) for level in coefficients[1:]]
+    details = coefficients[1:]
+    if (
+        threshold > 0
+    ):  # else the image is mostly flat, and the threshold's 0 / 0 would spread from every zero coefficient
+        details = [tuple(pywt.threshold(d, threshold, "soft") for d in level) for level in details]
     smooth = pywt.waverec2([coefficients[0], *details], name, mode="symmetric")[: image.shape[0], : image.shape[1]]
     if second == "median":
         return median(smooth, 3)

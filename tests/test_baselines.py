@@ -102,3 +102,12 @@ def test_tone_curve_is_better_than_the_median_it_starts_from():
     assert metrics.psnr(curve(lq), hq) > metrics.psnr(BASELINES["median"](lq, size=curve.size), hq)
     with pytest.raises(ValueError, match="at least one pair"):
         fit_tone_curve([])
+
+
+@pytest.mark.parametrize("second", ["median", "butterworth", "ideal"])
+def test_wavelets_keep_an_image_that_is_mostly_black(second):
+    image = np.zeros((64, 64), dtype=np.float32)
+    image[20:30, 20:30] = 0.5
+    filtered = wavelet(image, second)
+    assert np.isfinite(filtered).all()
+    assert filtered[25, 25] > 0.3
