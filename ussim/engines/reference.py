@@ -6,7 +6,6 @@ Slow on purpose; every other engine is compared with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len
@@ -111,9 +110,3 @@ def transmitted_pressure(plan: Plan, response: np.ndarray, frequency: float) -> 
 def _block_size(plan: Plan, max_memory: float | None) -> int:
     """Points at once: half a dozen complex (points, elements, sub-elements) arrays within the budget (default 256 MB)."""
     return max(1, int((max_memory or 256e6) / (6 * 16 * plan.sub_x.size)))
-
-
-def iterate_blocks(n: int, block: int) -> Iterator[slice]:
-    """Slices of at most `block` that cover range(n)."""
-    for first in range(0, n, block):
-        yield slice(first, min(first + block, n))
