@@ -29,12 +29,15 @@ def scaled_identity(value, shape=SHAPE):
     return operator
 
 
-def recursion(error, eta=0.85, eta_b=1.0):
-    """Gain and standard deviation of one mode of ȳ's error, each step being affine: the sampler without sampling."""
+def recursion(error, eta=0.85, eta_b=1.0, p=1.0):
+    """Gain and standard deviation of one mode of ȳ's error, each step being affine: the sampler without sampling.
+
+    The prior is N(0, p²).
+    """
     sigmas = ddrm.step_sigmas(ddrm.vp_sigmas(), 50)
     gain, variance = (1.0, sigmas[0] ** 2 - error**2) if error < sigmas[0] else (0.0, sigmas[0] ** 2)
     for s, following in itertools.pairwise(sigmas):
-        shrink = 1 / (1 + s**2)  # x0 = shrink x
+        shrink = p**2 / (p**2 + s**2)  # x0 = shrink x
         if np.isinf(error):
             step, kept, noise = shrink + np.sqrt(1 - eta**2) * following * (1 - shrink) / s, 0.0, eta * following
         elif error > following:
@@ -67,6 +70,41 @@ def test_unmeasured_modes_are_unconditional_samples():
     assert abs(samples.mean()) < 4 * 0.84 / 200
 
 
+@pytest.mark.parametrize(
+    ("error", "p", "low", "high"),
+    [
+        (np.inf, 0.3, 0.9, 1.2),
+        (np.inf, 3.0, 0.9, 1.2),
+        (0.5, 0.1, 0.9, 1.4),
+        (0.5, 0.5, 0.4, 0.7),
+        (0.5, 5.0, 0.0, 0.1),
+    ],
+)
+def test_spread_is_a_power_of_echogenicity_by_regime(error, p, low, high):
+    """sd ∝ p^b: b about 1 for unmeasured modes and p far below the error, about .5 near it, 0 far above."""
+    above, below = (recursion(error, p=p * h)[1] for h in (1.1, 1 / 1.1))
+    assert low < np.log(above / below) / np.log(1.1**2) < high
+    gain, deviation = recursion(error, p=p)
+    operator, noise = (scaled_identity(0), 0.1) if np.isinf(error) else (scaled_identity(1), error)
+    samples = drus.sample(operator, np.ones(SHAPE), drus.GaussianPrior(p), n_samples=4, noise_level=noise)
+    assert samples.std() == pytest.approx(deviation, rel=0.01)  # 4e4 values: .35 %
+    assert samples.mean() == pytest.approx(gain if np.isfinite(error) else 0.0, abs=4 * deviation / 200)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 50, 60, 600, 999, 1000])
+def test_every_chain_starts_at_full_noise(steps):
+    sigmas = ddrm.vp_sigmas()
+    visited = ddrm.step_sigmas(sigmas, steps)
+    assert len(visited) == steps + 1
+    assert np.all(np.diff(visited) < 0)
+    assert visited[-2:].tolist() == [sigmas[0], 0.0]
+    if steps >= 50:
+        assert visited[0] >= sigmas[980]
+    if steps == 50:
+        np.testing.assert_array_equal(visited[:-1], sigmas[980::-20])  # 0, 20, ..., 980: the published sequence
+        assert visited[[0, -3, -2]] == pytest.approx([130.1, 0.0794, 0.0100], rel=1e-3)
+
+
 def test_precise_data_are_returned():
     observed = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     identity = drus.IdentityOperator(SHAPE)
@@ -75,7 +113,7 @@ def test_precise_data_are_returned():
 
 
 @pytest.mark.parametrize("s", [0.0, 1.0])
-@pytest.mark.parametrize("noise", [0.0, 0.0794])
+@pytest.mark.parametrize("noise", [0.0, float(np.float32(ddrm.vp_sigmas()[20]))])  # none; exactly that of a step
 def test_no_nan_at_the_edges(s, noise):
     operator = scaled_identity(s, (16, 16))
     operator.singular_values[::2] = 0
@@ -84,6 +122,13 @@ def test_no_nan_at_the_edges(s, noise):
     assert np.isfinite(samples).all()
     if noise == 0 and s == 1:
         np.testing.assert_allclose(samples[:, 1::2], 1, atol=1e-6)  # exact data: exact answer
+
+
+def test_operator_that_sees_nothing_leaves_the_prior():
+    operator = drus.SeparableOperator(np.zeros((40, 40)), np.zeros((40, 40)), threshold=0.03)
+    samples = drus.sample(operator, np.zeros((40, 40)), drus.GaussianPrior(), n_samples=4)
+    assert samples.std() == pytest.approx(0.8361, rel=0.03)  # 6,400 values: .9 %
+    assert np.isfinite(drus.sample(operator, np.ones((40, 40)), drus.LocalVariancePrior(), n_samples=1)).all()
 
 
 def test_gain_of_the_operator_cancels():
@@ -96,6 +141,10 @@ def test_gain_of_the_operator_cancels():
     options = {"prior": drus.GaussianPrior(), "n_samples": 2, "seed": 3}
     plain = drus.sample(operator, observed, noise_level=0.5, **options)
     scaled = drus.sample(louder, -405 * observed, noise_level=405 * 0.5, **options)
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)
+    # Nor does it matter where the noise level and the scale are read from the data.
+    options["prior"] = drus.LocalVariancePrior()
+    plain, scaled = drus.sample(operator, observed, **options), drus.sample(louder, -405 * observed, **options)
     np.testing.assert_allclose(scaled, plain, atol=1e-4)
 
 

@@ -32,10 +32,32 @@ def test_layouts_are_the_papers():
     np.testing.assert_allclose(1e3 * discs.centers[[0, 4, 8]], [[-11, 17], [0, 28], [11, 39]])
     assert 1e3 * discs.radius == pytest.approx(3.5)
     np.testing.assert_allclose(1e3 * discs.rois[0], [-5.5, 22.5])
-    assert (discs.map(grid) == 0).mean() == pytest.approx(0.265, abs=1e-3)
+    assert (discs.map(grid) == 0).mean() == pytest.approx(0.265, abs=5e-4)
+    x, z = grid.mesh()
+    for cx, cz in discs.centers:
+        assert (np.hypot(x - cx, z - cz) < 3.5e-3).sum() == pytest.approx(1932, abs=4)
     targets = phantoms.scatterers(grid)
     np.testing.assert_allclose(1e3 * targets.centers[[0, -1]], [[-14, 14], [14, 42]])
     assert targets.map(grid).sum() / 25 == pytest.approx(39, abs=1)
+
+
+@pytest.mark.parametrize("taps", [7, 6])
+def test_observations_of_the_study_are_the_papers(taps):
+    config = study.StudyConfig(n=256, taps=taps)
+    echo = phantoms.occlusion(phantoms.paper_grid()).map(phantoms.paper_grid())
+    noises = []
+    for realization, level in ((0, 0.02), (0, 0.35), (1, 0.35)):
+        operator, reflectivity, y, noise_std = study.observe(config, realization, level)
+        assert np.abs(reflectivity).max() == pytest.approx(4)  # not in [-1, 1]: the exponent's scale matters
+        assert not reflectivity[echo == 0].any()
+        assert 0.8 < reflectivity[echo == 1].std() < 1.05  # 4 over the largest of 48,000 normals
+        clean = operator.apply(torch.as_tensor(reflectivity, dtype=torch.float32)).numpy()
+        assert 0.195 < clean.std() / np.abs(clean).max() < 0.225
+        assert noise_std == pytest.approx(level * np.abs(clean).max(), rel=1e-6)
+        noises.append((y - clean) / noise_std)
+    assert noises[0].std() == pytest.approx(1, abs=0.01)
+    for noise in noises[1:]:  # one noise for all levels and realisations
+        np.testing.assert_allclose(noise, noises[0], atol=1e-4)
 
 
 def test_regions_do_not_touch_the_edge():
@@ -169,6 +191,11 @@ def test_picmus_phantom_gives_the_regions(picmus):
     np.testing.assert_allclose(phantom.roi_sizes, [[4.96e-3, 2.64e-3]] * 2)
     case = imaging.recording_case("point", recordings.read_picmus(picmus / "rf.hdf5"), phantom, (200, 100), 28e-3)
     assert len(case.regions.inside) == 1
+    x, z = case.grid.mesh()
+    distance = np.hypot(x + 0.1e-3, z - 28e-3)  # a guard of one resolution, not the study's 1.1
+    np.testing.assert_array_equal(case.regions.inside[0], distance < (2.25 - 0.62) * 1e-3)
+    outer = np.hypot(2.25 - 0.62, 2.25 + 0.62) * 1e-3
+    np.testing.assert_array_equal(case.regions.outside[0], (distance > (2.25 + 0.62) * 1e-3) & (distance < outer))
     assert case.regions.speckle[0].any()
     with pytest.raises(ussim.io.DataError, match="phantom_"):
         recordings.read_picmus_phantom(picmus / "rf.hdf5")

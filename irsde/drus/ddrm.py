@@ -123,8 +123,10 @@ def sample(
 
 
 def step_sigmas(sigmas: np.ndarray, steps: int) -> np.ndarray:
-    """(steps + 1,) noise levels visited, falling: every (T / steps)-th from the first, then 0."""
-    kept = sigmas[:: len(sigmas) // steps][:steps]
+    """(steps + 1,) noise levels visited, falling: every (T / steps)-th from the first, or those nearest to that where
+    `steps` does not divide T, so that a chain of many steps starts at full noise too; then 0."""
+    last = len(sigmas) - len(sigmas) // steps
+    kept = sigmas[np.round(np.linspace(0, last, steps)).astype(int)]
     return np.concatenate([kept[::-1], [0.0]])
 
 

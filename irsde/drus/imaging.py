@@ -29,6 +29,7 @@ from .priors import GaussianPrior
 from .recordings import PicmusPhantom, single
 from .regions import (
     DYNAMIC_RANGE_DB,
+    PICMUS_GUARD,
     Regions,
     contrast_scores,
     disc_regions,
@@ -149,7 +150,11 @@ def recording_case(
     x, z = (phantom.occlusions[:, i] for i in (0, 1))
     inside_field = (x > grid.x[0]) & (x < grid.x[-1]) & (z > grid.z[0]) & (z < grid.z[-1])
     discs = disc_regions(
-        grid, phantom.occlusions[inside_field], phantom.occlusion_radii[inside_field], phantom.lateral_resolution
+        grid,
+        phantom.occlusions[inside_field],
+        phantom.occlusion_radii[inside_field],
+        phantom.lateral_resolution,
+        PICMUS_GUARD,
     )
     speckle = [
         rectangle(grid, (c[0], c[1]), s[0], s[1]) for c, s in zip(phantom.roi_centers, phantom.roi_sizes, strict=True)

@@ -1,9 +1,9 @@
 """Where the scores are read, and the scores: gCNR and SNR of discs and speckle regions, FWHM of point targets.
 
-Regions follow the PICMUS evaluation: inside a disc less 1.1 resolutions, a ring of equal area outside it (its inner
-radius the disc's plus 1.1 resolutions), rectangles of speckle. gCNR is read on decibel images clipped to the dynamic
-range (64 bins): it does not change under the monotone map from a standard deviation to a variance. SNR is m / s in linear
-amplitude, of the variance as it is.
+Regions follow the PICMUS evaluation: inside a disc less 1.1 resolutions (1.0 on PICMUS's own phantoms), a ring of equal
+area outside it (its inner radius the disc's plus as much), rectangles of speckle. gCNR is read on decibel images clipped
+to the dynamic range (64 bins): it does not change under the monotone map from a standard deviation to a variance. SNR is
+m / s in linear amplitude, of the variance as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ussim.types import ImageGrid
 from ..metrics import fwhm, gcnr, speckle_snr
 from .phantoms import Layout
 
-GUARD = 1.1  # resolutions between a disc's edge and the regions on both sides
+GUARD = 1.1  # resolutions between a disc's edge and the regions on both sides, in the numerical study
+PICMUS_GUARD = 1.0  # the same in the evaluation of PICMUS's recordings
 DYNAMIC_RANGE_DB = 60.0
 TARGET_WINDOW = 1.8e-3  # m, half size of the region about a point target
 
@@ -32,16 +33,17 @@ class Regions:
 
 
 def disc_regions(
-    grid: ImageGrid, centers: np.ndarray, radius: float | np.ndarray, resolution: float
+    grid: ImageGrid, centers: np.ndarray, radius: float | np.ndarray, resolution: float, guard: float = GUARD
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Inside and outside of each disc, `resolution` (m) lateral. Discs too small for the guard are used whole."""
+    """Inside and outside of each disc, `guard` lateral resolutions (m) off its edge. Of a disc too small for that, the inner
+    seven tenths are used."""
     x, z = grid.mesh()
     inside, outside = [], []
     for (cx, cz), r in zip(centers, np.broadcast_to(radius, len(centers)), strict=True):
         distance = np.hypot(x - cx, z - cz)
-        inner = r - GUARD * resolution
+        inner = r - guard * resolution
         inner = inner if inner > 0.3 * r else 0.7 * r
-        ring = r + GUARD * resolution
+        ring = r + guard * resolution
         inside.append(distance < inner)
         outside.append((distance > ring) & (distance < np.hypot(inner, ring)))
     return inside, outside
