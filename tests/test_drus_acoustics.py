@@ -95,12 +95,13 @@ def test_noise_gain_is_that_of_beamformed_noise(model):
     assert np.abs(axial[1:]).max() > 0.3  # coloured: DRUS's assumption of white noise is reported against this
 
 
-def test_point_target_is_where_it_was():
+@pytest.mark.parametrize("kind", ["dense", "kronecker", "patchwise"])
+def test_point_target_is_where_it_was(kind):
     grid = grid_about(28e-3, (32, 20))
     point = ussim.Scatterers(np.array([0.0]), np.array([28e-3]), np.ones(1))
     rf = ussim.simulate(point, ACQUISITION)
     by = drus.beamform(rf, grid)
-    operator = drus.operator(ACQUISITION, grid, "dense")
+    operator = drus.operator(ACQUISITION, grid, kind)
     samples = drus.sample(operator, by, drus.LocalVariancePrior(), n_samples=4, steps=20)
     row, column = np.unravel_index(np.abs(drus.mean(samples)).argmax(), grid.shape)
     assert abs(row - 16) <= 1

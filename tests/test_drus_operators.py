@@ -86,6 +86,17 @@ def test_null_space_of_the_numerical_study(taps, null, condition):
     assert float(values[:, 0].max() / values[:, 0].min()) == pytest.approx(condition, rel=0.05)
 
 
+def test_six_taps_are_those_of_the_reference_loop():
+    """Output i sums inputs i-3 .. i+2 with taps 0 .. 5: a point at 10 reaches rows 8 to 13."""
+    operator = operators.section_iii((32, 40), taps=6, threshold=0.0)
+    delta = torch.zeros(32, 40)
+    delta[10, 25] = 1
+    answer = operator.apply(delta).abs().numpy()
+    reached = answer > 1e-4 * answer.max()
+    assert np.flatnonzero(reached.any(axis=1)).tolist() == list(range(8, 14))
+    assert np.flatnonzero(reached.any(axis=0)).tolist() == list(range(23, 29))
+
+
 def test_relative_threshold_does_not_depend_on_gain():
     summed = operators.section_iii((64, 64)).singular_values
     plain = operators.section_iii((64, 64), sum_normalized=False).singular_values
