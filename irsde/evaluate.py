@@ -151,6 +151,8 @@ def evaluate(
         check_unseen(model, tests)
     result = Result()
     methods = _methods(models, steps, sampler, samples, seed, baselines, fit, torch_models, result)
+    if lpips_backbone is not None and Path(lpips_backbone).is_file():
+        result.sources.append(f"LPIPS: {Path(lpips_backbone).name}, SHA-256 {_sha256(Path(lpips_backbone))}")
     diffusion = [m for m in models if m.is_diffusion]
     ensembles = _ensembles(diffusion, steps[0], sampler, seed, n_seeds) if len(diffusion) > 1 else {}
     total = sum(map(len, tests)) * (len(methods) + len(ensembles))
@@ -507,6 +509,8 @@ def _tables(result: Result) -> list[str]:
             lines.append("| " + " | ".join([*cells, f"{seconds:.3g}", row.note]) + " |")
         lines.append("")
     lines += ["Mean over images (± standard deviation); time: median over images, one at a time.", ""]
+    if any("enl" in row.values for row in result.rows):  # on amplitudes speckle has ENL 3.66, here far more
+        lines += ["CNR, gCNR, ENL and speckle SNR are of log-compressed grey levels, not of amplitudes.", ""]
     return lines
 
 

@@ -140,7 +140,8 @@ def background_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, coun
     """The `count` calmest `size` x `size` patches beside a lesion, as one mask: where ENL and speckle SNR are read.
 
     Patches tile the rows that the lesion spans without overlap and without touching it; they are ranked by their mean
-    Sobel magnitude plus their standard deviation, lowest first. The despeckling paper names no patch size; this one is ours.
+    Sobel magnitude plus their standard deviation, lowest first. Patches that are mostly black are left out: outside the
+    probe's field nothing is calm. The despeckling paper names no patch size; this one is ours.
     """
     from scipy import ndimage
 
@@ -154,10 +155,12 @@ def background_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, coun
     for z in range(top, min(bottom, image.shape[0]) - size + 1, size):
         for x in range(0, image.shape[1] - size + 1, size):
             patch = np.s_[z : z + size, x : x + size]
-            if not lesion[patch].any():
+            if not lesion[patch].any() and np.median(image[patch]) > 0:
                 candidates.append((edges[patch].mean() + image[patch].std(), z, x))
     if not candidates:
-        raise ValueError(f"no {size} x {size} patch beside the lesion is free of it: use a smaller patch size")
+        raise ValueError(
+            f"no {size} x {size} patch beside the lesion is free of it and not black: use a smaller patch size"
+        )
     chosen = np.zeros(image.shape, bool)
     for _, z, x in sorted(candidates)[:count]:
         chosen[z : z + size, x : x + size] = True
