@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from irsde.config import TrainConfig
-from irsde.network import DeviceError, DnCNN, UNet, build_network, pick_device, reflect_pad
+from irsde.data import Normalization
+from irsde.network import DeviceError, DnCNN, Model, UNet, build_network, pick_device, reflect_pad
+from irsde.sample import restore
 from irsde.sde import IRSDE
 
 
@@ -87,6 +90,29 @@ def test_differences_do_not_depend_on_the_absolute_level_of_x():
     net.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     net(x, lq, 5)
     torch.testing.assert_close(seen[0], torch.cat([x - lq, lq], 1))
+
+
+@pytest.mark.parametrize("max_sigma", [0.2, 1.0])
+def test_network_is_shown_noise_of_lambda_in_its_own_units_at_times_of_its_training(max_sigma):
+    """What reaches the network of a restoration: LQ of mean 0 and std 1, λ of noise about it, t of the 100-step schedule."""
+    seen = []
+
+    class Recorder(nn.Module):
+        def forward(self, x, lq, t):
+            seen.append((x, lq, t))
+            return torch.zeros_like(x)
+
+    config = TrainConfig.create(store="none", max_sigma=max_sigma)
+    recorder = Recorder()
+    recorder.weight = nn.Parameter(torch.zeros(1))  # tells the device
+    model = Model(config, recorder, IRSDE(config.n_steps, max_sigma), Normalization())
+    lq = np.random.default_rng(0).uniform(0.1, 0.6, (200, 200)).astype(np.float32)
+    restore(model, lq, steps=10, sampler="ddim")
+    x, z, _ = seen[0]
+    assert float(z.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(z.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    assert float((x - z).std()) == pytest.approx(max_sigma, rel=0.01)  # standard error .35 %
+    assert [int(t) for *_, t in seen] == [100, 90, 80, 70, 60, 50, 40, 30, 20, 10]
 
 
 def test_preconditioned_input_and_target_have_unit_variance():

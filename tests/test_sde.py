@@ -25,12 +25,13 @@ def images(value, n=1):
 
 
 def test_schedule_has_the_golden_numbers(sde):
+    # Tolerances are the rounding of the published digits, 1e-5 at most but for the four of 1.0194.
     golden = {0: 0.000614, 1: 0.001695, 50: 0.50616, 100: 0.999767}
     for t, theta in golden.items():
-        assert float(sde.theta[t]) == pytest.approx(theta, abs=1e-5)
-    assert sde.dt == pytest.approx(0.104094, abs=1e-5)
-    for t, integral in {0: 0.0, 1: 1.764e-4, 50: 1.0194, 100: 5.29832}.items():
-        assert float(sde.theta_integral[t]) == pytest.approx(integral, abs=1e-4 if t == 50 else 1e-5)
+        assert float(sde.theta[t]) == pytest.approx(theta, abs=5e-6 if t == 50 else 5.1e-7)
+    assert sde.dt == pytest.approx(0.104094, abs=5.1e-7)
+    for t, integral, digits in [(0, 0.0, 0.0), (1, 1.764e-4, 5e-8), (50, 1.0194, 5e-5), (100, 5.29832, 5e-6)]:
+        assert float(sde.theta_integral[t]) == pytest.approx(integral, abs=digits)
     golden = {1: 0.01878, 2: 0.03204, 5: 0.07699, 10: 0.17046, 25: 0.52177, 50: 0.93263, 75: 0.99824, 100: 0.99999}
     for t, ratio in golden.items():
         assert float(sde.sigma_bar[t]) / LAMBDA == pytest.approx(ratio, abs=1e-5)
@@ -45,8 +46,8 @@ def test_what_is_left_of_the_hq_image_is_delta(sde):
 )
 def test_schedules_retrained_with_fewer_steps(n_steps, dt, first):
     sde = IRSDE(n_steps=n_steps)
-    assert sde.dt == pytest.approx(dt, abs=1e-5)
-    assert float(sde.theta_integral[1]) == pytest.approx(first, abs=1e-5)
+    assert sde.dt == pytest.approx(dt, abs=5.1e-7)
+    assert float(sde.theta_integral[1]) == pytest.approx(first, rel=5e-4)  # four digits
     assert len(cosine_theta(n_steps)) == n_steps + 1
 
 
@@ -74,7 +75,7 @@ def test_exact_transitions_compose_to_the_marginal(sde):
 
 def test_euler_maruyama_forward_agrees_to_its_own_accuracy(sde):
     generator = torch.Generator().manual_seed(1)
-    x = images(HQ, 20_000)
+    x = images(HQ, 200_000)  # standard error of the std: .16 %
     for t in range(1, 101):
         step = float(sde.theta[t]) * sde.dt
         x = (
@@ -85,7 +86,7 @@ def test_euler_maruyama_forward_agrees_to_its_own_accuracy(sde):
         if t in (50, 100):  # the scheme itself is off by .6 % in the mean at 50 and 2.65 % in std at 100
             mean, std = sde.marginal(images(HQ), images(LQ), t)
             assert abs(float(x.mean() - mean)) < 0.01 * abs(HQ - LQ)
-            assert abs(float(x.std() / std) - 1) < 0.04
+            assert abs(float(x.std() / std) - 1) < 0.03
 
 
 @pytest.mark.parametrize("max_sigma", [0.2, 1.0, 10 / 255])
@@ -94,6 +95,27 @@ def test_start_of_sampling_has_the_standard_deviation_asked_for(max_sigma):
     noise = torch.randn(1, 1, 300, 300, generator=generator)
     lq = torch.rand(1, 1, 300, 300, generator=generator)
     assert float((IRSDE(max_sigma=max_sigma).initial(lq, noise) - lq).std()) == pytest.approx(max_sigma, rel=0.01)
+
+
+@pytest.mark.parametrize(("t", "s"), [(100, 99), (100, 90), (60, 35), (10, 1), (1, 0)])
+def test_posterior_is_bayes_rule_of_marginal_and_transition(sde, t, s):
+    """p(x_s | x_t, x_0) from p(x_s | x_0) and p(x_t | x_s): precisions add, means weigh by them."""
+    hq, lq, x = images(HQ), images(LQ), images(0.37)
+    before, spread = sde.marginal(hq, lq, s)
+    offset, noise = sde.transition(images(0.0), lq, t, s)
+    slope = sde.transition(images(1.0), lq, t, s)[0] - offset
+    variance = 1 / (1 / spread**2 + (slope / noise) ** 2) if s else 0 * spread
+    best = variance * (before / spread**2 + slope * (x - offset) / noise**2) if s else hq
+    mean, std = sde.posterior(x, hq, lq, t, s)
+    assert float(mean) == pytest.approx(float(best), abs=1e-12)
+    assert float(std) == pytest.approx(math.sqrt(float(variance)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("t", "s"), [(100, 99), (100, 50), (50, 20), (10, 1), (1, 0)])
+def test_ddim_stays_on_the_path_of_its_noise(sde, t, s):
+    noise = images(-0.8)
+    step = sde.reverse_step(sde.perturb(images(HQ), images(LQ), t, noise), images(LQ), noise, t, s, "ddim")
+    assert float(step) == pytest.approx(float(sde.perturb(images(HQ), images(LQ), s, noise)), abs=1e-12)
 
 
 def test_score_is_the_gradient_of_the_log_density(sde):
@@ -119,7 +141,7 @@ def test_one_time_an_image_equals_one_call_each(sde):
 WEIGHTS_AND_OFFSETS = [
     (1, 0.019, None),
     (10, 0.039, -0.006),
-    (25, 0.063, None),
+    (25, 0.063, -0.080),
     (50, 0.113, -0.196),
     (75, None, -0.058),
     (100, 0.208, None),
@@ -144,9 +166,9 @@ def test_maximum_likelihood_loss_is_a_weighted_noise_loss(sde, t, weight, offset
         loss = sde.loss("ml_l1", images(noise_hat), x, hq, lq, images(0.7), torch.tensor([t]))
         assert float(loss) == pytest.approx(gain * abs(noise_hat - target), abs=1e-6)
     if weight:
-        assert gain / sde.max_sigma == pytest.approx(weight, abs=6e-4)  # golden numbers carry three decimals
+        assert gain / sde.max_sigma == pytest.approx(weight, abs=5e-4)  # golden numbers carry three decimals
     if offset:
-        assert _gain_and_target(sde, t, 0.0)[2] == pytest.approx(offset, abs=1e-3)
+        assert _gain_and_target(sde, t, 0.0)[2] == pytest.approx(offset, abs=5e-4)
 
 
 def test_balanced_loss_weighs_what_the_noisy_image_leaves_open():
@@ -195,13 +217,15 @@ def test_exact_samplers_recover_the_hq_image(sampler, steps):
     assert float(run_oracle(steps, sampler, dtype=torch.float32).abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize(("steps", "std"), [(100, 7.4e-4), (50, 1.3e-3), (20, 3e-3), (10, 6.7e-3)])
-def test_euler_maruyama_leaves_the_noise_of_its_last_step(steps, std):
+@pytest.mark.parametrize(
+    ("steps", "std", "bias"), [(100, 7.4e-4, 1.7e-6), (50, 1.3e-3, 6e-6), (20, 3e-3, 3e-6), (10, 6.7e-3, 2e-4)]
+)
+def test_euler_maruyama_leaves_the_noise_of_its_last_step(steps, std, bias):
     error = run_oracle(steps, "sde", n=20_000)
     assert float(error.std()) == pytest.approx(std, rel=0.1)
     if steps == 100:
         assert float(error.std()) == pytest.approx(0.0188 * LAMBDA, rel=0.1)
-    assert abs(float(error.mean())) < 3e-4
+    assert abs(float(error.mean())) < bias + 3 * std / math.sqrt(20_000)  # 3 standard errors
 
 
 @pytest.mark.parametrize(("steps", "bias"), [(100, 2.6e-8), (50, 2.2e-7), (20, 7.5e-6), (10, 1.8e-4)])
