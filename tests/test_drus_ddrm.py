@@ -105,6 +105,18 @@ def test_every_chain_starts_at_full_noise(steps):
         assert visited[[0, -3, -2]] == pytest.approx([130.1, 0.0794, 0.0100], rel=1e-3)
 
 
+@pytest.mark.parametrize("step", [20, 40])
+def test_data_as_good_as_a_step_count_as_better(step):
+    """Equality belongs to the branch of ȳ: S s' = s_y in the units of the tensors, float32."""
+    noise = float(np.float32(ddrm.vp_sigmas()[step]))
+    gain, deviation = recursion(noise * (1 - 1e-6))
+    assert recursion(noise * (1 + 1e-6))[1] > 1.5 * deviation  # what the other branch would give
+    observed = np.ones(SHAPE, dtype=np.float32)
+    samples = drus.sample(drus.IdentityOperator(SHAPE), observed, drus.GaussianPrior(), n_samples=4, noise_level=noise)
+    assert samples.mean() == pytest.approx(gain, rel=0.01)
+    assert samples.std() == pytest.approx(deviation, rel=0.01)
+
+
 def test_precise_data_are_returned():
     observed = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     identity = drus.IdentityOperator(SHAPE)
