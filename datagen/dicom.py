@@ -168,7 +168,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     stacks = stacks_of(frames)
     if ref.part >= len(stacks):
         raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(stacks)}")
-    if len(stacks) > 1 and len(ref.paths) > 1:
+    if len(stacks) > 1 and (len(ref.paths) > 1 or ref.source == "file"):  # a file given by itself: nobody chose
         ref = replace(ref, notes=(*ref.notes, f"the files make {len(stacks)} volumes: number {ref.part + 1} is used"))
     stack = stacks[ref.part]
     return _volume(ref, stack, _decode(stack, voi, ref.name))
@@ -409,7 +409,7 @@ def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volu
     if first.pixel_spacing is None:
         notes.append("no pixel spacing in the file: pixels taken as square")
     digest = sha256_of(ref.paths)
-    common = {"source": ref.source, "subject": ref.subject, "name": ref.name, "file_sha256": digest}
+    common: dict[str, Any] = {"source": ref.source, "subject": ref.subject, "name": ref.name, "file_sha256": digest}
     if first.position is None or first.cosines is None:
         notes.append("no position or orientation in the file: slices in the order of their numbers")
         return Volume(
@@ -426,6 +426,7 @@ def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volu
     affine[:3, 0] = row_direction * (columns or 1.0)
     affine[:3, 1] = column_direction * (rows or 1.0)
     affine[:3, 2] = np.cross(row_direction, column_direction) * (step or 1.0)
+    affine[:3, 3] = first.position
     affine[:2] *= -1  # DICOM's axes run to Left and Posterior, NIfTI's to Right and Anterior
     orientation = io_orientation(affine)
     tilt = obliquity_degrees(affine)
@@ -441,6 +442,7 @@ def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volu
         spacing=(spacing[0], spacing[1], spacing[2]),
         orientation=CANONICAL,
         notes=tuple(notes),
+        file_affine=affine,
     )
 
 

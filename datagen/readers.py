@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def load_nifti(ref: VolumeRef) -> Volume:
         orientation=CANONICAL,
         file_sha256=sha256_of(ref.paths),
         notes=(*ref.notes, *(note for note in (*oddities, *notes) if note not in ref.notes)),
+        file_affine=affine,
     )
 
 
@@ -188,36 +190,64 @@ def read_image(
     DataError
         The file is missing or damaged, holds NaN, or holds several slices and none was chosen.
     """
+    from .slices import to_unit
+
+    volume = open_volume(path, voi)
+    plane = choose_plane(volume, plane)
+    image, _ = volume.slice(plane, choose_slice(volume, plane, slice_index))
+    return to_unit(image, display_range(volume))
+
+
+def open_volume(path: str | os.PathLike[str], voi: bool = False) -> Volume:
+    """The volume in a file of any known format (frame 0 of a 4-D one), or in a folder with one DICOM series.
+
+    Its name is `path`, so that errors about it say where it lies. Raises DataError as `read_image` does.
+    """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    volume = _open_any(path, voi)
+    return _open_any(path, voi)
+
+
+def choose_plane(volume: Volume, plane: str | None = None) -> str:
+    """The plane asked for if the volume has it; without one the acquired plane, which lies across the coarsest axis."""
     if plane is None:
-        # The acquired plane: across the coarsest axis.
-        plane = max(volume.planes(), key=lambda name: _across(volume, name))
-    elif plane not in volume.planes():
-        raise DataError(f"{path}: no {plane!r} plane here; choose from {', '.join(volume.planes())}")
+        return max(volume.planes(), key=lambda name: _across(volume, name))
+    if plane not in volume.planes():
+        raise DataError(f"{volume.name}: no {plane!r} plane here; choose from {', '.join(volume.planes())}")
+    return plane
+
+
+def choose_slice(volume: Volume, plane: str, index: int | None = None, otherwise: str = "") -> int:
+    """The slice asked for, counted from the end if negative, or the only one there is.
+
+    `otherwise` says what else the user may do where there are several and none was asked for.
+    """
     count = volume.n_slices(plane)
-    if slice_index is None:
+    if index is None:
         if count > 1:
             others = [name for name in volume.planes() if name != plane]
             choice = f" (or another plane with --plane: {', '.join(others)})" if others else ""
             raise DataError(
-                f"{path}: expected one image, got {count} {plane} slices; choose one with --slice 0 to {count - 1}{choice}"
+                f"{volume.name}: expected one image, got {count} {plane} slices; choose one with --slice 0 to "
+                f"{count - 1}{choice}{otherwise}"
             )
-        slice_index = 0
-    if not -count <= slice_index < count:
-        raise DataError(f"{path}: slice {slice_index} asked for; there are 0 to {count - 1} ({plane})")
-    image, _ = volume.slice(plane, slice_index % count)
-    if volume.voxels.dtype.kind == "b":
-        return image
-    if volume.voxels.dtype == np.uint8:
-        return image / np.float32(255)
-    if volume.voxels.dtype.kind == "f" and volume.voxels.min() >= 0 and volume.voxels.max() <= 1:
-        return image
-    from .slices import grey_range, to_unit
+        return 0
+    if not -count <= index < count:
+        raise DataError(f"{volume.name}: slice {index} asked for; there are 0 to {count - 1} ({plane})")
+    return index % count
 
-    return to_unit(image, grey_range(volume))
+
+def display_range(volume: Volume) -> tuple[float, float]:
+    """The values that `read_image` shows as black and white, one pair for all slices of the volume."""
+    voxels = volume.voxels
+    if voxels.dtype == np.uint8:
+        return 0.0, 255.0
+    if voxels.dtype.kind == "b" or (voxels.dtype.kind == "f" and voxels.min() >= 0 and voxels.max() <= 1):
+        return 0.0, 1.0
+    from .slices import grey_range
+
+    return grey_range(volume)
 
 
 @contextmanager
@@ -237,14 +267,14 @@ def _named(ref: VolumeRef) -> Iterator[None]:
 
 def _open_any(path: Path, voi: bool) -> Volume:
     """The volume in a file of any known format, or in a folder with one DICOM series."""
-    ref = VolumeRef(source="file", subject="", name=path.name, paths=(str(path),))
+    ref = VolumeRef(source="file", subject="", name=str(path), paths=(str(path),))
     lower = path.name.lower()
     if path.is_dir():
         refs, skipped = scan_dicom(walk(path), path, "file")
         if len(refs) != 1:
             why = f" (the first of {len(skipped)} skipped: {skipped[0].path}: {skipped[0].reason})" if skipped else ""
             raise DataError(f"{path}: expected a folder with one DICOM series, got {len(refs)}{why}")
-        return load_dicom(refs[0], voi)
+        return load_dicom(replace(refs[0], name=str(path)), voi)
     if lower.endswith(NIFTI_SUFFIXES):
         return load_nifti(ref)
     if lower.endswith(".npy"):

@@ -89,6 +89,8 @@ class Volume:
     orientation: str
     file_sha256: str  # of the file; of the sorted digests where there are several
     notes: tuple[str, ...] = ()
+    # (4, 4), index along the axes of the file, before they were turned to RAS, to mm in RAS; None = bare stack
+    file_affine: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         label = f"{self.source} {self.name}"
@@ -131,7 +133,11 @@ class Volume:
 
     def n_slices(self, plane: str) -> int:
         """How many slices the plane has."""
-        return self.voxels.shape[self._normal_axis(plane)]
+        return self.voxels.shape[self.normal_axis(plane)]
+
+    def normal_axis(self, plane: str) -> int:
+        """The axis of `voxels` that a plane's index runs along."""
+        return _NORMAL_AXIS[plane] if self._canonical(plane) else 0
 
     def pixel_size(self, plane: str) -> tuple[float | None, float | None]:
         """Size of a pixel (row step, column step) in mm in this plane; None where the file does not say."""
@@ -169,14 +175,17 @@ class Volume:
             image = self.voxels[index, ::-1, ::-1].T
         return np.ascontiguousarray(image, dtype=np.float32), self.pixel_size(plane)
 
+    def assemble(self, plane: str, images: np.ndarray) -> np.ndarray:
+        """The inverse of `slice`: consecutive images (n, n_rows, n_columns) along the axes of `voxels`, as a view."""
+        if not self._canonical(plane):
+            return images
+        return np.moveaxis(images[:, ::-1, ::-1].transpose(0, 2, 1), 0, self.normal_axis(plane))
+
     def _canonical(self, plane: str) -> bool:
         """True where `plane` is cut from a canonical block, False where it is the plane of the stack itself."""
         if plane not in self.planes():
             raise DataError(f"{self.source} {self.name}: no {plane!r} plane here; there is {', '.join(self.planes())}")
         return self.orientation == CANONICAL
-
-    def _normal_axis(self, plane: str) -> int:
-        return _NORMAL_AXIS[plane] if self._canonical(plane) else 0
 
     def _across(self, plane: str) -> tuple[int, ...]:
         """Voxels along the two axes of a slice."""

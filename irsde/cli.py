@@ -154,12 +154,18 @@ def model_options(command: Callable) -> Callable:
 @cli.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... IMAGE")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help=".png or .npy; of a store, a folder."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".png (one image), .npy, .nii or .nii.gz; of a store, a folder.",
 )
 @click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
 @click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
-@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice of a volume or frame of a series.")
-@click.option("--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.")
+@click.option("--slice", "slice_index", type=int, metavar="N", help="This slice or frame of a volume alone.")
+@click.option(
+    "--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.  [default: as acquired]"
+)
 @click.option("--probe", help="Probe of a pairs store.  [default: the first]")
 @click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.")
 @click.option("--tile", type=click.IntRange(32), default=512, help="Pixels the network sees at once; bounds memory.")
@@ -180,54 +186,115 @@ def restore(
     weights: str,
     device: str,
 ) -> None:
-    """Restore an image: PNG, NPY, NIfTI, DICOM, or every LQ image of a pairs store.
+    """Restore an image or a volume (PNG, NPY, NIfTI, DICOM), or every LQ image of a pairs store.
+
+    A volume (NIfTI, a stack in NPY, a multi-frame DICOM file or a folder with a DICOM series) is restored slice by slice;
+    --slice N gives the same pixels as that slice of the whole. NIfTI keeps axes and affine of the file read, NPY is
+    (slice, row, column). Both hold float32 in [0, 1], where 0 and 1 are two values of the file, the same for all slices:
+    0 and 255 of 8 bits, 0 and 1 of fractions, else percentiles of the foreground.
 
     Several runs are an ensemble: their mean is written, and as with --samples the variance beside it.
 
     \b
     irsde restore runs/a image.png -o clean.png
     irsde restore runs/fold* image.npy -o clean.npy --steps 20 --sampler ddim
+    irsde restore runs/a volume.nii.gz -o clean.nii.gz
     irsde restore runs/a test.zarr --probe L11-5v -o restored/
     """
     *folders, image = runs
     if not folders:
         raise click.UsageError("expected at least one run folder and then an image, got one path")
     is_store = (image / "zarr.json").exists()
-    if not is_store:
-        console.check_output(output, image)
-        if output.suffix not in (".png", ".npy"):
-            raise click.UsageError(f"{output}: expected a name that ends in .png or .npy")
-    elif output.exists() and not output.is_dir():
+    if is_store and output.exists() and not output.is_dir():
         raise click.UsageError(f"{output}: expected a folder for the images of a store, got a file")
-    from irsde.network import load
-
+    if is_store and (slice_index is not None or plane):
+        raise click.UsageError("--slice and --plane are of a volume, got a pairs store")
+    if not is_store and image.exists() and (probe or limit):
+        raise click.UsageError(f"--probe and --limit are of a pairs store, got {image}")
+    if not is_store:
+        _check_outputs(output, image, len(folders) * samples > 1)
+    options: dict[str, Any] = {"steps": steps, "sampler": sampler, "tile": tile, "overlap": min(64, tile // 4)}
     with _memory():
-        models = [load(folder, weights, device) for folder in folders]
-        options = {"steps": steps, "sampler": sampler, "tile": tile, "overlap": min(64, tile // 4)}
-        if is_store:
-            names, images = _store_images(image, probe, limit)
-            output.mkdir(parents=True, exist_ok=True)
-            targets = [output / f"{name}.png" for name in names]
-        else:
-            from datagen.readers import read_image
+        from irsde.network import load
 
-            images, targets = iter([read_image(image, slice_index, plane)]), [output]
-        with console.Progress("restoring", len(targets)) as progress:
-            for target, lq in zip(targets, images, strict=True):
-                mean, variance = _restored(models, lq, samples, seed, options)
-                _write_images(target, mean, variance)
-                progress.advance()
+        models = [load(folder, weights, device) for folder in folders]
+        if is_store:
+            _restore_store(models, image, probe, limit, output, samples, seed, options)
+        else:
+            _restore_file(models, image, slice_index, plane, output, samples, seed, options)
     console.result(str(output))
 
 
-def _restored(models: list[Model], lq: Any, samples: int, seed: int, options: dict[str, Any]) -> Any:
-    """Mean and, where there are several members, variance over models and samples."""
-    from irsde.sample import draw_samples, mean_and_variance
+def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
+    """Every file that will be written can be."""
+    from irsde.stacks import SUFFIXES, companions
 
-    if len(models) == 1 and samples == 1:
-        return draw_samples(models[0], lq, 1, seed, **options)[0], None
-    drawn = [x for k, m in enumerate(models) for x in draw_samples(m, lq, samples, seed + k * samples, **options)]
-    return mean_and_variance(drawn)
+    if not output.name.lower().endswith(SUFFIXES):
+        raise click.UsageError(f"{output}: expected a name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    for path in [output, *(companions(output) if with_variance else [])]:
+        console.check_output(path, image)
+
+
+def _restore_file(
+    models: list[Model],
+    path: Path,
+    slice_index: int | None,
+    plane: str | None,
+    output: Path,
+    n_samples: int,
+    seed: int,
+    options: dict[str, Any],
+) -> None:
+    """An image, or all slices of a volume, to one file and its variance."""
+    from irsde.sample import restore_stack
+    from irsde.stacks import open_stack, write_stack
+
+    otherwise = ", or restore all of them with -o NAME.npy or -o NAME.nii.gz"
+    stack = open_stack(path, slice_index, plane, only_one=output.suffix.lower() == ".png", otherwise=otherwise)
+    n, rows, columns = stack.shape
+    if n > 1:
+        low, high = stack.grey
+        console.note(
+            f"{path}: {n} {stack.plane} slices of {rows} x {columns} pixels; 0 and 1 are {low:g} and {high:g} of the file"
+        )
+        for oddity in stack.volume.notes:
+            console.note(f"{path}: {oddity}")
+    with console.Progress("restoring", n * len(models) * n_samples) as progress:
+        mean, variance = restore_stack(models, stack, n_samples, seed, advance=progress.advance, **options)
+    write_stack(output, stack, mean, variance)
+    _say_deviation(output, variance)
+
+
+def _restore_store(
+    models: list[Model],
+    store: Path,
+    probe: str | None,
+    limit: int | None,
+    output: Path,
+    n_samples: int,
+    seed: int,
+    options: dict[str, Any],
+) -> None:
+    """Every LQ image of a pairs store to a PNG in a folder."""
+    from irsde.sample import restore_members
+    from irsde.stacks import write_image
+
+    members = [model for model in models for _ in range(n_samples)]
+    seeds = [[seed + k] for k in range(len(members))]
+    names, images = _store_images(store, probe, limit)
+    output.mkdir(parents=True, exist_ok=True)
+    with console.Progress("restoring", len(names)) as progress:
+        for name, lq in zip(names, images, strict=True):
+            mean, variance = restore_members(members, lq[None], seeds, **options)
+            target = output / f"{name}.png"
+            write_image(target, mean[0], None if variance is None else variance[0])
+            _say_deviation(target, variance)
+            progress.advance()
+
+
+def _say_deviation(path: Path, variance: np.ndarray | None) -> None:
+    if variance is not None:
+        console.note(f"{path.name}: largest standard deviation over members {variance.max() ** 0.5:.3g}")
 
 
 def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[list[str], Iterator[Any]]:
@@ -238,25 +305,6 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
         pairs = datagen.open_pairs(path, probe=pairs.probes[0])
     n = min(len(pairs), limit or len(pairs))
     return [f"{i:06d}" for i in range(n)], (pairs[i][1] for i in range(n))
-
-
-def _write_images(path: Path, mean: np.ndarray, variance: np.ndarray | None) -> None:
-    """The image; beside it the variance as NPY and the standard deviation, brightest at its largest, as PNG."""
-    import numpy as np
-    from PIL import Image
-
-    def write_png(target: Path, image: np.ndarray) -> None:
-        Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(target)
-
-    if path.suffix == ".npy":
-        np.save(path, mean)
-    else:
-        write_png(path, mean)
-    if variance is not None:
-        deviation = np.sqrt(variance)
-        np.save(path.with_name(f"{path.stem}-variance.npy"), variance)
-        write_png(path.with_name(f"{path.stem}-uncertainty.png"), deviation / max(float(deviation.max()), 1e-12))
-        console.note(f"{path.name}: largest standard deviation over members {deviation.max():.3g}")
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------

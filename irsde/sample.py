@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from irsde.network import Model
+
+if TYPE_CHECKING:
+    from irsde.stacks import Stack
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -56,6 +60,25 @@ def restore(
     return restored[0] if np.ndim(lq) == 2 else restored
 
 
+def restore_batch(
+    model: Model,
+    images: NDArray[np.float32],
+    seeds: Sequence[int],
+    steps: int | None = None,
+    sampler: str = "posterior",
+    clamp: bool = True,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
+) -> NDArray[np.float32]:
+    """LQ images (n, nz, nx) restored together, each with noise from a seed of its own; what `restore` gives one by one.
+
+    Equal to `restore` to rounding: how a convolution is summed depends on the size of the batch.
+    """
+    images = _images(images)
+    z = _restore_normalized(model, images, seeds, steps, sampler, clamp, tile, overlap)
+    return np.stack([model.normalization.output(part, image) for part, image in zip(z, images, strict=True)])
+
+
 def draw_samples(model: Model, lq: ArrayLike, n_samples: int, seed: int = 0, **options) -> NDArray[np.float32]:
     """`n_samples` restorations of one LQ image (nz, nx) with noise of its own each: (n_samples, nz, nx)."""
     if n_samples < 1:
@@ -75,6 +98,51 @@ def ensemble(
     )
 
 
+def restore_stack(
+    models: Sequence[Model],
+    stack: Stack,
+    n_samples: int = 1,
+    seed: int = 0,
+    tile: int = TILE,
+    advance: Callable[[int], None] = lambda count: None,
+    **options,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Mean and, of several members, variance of every slice of a volume, each of the stack's shape.
+
+    Slices go through the network together as long as they have no more pixels than one tile. Models and samples are
+    members as in `restore_members`; `advance` is told how many images a member has just restored.
+    """
+    members = [model for model in models for _ in range(n_samples)]
+    mean = np.empty(stack.shape, np.float32)
+    variance = np.empty_like(mean) if len(members) > 1 else None
+    n_together = max(1, tile**2 // (stack.shape[1] * stack.shape[2]))
+    for first in range(0, len(mean), n_together):
+        part = slice(first, first + n_together)
+        seeds = [stack.seeds(seed + k, part) for k in range(len(members))]
+        mean[part], spread = restore_members(members, stack.images(part), seeds, advance, tile=tile, **options)
+        if variance is not None:
+            variance[part] = spread
+    return mean, variance
+
+
+def restore_members(
+    members: Sequence[Model],
+    images: NDArray[np.float32],
+    seeds: Sequence[Sequence[int]],
+    advance: Callable[[int], None] = lambda count: None,
+    **options,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Mean and variance over members of LQ images (n, nz, nx); no variance of a single member.
+
+    A member is a model with noise of its own, (n_members, n) `seeds`: a model that draws several samples comes as often.
+    """
+    drawn = []
+    for model, own in zip(members, seeds, strict=True):
+        drawn.append(restore_batch(model, images, own, **options))
+        advance(len(images))
+    return (drawn[0], None) if len(drawn) == 1 else mean_and_variance(drawn)
+
+
 def mean_and_variance(samples: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Over axis 0; the variance with n - 1, zero for a single sample."""
     samples = np.asarray(samples, np.float64)
@@ -84,7 +152,6 @@ def mean_and_variance(samples: ArrayLike) -> tuple[NDArray[np.float32], NDArray[
     return samples.mean(axis=0).astype(np.float32), variance.astype(np.float32)
 
 
-@torch.inference_mode()
 def restore_normalized(
     model: Model,
     lq: NDArray,
@@ -96,23 +163,7 @@ def restore_normalized(
     overlap: int = OVERLAP,
 ) -> NDArray[np.float32]:
     """One restored image (nz, nx) in network units."""
-    device = model.device
-    z_lq = torch.from_numpy(model.normalization.input(lq))[None, None].to(device)
-    if not model.is_diffusion:
-        regress = tiled(lambda _, part, t: model.network(part), tile, overlap)
-        z = regress(z_lq, z_lq, 0)
-    else:
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
-
-        def draw() -> torch.Tensor:
-            return torch.randn(z_lq.shape, generator=generator).to(device)
-
-        bounds = None
-        if clamp:
-            low, high = model.normalization.bounds(lq)
-            bounds = torch.tensor(low, device=device), torch.tensor(high, device=device)
-        z = model.sde.sample(tiled(model.network, tile, overlap), z_lq, steps, sampler, draw, bounds)
-    return z[0, 0].float().cpu().numpy()
+    return _restore_normalized(model, np.asarray(lq)[None], [seed], steps, sampler, clamp, tile, overlap)[0]
 
 
 def tiled(
@@ -137,6 +188,40 @@ def tiled(
         return total / weight
 
     return predict_tiles
+
+
+@torch.inference_mode()
+def _restore_normalized(
+    model: Model,
+    images: NDArray,
+    seeds: Sequence[int],
+    steps: int | None,
+    sampler: str,
+    clamp: bool,
+    tile: int,
+    overlap: int,
+) -> NDArray[np.float32]:
+    """Images (n, nz, nx) restored together, in network units."""
+    device = model.device
+    z_lq = torch.from_numpy(np.stack([model.normalization.input(lq) for lq in images]))[:, None].to(device)
+    if not model.is_diffusion:
+        regress = tiled(lambda _, part, t: model.network(part), tile, overlap)
+        z = regress(z_lq, z_lq, 0)
+    else:
+        # On the CPU: the same noise on every device. One generator an image: the same noise in every batch.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        if len(generators) != len(images):
+            raise ValueError(f"expected one seed an image, got {len(generators)} for {len(images)}")
+
+        def draw() -> torch.Tensor:
+            return torch.cat([torch.randn((1, *z_lq.shape[1:]), generator=g) for g in generators]).to(device)
+
+        bounds = None
+        if clamp:
+            limits = torch.tensor([model.normalization.bounds(lq) for lq in images], device=device).view(-1, 2, 1, 1, 1)
+            bounds = limits[:, 0], limits[:, 1]
+        z = model.sde.sample(tiled(model.network, tile, overlap), z_lq, steps, sampler, draw, bounds)
+    return z[:, 0].float().cpu().numpy()
 
 
 def _images(lq: ArrayLike) -> NDArray[np.float32]:
