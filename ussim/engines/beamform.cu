@@ -51,7 +51,8 @@ struct Das {
 
 // whole + rest = the distance of a point to an element in samples, to float64's worth of a sample's 1e-6.
 __device__ inline float2 distance_samples(float dx, float dz, float dx_rest, float dz_rest, float distance, Das das) {
-    // distance is the rounded root of dx² + dz²; what rounding left out comes from the squares, each as value and error.
+    // distance is the rounded root of dx² + dz²; what rounding left out comes from the squares, each as value and error:
+    // a contracted product would count its error twice.
     const float xx = dx * dx, zz = dz * dz, square = distance * distance;
     const float errors = fmaf(dx, dx, -xx) + fmaf(dz, dz, -zz) - fmaf(distance, distance, -square);
     const float difference = (fmaxf(xx, zz) - square) + fminf(xx, zz);
@@ -231,11 +232,11 @@ struct Filter {
     }
 
     __device__ void next(double& x, double& y) {
-        const double u = numerator[0] * x + re[0], v = numerator[0] * y + im[0];
+        const double u = fma(numerator[0], x, re[0]), v = fma(numerator[0], y, im[0]);
 #pragma unroll
         for (int i = 0; i < MAX_ORDER; ++i) {
-            re[i] = numerator[i + 1] * x - denominator[i + 1] * u + re[i + 1];
-            im[i] = numerator[i + 1] * y - denominator[i + 1] * v + im[i + 1];
+            re[i] = fma(-denominator[i + 1], u, fma(numerator[i + 1], x, re[i + 1]));
+            im[i] = fma(-denominator[i + 1], v, fma(numerator[i + 1], y, im[i + 1]));
         }
         x = u;
         y = v;

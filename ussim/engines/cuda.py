@@ -45,6 +45,11 @@ def engine(device: int = 0) -> CudaEngine:
     return CudaEngine(device)
 
 
+def compile_options(sizes: Mapping[str, int | str]) -> tuple[str, ...]:
+    """What NVRTC is told beside the architecture: no contraction (see `physics.cuh`), and the sizes."""
+    return ("--std=c++17", "--fmad=false", *(f"-D{name}={value}" for name, value in sizes.items()))
+
+
 def device_count() -> int:
     """NVIDIA devices that answer, 0 where the driver or CuPy is missing."""
     if not _has_driver() or find_spec("cupy") is None:
@@ -112,16 +117,17 @@ class CupyBackend:
         """The kernels of a file, compiled by NVRTC with these sizes (CuPy keeps the result on disk)."""
         key = (file, *sorted(sizes.items()))
         if key not in self._modules:
-            options = ("--std=c++17", *(f"-D{name}={value}" for name, value in sizes.items()))
-            module = self.array_module.RawModule(code=read_source(file), options=options)
+            module = self.array_module.RawModule(code=read_source(file), options=compile_options(sizes))
             try:
                 module.compile()
             except Exception as error:  # no NVRTC beside CuPy, or one that does not know the card
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise EngineError(f"{self.name}: {file} could not be compiled ({reason}): {INSTALL}") from None
 
+            find = cache(module.get_function)  # which asks the driver each time
+
             def launch(name: str, grid: tuple[int, ...], threads: int, *arguments: Any) -> None:
-                module.get_function(name)((*grid, 1, 1)[:3], (threads, 1, 1), arguments)
+                find(name)((*grid, 1, 1)[:3], (threads, 1, 1), arguments)
 
             self._modules[key] = launch
         return self._modules[key]
@@ -153,9 +159,10 @@ class CupyBackend:
     def free_memory(self) -> float:
         """Bytes free on the card or held unused by CuPy's pool, within the pool's limit if it has one."""
         pool = self.array_module.get_default_memory_pool()
-        free = float(self.device().mem_info[0] + pool.free_bytes())
-        limit = pool.get_limit()
-        return min(free, float(limit - pool.used_bytes())) if limit else free
+        with self.device() as device:  # the pool answers for the current one
+            free = float(device.mem_info[0] + pool.free_bytes())
+            limit = pool.get_limit()
+            return min(free, float(limit - pool.used_bytes())) if limit else free
 
     def device(self) -> Any:
         return self.array_module.cuda.Device(self._index)

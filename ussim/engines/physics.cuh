@@ -1,6 +1,9 @@
 // The formulas of ussim/physics.py that the kernels need: same names, same order, in float32. `physics.py` is the
 // definition (sources and equations are named there), this file its checked transcription.
 //
+// The kernels are compiled without contraction (`--fmad=false`): a fused multiply-add is where `fma` is written and nowhere
+// else, so that a result does not depend on what else was compiled with it, and is the one that the tests see on the host.
+//
 // sincospif would be exact, at five times the cost: __sincosf on |angle| <= pi is within 4e-7, a phase error far below
 // that of float32 delays.
 
@@ -54,5 +57,5 @@ __device__ inline float bin_cycles(int bin, int n, float inverse_n, float whole,
 }
 
 __device__ inline float2 multiply(float2 a, float2 b) {
-    return make_float2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x);
+    return make_float2(fmaf(a.x, b.x, -(a.y * b.y)), fmaf(a.x, b.y, a.y * b.x));
 }

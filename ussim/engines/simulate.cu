@@ -112,8 +112,8 @@ __device__ inline void add_products(
 #if FULL_DIRECTIVITY
                     const float frequency = (float)(first_bin + j) * inverse_n;
                     const float weight = directivity(ray.sin_theta, p.half_width_per_cycle * frequency);
-                    response[point][j].x += weight * value.x;
-                    response[point][j].y += weight * value.y;
+                    response[point][j].x = fmaf(weight, value.x, response[point][j].x);
+                    response[point][j].y = fmaf(weight, value.y, response[point][j].y);
 #else
                     response[point][j].x += value.x;
                     response[point][j].y += value.y;
@@ -207,8 +207,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) transmit(
                 for (int j = 0; j < FREQUENCIES; ++j) {
                     const int bin = first_bin + g * FREQUENCIES + j;
                     const float2 turn = rotation(bin_cycles(bin, box.n, inverse_n, whole, delay_part[law]));
-                    row[j].x += weight[law] * turn.x;
-                    row[j].y += weight[law] * turn.y;
+                    row[j].x = fmaf(weight[law], turn.x, row[j].x);
+                    row[j].y = fmaf(weight[law], turn.y, row[j].y);
                 }
             }
         }
@@ -356,7 +356,7 @@ extern "C" __global__ void energy(
             const long long row = ((long long)(i / CHUNK) * count + s - cell_first[cell]) * GROUPS + i % CHUNK / FREQUENCIES;
             const float2 value = multiply(q[q_begin[cell] + row * ROW + a * FREQUENCIES + i % FREQUENCIES],
                                           spectra[box.spectrum + box.first_bin + i]);
-            sum += value.x * value.x + value.y * value.y;
+            sum = fmaf(value.x, value.x, fmaf(value.y, value.y, sum));
         }
         out[(long long)(first_transmit + a) * n_all_points + s] = sum;
     }
