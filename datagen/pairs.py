@@ -1,4 +1,4 @@
-"""One high-quality image and one way of imaging it -> the simulated B-mode: the only place that calls `ussim`.
+"""High-quality images and one way of imaging them -> the simulated B-modes: the only place that calls `ussim`.
 
     hq ─► scatterers ─► channel data ─► + noise ─► time-gain compensation ─► IQ ─► delay-and-sum ─► log compression ─► lq
 
@@ -9,6 +9,7 @@ learnt is the look of speckle, not anatomy at scale.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from .identity import stable_hash
 
 if TYPE_CHECKING:
     import ussim
+
+BYTES_A_SAMPLE = 12  # of channel data on a card: RF (float32) and the IQ (complex64) made of it
 
 
 @dataclass(frozen=True)
@@ -135,33 +138,22 @@ def simulate_pair(hq: np.ndarray, imager: Imager, seed: int) -> Pair:
     seed : of this image under this probe; scatterers and noise have streams of their own, so that adding noise moves no
         scatterer.
     """
-    import ussim
-    from ussim.types import to_numpy
+    return simulate_pairs([hq], imager, [seed])[0]
 
-    settings = imager.settings
-    if hq.shape != imager.grid.shape or hq.dtype != np.uint8:
-        raise ValueError(f"hq: expected uint8 of shape {imager.grid.shape}, got {hq.dtype} of shape {hq.shape}")
-    scatterers_stream, noise_stream = np.random.SeedSequence(seed).spawn(2)
-    scatterers = ussim.scatterers_from_image(
-        hq,
-        imager.grid,
-        imager.acquisition,
-        np.random.default_rng(scatterers_stream),
-        imager.mean_distance,
-        settings.dynamic_range_db,
-    )
-    rf = ussim.simulate(scatterers, imager.acquisition, settings.engine, n_samples=imager.n_samples)
-    if settings.snr_db is not None or settings.tgc:
-        rf = dataclasses.replace(rf, samples=_receive(rf, settings, np.random.default_rng(noise_stream)))
-    image = ussim.delay_and_sum(
-        ussim.demodulate(rf),
-        imager.grid,
-        settings.f_number,
-        speed_of_sound=imager.speed_of_sound,
-        engine=settings.engine,
-    )
-    bmode = to_numpy(ussim.log_compress(image, settings.dynamic_range_db))
-    return Pair(lq=np.round(bmode * 255).astype(np.uint8), n_scatterers=len(scatterers))
+
+def simulate_pairs(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
+    """`simulate_pair` of several images: the same bytes, on a card as many together as its memory holds.
+
+    Channel data and images stay on the card, from scatterers to B-modes, which come home in one copy.
+    """
+    for hq in hqs:
+        if hq.shape != imager.grid.shape or hq.dtype != np.uint8:
+            raise ValueError(f"hq: expected uint8 of shape {imager.grid.shape}, got {hq.dtype} of shape {hq.shape}")
+    pairs: list[Pair] = []
+    while len(pairs) < len(hqs):
+        part = slice(len(pairs), len(pairs) + _n_together(imager))
+        pairs += _simulate(hqs[part], imager, seeds[part])
+    return pairs
 
 
 def probe_seed(seed: int, probe_name: str) -> int:
@@ -177,28 +169,82 @@ def resolve_engine(name: str) -> str:
     return module if name == "auto" else name
 
 
+def on_device(engine: str) -> bool:
+    """Whether an engine computes on a card; raises ussim.EngineError where there is no such engine or device."""
+    from ussim.engines import get_engine
+
+    return getattr(get_engine(engine), "on_device", False)
+
+
 def pixel_size_mm(imager: Imager) -> tuple[float, float]:
     """(x, z) distance between the pixels of the simulated image, mm."""
     grid = imager.grid
     return float(grid.x[1] - grid.x[0]) * 1e3, float(grid.z[1] - grid.z[0]) * 1e3
 
 
-def _receive(rf: ussim.RFData, settings: Settings, rng: np.random.Generator) -> Any:
-    """Channel data through the receiver: white noise at the given ratio of RMS amplitudes, then gain that grows with time.
+def _n_together(imager: Imager) -> int:
+    """Images to simulate at once: one on the CPU, on a card those that take at most half of what is free."""
+    from ussim.engines import get_engine
+
+    if not on_device(imager.settings.engine):
+        return 1
+    acquisition = imager.acquisition
+    record = acquisition.n_transmits * acquisition.probe.n_elements * imager.n_samples
+    return max(1, int(0.5 * get_engine(imager.settings.engine).free_memory() / (BYTES_A_SAMPLE * record)))
+
+
+def _simulate(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
+    """Pairs as one stack, which stays where the engine computes until the B-modes are there."""
+    import ussim
+    from ussim.types import to_numpy
+
+    settings = imager.settings
+    streams = [np.random.SeedSequence(seed).spawn(2) for seed in seeds]  # of scatterers, of noise
+    media = [
+        ussim.scatterers_from_image(
+            hq,
+            imager.grid,
+            imager.acquisition,
+            np.random.default_rng(stream),
+            imager.mean_distance,
+            settings.dynamic_range_db,
+        )
+        for hq, (stream, _) in zip(hqs, streams, strict=True)
+    ]
+    rf = ussim.simulate_stack(media, imager.acquisition, settings.engine, n_samples=imager.n_samples)
+    _receive(rf, settings, [np.random.default_rng(stream) for _, stream in streams])
+    images = ussim.delay_and_sum(
+        ussim.demodulate(rf),
+        imager.grid,
+        settings.f_number,
+        speed_of_sound=imager.speed_of_sound,
+        engine=settings.engine,
+    )
+    bmodes = to_numpy(ussim.log_compress(images, settings.dynamic_range_db, per_image=True))
+    lqs = np.round(bmodes * 255).astype(np.uint8)
+    return [Pair(lq, len(medium)) for lq, medium in zip(lqs, media, strict=True)]
+
+
+def _receive(rf: ussim.RFData, settings: Settings, rngs: Sequence[np.random.Generator]) -> None:
+    """A stack of records through the receiver, in place: white noise at the given ratio of RMS amplitudes to each, from its
+    own generator, then gain that grows with time.
 
     The gain undoes the attenuation at the centre frequency along the path c t; the noise is amplified with the echoes.
     """
+    from ussim.types import device_of, is_on_device
+
     samples, array = rf.samples, np.asarray
-    if type(samples).__module__.partition(".")[0] == "cupy":
+    if is_on_device(samples):
         import cupy
 
         array = cupy.asarray
-    if settings.snr_db is not None:
-        level = float((samples.astype(np.float64) ** 2).mean()) ** 0.5 * 10 ** (-settings.snr_db / 20)
-        samples = samples + array(level * rng.standard_normal(samples.shape, dtype=np.float32)).astype(samples.dtype)
-    if settings.tgc:
-        time = rf.start_time + np.arange(samples.shape[-1]) / rf.sampling_frequency
-        path_cm = settings.speed_of_sound * time * 100
-        gain_db = settings.attenuation_db_cm_mhz * settings.probe.center_frequency / 1e6 * path_cm
-        samples = samples * array(10 ** (gain_db / 20)).astype(samples.dtype)
-    return samples
+    with device_of(samples):
+        for record, rng in zip(samples, rngs, strict=True):
+            if settings.snr_db is not None:
+                level = float((record.astype(np.float64) ** 2).mean()) ** 0.5 * 10 ** (-settings.snr_db / 20)
+                record += array(level * rng.standard_normal(record.shape, dtype=np.float32)).astype(record.dtype)
+        if settings.tgc:
+            time = rf.start_time + np.arange(samples.shape[-1]) / rf.sampling_frequency
+            path_cm = settings.speed_of_sound * time * 100
+            gain_db = settings.attenuation_db_cm_mhz * settings.probe.center_frequency / 1e6 * path_cm
+            samples *= array(10 ** (gain_db / 20)).astype(samples.dtype)

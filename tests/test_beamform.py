@@ -1,6 +1,7 @@
 """Delay-and-sum and log compression: where echoes land, MUST's arrays, the CPU engine against the literal one."""
 
 import math
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -221,6 +222,47 @@ def test_same_bytes_whatever_the_threads(monkeypatch):
     assert len(images) == 1
 
 
+@pytest.mark.parametrize("engine", ["cpu", "reference"])
+def test_a_stack_gives_each_records_image(engine):
+    """To the byte, through demodulation too; leading axes stay."""
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves(ANGLES))
+    iq = [random_iq(acquisition, 300, seed=k) for k in range(3)]
+    rf = [ussim.RFData(record.samples.real, acquisition, record.sampling_frequency) for record in iq]
+    grid = ussim.ImageGrid(x=np.linspace(-15e-3, 15e-3, 20), z=np.linspace(5e-3, 15e-3, 9))
+    for records in (iq, rf):
+        stack = replace(records[0], samples=np.stack([record.samples for record in records])[:, None])
+        images = ussim.delay_and_sum(stack, grid, engine=engine)
+        assert images.shape == (3, 1, *grid.shape)
+        for record, image in zip(records, images[:, 0], strict=True):
+            np.testing.assert_array_equal(image, ussim.delay_and_sum(record, grid, engine=engine))
+    demodulated = ussim.demodulate(stack).samples
+    for record, samples in zip(rf, demodulated[:, 0], strict=True):
+        np.testing.assert_array_equal(samples, ussim.demodulate(record).samples)
+
+
+def test_a_stack_is_simulated_medium_by_medium():
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves(ANGLES))
+    near, far = (ussim.Scatterers([0.0], [z], [1.0]) for z in (10e-3, 30e-3))
+    stack = ussim.simulate_stack([near, far], acquisition, "cpu")
+    for record, samples in zip(ussim.simulate_batch([near, far], acquisition, "cpu"), stack.samples, strict=True):
+        np.testing.assert_array_equal(samples, record.samples)
+    one = ussim.simulate(far, acquisition, "cpu").samples  # the longest: its length is the stack's
+    np.testing.assert_array_equal(ussim.simulate_stack([far], acquisition, "cpu").samples, one[None])
+    np.testing.assert_array_equal(stack.samples[1], one)
+    assert ussim.simulate_batch([], acquisition, "cpu") == []
+    with pytest.raises(ValueError, match="media: expected at least one"):
+        ussim.simulate_stack([], acquisition, "cpu")
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (2, 64, 9), (3, 64, 0), (0, 3, 64, 9), (3, 3, 63, 9)])
+def test_samples_of_another_shape_are_refused(shape):
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves(ANGLES))
+    with pytest.raises(
+        ValueError, match=r"expected \(n_transmits, n_elements, n_samples\) = \(3, 64, ...\), or a stack"
+    ):
+        ussim.RFData(np.zeros(shape, np.float32), acquisition, 10e6)
+
+
 def test_image_is_linear_in_the_data():
     acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves(ANGLES))
     one, two = random_iq(acquisition, seed=1), random_iq(acquisition, seed=2)
@@ -331,6 +373,24 @@ def test_log_compression_maps_decibels_to_grey():
             ussim.log_compress(np.ones(3), bad)
     with pytest.raises(ValueError, match="finite image"):
         ussim.log_compress(np.array([1.0, np.nan]))
+
+
+def test_log_compression_of_a_stack_is_by_the_whole_or_by_each_image():
+    stack = np.random.default_rng(0).rayleigh(size=(4, 30, 31)).astype(np.float32)
+    stack *= np.array([1, 0.1, 0, 7], np.float32)[:, None, None]  # an image of zeros among them
+    each = ussim.log_compress(stack, per_image=True)
+    assert each.dtype == np.float32
+    for image, levels in zip(stack, each, strict=True):
+        np.testing.assert_array_equal(levels, ussim.log_compress(image))
+    assert not each[2].any()
+    together = ussim.log_compress(stack)
+    assert (together.max(axis=(1, 2))[:3] < 0.7).all()
+    np.testing.assert_array_equal(together[3], each[3])
+    with pytest.raises(ValueError, match=r"per_image: expected images \(..., nz, nx\)"):
+        ussim.log_compress(np.ones(3), per_image=True)
+    stack[1, 2, 3] = np.inf
+    with pytest.raises(ValueError, match="finite image"):
+        ussim.log_compress(stack, per_image=True)
 
 
 def two_way_coverage(acquisition, x, z):

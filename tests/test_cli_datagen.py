@@ -93,14 +93,15 @@ def test_a_file_holds_the_recipe_and_options_win(run, root, tmp_path):
 def test_a_sample_set_aside_ends_with_4(run, root, tmp_path, monkeypatch):
     from datagen import shards
 
-    simulate, first = shards.simulate_pair, []
+    simulate, first = shards.simulate_pairs, []
 
-    def failing(hq, imager, seed):
+    def failing(hqs, imager, seeds):
+        (seed,) = seeds
         if seed in (first or first.append(seed) or first):
             raise RuntimeError("broken")
-        return simulate(hq, imager, seed)
+        return simulate(hqs, imager, seeds)
 
-    monkeypatch.setattr(shards, "simulate_pair", failing)
+    monkeypatch.setattr(shards, "simulate_pairs", failing)
     code, text, messages = build(run, root, tmp_path / "pairs.zarr", "--limit", 3)
     assert code == 4
     assert "set aside: npy/" in messages

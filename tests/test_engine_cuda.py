@@ -400,6 +400,71 @@ def test_image_to_bmode_stays_on_the_card(card, small_array):
     assert ussim.delay_and_sum(rf, grid, engine="cpu").dtype == np.float32  # data on the card, work on the host
 
 
+def test_a_stack_stays_on_the_card_and_gives_each_mediums_image(card, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(np.deg2rad([-5, 5])))
+    grid = ussim.ImageGrid(x=np.linspace(-4e-3, 4e-3, 20), z=np.linspace(5e-3, 15e-3, 24))
+    rng = np.random.default_rng(3)
+    media = [ussim.Scatterers(rng.uniform(-4e-3, 4e-3, n), rng.uniform(5e-3, 15e-3, n), np.ones(n)) for n in (9, 5, 2)]
+
+    rf = ussim.simulate_stack(media, acquisition, "cuda")
+    assert rf.samples.shape[:3] == (3, 2, 24)
+    assert rf.samples.base is None or type(rf.samples.base) is np.ndarray  # whole, no copy of slices
+    iq = ussim.demodulate(rf)
+    images = ussim.delay_and_sum(iq, grid)
+    pictures = ussim.log_compress(images, per_image=True)
+    for array in (rf.samples, iq.samples, images, pictures):
+        assert type(array).__module__.partition(".")[0] == "cupy"
+    for record, image, picture in zip(ussim.simulate_batch(media, acquisition, "cuda"), images, pictures, strict=True):
+        alone = ussim.delay_and_sum(ussim.demodulate(record), grid)
+        np.testing.assert_array_equal(to_numpy(image), to_numpy(alone))
+        np.testing.assert_array_equal(to_numpy(picture), to_numpy(ussim.log_compress(alone)))
+
+
+def test_pairs_made_together_are_those_made_one_by_one(card, monkeypatch):
+    from datagen import pairs
+
+    settings = pairs.Settings(
+        probe=ussim.load_probe("P4-2v"),
+        engine="cuda",
+        size=16,
+        n_transmits=2,
+        mean_distance_wavelengths=9.0,
+        attenuation_db_cm_mhz=0.3,
+        snr_db=20.0,
+        tgc=True,
+    )
+    imager = pairs.make_imager(settings)
+    hqs = list(np.random.default_rng(0).integers(100, 256, (3, 16, 16), dtype=np.uint8))
+    together = pairs.simulate_pairs(hqs, imager, [7, 8, 9])
+    monkeypatch.setattr(pairs, "_n_together", lambda imager: 2)
+    on_the_host = pairs.make_imager(replace(settings, engine="cpu"))
+    halves = pairs.simulate_pairs(hqs, imager, [7, 8, 9])
+    for k, (hq, pair, half) in enumerate(zip(hqs, together, halves, strict=True)):
+        alone = pairs.simulate_pair(hq, imager, 7 + k)
+        np.testing.assert_array_equal(pair.lq, alone.lq)
+        np.testing.assert_array_equal(half.lq, alone.lq)
+        assert pair.n_scatterers == half.n_scatterers == alone.n_scatterers > 20
+        expected = pairs.simulate_pair(hq, on_the_host, 7 + k).lq
+        assert np.abs(pair.lq.astype(int) - expected).max() <= 2  # 0.3 % of 255 (see above), and rounding
+
+
+def test_a_shard_is_made_in_batches_on_a_card(card, tmp_path, monkeypatch):
+    from datasets import fast_recipe, write_stacks
+
+    from datagen import shards
+    from datagen.pipeline import build
+
+    root = write_stacks(tmp_path / "stacks")
+    simulate, calls = shards.simulate_pairs, []
+    monkeypatch.setattr(shards, "simulate_pairs", lambda hqs, *rest: calls.append(len(hqs)) or simulate(hqs, *rest))
+    recipe = fast_recipe(root, limit=3, samples_per_shard=3, engine="cuda")
+    together = build(recipe, tmp_path / "together.zarr")
+    assert calls == [3]
+    monkeypatch.setattr(shards, "BATCH", 1)
+    assert build(recipe, tmp_path / "alone.zarr").digest == together.digest
+    assert calls == [3, 1, 1, 1]
+
+
 @pytest.mark.slow
 def test_benchmark_runs_to_its_end(tmp_path):
     """Its dry run, on the stand-in: all parts but the peers give a result."""
@@ -521,8 +586,7 @@ def test_kernels_compile_for_every_card(file, tmp_path):
     source.write_text(read_source(file))
     for sizes, architectures in zip(FILES[file], (ARCHITECTURES, ARCHITECTURES[:1]), strict=True):
         targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in architectures]
-        names = [f"-D{key}={value}" for key, value in sizes.items()]
-        command = [nvcc, "-std=c++17", "--threads=2", *targets, *names, "-Werror=all-warnings", "-fatbin"]
+        command = [nvcc, "--threads=2", *targets, *cuda.compile_options(sizes), "-Werror=all-warnings", "-fatbin"]
         done = subprocess.run([*command, "-o", str(tmp_path / "out"), str(source)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[:3000]
 
@@ -536,9 +600,9 @@ def test_kernels_compile_by_nvrtc(file):
     for sizes in FILES[file]:
         for architecture in ARCHITECTURES:
             program = nvrtc.createProgram(read_source(file), file, (), ())
-            names = [f"-D{key}={value}" for key, value in sizes.items()]
+            options = [*cuda.compile_options(sizes), "-ftz=true", "--device-as-default-execution-space"]  # as CuPy adds
             try:
-                nvrtc.compileProgram(program, ["--std=c++17", f"--gpu-architecture=sm_{architecture}", *names])
+                nvrtc.compileProgram(program, [*options, f"--gpu-architecture=sm_{architecture}"])
                 assert nvrtc.getCUBIN(program)
             except nvrtc.NVRTCError:
                 pytest.fail(nvrtc.getProgramLog(program))

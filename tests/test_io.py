@@ -103,6 +103,13 @@ def test_iq_comes_back_exactly(tmp_path):
         assert getattr(back, key) == getattr(iq, key)
 
 
+def test_a_stack_is_not_saved(tmp_path):
+    stack = rf_data(np.zeros((3, 2, 16, 50), np.float32))
+    with pytest.raises(ValueError, match=r"one record .* got a stack \(3, 2, 16, 50\): save each"):
+        stack.save(tmp_path / "echoes.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_waves_of_ones_own_class_are_refused_with_advice():
     class Mine(ussim.PlaneWaves):
         pass
@@ -168,6 +175,7 @@ def test_another_version(saved):
         ({"header": np.array("{}")}, "header: expected the key 'acquisition'"),
         ({"header": np.array("not JSON")}, "Expecting value"),
         ({"samples": np.zeros((3, 16, 50))}, r"expected \(n_transmits, n_elements, n_samples\) = \(2, 16"),
+        ({"samples": np.zeros((5, 2, 16, 50))}, r"expected one record, got an array of shape \(5, 2, 16, 50\)"),
         ({"samples": np.array([None, 1], dtype=object)}, "damaged"),  # a pickle is never read
         ({"format": np.array("something else")}, "format: expected 'ussim channel data'"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from datasets import PROBE, fast_recipe, write_stacks
 
 import datagen
+import ussim
 from datagen import pipeline, shards, store
 from datagen.pipeline import ChangedError, ExistsError, build
 from datagen.samples import make_plan
@@ -80,23 +81,23 @@ def test_a_stopped_build_goes_on(root, built, tmp_path, monkeypatch):
     def stop_at(count):
         simulated = []
 
-        def stopping(hq, imager, seed):
-            simulated.append(seed)
+        def stopping(hqs, imager, seeds):
+            simulated.extend(seeds)
             if len(simulated) > count:
                 raise Stop
-            return simulate(hq, imager, seed)
+            return simulate(hqs, imager, seeds)
 
         return stopping
 
-    simulate = shards.simulate_pair
+    simulate = shards.simulate_pairs
     recipe = fast_recipe(root, samples_per_shard=4)
     for count in (6, 9):
-        monkeypatch.setattr(shards, "simulate_pair", stop_at(count))
+        monkeypatch.setattr(shards, "simulate_pairs", stop_at(count))
         with pytest.raises(Stop):
             build(recipe, tmp_path / "pairs.zarr", resume=True)
         with pytest.raises(DataError, match="unfinished"):
             datagen.open_pairs(tmp_path / "pairs.zarr")
-    monkeypatch.setattr(shards, "simulate_pair", simulate)
+    monkeypatch.setattr(shards, "simulate_pairs", simulate)
     summary = build(recipe, tmp_path / "pairs.zarr", resume=True)
     assert summary.n_built == 24 - 4 - 8  # whole shards of the two runs before are kept
     assert summary.digest == built[1].digest
@@ -171,31 +172,102 @@ def test_what_is_there_is_not_touched_unasked(root, tmp_path):
 def test_a_failing_sample_is_tried_again_then_set_aside(root, tmp_path, monkeypatch):
     plan = make_plan(fast_recipe(root, limit=6), "cpu")
     fatal, flaky = (shards.probe_seed(sample.seed, PROBE) for sample in plan.samples[1:3])
-    simulate, tries = shards.simulate_pair, []
+    simulate, tries = shards.simulate_pairs, []
 
-    def failing(hq, imager, seed):
+    def failing(hqs, imager, seeds):
+        (seed,) = seeds
         tries.append(seed)
         if seed == fatal or (seed == flaky and tries.count(seed) == 1):
             raise RuntimeError("broken\nsample")
-        return simulate(hq, imager, seed)
+        return simulate(hqs, imager, seeds)
 
-    monkeypatch.setattr(shards, "simulate_pair", failing)
+    monkeypatch.setattr(shards, "simulate_pairs", failing)
     recipe, path = fast_recipe(root, limit=6), tmp_path / "pairs.zarr"
     summary = build(recipe, path)
     assert summary.set_aside == ((plan.samples[1].id, "RuntimeError: broken sample"),)
     assert tries.count(fatal) == shards.ATTEMPTS
     pairs = datagen.open_pairs(path)
     assert [row["id"] for row in pairs.samples] == [sample.id for sample in plan.samples if sample != plan.samples[1]]
-    monkeypatch.setattr(shards, "simulate_pair", simulate)
+    monkeypatch.setattr(shards, "simulate_pairs", simulate)
     assert build(recipe, path, resume=True).set_aside == ()
     assert len(datagen.open_pairs(path)) == 6
 
 
+class Together:
+    """Samples are made in batches, as on a card; `fail` (seeds of a call) may raise."""
+
+    def __init__(self, monkeypatch, fail=lambda seeds: None):
+        self.simulate, self.fail, self.calls = shards.simulate_pairs, fail, []
+        monkeypatch.setattr(shards, "on_device", lambda engine: True)
+        monkeypatch.setattr(shards, "simulate_pairs", self)
+
+    def __call__(self, hqs, imager, seeds):
+        self.calls.append(len(seeds))
+        self.fail(seeds)
+        return self.simulate(hqs, imager, seeds)
+
+
+def test_samples_made_together_make_the_same_content(root, built, tmp_path, monkeypatch):
+    seen = set()
+
+    class Watcher(pipeline.Watcher):
+        def progress(self, done, set_aside):
+            seen.add(done)
+
+    together = Together(monkeypatch)
+    summary = build(fast_recipe(root, samples_per_shard=20), tmp_path / "pairs.zarr", watcher=Watcher())
+    assert together.calls == [shards.BATCH, 4, 4]
+    assert summary.digest == built[1].digest
+    assert seen == set(range(1, 25))
+    together.calls.clear()
+    drawn = fast_recipe(root, limit=2, samples_per_shard=2, randomize={"f_number": (1, 2)})
+    assert build(drawn, tmp_path / "drawn.zarr").n_samples == 2
+    assert together.calls == [1, 1]  # each with settings of its own
+
+
+def test_a_sample_that_fails_among_others_is_set_aside_alone(root, tmp_path, monkeypatch):
+    plan = make_plan(fast_recipe(root, limit=6), "cpu")
+    fatal = shards.probe_seed(plan.samples[1].seed, PROBE)
+    alone = build(fast_recipe(root, limit=6), tmp_path / "alone.zarr")
+
+    def fail(seeds):
+        if fatal in seeds:
+            raise RuntimeError("broken")
+
+    together = Together(monkeypatch, fail)
+    recipe, path = fast_recipe(root, limit=6, samples_per_shard=6), tmp_path / "pairs.zarr"
+    assert build(recipe, path).set_aside == ((plan.samples[1].id, "RuntimeError: broken"),)
+    assert together.calls == [6, 1, *[1] * shards.ATTEMPTS, 1, 1, 1, 1]
+    together.fail = lambda seeds: None
+    assert build(recipe, path, resume=True).digest == alone.digest
+
+
+def test_too_little_memory_for_a_batch_is_no_failure_of_its_samples(root, tmp_path, monkeypatch):
+    alone = build(fast_recipe(root, limit=4), tmp_path / "alone.zarr")
+
+    def fail(seeds):
+        if len(seeds) > 1:
+            raise ussim.EngineError("out of memory")
+
+    together = Together(monkeypatch, fail)
+    summary = build(fast_recipe(root, limit=4, samples_per_shard=4), tmp_path / "pairs.zarr")
+    assert (summary.set_aside, summary.digest) == ((), alone.digest)
+    assert together.calls == [4, 1, 1, 1, 1]
+
+    def lose_the_card(seeds):
+        raise ussim.EngineError("no device")
+
+    together.fail = lose_the_card
+    with pytest.raises(ussim.EngineError, match="no device"):
+        build(fast_recipe(root, limit=4, samples_per_shard=4), tmp_path / "lost.zarr")
+    assert together.calls[5:] == [4, 1]
+
+
 def test_a_build_in_which_everything_fails_stops_early(root, tmp_path, monkeypatch):
-    def failing(hq, imager, seed):
+    def failing(hqs, imager, seeds):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(shards, "simulate_pair", failing)
+    monkeypatch.setattr(shards, "simulate_pairs", failing)
     with pytest.raises(DataError, match="all of the first 16 samples failed"):
         build(fast_recipe(root), tmp_path / "pairs.zarr")
     with pytest.raises(DataError, match="unfinished"):

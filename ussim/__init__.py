@@ -42,6 +42,7 @@ _HOME = {
     "scatterers_from_image": "scatterers",
     "simulate": "simulation",
     "simulate_batch": "simulation",
+    "simulate_stack": "simulation",
 }
 __all__ = sorted(_HOME)
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse
     from .scatterers import scatterers_from_image
-    from .simulation import pressure_field, simulate, simulate_batch
+    from .simulation import pressure_field, simulate, simulate_batch, simulate_stack
     from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, imaging_waves
     from .types import Acquisition, ImageGrid, IQData, Medium, RFData, Scatterers
 

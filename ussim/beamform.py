@@ -55,7 +55,7 @@ def delay_and_sum(
     Parameters
     ----------
     data : IQData or RFData
-        (n_transmits, n_elements, n_samples).
+        (..., n_transmits, n_elements, n_samples): one record or a stack.
     grid : ImageGrid
         Pixel centres; any Cartesian grid, for linear, phased and convex arrays alike.
     f_number : float, optional
@@ -75,7 +75,8 @@ def delay_and_sum(
     Returns
     -------
     np.ndarray
-        (nz, nx) complex64 of IQ data, float32 of RF data (the reference engine: complex128, float64).
+        (..., nz, nx) complex64 of IQ data, float32 of RF data (the reference engine: complex128, float64), an image a
+        record; on a card where the engine is "cuda".
 
     Raises
     ------
@@ -107,7 +108,7 @@ def delay_and_sum(
     )
 
 
-def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0) -> np.ndarray:
+def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image: bool = False) -> np.ndarray:
     """B-mode: the envelope in decibels below its maximum, 0 dB -> 1 and -dynamic_range_db and less -> 0 (MUST's `bmode`).
 
     Parameters
@@ -116,29 +117,34 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0) -> np.ndarra
         Any shape: complex, or real (an envelope, or an RF image of which the magnitude is taken).
     dynamic_range_db : float
         Above 0.
+    per_image : bool
+        Of a stack (..., nz, nx), the maximum of each image; otherwise that of the whole array, which keeps the brightness of
+        images comparable.
 
     Returns
     -------
     np.ndarray
-        float32 in [0, 1]; an image of zeros gives zeros.
+        float32 in [0, 1] of the same shape; an image of zeros gives zeros.
 
     Raises
     ------
     ValueError
-        The range is not above 0, or the image has values that are not finite.
+        The range is not above 0, the image has values that are not finite, or `per_image` and no axes (nz, nx).
     """
     if not (math.isfinite(dynamic_range_db) and dynamic_range_db > 0):
         raise ValueError(f"dynamic_range_db: expected dB above 0, got {dynamic_range_db!r}")
     with device_of(image):
         envelope = abs(image if is_on_device(image) else to_numpy(image))
-        largest = float(envelope.max()) if envelope.size else 0.0
-        if not np.isfinite(largest):
-            raise ValueError("log_compress: expected a finite image, got NaN or infinity")
-        if largest == 0:
+        if per_image and envelope.ndim < 2:
+            raise ValueError(f"log_compress: per_image: expected images (..., nz, nx), got the shape {envelope.shape}")
+        if envelope.size == 0:
             return np.zeros_like(envelope, dtype=np.float32)
+        largest = envelope.max(axis=(-2, -1) if per_image else None, keepdims=True)
+        if not bool(np.isfinite(largest).all()):
+            raise ValueError("log_compress: expected a finite image, got NaN or infinity")
         floor = 10 ** (-dynamic_range_db / 20)
-        decibels = 20 * np.log10(np.maximum(envelope / largest, floor))
-        return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32)
+        decibels = 20 * np.log10(np.maximum(envelope / (largest + (largest == 0)), floor))
+        return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32) * (largest > 0)
 
 
 def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:

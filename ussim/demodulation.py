@@ -28,7 +28,7 @@ def demodulate(rf: RFData, frequency: float | None = None, bandwidth: float | No
     Parameters
     ----------
     rf : RFData
-        (n_transmits, n_elements, n_samples).
+        (..., n_transmits, n_elements, n_samples): one record or a stack.
     frequency : float, optional
         Carrier in Hz; the probe's centre frequency by default.
     bandwidth : float, optional
@@ -78,7 +78,7 @@ def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge: int)
     if samples.dtype not in (np.float32, np.float64):
         samples = samples.astype(np.float32)
     iq = np.empty(samples.shape, dtype=np.complex64)
-    shape = math.prod(samples.shape[:2]), samples.shape[2]
+    shape = math.prod(samples.shape[:-1]), samples.shape[-1]
     channels = np.ascontiguousarray(samples).reshape(shape)
     mix_and_filter(channels, carrier, numerator, denominator, steady, edge, iq.reshape(shape))
     return iq

@@ -1,6 +1,6 @@
 """Channel data on disk, and an acquisition as plain values.
 
-A channel-data file is an uncompressed `.npz` without pickles:
+A channel-data file is one record, an uncompressed `.npz` without pickles:
 
     format    "ussim channel data"
     version   the format's version, VERSION
@@ -66,9 +66,16 @@ def save_channel_data(data: RFData | IQData, path: str | Path) -> None:
 
     Raises
     ------
+    ValueError
+        The data are a stack of records.
     OSError
         The file cannot be written; nothing is left of it.
     """
+    if data.samples.ndim > 3:
+        raise ValueError(
+            f"save: a file holds one record (n_transmits, n_elements, n_samples), got a stack {data.samples.shape}: "
+            "save each of its records, dataclasses.replace(data, samples=data.samples[i])"
+        )
     header: dict[str, Any] = {
         "kind": "iq" if isinstance(data, IQData) else "rf",
         "sampling_frequency": float(data.sampling_frequency),
@@ -109,6 +116,8 @@ def load_channel_data(path: str | Path) -> RFData | IQData:
         header = json.loads(str(arrays["header"]))
         acquisition = acquisition_from_dict(header["acquisition"])
         times = header["sampling_frequency"], header["start_time"]
+        if arrays["samples"].ndim > 3:
+            raise ValueError(f"samples: expected one record, got an array of shape {arrays['samples'].shape}")
         if header["kind"] == "iq":
             return IQData(arrays["samples"], acquisition, times[0], header["demodulation_frequency"], times[1])
         return RFData(arrays["samples"], acquisition, *times)

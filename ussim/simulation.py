@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,18 +71,36 @@ def simulate_batch(
 
     The records are as long as the longest needs, so that they stack. A medium's record does not depend on the others.
     """
-    module = get_engine(engine)
-    plan = _checked_plan(acquisition)
-    heard = [audible(scatterers, acquisition) for scatterers in media]
-    if n_samples is None:
-        n_samples = max(1, _record_length(plan, heard))
-    elif n_samples < 1:
-        raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-    if hasattr(module, "simulate_batch"):
-        records = module.simulate_batch(heard, plan, int(n_samples), 0, max_memory)
-    else:
-        records = [module.simulate(medium, plan, int(n_samples), 0, max_memory) for medium in heard]
+    records = _simulate_all(media, acquisition, engine, max_memory, n_samples)
     return [RFData(samples, acquisition, acquisition.sampling_frequency) for samples in records]
+
+
+def simulate_stack(
+    media: Sequence[Scatterers],
+    acquisition: Acquisition,
+    engine: str = "auto",
+    max_memory: float | None = None,
+    n_samples: int | None = None,
+) -> RFData:
+    """The records of `simulate_batch` as one stack, which `demodulate` and `delay_and_sum` take whole.
+
+    Returns
+    -------
+    RFData, samples (n_media, n_transmits, n_elements, n_samples): on a card the one array that they were computed in.
+
+    Raises
+    ------
+    ValueError
+        There is no medium, or as `simulate`.
+    EngineError
+        As `simulate`.
+    """
+    if len(media) == 0:
+        raise ValueError("media: expected at least one, got none")
+    records = _simulate_all(media, acquisition, engine, max_memory, n_samples)
+    if isinstance(records, list):
+        records = records[0][None] if len(records) == 1 else np.stack(records)
+    return RFData(records, acquisition, acquisition.sampling_frequency)
 
 
 def pressure_field(
@@ -102,6 +121,20 @@ def record_length(acquisition: Acquisition, grid: ImageGrid) -> int:
     """Samples that hold every echo from inside a grid: what a dataset passes as `n_samples`, so that frames stack."""
     x, z = np.meshgrid(grid.x[[0, -1]], grid.z[[0, -1]])  # the corners are farthest from any element
     return _record_length(make_plan(acquisition), [Scatterers(x.ravel(), z.ravel(), np.ones(4))])
+
+
+def _simulate_all(media, acquisition: Acquisition, engine: str, max_memory, n_samples: int | None) -> Any:
+    """The records, each (n_transmits, n_elements, n_samples): an array of them on a card, a list elsewhere."""
+    module = get_engine(engine)
+    plan = _checked_plan(acquisition)
+    heard = [audible(scatterers, acquisition) for scatterers in media]
+    if n_samples is None:
+        n_samples = max(1, _record_length(plan, heard))
+    elif n_samples < 1:
+        raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
+    if hasattr(module, "simulate_batch"):
+        return module.simulate_batch(heard, plan, int(n_samples), 0, max_memory)
+    return [module.simulate(medium, plan, int(n_samples), 0, max_memory) for medium in heard]
 
 
 def _checked_plan(acquisition: Acquisition) -> Plan:

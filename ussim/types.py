@@ -188,9 +188,18 @@ class ImageGrid:
 
 @dataclass(frozen=True, eq=False)
 class RFData:
-    """Channel data as received. Time 0 is when the first element of the transmit fires."""
+    """Channel data as received. Time 0 is when the first element of the transmit fires.
 
-    samples: np.ndarray  # (n_transmits, n_elements, n_samples) float32 (reference engine: float64)
+    One record, or a stack of records of one acquisition: what is computed of a stack is what is computed of each of
+    its records alone.
+
+    Raises
+    ------
+    ValueError
+        The shape is not the acquisition's, or the samples are complex.
+    """
+
+    samples: np.ndarray  # (..., n_transmits, n_elements, n_samples) float32 (reference engine: float64)
     acquisition: Acquisition
     sampling_frequency: float  # Hz
     start_time: float = 0.0  # s, time of the first sample
@@ -205,7 +214,7 @@ class RFData:
         return RFData(to_numpy(self.samples), self.acquisition, self.sampling_frequency, self.start_time)
 
     def save(self, path) -> None:
-        """Write to `path` (.npz); `load_channel_data` reads it back."""
+        """Write one record to `path` (.npz); `load_channel_data` reads it back. Raises ValueError of a stack."""
         from .io import save_channel_data
 
         save_channel_data(self, path)
@@ -213,9 +222,15 @@ class RFData:
 
 @dataclass(frozen=True, eq=False)
 class IQData:
-    """Demodulated channel data: RF(t) = Re[IQ(t) exp(2πi demodulation_frequency t)]."""
+    """Demodulated channel data: RF(t) = Re[IQ(t) exp(2πi demodulation_frequency t)]. One record or a stack, as `RFData`.
 
-    samples: np.ndarray  # (n_transmits, n_elements, n_samples) complex64
+    Raises
+    ------
+    ValueError
+        The shape is not the acquisition's, or the samples are real.
+    """
+
+    samples: np.ndarray  # (..., n_transmits, n_elements, n_samples) complex64
     acquisition: Acquisition
     sampling_frequency: float  # Hz
     demodulation_frequency: float  # Hz
@@ -237,7 +252,7 @@ class IQData:
         )
 
     def save(self, path) -> None:
-        """Write to `path` (.npz); `load_channel_data` reads it back."""
+        """Write one record to `path` (.npz); `load_channel_data` reads it back. Raises ValueError of a stack."""
         from .io import save_channel_data
 
         save_channel_data(self, path)
@@ -268,10 +283,10 @@ def as_float_array(values: Any) -> Any:
 
 def _check_channels(samples, acquisition: Acquisition, sampling_frequency: float) -> None:
     expected = (acquisition.n_transmits, acquisition.probe.n_elements)
-    if samples.ndim != 3 or samples.shape[:2] != expected or samples.shape[2] == 0:
+    if samples.ndim < 3 or samples.shape[-3:-1] != expected or 0 in samples.shape:
         raise ValueError(
-            f"channel data: expected (n_transmits, n_elements, n_samples) = ({expected[0]}, {expected[1]}, ...), "
-            f"got {samples.shape}"
+            f"channel data: expected (n_transmits, n_elements, n_samples) = ({expected[0]}, {expected[1]}, ...), or a stack "
+            f"of such records, got {samples.shape}"
         )
     if not (np.isfinite(sampling_frequency) and sampling_frequency > 0):
         raise ValueError(f"sampling_frequency: expected Hz above 0, got {sampling_frequency!r}")

@@ -4,10 +4,11 @@ An engine is a module, or an object, with these functions, all on checked argume
 
     simulate(scatterers, plan, n_samples, start_sample, max_memory) -> (n_transmits, n_elements, n_samples)
     pressure_field(plan, grid, threshold_db, max_memory) -> (n_transmits, nz, nx)
-    delay_and_sum(...), see `ussim.beamform`
+    delay_and_sum(samples (..., n_transmits, n_elements, n_samples), beamforming) -> (..., nz, nx)
+    arrival_bounds(...), see `cpu_beamform`
 
 `reference` is the oracle: float64 NumPy, literal. `cpu` is the fast one on any machine. `cuda` runs on an NVIDIA card, by
-number as `cuda:1`; it has `simulate_batch` besides, and its arrays stay on the card.
+number as `cuda:1`; it has `simulate_batch` and `mix_and_filter` besides, and its arrays stay on the card.
 """
 
 from __future__ import annotations

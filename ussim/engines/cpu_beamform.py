@@ -40,12 +40,13 @@ BLOCK_VALUES = 4_000_000  # transmit times held at once (float64)
 
 
 def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
-    """Beamformed image (nz, nx) complex64 (float32 of real channel data), summed over all transmits."""
+    """Images (..., nz, nx) complex64 (float32 of real channel data) of samples (..., n_transmits, n_elements, n_samples)."""
     b = beamforming
+    n_transmits, n_elements, _ = samples.shape[-3:]
     pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
-    n_transmits = len(samples)
+    records = pairs.reshape(-1, n_transmits, n_elements, pairs.shape[-1])
     probe, z_all, x = b.acquisition.probe, b.grid.z, b.grid.x
-    image = np.zeros(b.grid.shape, dtype=np.complex64)
+    images = np.zeros((len(records), *b.grid.shape), dtype=np.complex64)
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
     fraction = np.arange(TABLE + 2) / TABLE
     table = b.interpolation.weights(fraction).astype(np.float32)
@@ -54,7 +55,6 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
         arguments = (
-            pairs,
             b.transmit_times(xx, zz),
             ~probe.is_behind(xx, zz),
             x,
@@ -75,10 +75,11 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
             b.normalize,
             tile_rows,
             tile_columns,
-            image[first : first + rows],
         )
-        _in_threads(_sum_tiles, arguments)
-    return image if np.iscomplexobj(samples) else image.real.copy()
+        for record, image in zip(records, images, strict=True):
+            _in_threads(_sum_tiles, (record, *arguments, image[first : first + rows]))
+    images = images.reshape(*samples.shape[:-3], *b.grid.shape)
+    return images if np.iscomplexobj(samples) else images.real.copy()
 
 
 def _tile_shape(b: Beamforming) -> tuple[int, int]:

@@ -129,6 +129,10 @@ class GpuEngine:
         with self._device():
             return self._beamformer.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
 
+    def free_memory(self) -> float:
+        """Bytes that arrays may still take."""
+        return self.backend.free_memory()
+
     @contextmanager
     def _device(self) -> Iterator[None]:
         """The device, for one thread at a time: tables and compiled kernels are shared."""

@@ -11,8 +11,21 @@ if TYPE_CHECKING:
 
 
 def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
-    """Beamformed image (nz, nx), complex128 or float64 as the samples are: Σ_transmits Σ_elements (Perrot et al. 2021)."""
-    b = beamforming
+    """Images (..., nz, nx), complex128 or float64 as the samples (..., n_transmits, n_elements, n_samples) are."""
+    records = samples.reshape(-1, *samples.shape[-3:])
+    images = np.stack([_image(record, beamforming) for record in records])
+    return images.reshape(*samples.shape[:-3], *beamforming.grid.shape)
+
+
+def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
+    """First and last arrival of each law at points (see `cpu_beamform.arrival_bounds`)."""
+    way = np.hypot(x[:, None] - source_x, z[:, None] - source_z) / speed_of_sound
+    first = np.array([(way + law).min(axis=1) for law in delays])
+    return first, np.array([(way + law).max(axis=1) for law in delays]) if with_last else None
+
+
+def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
+    """The image (nz, nx) of one record: Σ_transmits Σ_elements (Perrot et al. 2021)."""
     probe = b.acquisition.probe
     n_transmits, n_elements, n_samples = samples.shape
     x, z = b.grid.mesh()
@@ -44,10 +57,3 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         image /= np.maximum(n_active, 1)
     image[probe.is_behind(x, z)] = 0
     return image
-
-
-def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
-    """First and last arrival of each law at points (see `cpu_beamform.arrival_bounds`)."""
-    way = np.hypot(x[:, None] - source_x, z[:, None] - source_z) / speed_of_sound
-    first = np.array([(way + law).min(axis=1) for law in delays])
-    return first, np.array([(way + law).max(axis=1) for law in delays]) if with_last else None
