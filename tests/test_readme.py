@@ -1,14 +1,42 @@
-"""The README's Python runs as it stands, and its pictures and links are there."""
+"""The Python of the README and of the guide runs as it stands, their commands parse, their pictures and links are there."""
 
 import re
+import shlex
+import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    name: (REPOSITORY / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/despeckling.md", "docs/command-line.md")
+}
+PROGRAMS = ("ussim", "datagen", "irsde")
+
+
+def python(page):
+    return re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+
+
+def commands(text):
+    """Lines of shell blocks, and of indented ones that call irsde, that run one of the programs; as words."""
+    lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    for line in lines + re.findall(r"^    (irsde .*)$", text, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        if "-m" in words:  # accelerate launch ... -m irsde train
+            words = words[words.index("-m") + 1 :]
+        if words and words[0] in PROGRAMS:
+            yield words
+
+
+def links(page):
+    return sorted(set(re.findall(r"\]\((?!http)([^)]+)\)", PAGES[page])))
+
+
+BLOCKS = python("README.md")
 
 
 def test_simulation_example():
@@ -38,6 +66,41 @@ def test_dataset_example(tmp_path, monkeypatch):
     assert 0 <= names["lq"].min() < names["lq"].max() <= 1
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_local_links_lead_somewhere(target):
-    assert (REPOSITORY / target).exists()
+def test_guide_python(tmp_path, monkeypatch):
+    from speckle_pairs import SpecklePairs
+
+    from irsde.config import TrainConfig
+    from irsde.evaluate import load_torch_model
+    from irsde.train import train
+
+    monkeypatch.chdir(tmp_path)
+    pairs = SpecklePairs(n=2)
+    settings = {"preset": "tiny", "patch_size": 32, "steps": 1, "validate_every": 0, "device": "cpu", "n_steps": 20}
+    train(TrainConfig.create(store="none", **settings), tmp_path / "runs" / "a", pairs=[pairs])
+    shutil.copytree(tmp_path / "runs" / "a", tmp_path / "runs" / "b")
+    using, own_model = python("docs/despeckling.md")
+    names = {"lq": pairs[0][1]}
+    exec(using, names)
+    assert names["clean"].shape == names["mean"].shape == names["variance"].shape == (64, 64)
+    assert names["variance"].max() > 0
+    exec(own_model, {})
+    lq = np.full((40, 56), 0.5, np.float32)
+    np.testing.assert_allclose(load_torch_model("mean.pt2")(lq)[2:-2, 2:-2], 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("words", [pytest.param(w, id=" ".join(w)) for page in PAGES.values() for w in commands(page)])
+def test_commands_parse(words):
+    program, name, *arguments = words
+    command = import_module(f"{program}.cli").cli.get_command(None, name)
+    assert command is not None, f"no command {name!r}"
+    command.make_context(name, arguments)  # raises a usage error for options or values that are not there
+
+
+@pytest.mark.parametrize(("page", "target"), [(page, target) for page in PAGES for target in links(page)])
+def test_local_links_lead_somewhere(page, target):
+    file, _, anchor = target.partition("#")
+    path = (REPOSITORY / page).parent / file if file else REPOSITORY / page
+    assert path.exists()
+    if anchor:
+        headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
