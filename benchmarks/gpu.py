@@ -1,10 +1,10 @@
 """Compounded frames a second on an NVIDIA card: 15 plane waves, 20,000 scatterers, 256 x 256 B-mode, stage by stage.
 
-What is measured: wall time from scatterers in host memory to the B-mode on the card, device synchronised at both ends, the
-median of some runs after a warm-up; for batches of 1 to 64 images; and for one batch the time of each kernel by CUDA
-events, with the rates reached and the limits that the card's arithmetic and memory set (operations and bytes are counted
-from the cells, see docs/gpu.md). Generating scatterers, on the host, is timed apart. Agreement with the `reference`
-engine is checked first.
+What is measured, through the public functions: wall time from scatterers in host memory to the B-mode on the card
+(`frames_s`) and, as uint8, on the host (`end_to_end`), device synchronised at both ends, the median of some runs after a
+warm-up; for batches of 1 to 64 images; and for one batch the time of each kernel by CUDA events, with the rates reached and
+the limits that the card's arithmetic and memory set (operations and bytes are counted from the cells, see docs/gpu.md).
+Generating scatterers, on the host, is timed apart. Agreement with the `reference` engine is checked first.
 
 Delay-and-sum is also timed on the workload of mach's rotating-disk benchmark (32 frames of 128 channels, one plane wave,
 noise as data: the time does not depend on it), beside mach (`mach-beamform`) where that can be imported, and the simulation
@@ -38,16 +38,15 @@ sys.path.insert(0, str(HERE.parent))  # the repository need not be installed
 from timing import machine, write_result  # noqa: E402
 
 import ussim  # noqa: E402
-from ussim.beamform import Beamforming, automatic_f_number  # noqa: E402
-from ussim.demodulation import filter_law  # noqa: E402
-from ussim.engines import EngineError, cuda, reference  # noqa: E402
+from ussim.engines import EngineError, cuda  # noqa: E402
 from ussim.engines.gpu_simulate import Simulator, Tuning  # noqa: E402
-from ussim.interpolation import INTERPOLATIONS  # noqa: E402
 from ussim.plan import audible, make_plan  # noqa: E402
 from ussim.simulation import record_length  # noqa: E402
+from ussim.types import to_numpy  # noqa: E402
 
 RF_TOLERANCE = 1e-4  # relative L2 from the float64 oracle
 DAS_TOLERANCE = 1e-5
+DISK_F_NUMBER = 1.0  # as mach's benchmark has it
 # FP32 TFLOP/s (no tensor cores) and TB/s by the makers' sheets; a card that is not here: from its clocks.
 CARDS = {
     "H200": (67.0, 4.8),
@@ -100,6 +99,7 @@ def main() -> int:
             print("dry run, kernels compiled for the host: no time below says anything of a card")
             stack.callback(pretend_a_card(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
         try:
+            stack.enter_context(cuda.engine(arguments.device).backend.device())  # the current one, for peers too
             result = measure(size, arguments)
         except EngineError as error:
             print(error, file=sys.stderr)
@@ -133,7 +133,9 @@ def measure(size: Size, arguments: argparse.Namespace) -> dict[str, Any]:
         row["batch"] = batch
         result["frames"].append(row)
         print(
-            f"  batch {batch}: " + (row.get("failed") or f"{row['frames_s']:.1f} frames/s  {row['stages_ms_a_frame']}")
+            f"  batch {batch}: "
+            + (row.get("failed") or f"{row['frames_s']:.1f} frames/s, {row['end_to_end']['frames_s']:.1f} to the host")
+            + f"  {row.get('stages_ms_a_frame', '')}"
         )
     result["kernels"] = attempt(lambda: work.time_kernels(min(8, size.batches[-1]), peak))
     for name, row in result["kernels"].items():
@@ -169,67 +171,43 @@ class Workload:
 
     # --- what is timed -----------------------------------------------------------------------------------------------
 
-    def simulate(self, media) -> Any:
-        heard = [audible(medium, self.acquisition) for medium in media]
-        return self.engine.simulate_batch(heard, self.plan, self.n_samples)
+    def simulate(self, media) -> ussim.RFData:
+        return ussim.simulate_stack(media, self.acquisition, self.name, n_samples=self.n_samples)
 
-    def demodulate(self, rf) -> Any:
-        probe = self.acquisition.probe
-        law = filter_law(
-            probe.center_frequency, probe.bandwidth, self.acquisition.sampling_frequency, 0.0, self.n_samples
-        )
-        return self.engine.mix_and_filter(rf, *law)
+    def beamform(self, iq: ussim.IQData) -> Any:
+        return ussim.delay_and_sum(iq, self.grid, engine=self.name)
 
-    def beamform(self, iq) -> Any:
-        return self.engine.delay_and_sum(iq, self.beamforming(self.engine))
+    def compress(self, images) -> Any:
+        return ussim.log_compress(images, per_image=True)
 
-    def compress(self, images) -> list[Any]:
-        return [ussim.log_compress(image) for image in images]
-
-    def beamforming(self, engine) -> Beamforming:
-        probe, c = self.acquisition.probe, self.acquisition.medium.speed_of_sound
-        return Beamforming(
-            acquisition=self.acquisition,
-            grid=self.grid,
-            speed_of_sound=c,
-            sampling_frequency=self.acquisition.sampling_frequency,
-            start_time=0.0,
-            demodulation_frequency=probe.center_frequency,
-            f_number=automatic_f_number(probe, c),
-            interpolation=INTERPOLATIONS["linear"],
-            normalize=False,
-            engine=engine,
-        )
+    def bmodes(self, media) -> Any:
+        return self.compress(self.beamform(ussim.demodulate(self.simulate(media))))
 
     def time_batch(self, batch: int) -> dict[str, Any]:
-        """Frames a second of a batch, the time of each stage, and the same image by image through the public functions."""
+        """Frames a second of a batch: B-modes on the card and, as uint8, on the host; the time of each stage; and the same
+        medium by medium."""
         media = self.media[:batch]
-        frames = [self.time(lambda: self.compress(self.beamform(self.demodulate(self.simulate(media)))))]
+        on_card = self.time(lambda: self.bmodes(media))
+        on_host = self.time(lambda: np.round(to_numpy(self.bmodes(media)) * 255).astype(np.uint8))
+        one_by_one = self.time(lambda: [self.bmodes([medium]) for medium in media])
         rf = self.simulate(media)
-        iq = self.demodulate(rf)
+        iq = ussim.demodulate(rf)
         images = self.beamform(iq)
         stages = {
             "simulate": lambda: self.simulate(media),
-            "demodulate": lambda: self.demodulate(rf),
+            "demodulate": lambda: ussim.demodulate(rf),
             "delay_and_sum": lambda: self.beamform(iq),
             "log_compress": lambda: self.compress(images),
         }
-        public = self.time(lambda: self.public_functions(media))
         return {
-            "frames_s": batch / frames[0]["median_s"],
-            **frames[0],
+            "frames_s": batch / on_card["median_s"],
+            **on_card,
+            "end_to_end": {"frames_s": batch / on_host["median_s"], **on_host},
+            "one_by_one_frames_s": batch / one_by_one["median_s"],
             "stages_ms_a_frame": {
                 name: round(1e3 * self.time(stage)["median_s"] / batch, 4) for name, stage in stages.items()
             },
-            "public_functions_frames_s": batch / public["median_s"],
         }
-
-    def public_functions(self, media) -> list[Any]:
-        """As a user writes it: `simulate_batch`, then each record by itself."""
-        records = ussim.simulate_batch(media, self.acquisition, self.name, n_samples=self.n_samples)
-        return [
-            ussim.log_compress(ussim.delay_and_sum(ussim.demodulate(rf), self.grid, engine=self.name)) for rf in records
-        ]
 
     def time_scatterers(self) -> dict[str, float]:
         image = np.random.default_rng(0).random(self.size.shape)
@@ -313,20 +291,13 @@ class Workload:
 
     def check(self) -> dict[str, float]:
         """Relative errors of RF and of the beamformed image from the reference engine, on a few scatterers."""
-        few = audible(
-            ussim.Scatterers(*(getattr(self.media[0], name)[:12] for name in ("x", "z", "reflectivity"))),
-            self.acquisition,
-        )
-        expected = reference.simulate(few, self.plan, self.n_samples)
-        got = self.engine.backend.to_host(self.engine.simulate(few, self.plan, self.n_samples))
-        errors = {"rf": relative_error(got, expected)}
+        few = ussim.Scatterers(*(getattr(self.media[0], name)[:12] for name in ("x", "z", "reflectivity")))
+        rf = ussim.simulate(few, self.acquisition, "reference", n_samples=self.n_samples)
+        errors = {"rf": relative_error(to_numpy(self.simulate([few]).samples[0]), rf.samples)}
         small = ussim.ImageGrid.for_acquisition(self.acquisition, (24, 24))
-        image = {}
-        for engine in (self.engine, reference):
-            law = self.beamforming(engine)
-            law = Beamforming(**{**law.__dict__, "grid": small})
-            image[engine] = self.engine.backend.to_host(engine.delay_and_sum(expected.astype(np.complex64), law))
-        errors["delay_and_sum"] = relative_error(image[self.engine], image[reference])
+        iq = ussim.demodulate(rf)
+        got, expected = (to_numpy(ussim.delay_and_sum(iq, small, engine=name)) for name in (self.name, "reference"))
+        errors["delay_and_sum"] = relative_error(got, expected)
         if not (errors["rf"] < RF_TOLERANCE and errors["delay_and_sum"] < DAS_TOLERANCE):
             raise SystemExit(f"expected RF within {RF_TOLERANCE:g} of the reference, got {errors}: nothing is timed")
         return errors
@@ -343,41 +314,29 @@ class Workload:
         rng = np.random.default_rng(0)
         shape = (n_frames, 1, n_channels, n_samples)
         data = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
-        law = Beamforming(
-            acquisition=acquisition,
-            grid=grid,
-            speed_of_sound=1480.0,
-            sampling_frequency=acquisition.sampling_frequency,
-            start_time=9.95e-6,
-            demodulation_frequency=5e6,
-            f_number=1.0,
-            interpolation=INTERPOLATIONS["linear"],
-            normalize=False,
-            engine=self.engine,
-        )
         samples = self.engine.backend.to_device(data)
-        ours = self.time(lambda: self.engine.delay_and_sum(samples, law))
+        iq = ussim.IQData(samples, acquisition, acquisition.sampling_frequency, 5e6, start_time=9.95e-6)
+        ours = self.time(lambda: ussim.delay_and_sum(iq, grid, DISK_F_NUMBER, engine=self.name))
         total = n_frames * n_channels * grid.x.size * grid.z.size
         result: dict[str, Any] = {
             "pixel_channels": total,
             "ussim": {**ours, "pixel_channels_s": total / ours["median_s"]},
         }
         if peers:
-            expected = self.engine.backend.to_host(self.engine.delay_and_sum(samples, law))
-            result["mach"] = attempt(lambda: self.time_mach(samples, law, expected, total))
+            result["mach"] = attempt(lambda: self.time_mach(iq, grid, total))
         return result
 
-    def time_mach(self, samples, law: Beamforming, expected: np.ndarray, total: int) -> dict[str, Any]:
+    def time_mach(self, iq: ussim.IQData, grid: ussim.ImageGrid, total: int) -> dict[str, Any]:
         """mach on the same data in its own layout (channels, samples, frames), its taper off."""
         import mach
 
-        xp, probe, grid = self.xp, law.acquisition.probe, law.grid
+        xp, probe, speed_of_sound = self.xp, iq.acquisition.probe, iq.acquisition.medium.speed_of_sound
         x, z = grid.mesh()
         points = np.stack([x.ravel(), np.zeros(x.size), z.ravel()], axis=1)
         elements = np.stack([probe.element_x, np.zeros(probe.n_elements), probe.element_z], axis=1)
-        channels = xp.ascontiguousarray(samples[:, 0].transpose(1, 2, 0))
-        coordinates = [xp.asarray(a.astype(np.float32)) for a in (elements, points, z.ravel() / law.speed_of_sound)]
-        out = xp.zeros((x.size, samples.shape[0]), dtype=np.complex64)
+        channels = xp.ascontiguousarray(iq.samples[:, 0].transpose(1, 2, 0))
+        coordinates = [xp.asarray(a.astype(np.float32)) for a in (elements, points, z.ravel() / speed_of_sound)]
+        out = xp.zeros((x.size, iq.samples.shape[0]), dtype=np.complex64)
 
         def run() -> None:
             out.fill(0)  # mach adds to what is there
@@ -385,16 +344,17 @@ class Workload:
                 channels,
                 *coordinates,
                 out,
-                rx_start_s=law.start_time,
-                sampling_freq_hz=law.sampling_frequency,
-                f_number=law.f_number,
-                sound_speed_m_s=law.speed_of_sound,
-                modulation_freq_hz=law.demodulation_frequency,
+                rx_start_s=iq.start_time,
+                sampling_freq_hz=iq.sampling_frequency,
+                f_number=DISK_F_NUMBER,
+                sound_speed_m_s=speed_of_sound,
+                modulation_freq_hz=iq.demodulation_frequency,
                 tukey_alpha=0.0,
             )
 
         timing = self.time(run)
-        image = self.engine.backend.to_host(out).T.reshape(expected.shape)
+        expected = to_numpy(ussim.delay_and_sum(iq, grid, DISK_F_NUMBER, engine=self.name))
+        image = to_numpy(out).T.reshape(expected.shape)
         return {
             **timing,
             "pixel_channels_s": total / timing["median_s"],
@@ -426,8 +386,8 @@ class Workload:
             return [fast_simus.simus_compute(points, strength, row, plan, parameters, tissue).rf for row in rows]
 
         timing = self.time(run)
-        rf = self.engine.backend.to_host(run(delays[:1])[0]).T.astype(np.float64)
-        ours = self.engine.backend.to_host(self.simulate([medium]))[0, 0].astype(np.float64)
+        rf = to_numpy(run(delays[:1])[0]).T.astype(np.float64)
+        ours = to_numpy(self.simulate([medium]).samples)[0, 0].astype(np.float64)
         n = min(rf.shape[-1], ours.shape[-1])
         rf, ours = rf[:, :n], ours[:, :n]
         ours *= np.vdot(ours, rf) / np.vdot(ours, ours)  # its scale depends on the length of its transform
