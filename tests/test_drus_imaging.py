@@ -1,6 +1,7 @@
 """Phantoms, regions and scores, recordings, despeckling, and the two commands from end to end."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,7 +176,16 @@ def picmus(tmp_path_factory):
 def test_picmus_targets_are_where_they_should_be(picmus, name):
     rf = recordings.read_picmus(picmus / f"{name}.hdf5")
     assert rf.sampling_frequency >= 4 * 5.208e6 * (1 - 1e-9)
-    for data in (rf, recordings.single(rf)):
+    each = [  # every angle alone: its own time zero must be right
+        ussim.RFData(
+            rf.samples[i : i + 1],
+            replace(rf.acquisition, waves=ussim.PlaneWaves(ANGLES[i : i + 1])),
+            rf.sampling_frequency,
+            rf.start_time,
+        )
+        for i in range(3)
+    ]
+    for data in (rf, recordings.single(rf), *each):
         for x, z in TARGETS:
             grid = ussim.ImageGrid(x=x + np.linspace(-1e-3, 1e-3, 41), z=z + np.linspace(-1e-3, 1e-3, 41))
             image = np.abs(ussim.delay_and_sum(ussim.demodulate(data), grid, 1.4))
