@@ -139,7 +139,8 @@ def evaluate(
     steps, sampler, samples
         Step counts of the diffusion models (None = all), their sampler, and how many samples the "mean of" row averages.
     fit
-        Training pairs: filters are tuned on them, and a median with a fitted tone curve joins the table.
+        Training pairs: filters are tuned on them, and a median with a fitted tone curve joins the table. Pairs of the
+        subjects that are tested on are left out of them.
     torch_models
         (name, path) of TorchScript or torch.export files that map an image (1, 1, nz, nx) in [0, 1] to another.
     progress
@@ -150,6 +151,7 @@ def evaluate(
     for model in models:
         check_unseen(model, tests)
     result = Result()
+    fit = _without_subjects(fit, {s for subset in tests for s in subset.subjects})
     methods = _methods(models, steps, sampler, samples, seed, baselines, fit, torch_models, result)
     if lpips_backbone is not None and Path(lpips_backbone).is_file():
         result.sources.append(f"LPIPS: {Path(lpips_backbone).name}, SHA-256 {_sha256(Path(lpips_backbone))}")
@@ -343,6 +345,13 @@ def load_torch_model(path: str | Path) -> Callable[[Image], Image]:
         return np.clip(out.reshape(-1, *lq.shape)[0].numpy(), 0, 1)
 
     return run
+
+
+def _without_subjects(subsets: Sequence[Subset], subjects: set[str]) -> list[Subset]:
+    left = [s.select([i for i, subject in enumerate(s.subjects) if subject not in subjects]) for s in subsets]
+    if any(map(len, subsets)) and not any(map(len, left)):
+        raise DataError("the pairs to tune filters on are all of subjects that are tested on; give others")
+    return left
 
 
 def _fit_pairs(fit: Sequence[Subset]) -> list[tuple[Image, Image]]:

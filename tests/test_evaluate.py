@@ -38,7 +38,7 @@ def result():
         "sampler": "ddim",
         "samples": 2,
         "n_seeds": 2,
-        "fit": [whole(SpecklePairs(n=2, seed=8))],
+        "fit": [whole(SpecklePairs(n=8, seed=8))],  # p0 and p1 are tested on: left out
     }
     return evaluate(models, [whole(PAIRS), whole(SpecklePairs(n=4, seed=3, probe="C5-2v"))], **options)
 
@@ -54,6 +54,16 @@ def test_rows_hold_every_image_and_method(result):
     assert ("median + fitted tone curve", None) in names
     for r in result.rows:
         assert len(r.values["psnr"]) == len(r.values["seconds"]) == 4
+
+
+def test_filters_are_never_tuned_on_a_subject_that_is_tested():
+    everyone, tests = whole(SpecklePairs(n=8, seed=8)), [whole(SpecklePairs(n=4))]
+    others = everyone.select([i for i, s in enumerate(everyone.subjects) if s not in tests[0].subjects])
+    tables = [evaluate([], tests, fit=[fit]) for fit in (everyone, others)]
+    assert [r.note for r in tables[0].rows] == [r.note for r in tables[1].rows]
+    assert [r.values["psnr"] for r in tables[0].rows] == [r.values["psnr"] for r in tables[1].rows]
+    with pytest.raises(DataError, match="subjects that are tested on"):
+        evaluate([], tests, fit=tests)
 
 
 def test_the_lq_row_is_what_the_metrics_say(result):
