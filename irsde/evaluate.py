@@ -383,7 +383,8 @@ def _evaluate_subset(
         for row, method in zip(rows[: len(methods)], methods, strict=True):
             restored = _timed(row, method, lq, hq)
             _add(row, _compare(restored, hq, inside, backbone, result))
-            shown.append((method.name + (f" {method.steps}" if method.steps else ""), restored))
+            title = f"{method.name}, {method.steps} {method.note}" if method.steps else method.name
+            shown.append((title, restored))
             advance()
         for row, (name, members) in zip(rows[len(methods) :], ensembles.items(), strict=True):
             started = time.perf_counter()
@@ -571,7 +572,7 @@ def _write_pictures(result: Result, path: Path) -> dict[str, Path]:
                 ax.set_title(name, fontsize=7)
                 ax.set_axis_off()
         target = path.with_name(f"{path.stem}-images-{re.sub(r'[^A-Za-z0-9.-]+', '_', group)}.png")
-        figure.savefig(target, dpi=130)
+        figure.savefig(target, dpi=100)
         written[group] = target
     return written
 

@@ -12,7 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = {
     name: (REPOSITORY / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/despeckling.md", "docs/command-line.md")
+    for name in ("README.md", "docs/despeckling.md", "docs/drus.md", "docs/command-line.md")
 }
 PROGRAMS = ("ussim", "datagen", "irsde")
 
@@ -86,6 +86,22 @@ def test_guide_python(tmp_path, monkeypatch):
     exec(own_model, {})
     lq = np.full((40, 56), 0.5, np.float32)
     np.testing.assert_allclose(load_torch_model("mean.pt2")(lq)[2:-2, 2:-2], 0.5, atol=1e-6)
+
+
+def test_drus_python(tmp_path, monkeypatch):
+    import ussim
+    from irsde.drus import train
+    from irsde.drus.imaging import imaging_grid
+
+    monkeypatch.chdir(tmp_path)
+    train.train(train.PriorConfig(iterations=1, batch_size=1, size=16, channels=(16, 16)), "priors/a")
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves(0.0))
+    grid = imaging_grid(acquisition, (32, 16), 30e-3)
+    rf = ussim.simulate(ussim.Scatterers([0.0], [30e-3], [1.0]), acquisition)
+    names = {"acquisition": acquisition, "grid": grid, "rf": rf}
+    exec(python("docs/drus.md")[0], names)
+    assert names["echogenicity"].shape == (32, 16)
+    assert names["echogenicity"].min() > 0
 
 
 @pytest.mark.parametrize("words", [pytest.param(w, id=" ".join(w)) for page in PAGES.values() for w in commands(page)])
