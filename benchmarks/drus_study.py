@@ -4,9 +4,12 @@ Measures gCNR and SNR on the occlusion layout and FWHM on the scatterer layout f
 prior given. Not a timing. Simulated with the model that the sampler is given, as the paper does: for channel data of
 another simulator see `irsde drus --phantom`; the pictures and scores of these beside the results were made by
 
-    irsde drus --phantom occlusion --samples 20 -o benchmarks/results/drus_occlusion_local.png
-    irsde drus --phantom scatterers -o benchmarks/results/drus_scatterers_local.png
-    irsde drus pymust_PWI_disk.mat --depth-mm 23 -o benchmarks/results/drus_disk_local.png
+    irsde drus-train --out priors/a --iterations 2000
+    irsde drus --phantom occlusion --prior priors/a --samples 20 -o benchmarks/results/drus_occlusion_a.png
+    irsde drus --phantom scatterers --prior priors/a -o benchmarks/results/drus_scatterers_a.png
+    irsde drus pymust_PWI_disk.mat --depth-mm 23 --prior priors/a -o benchmarks/results/drus_disk_a.png
+
+(those named `_local` without --prior).
 
     python benchmarks/drus_study.py                             # 128 x 128, 3 levels, 2 realisations, no network
     python benchmarks/drus_study.py --prior priors/a            # with a prior of `irsde drus-train`
