@@ -277,14 +277,14 @@ def _restore_store(
 ) -> None:
     """Every LQ image of a pairs store to a PNG in a folder."""
     from irsde.sample import restore_members
-    from irsde.stacks import write_image
+    from irsde.stacks import image_seed, write_image
 
     members = [model for model in models for _ in range(n_samples)]
-    seeds = [[seed + k] for k in range(len(members))]
     names, images = _store_images(store, probe, limit)
     output.mkdir(parents=True, exist_ok=True)
     with console.Progress("restoring", len(names)) as progress:
-        for name, lq in zip(names, images, strict=True):
+        for i, (name, lq) in enumerate(zip(names, images, strict=True)):
+            seeds = [[image_seed(seed + k, i)] for k in range(len(members))]
             mean, variance = restore_members(members, lq[None], seeds, **options)
             target = output / f"{name}.png"
             write_image(target, mean[0], None if variance is None else variance[0])

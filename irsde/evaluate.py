@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from irsde import metrics
 from irsde.baselines import BASELINES, ToneCurve, fit_tone_curve, tune
 from irsde.data import DataError, Subset
+from irsde.stacks import image_seed
 from ussim import console
 
 WITH_REFERENCE = ("psnr", "ssim", "aligned_psnr", "lpips")
@@ -39,20 +40,22 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to restore an LQ image. `reads_hq` marks upper bounds that are told what they should find."""
+    """A named way to restore an LQ image. `run` takes the image, then what is marked: the seed of its noise (`draws`), the
+    HQ image (`reads_hq`: upper bounds, told what they should find)."""
 
     name: str
     run: Callable[..., Image]
     steps: int | None = None
     note: str = ""
+    draws: bool = False
     reads_hq: bool = False
 
 
 @dataclass(frozen=True)
 class Members:
-    """Several restorations of an LQ image as one method: `run` gives their mean and variance."""
+    """Several restorations of an LQ image as one method: `run` gives their mean and variance from image and seed."""
 
-    run: Callable[[Image], tuple[Image, Image]]
+    run: Callable[[Image, int], tuple[Image, Image]]
     steps: int
 
 
@@ -138,6 +141,8 @@ def evaluate(
         Test pairs, one subset a probe.
     steps, sampler, samples
         Step counts of the diffusion models (None = all), their sampler, and how many samples the "mean of" row averages.
+    seed
+        Of the noise; every image has noise of its own, the same for all methods.
     fit
         Training pairs: filters are tuned on them, and a median with a fitted tone curve joins the table. Pairs of the
         subjects that are tested on are left out of them.
@@ -152,15 +157,15 @@ def evaluate(
         check_unseen(model, tests)
     result = Result()
     fit = _without_subjects(fit, {s for subset in tests for s in subset.subjects})
-    methods = _methods(models, steps, sampler, samples, seed, baselines, fit, torch_models, result)
+    methods = _methods(models, steps, sampler, samples, baselines, fit, torch_models, result)
     if lpips_backbone is not None and Path(lpips_backbone).is_file():
         result.sources.append(f"LPIPS: {Path(lpips_backbone).name}, SHA-256 {_sha256(Path(lpips_backbone))}")
     diffusion = [m for m in models if m.is_diffusion]
-    ensembles = _ensembles(diffusion, steps[0], sampler, seed, n_seeds) if len(diffusion) > 1 else {}
+    ensembles = _ensembles(diffusion, steps[0], sampler, n_seeds) if len(diffusion) > 1 else {}
     total = sum(map(len, tests)) * (len(methods) + len(ensembles))
     with _bar(progress, total) as advance:
         for subset in tests:
-            _evaluate_subset(subset, methods, ensembles, sampler, lpips_backbone, result, advance)
+            _evaluate_subset(subset, methods, ensembles, sampler, seed, lpips_backbone, result, advance)
     return result
 
 
@@ -184,13 +189,13 @@ def evaluate_real(
     on the grey levels of the (log-compressed) images.
     """
     result = result or Result()
-    methods = _methods(models, steps, sampler, 1, seed, baselines, (), torch_models, result)
+    methods = _methods(models, steps, sampler, 1, baselines, (), torch_models, result)
     methods = [method for method in methods if not method.reads_hq]
     group = Path(folder).name
     rows = [Row(m.name, group, m.steps, m.note) for m in methods]
     cases = list(read_breast(folder))[:limit]
     with _bar(progress, len(cases) * len(methods)) as advance:
-        for name, image, lesion in cases:
+        for i, (name, image, lesion) in enumerate(cases):
             try:
                 background = metrics.background_patches(image, lesion, patch_size)
             except ValueError as error:
@@ -198,7 +203,7 @@ def evaluate_real(
                 continue
             shown = []
             for row, method in zip(rows, methods, strict=True):
-                restored = _timed(row, method, image, None)
+                restored = _timed(row, method, image, image_seed(seed, i), None)
                 values = {
                     "cnr": metrics.cnr(restored, lesion, background),
                     "gcnr": metrics.gcnr(restored, lesion, background),
@@ -262,7 +267,6 @@ def _methods(
     steps: Sequence[int | None],
     sampler: str,
     samples: int,
-    seed: int,
     baselines: bool,
     fit: Sequence[Subset],
     torch_models: Sequence[tuple[str, str | Path]],
@@ -285,14 +289,14 @@ def _methods(
         methods.append(Method(name, load_torch_model(path)))
         result.sources.append(f"{name}: {Path(path).name}, SHA-256 {_sha256(Path(path))}")
     for model in models:
-        methods += _model_methods(model, steps, sampler, samples, seed)
+        methods += _model_methods(model, steps, sampler, samples)
         result.sources.append(
             f"{model.name}: step {model.step}, {(model.details or {}).get('parameters', 0):,} parameters"
         )
     return methods
 
 
-def _model_methods(model: Any, steps: Sequence[int | None], sampler: str, samples: int, seed: int) -> list[Method]:
+def _model_methods(model: Any, steps: Sequence[int | None], sampler: str, samples: int) -> list[Method]:
     from irsde.sample import draw_samples, restore, restore_normalized
 
     if not model.is_diffusion:
@@ -301,21 +305,23 @@ def _model_methods(model: Any, steps: Sequence[int | None], sampler: str, sample
     for count in steps:
         n = count or model.sde.n_steps
         methods.append(Method(
-            model.name, lambda lq, n=n: restore(model, lq, n, sampler, seed), n, sampler
+            model.name, lambda lq, seed, n=n: restore(model, lq, n, sampler, seed), n, sampler, draws=True
         ))  # fmt: skip
     n = steps[0] or model.sde.n_steps
     if samples > 1:
         methods.append(Method(
             f"{model.name}, mean of {samples} samples",
-            lambda lq: draw_samples(model, lq, samples, seed, steps=n, sampler=sampler).mean(axis=0), n, sampler,
+            lambda lq, seed: draw_samples(model, lq, samples, seed, steps=n, sampler=sampler).mean(axis=0),
+            n, sampler, draws=True,
         ))  # fmt: skip
     if model.normalization.kind == "own":
         told = replace(model.normalization, inverse="oracle")
 
-        def upper_bound(lq: Image, hq: Image) -> Image:
+        def upper_bound(lq: Image, seed: int, hq: Image) -> Image:
             return told.output(restore_normalized(model, lq, n, sampler, seed), lq, hq)
 
-        methods.append(Method(f"{model.name}, told HQ mean and std", upper_bound, n, "upper bound", reads_hq=True))
+        name = f"{model.name}, told HQ mean and std"
+        methods.append(Method(name, upper_bound, n, "upper bound", draws=True, reads_hq=True))
     return methods
 
 
@@ -368,6 +374,7 @@ def _evaluate_subset(
     methods: Sequence[Method],
     ensembles: Mapping[str, Members],
     sampler: str,
+    seed: int,
     backbone: str | Path | None,
     result: Result,
     advance: Callable[[], None],
@@ -377,18 +384,19 @@ def _evaluate_subset(
     points: dict[str, list[tuple[float, float]]] = {name: [] for name in ensembles}
     for i in range(len(subset)):
         hq, lq = subset[i]
+        noise_seed = image_seed(seed, subset.indices[i])
         mask = subset.mask(i)
         inside = None if mask.all() else mask
         shown = []
         for row, method in zip(rows[: len(methods)], methods, strict=True):
-            restored = _timed(row, method, lq, hq)
+            restored = _timed(row, method, lq, noise_seed, hq)
             _add(row, _compare(restored, hq, inside, backbone, result))
             title = f"{method.name}, {method.steps} {method.note}" if method.steps else method.name
             shown.append((title, restored))
             advance()
         for row, (name, members) in zip(rows[len(methods) :], ensembles.items(), strict=True):
             started = time.perf_counter()
-            mean, variance = members.run(lq)
+            mean, variance = members.run(lq, noise_seed)
             _add(row, {"seconds": time.perf_counter() - started, **_compare(mean, hq, inside, backbone, result)})
             region = np.s_[:, :] if inside is None else inside
             points[name].append((float(variance[region].mean()), float(((mean - hq)[region] ** 2).mean())))
@@ -401,15 +409,17 @@ def _evaluate_subset(
         result.uncertainty.append(Uncertainty(name, subset.probe, variance, error))
 
 
-def _ensembles(models: Sequence[Any], steps: int | None, sampler: str, seed: int, n_seeds: int) -> dict[str, Members]:
+def _ensembles(models: Sequence[Any], steps: int | None, sampler: str, n_seeds: int) -> dict[str, Members]:
     """Mean and variance over models, over models with the same noise, and over seeds of one model."""
     from irsde.sample import draw_samples, ensemble, mean_and_variance
 
     options: dict[str, Any] = {"steps": steps, "sampler": sampler}
     runs = {
-        f"ensemble of {len(models)}": lambda lq: ensemble(models, lq, seed, **options),
-        f"ensemble of {len(models)}, same noise": lambda lq: ensemble(models, lq, seed, same_noise=True, **options),
-        f"{models[0].name}, {n_seeds} seeds": lambda lq: mean_and_variance(
+        f"ensemble of {len(models)}": lambda lq, seed: ensemble(models, lq, seed, **options),
+        f"ensemble of {len(models)}, same noise": lambda lq, seed: ensemble(
+            models, lq, seed, same_noise=True, **options
+        ),
+        f"{models[0].name}, {n_seeds} seeds": lambda lq, seed: mean_and_variance(
             draw_samples(models[0], lq, n_seeds, seed, **options)
         ),
     }
@@ -426,9 +436,9 @@ def _bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
         yield progress.advance
 
 
-def _timed(row: Row, method: Method, lq: Image, hq: Image | None) -> Image:
+def _timed(row: Row, method: Method, lq: Image, seed: int, hq: Image | None) -> Image:
     started = time.perf_counter()
-    restored = method.run(lq, hq) if method.reads_hq else method.run(lq)
+    restored = method.run(lq, *([seed] if method.draws else []), *([hq] if method.reads_hq else []))
     _add(row, {"seconds": time.perf_counter() - started})
     return np.asarray(restored, np.float32)
 

@@ -51,11 +51,12 @@ class Stack:
         """Seeds of the slices' noise: of a lone image `seed` itself, of a slice what `seed` and its index give."""
         if self.volume.n_slices(self.plane) == 1:
             return [seed]
-        return [slice_seed(seed, i) for i in self.indices[part]]
+        return [image_seed(seed, i) for i in self.indices[part]]
 
 
-def slice_seed(seed: int, index: int) -> int:
-    """Seed of one slice's noise. Slices differ in it: noise that repeats from slice to slice would look like structure."""
+def image_seed(seed: int, index: int) -> int:
+    """Seed of the noise of one slice or image among several. They differ in it: noise that repeats from slice to slice would
+    look like structure, and a mean over images would hold one draw of it."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
 
 

@@ -26,6 +26,7 @@ from irsde.evaluate import (
     write_report,
 )
 from irsde.sample import ensemble
+from irsde.stacks import image_seed
 
 PAIRS = SpecklePairs(n=4, size=64)
 
@@ -70,6 +71,16 @@ def test_the_lq_row_is_what_the_metrics_say(result):
     expected = [metrics.psnr(lq, hq) for hq, lq in PAIRS]
     assert row(result, "LQ").values["psnr"] == pytest.approx(expected)
     assert row(result, "LQ").values["ssim"] == pytest.approx([metrics.ssim(lq, hq) for hq, lq in PAIRS])
+
+
+def test_every_image_has_noise_of_its_own():
+    twice = SpecklePairs(n=2)
+    twice._pairs[1] = twice._pairs[0]
+    table = evaluate([make_model(0)], [whole(twice)], steps=(2,), samples=2, baselines=False)
+    lq, single, averaged = (r.values["psnr"] for r in table.rows)
+    assert lq[0] == lq[1]
+    assert single[0] != single[1]
+    assert averaged[0] != averaged[1]
 
 
 def test_what_cannot_run_is_listed_and_has_no_numbers(result, tmp_path):
@@ -146,7 +157,8 @@ def test_uncertainty_is_of_members_and_error_of_their_mean(result):
     u = next(u for u in result.uncertainty if (u.name, u.group) == ("ensemble of 2", "L11-5v"))
     assert row(result, u.name, steps=3).values["psnr"] == pytest.approx(-10 * np.log10(u.error), abs=1e-4)
     hq, lq = PAIRS[0]
-    mean, variance = ensemble([make_model(seed) for seed in (0, 1)], lq, steps=3, sampler="ddim")
+    models = [make_model(seed) for seed in (0, 1)]
+    mean, variance = ensemble(models, lq, image_seed(0, 0), steps=3, sampler="ddim")
     assert u.error[0] == pytest.approx(np.mean((mean - hq) ** 2), rel=1e-4)
     assert u.variance[0] == pytest.approx(variance.mean(), rel=1e-4)
 

@@ -11,7 +11,7 @@ from test_restore import make_model
 from datagen.readers import read_image
 from datagen.volumes import DataError
 from irsde.sample import restore, restore_stack
-from irsde.stacks import companions, open_stack, slice_seed, to_nifti, write_nifti, write_stack
+from irsde.stacks import companions, image_seed, open_stack, to_nifti, write_nifti, write_stack
 
 EVERY = slice(None)
 
@@ -118,7 +118,7 @@ def test_slices_differ_in_their_noise(tmp_path):
     restored, variance = restore_stack([model], open_stack(tmp_path / "v.npy"), seed=5, steps=3)
     assert variance is None
     assert np.abs(restored[0] - restored[1]).max() > 1e-3
-    np.testing.assert_allclose(restored[2], restore(model, image, 3, seed=slice_seed(5, 2)), atol=1e-4)  # as above
+    np.testing.assert_allclose(restored[2], restore(model, image, 3, seed=image_seed(5, 2)), atol=1e-4)  # as above
 
 
 def test_a_lone_image_has_the_noise_of_the_seed_itself(tmp_path):
