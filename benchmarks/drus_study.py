@@ -9,7 +9,7 @@ another simulator see `irsde drus --phantom`; the pictures and scores of these b
     irsde drus --phantom scatterers --prior priors/a -o benchmarks/results/drus_scatterers_a.png
     irsde drus pymust_PWI_disk.mat --depth-mm 23 --prior priors/a -o benchmarks/results/drus_disk_a.png
 
-(those named `_local` without --prior).
+Those named `_local` were made without --prior, `_patchwise` with --operator patchwise.
 
     python benchmarks/drus_study.py                             # 128 x 128, 3 levels, 2 realisations, no network
     python benchmarks/drus_study.py --prior priors/a            # with a prior of `irsde drus-train`

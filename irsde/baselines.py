@@ -89,9 +89,8 @@ def wavelet(image: NDArray, second: str, cutoff: float = 0.25, name: str = "db4"
     sigma = np.median(np.abs(coefficients[-1][2])) / 0.6745
     threshold = sigma * np.sqrt(2 * np.log(image.size))
     details = coefficients[1:]
-    if (
-        threshold > 0
-    ):  # else the image is mostly flat, and the threshold's 0 / 0 would spread from every zero coefficient
+    # A threshold of 0, of an image that is mostly flat, changes nothing; pywt divides by the coefficients, zeros too.
+    if threshold > 0:
         details = [tuple(pywt.threshold(d, threshold, "soft") for d in level) for level in details]
     smooth = pywt.waverec2([coefficients[0], *details], name, mode="symmetric")[: image.shape[0], : image.shape[1]]
     if second == "median":

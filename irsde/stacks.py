@@ -40,9 +40,6 @@ class Stack:
         """Slices, rows and columns, as displayed."""
         return (len(self.indices), *self.volume.slice_shape(self.plane))
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
     def images(self, part: slice) -> Image:
         """Some of the slices, (n, n_rows, n_columns)."""
         return np.stack([to_unit(self.volume.slice(self.plane, i)[0], self.grey) for i in self.indices[part]])
