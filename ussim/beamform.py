@@ -8,20 +8,18 @@ element recorded when the echo of that pixel came in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
 
 from . import physics
+from .arrivals import SOURCES_PER_ELEMENT, apertures, arrival_times, has_ray
 from .demodulation import demodulate
 from .engines import engine_of, get_engine
 from .interpolation import INTERPOLATIONS, Interpolation
 from .probes import Probe
-from .transmits import FocusedWaves
 from .types import Acquisition, ImageGrid, IQData, RFData, device_of, is_on_device, to_numpy
 
 __all__ = [
@@ -33,8 +31,6 @@ __all__ = [
     "log_compress",
     "transmit_time",
 ]
-
-SOURCES_PER_ELEMENT = 4  # the firing aperture is interpolated to this many sources an element (MUST)
 
 
 def delay_and_sum(
@@ -188,7 +184,7 @@ def transmit_time(
         (n_transmits, *shape) float64.
     """
     module = get_engine(engine)
-    return _transmit_time(acquisition, x, z, _check_speed(speed_of_sound, acquisition), module)
+    return arrival_times(acquisition, x, z, _check_speed(speed_of_sound, acquisition), module.arrival_bounds)
 
 
 def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
@@ -219,10 +215,10 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
         toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
         seen = (toward >= math.cos(acceptance) * np.hypot(dx, dz)).any(axis=1)
         reached = np.zeros(len(part), dtype=bool)
-        for aperture in _apertures(acquisition):
+        for aperture in apertures(acquisition):
             way = np.hypot(px[:, None] - aperture.x, pz[:, None] - aperture.z) / c
             for law in aperture.delays:
-                reached |= _has_ray(way + law, period)
+                reached |= has_ray(way + law, period)
         mask[part] = seen & reached
     return mask.reshape(grid.shape)
 
@@ -258,108 +254,7 @@ class Beamforming:
 
     def transmit_times(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
         """`transmit_time` at points: (n_transmits, *shape) s."""
-        return _transmit_time(self.acquisition, x, z, self.speed_of_sound, self.engine)
-
-
-# --- arrival times ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Aperture:
-    """Sources along the firing aperture that some laws share."""
-
-    x: np.ndarray  # (n_sources,) m
-    z: np.ndarray
-    delays: np.ndarray  # (n_laws, n_sources) s
-    laws: np.ndarray  # (n_laws, 2) transmit and law within it
-    ends: np.ndarray  # (2, 2) x and z of the first and the last firing element, m
-
-
-def _apertures(acquisition: Acquisition) -> Iterator[_Aperture]:
-    """The laws of an acquisition, those that fire the same elements together."""
-    probe = acquisition.probe
-    delays = acquisition.transmit_delays
-    firing = ~np.isnan(delays) & (acquisition.transmit_weights != 0)[:, None, :]
-    masks, group = np.unique(firing.reshape(-1, probe.n_elements), axis=0, return_inverse=True)
-    for i, mask in enumerate(masks):
-        if not mask.any():
-            continue
-        laws = np.stack(np.unravel_index(np.flatnonzero(group.ravel() == i), firing.shape[:2]), axis=1)
-        rows = [probe.element_x, probe.element_z, *delays[laws[:, 0], laws[:, 1]]]
-        fine = _interpolate_runs(np.stack(rows), mask)
-        first, last = np.flatnonzero(mask)[[0, -1]]
-        ends = np.stack([probe.element_x[[first, last]], probe.element_z[[first, last]]], axis=1)
-        yield _Aperture(fine[0], fine[1], fine[2:], laws, ends)
-
-
-def _interpolate_runs(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Rows (n, n_elements) interpolated by cubic splines over each run of elements in the mask: n firing elements become 4n
-    sources, from the first of the run to its last."""
-    elements = np.flatnonzero(mask)
-    pieces = []
-    for run in np.split(elements, np.flatnonzero(np.diff(elements) > 1) + 1):
-        n = len(run)
-        if n == 1:
-            pieces.append(rows[:, run])
-            continue
-        spline = make_interp_spline(np.arange(n), rows[:, run], k=min(3, n - 1), axis=1)
-        pieces.append(spline(np.linspace(0, n - 1, SOURCES_PER_ELEMENT * n)))
-    return np.concatenate(pieces, axis=1)
-
-
-def _transmit_time(acquisition: Acquisition, x, z, speed_of_sound: float, engine: ModuleType) -> np.ndarray:
-    x, z = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(z, dtype=np.float64))
-    px, pz = np.ascontiguousarray(x).ravel(), np.ascontiguousarray(z).ravel()
-    n_transmits, n_laws, _ = acquisition.transmit_delays.shape
-    times = np.full((n_transmits, x.size), np.inf)
-    spread = np.full((n_transmits, x.size), np.inf) if n_laws > 1 else None
-    focused = acquisition.waves if isinstance(acquisition.waves, FocusedWaves) else None
-    for aperture in _apertures(acquisition):
-        first, last = engine.arrival_bounds(
-            px, pz, aperture.x, aperture.z, aperture.delays, speed_of_sound, focused is not None or spread is not None
-        )
-        for i, (transmit, _) in enumerate(aperture.laws):
-            if focused is not None:
-                focus = np.array([focused.x[transmit], focused.z[transmit]])
-                beyond = _beyond_focus(px, pz, focus, aperture.ends)
-                times[transmit] = first[i] + beyond * (last[i] - first[i])
-            elif spread is None:
-                times[transmit] = first[i]
-            else:
-                closer = last[i] - first[i] < spread[transmit]
-                times[transmit] = np.where(closer, first[i], times[transmit])
-                spread[transmit] = np.where(closer, last[i] - first[i], spread[transmit])
-    return times.reshape(n_transmits, *x.shape)
-
-
-def _beyond_focus(x: np.ndarray, z: np.ndarray, focus: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """0 in the cone of rays before the focus, 1 in the cone beyond it, linear in the angle about the focus between them."""
-    rays = focus - ends
-    rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
-    axis = rays.sum(axis=0)
-    half_cone = 0.5 * math.acos(float(np.clip(rays[0] @ rays[1], -1, 1)))
-    dx, dz = x - focus[0], z - focus[1]
-    angle = np.abs(np.arctan2(axis[0] * dz - axis[1] * dx, axis[0] * dx + axis[1] * dz))  # from the beam's axis, [0, π]
-    return np.clip((np.pi - half_cone - angle) / max(np.pi - 2 * half_cone, 1e-9), 0, 1)
-
-
-def _has_ray(arrivals: np.ndarray, period: float) -> np.ndarray:
-    """Where the arrivals (n_points, n_sources) have a ray (see `field_mask`), or nearly."""
-    if arrivals.shape[1] < 3:
-        return np.ones(len(arrivals), dtype=bool)  # a point source radiates everywhere
-    near = arrivals.max(axis=1) - arrivals.min(axis=1) <= period / 2
-    rises = []
-    for a, b, c in (
-        (arrivals[:, 0], arrivals[:, 1], arrivals[:, 2]),
-        (arrivals[:, -1], arrivals[:, -2], arrivals[:, -3]),
-    ):
-        # Slope and curvature at the end, looking inwards: the parabola's extremum is slope² / (2 curvature) away in time.
-        slope, curvature = (4 * b - 3 * a - c) / 2, a - 2 * b + c
-        lag = slope**2 / np.maximum(2 * np.abs(curvature), 1e-30)
-        near |= (slope * curvature > 0) & (lag <= period / 4)
-        rises.append(slope > 0)
-    # An extremum inside: the arrivals fall from both ends (a minimum), or rise from both (a maximum, beyond a focus).
-    return near | (rises[0] == rises[1])
+        return arrival_times(self.acquisition, x, z, self.speed_of_sound, self.engine.arrival_bounds)
 
 
 def _check_speed(speed_of_sound: float | None, acquisition: Acquisition) -> float:
