@@ -112,6 +112,8 @@ def build(context: click.Context, **options: Any) -> int:
         watcher=_watcher(),
     )
     _print_summary(summary, _write_previews(summary), out)
+    if summary.is_incomplete:
+        return console.ExitCode.INCOMPLETE
     return console.ExitCode.PARTIAL if summary.set_aside or summary.unreadable else console.ExitCode.DONE
 
 
@@ -235,6 +237,11 @@ def _print_summary(summary: Summary, previews: list[str], out: str) -> None:
         console.note(f"set aside: {sample}: {reason}")
     if len(summary.set_aside) > 5:
         console.note(f"set aside: {len(summary.set_aside) - 5} more; all are in {summary.url}/samples.csv")
+    if summary.is_incomplete:
+        share = len(summary.set_aside) / summary.n_samples
+        console.note(
+            f"incomplete: {share:.0%} of the samples are set aside; mend the cause, then run the same command with --resume"
+        )
     console.result(f"digest: {summary.digest}")
     console.result(f"picture: {', '.join(previews)}")
     again = "the same command with --resume tries the samples set aside again" if summary.set_aside else ""

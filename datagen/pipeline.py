@@ -23,13 +23,13 @@ from . import store
 from .pairs import make_imager, resolve_engine
 from .recipe import Recipe, array_name, differences
 from .samples import Plan, make_plan
-from .shards import Job, Made, blank_sample, finish_shard, log, make_jobs, make_sample, make_shard
+from .shards import HOPELESS, Job, Made, Streak, blank_sample, finish_shard, log, make_jobs, make_sample, make_shard
 from .sources import get_source
 from .storage import Storage, open_storage
 from .volumes import DataError
 
 TOPIC = "datagen-samples"  # of the events by which workers say how far they are
-HOPELESS = 16  # samples that fail before any succeeds: the build stops
+SMALL_SHARE = 0.05  # of the samples: with more than these set aside a dataset is not what was asked for
 IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle, few enough to stay small
 
 
@@ -61,6 +61,11 @@ class Summary:
     digest: str
     sources: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether more than SMALL_SHARE of the samples were set aside."""
+        return len(self.set_aside) > SMALL_SHARE * self.n_samples
 
 
 class Watcher:
@@ -239,6 +244,7 @@ def _build(
     log(storage.url, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
     watcher.begin(len(plan.samples), n_before)
     count = _Count(there, watcher)
+    streak = Streak(of_one_volume=plan.n_volumes == 1)
     try:
         for record in _run(todo, crew, count):
             count.finished(record)
@@ -247,6 +253,8 @@ def _build(
                 raise DataError(
                     f"{storage.url}: all of the first {len(count.set_aside)} samples failed; {sample}: {reason}"
                 )
+            for row in record["rows"]:
+                streak.add(row)
     except OSError as error:
         raise _disk_error(error, storage) from None
     finally:

@@ -22,11 +22,13 @@ from .recipe import array_name, probe_of_record
 from .samples import Cutting, Sample, image_of
 from .storage import open_storage
 from .store import lq_key, mask_key, write_shard
+from .volumes import DataError
 
 MASK_STEP = (
     4  # pixels between those at which a field that differs in every sample is worked out: it costs as much as imaging
 )
 ATTEMPTS = 3  # at a sample, before it is set aside
+HOPELESS = 16  # samples that fail in a row, of more than one volume: the machine fails, not the samples
 # Samples simulated together on a card: its kernels then outlast what the host does between them, the channel data stay
 # below 1.5 GB for any preset probe, and little is done again where one sample fails.
 BATCH = 16
@@ -54,6 +56,39 @@ class Made:
     images: dict[str, np.ndarray]  # "hq", "lq/..." (uint8) and, where they vary, "mask/..." (bool) -> (size, size)
 
 
+class Streak:
+    """Failures in a row, by which a failing machine is told from a failing sample.
+
+    One damaged file fails by itself and is set aside. A library that vanished or a full scratch disk fails everything from
+    then on, and a build that went on would set all of it aside.
+    """
+
+    def __init__(self, of_one_volume: bool = False) -> None:
+        self._one_is_enough = of_one_volume  # the dataset has no second volume to compare with
+        self._length = 0
+        self._volumes: set[str] = set()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a finished sample.
+
+        Raises
+        ------
+        DataError
+            It is the last of HOPELESS failures in a row.
+        """
+        if not row["set_aside"]:
+            self._length = 0
+            self._volumes.clear()
+            return
+        self._length += 1
+        self._volumes.add(row["volume"])
+        if self._length >= HOPELESS and (self._one_is_enough or len(self._volumes) > 1):
+            raise DataError(
+                f"{self._length} samples in a row failed, the last one {row['id']}: {row['set_aside']}; what was made "
+                "before stays: mend the cause and run the same command with --resume"
+            )
+
+
 def make_jobs(
     recipe: dict[str, Any],
     samples: Sequence[Sample],
@@ -78,14 +113,23 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
     Parameters
     ----------
     on_sample : called with the number of samples done so far, after each.
+
+    Raises
+    ------
+    DataError
+        HOPELESS samples in a row fail, of more than one volume.
+    ussim.EngineError
+        The device fails.
     """
     started = time.time()
     made: list[Made] = []
+    streak = Streak()
     # Where settings are drawn for each sample, no two share what the engine prepares.
     together = job.ranges is None and any(on_device(settings.engine) for settings in job.settings)
     for first in range(0, len(job.samples), BATCH if together else 1):
         for sample in make_samples(job.samples[first : first + (BATCH if together else 1)], job):
             made.append(sample)
+            streak.add(sample.row)
             on_sample(len(made))
     return finish_shard(job, made, started)
 
@@ -114,12 +158,14 @@ def make_samples(samples: Sequence[Sample], job: Job) -> Iterator[Made]:
 def make_sample(sample: Sample, job: Job) -> Made:
     """One sample under every probe; set aside after ATTEMPTS failures."""
     from ussim import EngineError
+    from ussim.engines import device_errors
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _make([sample], job)[0]
+            with device_errors(job.settings[0].engine):
+                return _make([sample], job)[0]
         except EngineError:
-            raise  # no such device: no sample would do better
+            raise  # no such device, or a dead one: no sample would do better
         except Exception as error:
             if attempt == ATTEMPTS:
                 return blank_sample(sample, job, f"{type(error).__name__}: {error}")

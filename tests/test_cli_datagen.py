@@ -90,7 +90,8 @@ def test_a_file_holds_the_recipe_and_options_win(run, root, tmp_path):
     assert "2 samples" in text
 
 
-def test_a_sample_set_aside_ends_with_4(run, root, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("limit", "code"), [(24, 4), (3, 7)], ids=["a small share", "a large share"])
+def test_a_sample_set_aside_ends_with_a_code_of_its_own(run, root, tmp_path, monkeypatch, limit, code):
     from datagen import shards
 
     simulate, first = shards.simulate_pairs, []
@@ -102,11 +103,12 @@ def test_a_sample_set_aside_ends_with_4(run, root, tmp_path, monkeypatch):
         return simulate(hqs, imager, seeds)
 
     monkeypatch.setattr(shards, "simulate_pairs", failing)
-    code, text, messages = build(run, root, tmp_path / "pairs.zarr", "--limit", 3)
-    assert code == 4
+    ended, text, messages = build(run, root, tmp_path / "pairs.zarr", "--limit", limit)
+    assert ended == code, messages
     assert "set aside: npy/" in messages
     assert "RuntimeError: broken" in messages
-    assert "2 samples" in text
+    assert f"{limit - 1} samples" in text
+    assert ("incomplete: 33% of the samples are set aside" in messages) == (code == 7)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from scipy.signal import butter, lfilter_zi
 
 import ussim
 from ussim import physics
-from ussim.beamform import Beamforming, automatic_f_number
+from ussim.beamform import Beamforming, automatic_f_number, transmit_time
 from ussim.engines import EngineError, cpu_beamform, cuda, get_engine, reference
 from ussim.engines.gpu import GpuEngine, read_source
 from ussim.engines.gpu_simulate import Tuning, choose_sizes
@@ -362,6 +362,63 @@ def cupy_on_host(host):
     undo = install(host.backend.folder)
     yield
     undo()
+
+
+def _cupy_error(module, name, base=RuntimeError):
+    return type(name, (base,), {"__module__": module})
+
+
+DEVICE_ERRORS = {
+    "runtime": _cupy_error("cupy_backends.cuda.api.runtime", "CUDARuntimeError")(
+        "cudaErrorIllegalAddress: illegal access"
+    ),
+    "driver": _cupy_error("cupy_backends.cuda.api.driver", "CUDADriverError")(
+        "CUDA_ERROR_LAUNCH_FAILED: launch failed"
+    ),
+    "cufft": _cupy_error("cupy.cuda.cufft", "CuFFTError")("CUFFT_INTERNAL_ERROR"),
+    "no libcufft": ImportError("libcufft.so.11: cannot open shared object file: No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("error", DEVICE_ERRORS.values(), ids=DEVICE_ERRORS)
+@pytest.mark.parametrize("where", ["kernel", "transform", "copy home", "copy of a result", "image", "memory"])
+def test_an_error_of_the_card_is_an_engine_error_wherever_it_surfaces(
+    cupy_on_host, small_array, monkeypatch, error, where
+):
+    """Kernels run asynchronously: what one of them did may be reported by any later call."""
+    import cupy
+
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves([0.0]))
+    scatterers = ussim.Scatterers([0.0], [8e-3], [1.0])
+    grid = ussim.ImageGrid(x=np.linspace(-1e-3, 1e-3, 3), z=np.linspace(5e-3, 9e-3, 5))
+    card = cuda.engine(0)
+    rf = ussim.simulate(scatterers, acquisition, "cuda")
+    image = ussim.delay_and_sum(rf, grid, engine="cuda")
+
+    def fail(*arguments, **options):
+        raise error
+
+    calls = {
+        "kernel": (card.backend, "kernels", lambda: ussim.delay_and_sum(rf, grid, engine="cuda")),
+        "transform": (card.backend, "inverse_transform", lambda: ussim.simulate(scatterers, acquisition, "cuda")),
+        "copy home": (card.backend, "to_host", lambda: transmit_time(acquisition, grid.x, 8e-3, engine="cuda")),
+        "copy of a result": (cupy.ndarray, "get", rf.to_numpy),
+        "image": (cupy.ndarray, "max", lambda: ussim.log_compress(image)),
+        "memory": (card.backend, "free_memory", card.free_memory),
+    }
+    owner, name, call = calls[where]
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(EngineError, match=r'the card failed .*engine="cpu"'):
+        call()
+
+
+def test_errors_of_others_are_not_the_cards(cupy_on_host):
+    from ussim.engines import device_errors
+
+    for error in (RuntimeError("dictionary changed size"), ValueError("cupy"), OSError("disk full"), MemoryError()):
+        with pytest.raises(type(error)) as raised, device_errors("cuda"):
+            raise error
+        assert raised.value is error
 
 
 @pytest.fixture(params=["host", pytest.param("card", marks=pytest.mark.gpu)])

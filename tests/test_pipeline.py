@@ -274,6 +274,74 @@ def test_a_build_in_which_everything_fails_stops_early(root, tmp_path, monkeypat
         datagen.open_pairs(tmp_path / "pairs.zarr")
 
 
+def _fails_on(monkeypatch, seeds_of_failures):
+    """Simulation fails for the samples of some seeds."""
+    simulate = shards.simulate_pairs
+
+    def failing(hqs, imager, seeds):
+        if set(seeds) & seeds_of_failures:
+            raise RuntimeError("broken")
+        return simulate(hqs, imager, seeds)
+
+    monkeypatch.setattr(shards, "simulate_pairs", failing)
+
+
+@pytest.mark.parametrize("samples_per_shard", [4, 24], ids=["over shards", "inside a shard"])
+def test_a_build_stops_where_everything_fails_from_some_sample_on(root, tmp_path, monkeypatch, samples_per_shard):
+    """As when a card dies in the middle: what was made stays, and a resumed build has the content of one in one go."""
+    recipe, path = fast_recipe(root, samples_per_shard=samples_per_shard), tmp_path / "pairs.zarr"
+    samples = make_plan(recipe, "cpu").samples
+    assert len(samples) >= 8 + shards.HOPELESS
+    with monkeypatch.context() as patched:
+        _fails_on(patched, {shards.probe_seed(sample.seed, PROBE) for sample in samples[5:]})
+        with pytest.raises(DataError, match=r"16 samples in a row failed, .*: broken; .*--resume"):
+            build(recipe, path)
+    with pytest.raises(DataError, match="unfinished"):
+        datagen.open_pairs(path)
+    assert build(recipe, path, resume=True).digest == build(recipe, tmp_path / "whole.zarr").digest
+
+
+def test_one_damaged_volume_does_not_stop_a_build():
+    streak = shards.Streak()
+    failed = {"id": "a", "volume": "one", "set_aside": "cannot be read"}
+    for _ in range(3 * shards.HOPELESS):
+        streak.add(failed)
+    streak.add(failed | {"set_aside": ""})
+    for _ in range(shards.HOPELESS - 1):
+        streak.add(failed)
+    with pytest.raises(DataError, match="in a row"):
+        streak.add(failed | {"volume": "two"})
+    alone = shards.Streak(of_one_volume=True)
+    for _ in range(shards.HOPELESS - 1):
+        alone.add(failed)
+    with pytest.raises(DataError, match="in a row"):
+        alone.add(failed)
+
+
+def test_an_error_of_the_card_ends_the_build(root, tmp_path, monkeypatch):
+    """CuPy's errors are RuntimeErrors: taken for one of the sample, they would set aside every later sample."""
+    recipe, path = fast_recipe(root, samples_per_shard=4), tmp_path / "pairs.zarr"
+    simulate, calls = shards.simulate_pairs, []
+
+    class CUDARuntimeError(RuntimeError):
+        __module__ = "cupy_backends.cuda.api.runtime"
+
+    def dying(hqs, imager, seeds):
+        calls.append(seeds)
+        if len(calls) > 6:
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+        return simulate(hqs, imager, seeds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "simulate_pairs", dying)
+        with pytest.raises(ussim.EngineError, match=r"the card failed .cudaErrorIllegalAddress"):
+            build(recipe, path)
+    assert len(calls) == 7  # no second attempt
+    summary = build(recipe, path, resume=True)
+    assert summary.set_aside == ()
+    assert summary.n_built == summary.n_samples - 4  # the whole shard of before stays
+
+
 def test_an_unreadable_volume_is_set_aside(root, tmp_path):
     mine = write_stacks(tmp_path / "stacks")
     np.save(mine / "subject1/stack.npy", np.zeros((4, 64, 64)))

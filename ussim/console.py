@@ -38,7 +38,8 @@ class ExitCode(enum.IntEnum):
     DATA = 3  # bad or missing data, a file that cannot be read or written
     PARTIAL = 4  # finished, with samples set aside
     CHANGED = 5  # resume refused: the recipe changed
-    DEVICE = 6  # no such device, or out of memory
+    DEVICE = 6  # no such device, a device that failed, or out of memory
+    INCOMPLETE = 7  # finished, with more than a small share of the samples set aside
     INTERRUPTED = 130
 
 

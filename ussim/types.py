@@ -5,13 +5,15 @@ Plain frozen dataclasses, checked where they are built, so that the code behind 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from .engines import device_errors
 from .probes import Probe, ProbeError
 from .transmits import Waves
 
@@ -260,12 +262,26 @@ class IQData:
 
 def to_numpy(array: Any) -> np.ndarray:
     """A NumPy array of a NumPy or CuPy one."""
-    return array.get() if is_on_device(array) else np.asarray(array)
+    if not is_on_device(array):
+        return np.asarray(array)
+    with device_errors("cuda"):  # the copy waits for all that was queued, and reports its failures
+        return array.get()
 
 
-def device_of(array: Any) -> AbstractContextManager[Any]:
-    """The device that holds an array, current while the context lasts; for host arrays nothing."""
-    return array.device if is_on_device(array) else nullcontext()
+@contextmanager
+def device_of(array: Any) -> Iterator[None]:
+    """Make the device that holds an array current while the context lasts; nothing for host arrays.
+
+    Raises
+    ------
+    EngineError
+        The device fails.
+    """
+    if not is_on_device(array):
+        yield
+        return
+    with device_errors("cuda"), array.device:
+        yield
 
 
 def is_on_device(array: Any) -> bool:

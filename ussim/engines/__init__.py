@@ -13,6 +13,8 @@ number as `cuda:1`; it has `simulate_batch` and `mix_and_filter` besides, and it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +23,37 @@ ENGINES = ("auto", "cpu", "cuda", "reference")
 
 class EngineError(RuntimeError):
     """No such engine or device, or not enough memory: the message says what to use instead."""
+
+
+@contextmanager
+def device_errors(name: str) -> Iterator[None]:
+    """Turn what CuPy raises into EngineError, while the context lasts.
+
+    CuPy's errors are RuntimeErrors of its own, and a library that it cannot load is an ImportError. Kernels run
+    asynchronously, so an error surfaces in whichever call comes next, a copy to the host as well; once a kernel has failed,
+    the process cannot use that card again. Whoever takes such an error for one of the input loses all that follows.
+
+    Raises
+    ------
+    EngineError
+        In place of an error of CuPy or of a CUDA library; `name` says whose.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, EngineError) or not _is_of_device(error):
+            raise
+        reason = " ".join((str(error).strip() or type(error).__name__).split())
+        raise EngineError(
+            f'{name}: the card failed ({reason}). A process cannot use it again after that: start anew, or use engine="cpu"'
+        ) from error
+
+
+def _is_of_device(error: Exception) -> bool:
+    """Whether CuPy raised an error, or a CUDA library could not be loaded."""
+    if type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends", "cupyx"):
+        return True
+    return isinstance(error, ImportError | OSError) and any(word in str(error) for word in ("libcu", "libnv", "cupy"))
 
 
 def get_engine(name: str = "auto") -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..plan import Plan
 from ..types import Acquisition, ImageGrid, Scatterers
-from . import EngineError
+from . import EngineError, device_errors
 
 if TYPE_CHECKING:
     from ..beamform import Beamforming
@@ -131,12 +131,13 @@ class GpuEngine:
 
     def free_memory(self) -> float:
         """Bytes that arrays may still take."""
-        return self.backend.free_memory()
+        with device_errors(self.backend.name):
+            return self.backend.free_memory()
 
     @contextmanager
     def _device(self) -> Iterator[None]:
         """The device, for one thread at a time: tables and compiled kernels are shared."""
-        with self._lock, self.backend.device():
+        with self._lock, device_errors(self.backend.name), self.backend.device():
             try:
                 yield
             except MemoryError as error:
