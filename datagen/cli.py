@@ -390,7 +390,7 @@ def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
     from .loader import open_pairs
     from .preview import preview_figure
 
-    console.check_output(out)
+    console.check_picture(out)
     pairs = open_pairs(store, probe=probe)
     if len(pairs.probes) > 1:
         pairs = open_pairs(store, probe=pairs.probes[0])
@@ -411,6 +411,8 @@ def report(store: str, n_pairs: int, out: Path) -> None:
     """
     from .report import write_report
 
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"{out}: expected a name ending in .html")
     console.check_output(out)
     write_report(store, out, n_pairs)
     console.result(f"{out}: {_bytes(out.stat().st_size)}; open it in a browser")

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ussim import console
+
 from . import store
 from .pairs import make_imager, resolve_engine
 from .recipe import Recipe, array_name, differences
 from .samples import Plan, make_plan
 from .shards import HOPELESS, Job, Made, Streak, blank_sample, finish_shard, log, make_jobs, make_sample, make_shard
 from .sources import get_source
-from .storage import Storage, open_storage
+from .storage import LocalStorage, Storage, open_storage
 from .volumes import DataError
 
 TOPIC = "datagen-samples"  # of the events by which workers say how far they are
@@ -132,6 +134,8 @@ def build(
     watcher = watcher or Watcher()
     storage = open_storage(out)
     _check_output(storage, resume, overwrite)
+    if overwrite:
+        _check_inputs_survive(recipe, storage)
     with _workers(recipe, client, workers, scheduler, watcher) as crew:
         engine = _resolve_engine(recipe, crew)
         plan = make_plan(recipe, engine, lambda function, refs: _map_volumes(crew, function, refs, watcher))
@@ -173,6 +177,14 @@ def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
         state = "a finished store" if attributes.get("complete") else "an unfinished store"
         verb = "--resume to check and keep it" if attributes.get("complete") else "--resume to finish it"
         raise ExistsError(f"{storage.url}: {state} is here already; give {verb}, or --overwrite to start again")
+
+
+def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
+    """Refuse to delete a store that holds what the new one is made of."""
+    files = [Path(probe.path) for probe in recipe.load_probes() if probe.path]
+    for path in (*recipe.roots(), *files) if isinstance(storage, LocalStorage) else ():
+        if console.is_inside(path, storage.folder):
+            raise ExistsError(f"{storage.url}: --overwrite would delete the input {path}; choose another --out")
 
 
 def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job], attributes: dict[str, Any]) -> None:

@@ -207,6 +207,8 @@ def restore(
     is_store = (image / "zarr.json").exists()
     if is_store and output.exists() and not output.is_dir():
         raise click.UsageError(f"{output}: expected a folder for the images of a store, got a file")
+    if is_store and any(console.is_inside(output, given) for given in runs):
+        raise click.UsageError(f"{output}: is an input, or lies in one; choose another folder")
     if is_store and (slice_index is not None or plane):
         raise click.UsageError("--slice and --plane are of a volume, got a pairs store")
     if not is_store and image.exists() and (probe or limit):
@@ -231,8 +233,7 @@ def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
 
     if not output.name.lower().endswith(SUFFIXES):
         raise click.UsageError(f"{output}: expected a name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    for path in [output, *(companions(output) if with_variance else [])]:
-        console.check_output(path, image)
+    console.check_outputs([output, *(companions(output) if with_variance else [])], [image])
 
 
 def _restore_file(
@@ -358,10 +359,11 @@ def evaluate(
     """
     if data is None and real is None:
         raise click.UsageError("expected --data STORE or --real FOLDER, got neither")
-    console.check_output(output)
-    if output.suffix == ".csv":
-        raise click.UsageError(f"{output}: expected the name of the Markdown file; the CSV goes beside it")
+    if output.suffix.lower() in (".csv", ".png"):
+        raise click.UsageError(f"{output}: expected the name of the Markdown file; CSV and PNG go beside it")
     named = [_name_and_file(text) for text in torch_model]
+    read = [file for _, file in named] + ([] if lpips_backbone is None else [lpips_backbone])
+    console.check_outputs([output, output.with_suffix(".csv")], read)
     with _memory():
         import irsde.evaluate as evaluation
         from irsde.network import load

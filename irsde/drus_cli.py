@@ -61,7 +61,8 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
         raise click.UsageError("expected one of: a recording, --phantom NAME, --picmus FILE")
     if picmus_phantom is not None and picmus is None:
         raise click.UsageError("--picmus-phantom goes with --picmus")
-    console.check_output(output, *(p for p in (recording, picmus, picmus_phantom) if p is not None))
+    inputs = [path for path in (recording, picmus, picmus_phantom) if path is not None]
+    console.check_picture(output, *inputs, beside=".json")
     from ussim.figures import save_figure
     from ussim.io import replacing
 

@@ -57,6 +57,28 @@ def test_from_build_to_verify(run, root, tmp_path):
     assert (tmp_path / "pairs.png").exists()
 
 
+def test_no_output_overwrites_a_store_or_an_input(run, root, tmp_path):
+    out = tmp_path / "pairs.zarr"
+    assert build(run, root, out, "--limit", 2)[0] == 0
+    mri = out / "mri"
+    write_stacks(mri)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for words, code, arguments in (
+        ("ending in .html", 2, ("report", out, "-o", out / "samples.csv")),
+        ("picture name", 2, ("preview", out, "-o", out / "zarr.json")),
+        ("there already", 3, ("export", out, "--format", "png", "-o", out)),
+        (
+            "would delete the input",
+            2,
+            ("build", "--source", "npy", "--root", mri, "--probe", PROBE, "-o", out, "--overwrite"),
+        ),
+    ):
+        got, text, messages = run(*arguments)
+        assert (got, text) == (code, ""), messages
+        assert words in messages
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_a_damaged_store_fails_verification(run, root, tmp_path):
     out = tmp_path / "pairs.zarr"
     build(run, root, out, "--limit", 1)

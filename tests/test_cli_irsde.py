@@ -98,7 +98,14 @@ def test_train_takes_settings_from_a_file(store, tmp_path):
         (["restore", "{run}", "{npy}", "-o", "{tmp}/stack.npy", "--samples", "2"], 2, "is the input"),
         (["restore", "{run}", "{store}", "-o", "{tmp}/r", "--slice", "2"], 2, "of a volume, got a pairs store"),
         (["restore", "{run}", "{png}", "-o", "{tmp}/x.png", "--steps", "11"], 2, "between 1 and 10"),
+        (["restore", "{run}", "{store}", "-o", "{store}"], 2, "is an input"),
+        (["restore", "{run}", "{store}", "-o", "{run}/samples"], 2, "lies in one"),
         (["evaluate", "{run}", "-o", "{tmp}/t.md"], 2, "--data STORE or --real"),
+        (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.CSV"], 2, "CSV and PNG go beside it"),
+        (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md", "--torch-model", "net={tmp}/t.csv"], 2, "is the input"),
+        (["drus", "{npy}", "-o", "{tmp}/x.json"], 2, "picture name"),
+        (["drus", "{png}", "-o", "{png}"], 2, "is the input"),
+        (["drus", "{json}", "-o", "{tmp}/recording.png"], 2, "is the input"),
         (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md", "--torch-model", "x"], 2, "NAME=FILE"),
         (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md"], 3, "trained on subject"),
         (["evaluate", "{run}", "--data", "{store}", "--fold", "1", "-o", "{tmp}/t.md", "--lpips-backbone", "x.pth"], 3,
@@ -110,7 +117,15 @@ def test_mistakes_are_one_line_and_a_code(trained, store, tmp_path, capsys, argu
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(png)
     npy = tmp_path / "stack-variance.npy"
     np.save(npy, np.zeros((3, 32, 32), np.uint8))
-    places = {"tmp": tmp_path, "store": store, "run": trained, "png": png, "npy": npy}
+    (tmp_path / "recording.json").write_text("{}")
+    places = {
+        "json": tmp_path / "recording.json",
+        "tmp": tmp_path,
+        "store": store,
+        "run": trained,
+        "png": png,
+        "npy": npy,
+    }
     capsys.readouterr()
     assert run([a.format(**places) for a in arguments]) == code
     message = capsys.readouterr().err.strip().splitlines()

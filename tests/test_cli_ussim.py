@@ -209,6 +209,42 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(run, here, arguments, code, 
     assert files(here) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "echoes.npz"), "echoes.npz"),
+        (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "./echoes.png"), "echoes.png"),
+        (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "link/echoes.npz"), "echoes.npz"),
+        (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "Echoes.NPZ"), "Echoes.NPZ"),
+        (("render", "phantom.npy", "--channel-data", "phantom_bmode.npz"), "phantom_bmode.npz"),
+        (("render", "phantom.npy", "--channel-data", "phantom.npy"), "phantom.npy"),
+        (("render", "phantom.npy", "--channel-data", "hard.npy"), "hard.npy"),
+        (("render", "phantom.npy", "--probe", "own.toml", "--channel-data", "own.toml"), "own.toml"),
+        (("render", "numbers.npz", "-o", "numbers.png"), "numbers.npz"),
+        (("beamform", "numbers.npz", "-o", "numbers.svg"), "numbers.npz"),
+        (("beamform", "link/numbers.npz", "-o", "numbers.svg"), "numbers.npz"),
+        (("field", "--probe", "own.toml", "-o", "own.toml"), "own.toml"),
+        (("probes", "own.toml", "-o", "own.toml"), "own.toml"),
+    ],
+)
+def test_no_output_overwrites_another_or_an_input(run, here, arguments, name):
+    rf = ussim.simulate(
+        ussim.Scatterers([0.0], [0.03], [1.0]), ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves([0.0])),
+        "reference", n_samples=8,
+    )  # fmt: skip
+    rf.save("numbers.npz")
+    (here / "own.toml").write_text('name = "own"\ncenter_frequency = 2.7e6\nn_elements = 8\npitch = 3e-4\n')
+    os.link("phantom.npy", "hard.npy")
+    os.symlink(".", "link")
+    before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert name in err
+    assert "is the input" in err or "written twice" in err or "picture name" in err
+    assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
+
+
 def test_verbose_shows_the_traceback(run):
     code, _, err = run("render", "absent.npy", "-v")
     assert code == 3

@@ -194,9 +194,12 @@ def render(
     acquisition = ussim.Acquisition(probe, waves, ussim.Medium(attenuation_db_cm_mhz=attenuation))
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
     engine = steps.resolve_engine(engine)
-    output = steps.output_path(output, Path(f"{steps.stem(image)}_bmode.png"), image)
-    if channel_data is not None:
-        console.check_output(channel_data, image, output)
+    output = console.check_picture(
+        output or Path(f"{steps.stem(image)}_bmode.png"),
+        *steps.input_files(probe, image),
+        beside=".npz",
+        others=[] if channel_data is None else [channel_data],
+    )
     phantom = steps.read_phantom(image, slice_index, plane)
     steps.say_if_stretched(phantom, grid)
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound)
@@ -304,7 +307,7 @@ def beamform(
     acquisition = data.acquisition
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
     engine = steps.resolve_engine(engine)
-    output = steps.output_path(output, Path(f"{channel_data.stem}_bmode.png"), channel_data)
+    output = console.check_picture(output or Path(f"{channel_data.stem}_bmode.png"), channel_data, beside=".npz")
     clock = steps.Clock()
     with clock("beamform", f"beamforming {steps.count_transmits(acquisition)} onto {steps.pixels(grid)}"):
         picture = steps.beamform_bmode(
@@ -398,7 +401,8 @@ def field(
     if grid.z[0] == 0:  # the element surfaces themselves: half a pixel below
         grid = ussim.ImageGrid(x=grid.x, z=grid.z + (grid.z[1] - grid.z[0]) / 2)
     engine = steps.resolve_engine(engine)
-    output = steps.output_path(output, Path(f"{probe.name.replace('/', '-')}_field.png"))
+    default = Path(f"{probe.name.replace('/', '-')}_field.png")
+    output = console.check_picture(output or default, *steps.input_files(probe), beside=".npz")
     clock = steps.Clock()
     with clock("field", f"computing the field of {words} on {steps.pixels(grid)}"):
         pressure = to_numpy(ussim.pressure_field(acquisition, grid, engine=engine))[0]
@@ -437,9 +441,9 @@ def probes(name: str | None, as_json: bool, output: Path | None) -> None:
         return
     probe = console.ProbeType().convert(name, None, click.get_current_context())
     if output is not None:
-        from . import figures
+        from . import figures, steps
 
-        console.check_output(output)
+        console.check_picture(output, *steps.input_files(probe))
         acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe))
         figures.save_figure(figures.probe_figure(acquisition), output)
     console.result(json.dumps(probe_to_dict(probe), indent=2) if as_json else probe_sheet(probe))

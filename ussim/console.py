@@ -19,12 +19,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import click
 
 PACKAGES = ("ussim", "datagen", "irsde")
+PICTURES = (".png", ".pdf", ".svg")
 PLAIN_INTERVAL = 10.0  # s between progress lines when stderr is not a terminal
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
@@ -355,6 +357,50 @@ def check_output(path: Path, *inputs: Path) -> Path:
         raise click.UsageError(f"{path}: cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise click.UsageError(f"{path}: cannot be written: permission denied")
-    if any(path.exists() and given.exists() and path.samefile(given) for given in inputs):
+    if any(_same_file(path, given) for given in inputs):
         raise click.UsageError(f"{path}: is the input; choose another output")
     return path
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
+    """Check every file that a command will write, against its inputs and against each other, before the work.
+
+    Raises
+    ------
+    click.UsageError
+        As `check_output`, or two of the outputs are one file: the second would overwrite the first.
+    """
+    for path in outputs:
+        check_output(path, *inputs)
+    for one, other in combinations(outputs, 2):
+        # Where names differ by case alone, some file systems have one file for both.
+        alike = os.path.realpath(one).casefold() == os.path.realpath(other).casefold()
+        if alike or _same_file(one, other):
+            raise click.UsageError(
+                f"{other}: would be written twice, as two outputs of this command"
+                f"{'' if one == other else f' (the other one is {one})'}; give one of them another name"
+            )
+
+
+def check_picture(path: Path, *inputs: Path, beside: str | None = None, others: Sequence[Path] = ()) -> Path:
+    """The path of a picture, if it and the file with the suffix `beside` next to it can be written.
+
+    `others` are what the command writes too.
+    """
+    check_output(path, *inputs)
+    if path.suffix.lower() not in PICTURES:
+        raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg")
+    check_outputs([path, *([] if beside is None else [path.with_suffix(beside)]), *others], inputs)
+    return path
+
+
+def is_inside(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path is a folder or lies in it, whatever links lead there."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, by whatever names and links; both may be yet to be made."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)

@@ -81,13 +81,9 @@ def resolve_engine(engine: str) -> str:
     return module.__name__.rpartition(".")[2] if engine == "auto" else engine
 
 
-def output_path(output: Path | None, default: Path, *inputs: Path) -> Path:
-    """Where the picture goes; the .npz beside it must be free to be written too."""
-    path = console.check_output(default if output is None else output, *inputs)
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg")
-    console.check_output(path.with_suffix(".npz"), *inputs)
-    return path
+def input_files(probe: ussim.Probe, *files: Path) -> list[Path]:
+    """What a command reads, and so may not write: its files, and that of a probe of the user's own."""
+    return [*files, *([Path(probe.path)] if probe.path else [])]
 
 
 def stem(path: Path) -> str:
