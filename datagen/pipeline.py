@@ -181,8 +181,10 @@ def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
 
 def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
     """Refuse to delete a store that holds what the new one is made of."""
+    if not isinstance(storage, LocalStorage):
+        return
     files = [Path(probe.path) for probe in recipe.load_probes() if probe.path]
-    for path in (*recipe.roots(), *files) if isinstance(storage, LocalStorage) else ():
+    for path in (*recipe.roots(), *files):
         if console.is_inside(path, storage.folder):
             raise ExistsError(f"{storage.url}: --overwrite would delete the input {path}; choose another --out")
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,7 +234,7 @@ def test_no_output_overwrites_another_or_an_input(run, here, arguments, name):
         "reference", n_samples=8,
     )  # fmt: skip
     rf.save("numbers.npz")
-    (here / "own.toml").write_text('name = "own"\ncenter_frequency = 2.7e6\nn_elements = 8\npitch = 3e-4\n')
+    shutil.copy(ussim.load_probe("P4-2v").path, "own.toml")
     os.link("phantom.npy", "hard.npy")
     os.symlink(".", "link")
     before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
