@@ -100,8 +100,11 @@ def build(context: click.Context, **options: Any) -> int:
     out = options["out"] or _default_out(recipe)
     if options["dry_run"]:
         return _dry_run(recipe, out)
+    from ussim.compiling import announce
+
     from . import pipeline
 
+    announce(console.note)
     summary = pipeline.build(
         recipe,
         out,

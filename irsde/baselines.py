@@ -147,7 +147,7 @@ def obnlm(image: NDArray, strength: float, patch: int = 5, search: int = 15, gap
 
 @cache
 def _obnlm_kernel() -> Callable[..., NDArray]:
-    from numba import njit
+    from ussim.compiling import njit
 
     @njit(cache=True, nogil=True)
     def run(image, strength, half, reach, gap):  # pragma: no cover - compiled

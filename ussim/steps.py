@@ -17,6 +17,7 @@ import numpy as np
 import ussim
 
 from . import console
+from .compiling import announce
 from .describe import describe_waves
 from .engines import get_engine
 from .figures import bmode_figure, save_figure
@@ -78,6 +79,7 @@ def make_grid(
 def resolve_engine(engine: str) -> str:
     """The engine's name with "auto" decided, found to be there before the work begins."""
     module = get_engine(engine)
+    announce(console.note)
     return module.__name__.rpartition(".")[2] if engine == "auto" else engine
 
 

@@ -27,6 +27,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.signal.windows import tukey
 
 from ussim import physics
+from ussim.compiling import njit
 from ussim.engines.reference import Geometry, transmitted_pressure
 from ussim.plan import Plan, make_plan
 from ussim.types import Acquisition, ImageGrid, RFData, to_numpy
@@ -360,7 +361,7 @@ def _apodization(acquisition: Acquisition, x: np.ndarray, z: np.ndarray) -> np.n
     return weights
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _scatter(positions, weights, values, n_fine):
     """Impulses (n_elements, n_fine): each value at its position on every element, shared by the two nearest samples."""
     n_pixels, n_elements = positions.shape
@@ -377,7 +378,7 @@ def _scatter(positions, weights, values, n_fine):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _gather(positions, weights, signals):
     """(n_pixels,) weighted sum over elements of the signals at each pixel's positions: the transpose of `_scatter`."""
     n_pixels, n_elements = positions.shape
@@ -394,7 +395,7 @@ def _gather(positions, weights, signals):
     return out
 
 
-@numba.njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True)
 def _entry(arrival, gain, apodization, first, last, table, step, i, j):
     """(BH)_ij = Σ_e a_e(i) g_e(j) R(τ_e(i) - τ_e(j))."""
     total = 0.0
@@ -408,7 +409,7 @@ def _entry(arrival, gain, apodization, first, last, table, step, i, j):
     return total
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True, fastmath=True)
 def _entries(arrival, gain, apodization, first, last, table, step, rows, columns):
     out = np.empty((len(rows), len(columns)), dtype=np.float32)
     for r in numba.prange(len(rows)):
@@ -418,7 +419,7 @@ def _entries(arrival, gain, apodization, first, last, table, step, rows, columns
     return out
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True, fastmath=True)
 def _banded(arrival, gain, apodization, first, last, table, step, nz, nx, half_z, half_x):
     out = np.zeros((nz, 2 * half_z + 1, nx, 2 * half_x + 1), dtype=np.float32)
     for row in numba.prange(nz):

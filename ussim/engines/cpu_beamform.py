@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import config, njit
+from numba import config
 
+from ..compiling import njit
 from .simd import LANES, compiled, fma, load, store
 
 if TYPE_CHECKING:

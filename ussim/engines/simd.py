@@ -36,6 +36,7 @@ from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from .. import physics
+from ..compiling import njit
 
 intrinsic: Callable[..., Any] = numba_intrinsic  # its annotations count the typing context as an argument
 
@@ -83,7 +84,7 @@ def compiled(function):
     Numba renews what it kept when the function's own file changes; here also when the formulas or another file of the
     engine do, since their code is compiled in.
     """
-    dispatcher = nb.njit(nogil=True, cache=True)(function)
+    dispatcher = njit(nogil=True, cache=True)(function)
     files: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(files, "_source_stamp"):
         files._source_stamp = (files._source_stamp, _sources_digest())

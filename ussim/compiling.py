@@ -1,0 +1,133 @@
+"""Numba functions kept on disk, wherever that is possible: a read-only installation or a full disk stops no simulation.
+
+Numba keeps what it compiled beside the source, or in the user's cache folder, or where `NUMBA_CACHE_DIR` says. Where none of
+them can be written, a folder of the user's own among the temporary files serves; without that, each run compiles again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache as once
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import event
+
+# What reading a damaged cache raises, by which of its bytes are wrong.
+DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError, pickle.PickleError)
+ADVICE = "set NUMBA_CACHE_DIR to a folder that can be written and stays"
+
+
+def njit(*function: Callable, cache: bool = False, **options: Any) -> Any:
+    """Compile as `numba.njit` does; with `cache`, keep the result on disk where there is a place for it.
+
+    Numba itself raises RuntimeError where there is none.
+    """
+
+    def compiled(function: Callable) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        if cache:
+            _keep_on_disk(dispatcher)
+        return dispatcher
+
+    return compiled(*function) if function else compiled
+
+
+def announce(say: Callable[[str], None]) -> None:
+    """Call `say` with one line when something is compiled for the first time in this process."""
+    _Announcer.say = say
+    _register()
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def _keep_on_disk(dispatcher: Any) -> None:
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # "no locator available": no folder that Numba knows of can be written
+        if not _use_temporary_cache():
+            return
+        dispatcher.enable_caching()
+    cache = dispatcher._cache
+    for name in ("load_overload", "save_overload"):
+        setattr(cache, name, _forgiving(getattr(cache, name), cache.flush))
+
+
+@once
+def _use_temporary_cache() -> bool:
+    """Have Numba keep its results in the user's own temporary folder; whether it can. Say so, once."""
+    folder = _private_folder(Path(tempfile.gettempdir()) / f"ussim-numba-{_user()}")
+    if folder is None:
+        warnings.warn(f"no folder for compiled code can be written: every run compiles again; {ADVICE}", stacklevel=2)
+        return False
+    warnings.warn(f"compiled code is kept in {folder}, as no other folder can be written; {ADVICE}", stacklevel=2)
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)  # of the processes that this one starts
+    return True
+
+
+def _private_folder(folder: Path) -> Path | None:
+    """The folder, if it is this user's and nobody else can write to it: what is read there is run."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return None
+    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return folder if own and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022 else None
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else "user"
+
+
+def _forgiving(step: Callable, flush: Callable[[], None]) -> Callable:
+    """A step of the cache that may fail (a full disk, a damaged file): then there is nothing kept, and work goes on."""
+
+    def attempt(*arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except DAMAGE as error:
+            _warn_once(f"compiled code cannot be kept or read ({error}); {ADVICE}")
+            if not isinstance(error, OSError):  # a damaged index: begin another
+                with suppress(OSError):
+                    flush()
+            return None
+
+    return attempt
+
+
+@once
+def _warn_once(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+# --- saying that it compiles -----------------------------------------------------------------------------------------
+
+
+class _Announcer(event.Listener):
+    """Hears from Numba what is really compiled: what is read from the cache makes no event."""
+
+    say: Callable[[str], None] | None = None
+
+    def on_start(self, event: Any) -> None:
+        say, _Announcer.say = _Announcer.say, None
+        if say is not None:
+            say("compiling for this processor: about half a minute, the first time only")
+
+    def on_end(self, event: Any) -> None:
+        return
+
+
+@once
+def _register() -> None:
+    event.register("numba:compile", _Announcer())
