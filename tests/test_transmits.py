@@ -107,7 +107,7 @@ def test_default_waves_are_those_of_the_preset_and_can_be_changed():
         (lambda p: ussim.DivergingWaves(x=0.0, z=0.02).delays(p, MEDIUM), "virtual sources behind the P4-2v array"),
         (lambda p: ussim.FocusedWaves(x=0.0, z=-0.02).delays(p, MEDIUM), "foci in front of the P4-2v array"),
         (lambda p: ussim.CustomTransmits(np.zeros(3)).delays(p, MEDIUM), "the 64 elements of P4-2v, got 3"),
-        (lambda p: ussim.CustomTransmits(np.full((2, 64), np.nan)), "transmit 0 has no firing element"),
+        (lambda p: ussim.CustomTransmits(np.full((2, 64), np.nan)), "no transmit has a firing element"),
         (lambda p: ussim.CustomTransmits([np.inf]), "got an infinite one"),
         (lambda p: ussim.imaging_waves(p, "focused"), 'expected "plane" or "diverging"'),
         (lambda p: ussim.imaging_waves(p, n_transmits=0), "at least 1 transmit"),

@@ -32,6 +32,9 @@ __all__ = [
     "transmit_time",
 ]
 
+LONGEST = 2**29  # samples of a record, and of the way back: sums of them are whole numbers of 32 bits
+OUTSIDE = 16.0  # samples outside a record, farther than an interpolation reaches
+
 
 def delay_and_sum(
     data: IQData | RFData,
@@ -94,7 +97,7 @@ def delay_and_sum(
             grid=grid,
             speed_of_sound=speed_of_sound,
             sampling_frequency=data.sampling_frequency,
-            start_time=data.start_time,
+            start_time=data.start_times,
             demodulation_frequency=data.demodulation_frequency if isinstance(data, IQData) else 0.0,
             f_number=float(f_number),
             interpolation=INTERPOLATIONS[interpolation],
@@ -234,12 +237,53 @@ class Beamforming:
     grid: ImageGrid
     speed_of_sound: float  # m/s
     sampling_frequency: float  # Hz
-    start_time: float  # s
+    start_time: np.ndarray  # (n_transmits,) s; one number serves all
     demodulation_frequency: float  # Hz, 0 for RF data
     f_number: float  # 0: all elements
     interpolation: Interpolation
     normalize: bool
     engine: ModuleType
+
+    def __post_init__(self) -> None:
+        starts = np.broadcast_to(np.asarray(self.start_time, dtype=np.float64), self.acquisition.n_transmits)
+        object.__setattr__(self, "start_time", starts)
+        reach = max(map(abs, self.receive_reach))
+        if not reach <= LONGEST:  # NaN and infinity too
+            raise ValueError(
+                f"grid: its echoes take {reach:.3g} samples from a pixel to an element, expected at most "
+                f"{LONGEST:.3g}: positions are in m, speeds in m/s, sampling frequencies in Hz, delays in s"
+            )
+
+    @cached_property
+    def receive_reach(self) -> tuple[float, float]:
+        """Bounds of the time from a pixel of the grid to an element, with the receive delay, in samples."""
+        probe, delays = self.acquisition.probe, self.receive_delays * self.sampling_frequency
+        x, z = np.meshgrid(self.grid.x[[0, -1]], self.grid.z[[0, -1]])  # a corner is farthest from any element
+        with np.errstate(over="ignore"):
+            way = np.hypot(x.ravel()[:, None] - probe.element_x, z.ravel()[:, None] - probe.element_z).max()
+            way = way / self.speed_of_sound * self.sampling_frequency
+        return float(delays.min()), float(way + delays.max())
+
+    def transmit_samples(self, x: np.ndarray, z: np.ndarray, n_samples: int) -> np.ndarray:
+        """`transmit_times` as positions in records of `n_samples`, (n_transmits, *shape), shifted for the interpolation.
+
+        Every one is finite and bounded, so that a kernel may index with it: a wave that never comes (a silent transmit), or
+        whose echoes no element has in its record, stands just so far outside that none of them falls inside.
+        """
+        if n_samples > LONGEST:
+            raise ValueError(f"samples: expected records of at most {LONGEST} samples, got {n_samples}")
+        positions = self.transmit_times(x, z)
+        positions -= self.start_time.reshape(-1, *[1] * (positions.ndim - 1))
+        positions *= self.sampling_frequency
+        positions += self.interpolation.shift
+        nearest, farthest = self.receive_reach
+        return np.clip(positions, -OUTSIDE - farthest, n_samples + OUTSIDE - nearest, out=positions)
+
+    @cached_property
+    def transmit_phases(self) -> np.ndarray:
+        """(n_transmits,) cycles of the demodulation frequency at `transmit_samples` of 0, less whole ones."""
+        shift = self.interpolation.shift / self.sampling_frequency
+        return (self.demodulation_frequency * (self.start_time - shift)) % 1.0
 
     @property
     def cos_acceptance(self) -> float:

@@ -49,10 +49,15 @@ def demodulate(rf: RFData, frequency: float | None = None, bandwidth: float | No
     frequency = probe.center_frequency if frequency is None else float(frequency)
     bandwidth = probe.bandwidth if bandwidth is None else float(bandwidth)
     _check_band(frequency, bandwidth, rf.sampling_frequency)
-    law = filter_law(frequency, bandwidth, rf.sampling_frequency, rf.start_time, rf.samples.shape[-1])
+    together = np.ndim(rf.start_time) == 0  # otherwise one carrier that begins at 0, and a phase of each transmit
+    start_time = float(rf.start_times[0]) if together else 0.0
+    law = filter_law(frequency, bandwidth, rf.sampling_frequency, start_time, rf.samples.shape[-1])
     engine = engine_of(rf.samples)
     iq = _mix_and_filter(rf.samples, *law) if engine is None else engine.mix_and_filter(rf.samples, *law)
     with device_of(iq):
+        if not together:
+            phases = np.exp(-2j * np.pi * ((frequency * rf.start_times) % 1.0)).astype(np.complex64)[:, None, None]
+            iq *= phases if engine is None else engine.backend.to_device(phases)
         finite = bool(np.isfinite(iq[..., 0]).all())  # the backward pass carries a NaN anywhere to the first sample
     if not finite:
         raise ValueError("demodulate: expected finite samples, got NaN or infinity in the channel data")

@@ -79,7 +79,7 @@ def save_channel_data(data: RFData | IQData, path: str | Path) -> None:
     header: dict[str, Any] = {
         "kind": "iq" if isinstance(data, IQData) else "rf",
         "sampling_frequency": float(data.sampling_frequency),
-        "start_time": float(data.start_time),
+        "start_time": _to_plain(data.start_time),
         "acquisition": acquisition_to_dict(data.acquisition),
     }
     if isinstance(data, IQData):
@@ -115,7 +115,7 @@ def load_channel_data(path: str | Path) -> RFData | IQData:
     try:
         header = json.loads(str(arrays["header"]))
         acquisition = acquisition_from_dict(header["acquisition"])
-        times = header["sampling_frequency"], header["start_time"]
+        times = header["sampling_frequency"], _to_array(header["start_time"])
         if arrays["samples"].ndim > 3:
             raise ValueError(f"samples: expected one record, got an array of shape {arrays['samples'].shape}")
         if header["kind"] == "iq":

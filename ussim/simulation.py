@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from .engines import get_engine
 from .plan import Plan, audible, make_plan
 from .types import Acquisition, ImageGrid, RFData, Scatterers
 
+LATEST = 2**26  # samples from time 0 to any echo, a kilometre at 30 MHz: tables of so many still fit in memory
 LOWEST_SAMPLING_RATIO = 4.0  # f_s / f_c: the band reaches 2 f_c
 
 
@@ -52,6 +54,7 @@ def simulate(
     plan = _checked_plan(acquisition)
     start_sample = _start_sample(start_time, acquisition)
     heard = audible(scatterers, acquisition)
+    _check_reach(plan, [heard])
     if n_samples is None:
         n_samples = max(1, _record_length(plan, [heard]) - start_sample)
     elif n_samples < 1:
@@ -114,7 +117,15 @@ def pressure_field(
 
     sqrt(width Σ_f |P|² df), spectral components below `threshold_db` left out; 0 behind the array.
     """
-    return get_engine(engine).pressure_field(make_plan(acquisition), grid, threshold_db, max_memory)
+    if not (math.isfinite(threshold_db) and threshold_db < 0):
+        raise ValueError(f"threshold_db: expected dB below 0, got {threshold_db!r}")
+    lowest = LOWEST_SAMPLING_RATIO * acquisition.probe.center_frequency
+    if acquisition.sampling_frequency < lowest:  # of what is recorded; the field's own band needs this many
+        acquisition = replace(acquisition, sampling_frequency=lowest)
+    plan = make_plan(acquisition)
+    x, z = (axis.ravel() for axis in np.meshgrid(grid.x[[0, -1]], grid.z[[0, -1]]))
+    _check_reach(plan, [Scatterers(x, z, np.ones(4))])
+    return get_engine(engine).pressure_field(plan, grid, threshold_db, max_memory)
 
 
 def record_length(acquisition: Acquisition, grid: ImageGrid) -> int:
@@ -128,6 +139,7 @@ def _simulate_all(media, acquisition: Acquisition, engine: str, max_memory, n_sa
     module = get_engine(engine)
     plan = _checked_plan(acquisition)
     heard = [audible(scatterers, acquisition) for scatterers in media]
+    _check_reach(plan, heard)
     if n_samples is None:
         n_samples = max(1, _record_length(plan, heard))
     elif n_samples < 1:
@@ -147,9 +159,27 @@ def _checked_plan(acquisition: Acquisition) -> Plan:
     return make_plan(acquisition)
 
 
+def _check_reach(plan: Plan, media: Sequence[Scatterers]) -> None:
+    """Refuse echoes that come later, or elements that fire earlier, than the engines can count samples."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        longest = max((plan.longest_distance(medium.x, medium.z) for medium in media), default=0.0)
+        times = np.abs(plan.delays).max() + np.abs(plan.receive_delays).max()
+        way = 2 * longest / plan.acquisition.medium.speed_of_sound
+        samples = float((way + times) * plan.acquisition.sampling_frequency)
+    if not samples <= LATEST:  # NaN and infinity too
+        raise ValueError(
+            f"simulate: an echo would come {samples:.3g} samples after time 0, expected at most {LATEST:.3g}: positions are "
+            "in m, delays in s, speeds in m/s"
+        )
+
+
 def _start_sample(start_time: float, acquisition: Acquisition) -> int:
     position = start_time * acquisition.sampling_frequency
-    if not (math.isfinite(position) and position >= 0 and abs(position - round(position)) < 1e-6 * max(position, 1)):
+    if not (
+        math.isfinite(position)
+        and 0 <= position <= LATEST
+        and abs(position - round(position)) < 1e-6 * max(position, 1)
+    ):
         raise ValueError(
             "start_time: expected a multiple of the sampling period "
             f"({1 / acquisition.sampling_frequency:g} s) of at least 0, got {start_time!r} s"

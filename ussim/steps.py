@@ -139,7 +139,7 @@ def beamform_bmode(
         image = to_numpy(ussim.delay_and_sum(iq, grid, **options))
     else:
         power = np.zeros(grid.shape)
-        for i in range(iq.acquisition.n_transmits):
+        for i in np.flatnonzero(iq.acquisition.transmit_weights.any(axis=1)).tolist():  # the silent ones add nothing
             power += np.abs(to_numpy(ussim.delay_and_sum(select_transmits(iq, [i]), grid, **options))) ** 2
         image = np.sqrt(power)
     return ussim.log_compress(image, dynamic_range_db)
@@ -188,7 +188,8 @@ def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) ->
         one_for_all = value is None or (entry.name == "apodization" and np.ndim(value) == 1)
         values[entry.name.removeprefix("_")] = value if one_for_all else np.asarray(value)[transmits]
     acquisition = dataclasses.replace(data.acquisition, waves=type(waves)(**values))
-    return dataclasses.replace(data, samples=data.samples[transmits], acquisition=acquisition)
+    start_time = data.start_time if np.ndim(data.start_time) == 0 else data.start_times[transmits]
+    return dataclasses.replace(data, samples=data.samples[transmits], acquisition=acquisition, start_time=start_time)
 
 
 # --- results ---------------------------------------------------------------------------------------------------------

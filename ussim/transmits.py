@@ -156,7 +156,7 @@ class CustomTransmits:
     Raises
     ------
     ValueError
-        A time is infinite, or a transmit has no firing element.
+        A time is infinite, or no transmit has a firing element.
     """
 
     _delays: np.ndarray
@@ -171,9 +171,8 @@ class CustomTransmits:
             )
         if np.any(np.isinf(times)):
             raise ValueError("CustomTransmits: expected finite delays (NaN = element off), got an infinite one")
-        silent = np.isnan(times).reshape(len(times), -1).all(axis=1)
-        if silent.any():
-            raise ValueError(f"CustomTransmits: transmit {int(np.argmax(silent))} has no firing element (all NaN)")
+        if np.isnan(times).all():
+            raise ValueError("CustomTransmits: no transmit has a firing element (all NaN)")
         object.__setattr__(self, "_delays", times)
         object.__setattr__(self, "apodization", apodization)
 
@@ -247,4 +246,6 @@ def _distances(probe: Probe, x: np.ndarray, z: np.ndarray) -> np.ndarray:
 def _from_zero(times: np.ndarray) -> np.ndarray:
     """Firing times with each transmit's earliest at 0."""
     axes = tuple(range(1, times.ndim))
-    return times - np.nanmin(times, axis=axes, keepdims=True)
+    firing = ~np.isnan(times)
+    earliest = np.where(firing, times, np.inf).min(axis=axes, keepdims=True)
+    return times - np.where(np.isfinite(earliest), earliest, 0.0)

@@ -78,7 +78,11 @@ class Acquisition:
                     f"receive_delays: expected {self.probe.n_elements} finite times in s, got shape {delays.shape}"
                 )
             object.__setattr__(self, "receive_delays", delays)
-        _ = self.transmit_delays, self.transmit_weights  # fail here, where the caller can see why
+        if not self.transmit_weights.any():  # which fails here, too, where the caller can see why
+            raise ValueError(
+                "Acquisition: expected a transmit that fires, got none: in each one every element is off (delay NaN) or has "
+                "the apodization 0"
+            )
 
     @property
     def n_transmits(self) -> int:
@@ -204,12 +208,18 @@ class RFData:
     samples: np.ndarray  # (..., n_transmits, n_elements, n_samples) float32 (reference engine: float64)
     acquisition: Acquisition
     sampling_frequency: float  # Hz
-    start_time: float = 0.0  # s, time of the first sample
+    start_time: float | np.ndarray = 0.0  # s, time of the first sample: one, or (n_transmits,) of each transmit
 
     def __post_init__(self) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
+        object.__setattr__(self, "start_time", _checked_start(self.start_time, self.acquisition))
         if np.iscomplexobj(self.samples):
             raise ValueError("RFData: expected real samples, got complex ones (demodulated? use IQData)")
+
+    @property
+    def start_times(self) -> np.ndarray:
+        """(n_transmits,) time of each transmit's first sample, s."""
+        return np.broadcast_to(self.start_time, self.acquisition.n_transmits)
 
     def to_numpy(self) -> RFData:
         """The same data in host memory."""
@@ -236,12 +246,20 @@ class IQData:
     acquisition: Acquisition
     sampling_frequency: float  # Hz
     demodulation_frequency: float  # Hz
-    start_time: float = 0.0  # s
+    start_time: float | np.ndarray = 0.0  # s, time of the first sample: one, or (n_transmits,) of each transmit
 
     def __post_init__(self) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
+        object.__setattr__(self, "start_time", _checked_start(self.start_time, self.acquisition))
+        if not np.isfinite(self.demodulation_frequency):
+            raise ValueError(f"demodulation_frequency: expected Hz, got {self.demodulation_frequency!r}")
         if not np.iscomplexobj(self.samples):
             raise ValueError("IQData: expected complex samples, got real ones (not demodulated? use ussim.demodulate)")
+
+    @property
+    def start_times(self) -> np.ndarray:
+        """(n_transmits,) time of each transmit's first sample, s."""
+        return np.broadcast_to(self.start_time, self.acquisition.n_transmits)
 
     def to_numpy(self) -> IQData:
         """The same data in host memory."""
@@ -306,6 +324,19 @@ def _check_channels(samples, acquisition: Acquisition, sampling_frequency: float
         )
     if not (np.isfinite(sampling_frequency) and sampling_frequency > 0):
         raise ValueError(f"sampling_frequency: expected Hz above 0, got {sampling_frequency!r}")
+
+
+def _checked_start(start_time: Any, acquisition: Acquisition) -> float | np.ndarray:
+    """The start time as a float, or as a read-only (n_transmits,) float64 array of its own."""
+    times = np.array(start_time, dtype=np.float64)
+    if times.shape not in ((), (acquisition.n_transmits,)) or not np.all(np.isfinite(times)):
+        raise ValueError(
+            f"start_time: expected finite seconds, one or ({acquisition.n_transmits},) of each transmit, got {start_time!r}"
+        )
+    if times.ndim == 0:
+        return float(times)
+    times.setflags(write=False)
+    return times
 
 
 __all__ = [

@@ -227,6 +227,8 @@ def echo_model(
     """
     if not 0 <= transmit < acquisition.n_transmits:
         raise ValueError(f"transmit: expected 0..{acquisition.n_transmits - 1}, got {transmit}")
+    if not acquisition.transmit_weights[transmit].any():
+        raise ValueError(f"transmit: expected one that fires, got {transmit}, whose elements are all off")
     probe, speed_of_sound = acquisition.probe, acquisition.medium.speed_of_sound
     x, z = (a.ravel() for a in grid.mesh())
     if probe.is_behind(x, z).any():
@@ -255,7 +257,7 @@ def echo_model_of(rf: RFData, grid: ImageGrid, transmit: int = 0) -> EchoModel:
     """The model whose B takes the channel data of `rf`: its record length and start."""
     n_samples = rf.samples.shape[2]
     acquisition = replace(rf.acquisition, sampling_frequency=rf.sampling_frequency)
-    return echo_model(acquisition, grid, transmit, n_samples=n_samples, start_time=rf.start_time)
+    return echo_model(acquisition, grid, transmit, n_samples=n_samples, start_time=float(rf.start_times[transmit]))
 
 
 def beamform(rf: RFData, grid: ImageGrid, transmit: int = 0) -> np.ndarray:

@@ -141,8 +141,9 @@ def recording_case(
     """A recording, imaged about `depth` (None: the middle of what was recorded), scored where a phantom file says how."""
     acquisition = rf.acquisition
     if depth is None:
-        last = rf.start_time + rf.samples.shape[2] / rf.sampling_frequency
-        depth = acquisition.medium.speed_of_sound * (rf.start_time + last) / 4
+        first = float(rf.start_times.mean())
+        last = first + rf.samples.shape[2] / rf.sampling_frequency
+        depth = acquisition.medium.speed_of_sound * (first + last) / 4
         depth = max(depth, (shape[0] / 2 + 1) * bandpass_step(acquisition))
     grid = imaging_grid(acquisition, shape, depth)
     if phantom is None:

@@ -212,21 +212,23 @@ def remodulate(iq: IQData) -> RFData:
     factor = max(1, int(np.ceil(LOWEST_RATIO * center / iq.sampling_frequency - 1e-9)))
     samples = resample_poly(to_numpy(iq.samples).astype(np.complex128), factor, 1, axis=-1)
     rate = factor * iq.sampling_frequency
-    time = iq.start_time + np.arange(samples.shape[-1]) / rate
+    time = iq.start_times[:, None, None] + np.arange(samples.shape[-1]) / rate
     rf = np.real(samples * np.exp(2j * np.pi * iq.demodulation_frequency * time))
     return RFData(rf.astype(np.float32), _clocked(iq.acquisition, rate), rate, iq.start_time)
 
 
 def single(rf: RFData) -> RFData:
-    """The one transmit with the flattest delays: the 0 degree plane wave where there is one."""
-    spans = [np.nanmax(d) - np.nanmin(d) for d in rf.acquisition.transmit_delays]
+    """The one transmit with the flattest delays: the 0 degree plane wave where there is one. Silent ones do not count."""
+    delays, weights = rf.acquisition.transmit_delays, rf.acquisition.transmit_weights
+    fires = weights.any(axis=1).tolist()
+    spans = [np.nanmax(d) - np.nanmin(d) if some else np.inf for d, some in zip(delays, fires, strict=True)]
     i = int(np.argmin(spans))
     before = rf.acquisition
     waves = CustomTransmits(before.transmit_delays[i : i + 1], before.transmit_weights[i : i + 1])
     if before.transmit_delays.shape[1] == 1:
         waves = CustomTransmits(before.transmit_delays[i], before.transmit_weights[i : i + 1])
     acquisition = replace(before, waves=waves)
-    return RFData(to_numpy(rf.samples)[i : i + 1], acquisition, rf.sampling_frequency, rf.start_time)
+    return RFData(to_numpy(rf.samples)[i : i + 1], acquisition, rf.sampling_frequency, rf.start_times[i])
 
 
 def _clocked(acquisition: Acquisition, rate: float) -> Acquisition:

@@ -45,7 +45,6 @@ struct __align__(16) Element {
 struct Das {
     float samples_per_metre, samples_per_metre_rest;
     float cycles_per_sample, cycles_per_sample_rest;  // demodulation frequency; 0 for RF data
-    float phase;                                      // cycles, of a transmit index of 0
     float cos_acceptance;
 };
 
@@ -96,6 +95,7 @@ __device__ inline Sample interpolate(const Sample* record, int n_samples, int fi
 extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
     const Sample* samples, const Position* columns, const Position* rows,                 // x of (nx), z of (nz)
     const unsigned char* in_front, const int* transmit_whole, const float* transmit_part, // (nz, nx); (transmits, nz, nx)
+    const float* transmit_phase,                                                          // (transmits) cycles at index 0
     const Element* elements, const float* table, const Das* constants,
     int n_frames, int n_transmits, int n_elements, int n_samples, int nx, int nz, int first_tap, int normalize, Sample* images
 ) {
@@ -160,7 +160,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
         for (int a = 0; a < TRANSMITS; ++a) {
             if (first + a >= n_transmits) continue;
 #if IQ
-            const float2 turn = rotation(sample_cycles((float)whole[a], part[a], das) + das.phase);
+            const float2 turn = rotation(sample_cycles((float)whole[a], part[a], das) + transmit_phase[first + a]);
 #pragma unroll
             for (int f = 0; f < FRAMES; ++f) {
                 const float2 value = multiply(turn, sums[a][f]);

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import partial
+from functools import cached_property, partial
 from queue import SimpleQueue
 
 import numba as nb
@@ -115,8 +115,12 @@ class _Work:
         )
         self._spectra: dict[int, np.ndarray] = {}
         lengths = np.unique(cells.window_length)
-        self.twiddles = np.concatenate([twiddles_of(n) for n in lengths.tolist()])
         self.twiddles_at = dict(zip(lengths.tolist(), (np.cumsum(lengths) - lengths).tolist(), strict=True))
+
+    @cached_property
+    def twiddles(self) -> np.ndarray:
+        """Of all lengths of window, one after the other. Made after the budget is checked: windows may be long."""
+        return np.concatenate([twiddles_of(n) for n in self.twiddles_at])
 
     def cell(self, i: int, receive: bool = True) -> Cell:
         cells = self.cells
@@ -186,6 +190,7 @@ class _Work:
 def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> None:
     """Spectra of a round of cells by all threads; then, while the next round runs, their sum into the record."""
     n_threads, n_round = _share_memory(work, max_memory)
+    _ = work.twiddles  # by one thread
     workspaces: SimpleQueue = SimpleQueue()
     for _ in range(n_threads):
         workspaces.put(work.workspace())

@@ -32,6 +32,8 @@ ROUNDING_BITS = 0x4B400000
 TILE_SAMPLES = 96  # two-way samples across a tile at most; the stretches of 16 transmits then fill a 32 KiB cache
 TILE_COLUMNS = 32
 TILE_ROWS = 16
+LONGEST_STRETCH = 2**16  # samples, whatever the pixels of a tile: 8 MiB for 16 transmits
+LONGEST_JUMP = 2**11  # samples from pixel to pixel: TILE_ROWS + TILE_COLUMNS of them are a stretch
 GROUP = 8  # pixels interpolated before they are added up: their values stay close, the stores have landed
 POINTS = 64  # points at once in the search for first arrivals
 BLOCK_VALUES = 4_000_000  # transmit times held at once (float64)
@@ -43,7 +45,7 @@ BLOCK_VALUES = 4_000_000  # transmit times held at once (float64)
 def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     """Images (..., nz, nx) complex64 (float32 of real channel data) of samples (..., n_transmits, n_elements, n_samples)."""
     b = beamforming
-    n_transmits, n_elements, _ = samples.shape[-3:]
+    n_transmits, n_elements, n_samples = samples.shape[-3:]
     pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
     records = pairs.reshape(-1, n_transmits, n_elements, pairs.shape[-1])
     probe, z_all, x = b.acquisition.probe, b.grid.z, b.grid.x
@@ -51,12 +53,14 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
     fraction = np.arange(TABLE + 2) / TABLE
     table = b.interpolation.weights(fraction).astype(np.float32)
-    tile_rows, tile_columns = _tile_shape(b)
     for first in range(0, len(z_all), rows):
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
+        positions = b.transmit_samples(xx, zz, n_samples)
+        tile_rows, tile_columns = (1, 1) if _jumps(positions) else _tile_shape(b)
         arguments = (
-            b.transmit_times(xx, zz),
+            positions,
+            b.transmit_phases,
             ~probe.is_behind(xx, zz),
             x,
             z,
@@ -68,9 +72,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
             b.cos_acceptance,
             b.speed_of_sound,
             b.sampling_frequency,
-            b.start_time,
             b.demodulation_frequency,
-            b.interpolation.shift,
             b.interpolation.first_tap,
             table,
             b.normalize,
@@ -81,6 +83,13 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
             _in_threads(_sum_tiles, (record, *arguments, image[first : first + rows]))
     images = images.reshape(*samples.shape[:-3], *b.grid.shape)
     return images if np.iscomplexobj(samples) else images.real.copy()
+
+
+def _jumps(positions: np.ndarray) -> bool:
+    """Whether transmit times of neighbouring pixels, in samples, lie too far apart for the stretches of one tile."""
+    if np.ptp(positions) < LONGEST_STRETCH:
+        return False
+    return any(np.abs(np.diff(positions, axis=axis)).max(initial=0.0) > LONGEST_JUMP for axis in (1, 2))
 
 
 def _tile_shape(b: Beamforming) -> tuple[int, int]:
@@ -96,8 +105,8 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def _sum_tiles(
-    samples, transmit_times, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays, cos_acceptance,
-    speed_of_sound, sampling_frequency, start_time, frequency, shift, first_tap, table, normalize, tile_rows, tile_columns,
+    samples, positions, phases, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays,
+    cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap, table, normalize, tile_rows, tile_columns,
     image, worker, n_workers,
 ):  # fmt: skip
     """Every n_workers-th tile: deep tiles have more elements than shallow ones."""
@@ -105,6 +114,7 @@ def _sum_tiles(
     n_taps = table.shape[1]
     n_pixels = tile_rows * tile_columns
     slowness = sampling_frequency / speed_of_sound  # samples a metre
+    cycles_a_sample = frequency / sampling_frequency
     px, pz = np.empty(n_pixels), np.empty(n_pixels)
     tx_index = np.zeros(n_pixels * LANES, np.float32)  # samples after the tile's earliest
     earliest, latest = np.zeros(LANES), np.zeros(LANES)
@@ -133,13 +143,12 @@ def _sum_tiles(
             for a in range(lanes):
                 low, high = np.inf, -np.inf
                 for p in range(used):
-                    time = transmit_times[first_transmit + a, row0 + p // columns, column0 + p % columns] - start_time
-                    index = time * sampling_frequency + shift
+                    index = positions[first_transmit + a, row0 + p // columns, column0 + p % columns]
                     low, high = min(low, index), max(high, index)
                 earliest[a], latest[a] = np.floor(low), high
                 for p in range(used):
-                    time = transmit_times[first_transmit + a, row0 + p // columns, column0 + p % columns] - start_time
-                    tx_index[p * LANES + a] = np.float32(time * sampling_frequency + shift - earliest[a])
+                    index = positions[first_transmit + a, row0 + p // columns, column0 + p % columns]
+                    tx_index[p * LANES + a] = np.float32(index - earliest[a])
             sum_re[:] = np.float32(0)
             sum_im[:] = np.float32(0)
             n_active[:used] = 0
@@ -159,7 +168,7 @@ def _sum_tiles(
                     slowness,
                     rx_delay,
                     rx_first,
-                    frequency / sampling_frequency,
+                    cycles_a_sample,
                     rx_index,
                     rx_cos,
                     rx_sin,
@@ -187,8 +196,9 @@ def _sum_tiles(
 
             for p in range(used):  # the transmit's part of the rotation, and the sum over transmits
                 for a in range(lanes):
-                    time = transmit_times[first_transmit + a, row0 + p // columns, column0 + p % columns]
-                    phase = 2 * np.pi * (frequency * time - np.floor(frequency * time))
+                    index = positions[first_transmit + a, row0 + p // columns, column0 + p % columns]
+                    cycles = index * cycles_a_sample + phases[first_transmit + a]
+                    phase = 2 * np.pi * (cycles - np.floor(cycles))
                     c, s = math.cos(phase), math.sin(phase)
                     re, im = sum_re[p * LANES + a], sum_im[p * LANES + a]
                     total[p, 0] += c * re - s * im

@@ -18,7 +18,6 @@ TILE_COLUMNS, TILE_ROWS = 32, THREADS // 32  # pixels of a block
 TABLE = 2048
 MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
 COARSE = 2.0**22  # coarse positions are multiples of 1 / COARSE m
-OUTSIDE = -(2**30)  # a whole sample outside any record
 KEPT_GRIDS = 4
 
 
@@ -36,7 +35,7 @@ class Beamformer:
         data = xp.ascontiguousarray(self.backend.to_device(samples), np.complex64 if complex_data else np.float32)
         n_transmits, n_elements, n_samples = data.shape[-3:]
         n_frames = math.prod(data.shape[:-3])
-        tables = self._tables(b)
+        tables = self._tables(b, n_samples)
         transmits = math.ceil(n_transmits / math.ceil(n_transmits / MAX_TRANSMITS))
         frames = 1 if n_frames == 1 else 2 if transmits > 8 else 4
         linear = b.interpolation.n_taps == 2
@@ -117,14 +116,15 @@ class Beamformer:
         """The kernels that the sizes do not concern."""
         return self.backend.kernels("beamform.cu", {"TRANSMITS": 1, "FRAMES": 1, "TAPS": 2, "LINEAR": 1, "IQ": 1})
 
-    def _tables(self, b: Beamforming) -> _GridTables:
+    def _tables(self, b: Beamforming, n_samples: int) -> _GridTables:
         key = (
             acquisition_key(b.acquisition),
             b.grid.x.tobytes(),
             b.grid.z.tobytes(),
             b.speed_of_sound,
             b.sampling_frequency,
-            b.start_time,
+            b.start_time.tobytes(),
+            n_samples,
             b.demodulation_frequency,
             b.f_number,
             b.interpolation.n_taps,
@@ -132,7 +132,7 @@ class Beamformer:
             b.interpolation.shift,
         )
         if key not in self._grids:
-            self._grids[key] = _GridTables(self.backend, b)
+            self._grids[key] = _GridTables(self.backend, b, n_samples)
         self._grids.move_to_end(key)
         while len(self._grids) > KEPT_GRIDS:
             self._grids.popitem(last=False)
@@ -142,11 +142,10 @@ class Beamformer:
 class _GridTables:
     """What delay-and-sum reads beside the samples, on the device, in the order of the kernel's arguments."""
 
-    def __init__(self, backend: Backend, b: Beamforming) -> None:
+    def __init__(self, backend: Backend, b: Beamforming, n_samples: int) -> None:
         probe = b.acquisition.probe
         x, z = b.grid.mesh()
-        index = (b.transmit_times(x, z) - b.start_time) * b.sampling_frequency + b.interpolation.shift
-        index = np.where(np.isfinite(index), index, OUTSIDE)
+        index = b.transmit_samples(x, z, n_samples)
         whole = np.floor(index)
         receive_delay = b.receive_delays * b.sampling_frequency
         angle = probe.element_angle
@@ -160,8 +159,7 @@ class _GridTables:
         ]
         samples_per_metre = b.sampling_frequency / b.speed_of_sound
         cycles_per_sample = b.demodulation_frequency / b.sampling_frequency
-        phase = (b.start_time * b.demodulation_frequency - b.interpolation.shift * cycles_per_sample) % 1.0
-        constants = np.array([samples_per_metre, 0, cycles_per_sample, 0, phase, b.cos_acceptance])
+        constants = np.array([samples_per_metre, 0, cycles_per_sample, 0, b.cos_acceptance])
         rounded = constants.astype(np.float32)
         for place in (0, 2):  # the rest of a number that float32 rounds
             rounded[place + 1] = constants[place] - float(rounded[place])
@@ -171,8 +169,9 @@ class _GridTables:
             np.stack([*_split(b.grid.x), zero_x, zero_x], axis=1).astype(np.float32),
             np.stack([zero_z, zero_z, *_split(b.grid.z)], axis=1).astype(np.float32),
             (~probe.is_behind(x, z)).astype(np.uint8),
-            np.clip(whole, OUTSIDE, -OUTSIDE).astype(np.int32),
+            whole.astype(np.int32),
             (index - whole).astype(np.float32),
+            b.transmit_phases.astype(np.float32),
             np.stack(elements, axis=1).astype(np.float32),
             b.interpolation.weights(fraction).astype(np.float32),
             rounded,

@@ -29,7 +29,7 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
     probe = b.acquisition.probe
     n_transmits, n_elements, n_samples = samples.shape
     x, z = b.grid.mesh()
-    transmit_times = b.transmit_times(x, z)
+    transmit_positions = b.transmit_samples(x, z, n_samples)
     image = np.zeros(b.grid.shape, dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
     n_active = np.zeros(b.grid.shape)
     for e in range(n_elements):
@@ -39,10 +39,9 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
         toward = np.abs(dz) * np.cos(probe.element_angle[e]) + dx * np.sin(probe.element_angle[e])
         active = toward >= b.cos_acceptance * distance
         n_active += active
-        receive_time = distance / b.speed_of_sound + b.receive_delays[e]
+        receive_position = (distance / b.speed_of_sound + b.receive_delays[e]) * b.sampling_frequency
         for a in range(n_transmits):
-            time = transmit_times[a] + receive_time
-            index = (time - b.start_time) * b.sampling_frequency + b.interpolation.shift
+            index = transmit_positions[a] + receive_position
             whole = np.floor(index).astype(np.int64)
             weights = b.interpolation.weights(index - whole)
             value = np.zeros(b.grid.shape, dtype=image.dtype)
@@ -51,7 +50,8 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
                 recorded = (tap >= 0) & (tap < n_samples)
                 value += weights[..., k] * np.where(recorded, samples[a, e, np.clip(tap, 0, n_samples - 1)], 0)
             if b.demodulation_frequency:
-                value = value * np.exp(2j * np.pi * b.demodulation_frequency * time)
+                cycles = index * (b.demodulation_frequency / b.sampling_frequency) + b.transmit_phases[a]
+                value = value * np.exp(2j * np.pi * cycles)
             image += np.where(active, value, 0)
     if b.normalize:
         image /= np.maximum(n_active, 1)

@@ -207,8 +207,8 @@ def exp(x):
 
 @nb.njit
 def exp_minus_one(x):
-    """e**x - 1 for |x| < 80, to 2e-7 of itself near 0."""
-    scale, rest = _exp_parts(x)
+    """e**x - 1 for x < 80, to 2e-7 of itself near 0; below -80 it is -1."""
+    scale, rest = _exp_parts(np.maximum(x, -80.0))
     return fma(scale, rest, scale - 1)
 
 
