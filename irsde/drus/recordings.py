@@ -220,8 +220,9 @@ def remodulate(iq: IQData) -> RFData:
 def single(rf: RFData) -> RFData:
     """The one transmit with the flattest delays: the 0 degree plane wave where there is one. Silent ones do not count."""
     delays, weights = rf.acquisition.transmit_delays, rf.acquisition.transmit_weights
-    fires = weights.any(axis=1).tolist()
-    spans = [np.nanmax(d) - np.nanmin(d) if some else np.inf for d, some in zip(delays, fires, strict=True)]
+    spans = [
+        np.nanmax(law) - np.nanmin(law) if weight.any() else np.inf for law, weight in zip(delays, weights, strict=True)
+    ]
     i = int(np.argmin(spans))
     before = rf.acquisition
     waves = CustomTransmits(before.transmit_delays[i : i + 1], before.transmit_weights[i : i + 1])
