@@ -236,7 +236,13 @@ def test_equal_acquisitions_share_tables_and_others_do_not(host, small_array):
 
     first = simulate()
     assert simulate() is first
-    for change in ({"n_cycles": 2}, {"medium": ussim.Medium(1500.0)}, {"receive_delays": np.full(24, 1e-7)}):
+    changes = [{"n_cycles": 2}, {"medium": ussim.Medium(1500.0)}, {"receive_delays": np.full(24, 1e-7)}]
+    changes += [
+        {"transmit_frequency": 4.1e6},
+        {"waveform": (np.ones(9), 50e6)},
+        {"impulse_response": (np.ones(9), 50e6)},
+    ]
+    for change in changes:
         assert simulate(**change) is not first
 
 
@@ -314,6 +320,45 @@ def test_delay_and_sum_equals_the_reference(engine, name, iq):
     law = beamforming(acquisition, reference, grid, iq=iq)
     for k, frame in enumerate(samples):
         assert relative_error(images[k], reference.delay_and_sum(frame, law)) < DAS_TOLERANCE
+
+
+@pytest.mark.parametrize("iq", [True, False])
+def test_delay_and_sum_of_masked_channels_equals_the_reference(engine, small_array, iq):
+    waves = ussim.PlaneWaves(np.deg2rad(np.linspace(-20, 20, 18)))
+    rng = np.random.default_rng(0)
+    grid = ussim.ImageGrid(x=np.linspace(-5e-3, 5e-3, 40), z=np.linspace(0, 20e-3, 9))
+    for mask in (np.arange(24) < 12, (rng.random((18, 24)) < 0.4) & (np.arange(24) != 3)):
+        acquisition = ussim.Acquisition(small_array, waves, receive_mask=mask)
+        samples = some_channels(acquisition, 400, 3, iq)
+        samples[:, ~acquisition.receiving] = np.nan  # never read
+        images, expected = (
+            to_numpy(e.delay_and_sum(samples, beamforming(acquisition, e, grid, iq=iq, normalize=True)))
+            for e in (engine, reference)
+        )
+        assert relative_error(images, expected) < DAS_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"transmit_frequency": 4e6, "n_cycles": 3},
+        {"waveform": (np.hanning(40), 50e6)},
+        {"impulse_response": (np.hanning(33) * np.cos(0.9 * np.arange(33)), 20e6)},
+    ],
+)
+def test_other_excitations_equal_the_reference(engine, small_array, options):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.1), ussim.Medium(1540.0, 0.4), **options)
+    plan = make_plan(acquisition)
+    scatterers = ussim.Scatterers([0.0, 1e-3], [10e-3, 12e-3], [1.0, -0.5])
+    rf, expected = (to_numpy(e.simulate(scatterers, plan, 500)) for e in (engine, reference))
+    assert relative_error(rf, expected) < RF_TOLERANCE
+
+
+def test_continuous_wave_equals_the_reference(engine, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.1), n_cycles=np.inf)
+    grid = ussim.ImageGrid(x=np.linspace(-5e-3, 5e-3, 5), z=np.linspace(1e-3, 20e-3, 9))
+    fields = [to_numpy(e.pressure_field(make_plan(acquisition), grid, -60.0)) for e in (engine, reference)]
+    np.testing.assert_allclose(*fields, rtol=1e-6)  # float32 of the same numbers
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -477,6 +522,23 @@ def test_a_stack_stays_on_the_card_and_gives_each_mediums_image(card, small_arra
         np.testing.assert_array_equal(to_numpy(picture), to_numpy(ussim.log_compress(alone)))
 
 
+def test_masks_filters_and_bare_lines_on_the_card_are_those_of_the_host(card, small_array):
+    mask = np.stack([np.arange(24) < 12, np.arange(24) >= 6])
+    waves = ussim.PlaneWaves(np.deg2rad([-5, 5]))
+    acquisition = ussim.Acquisition(small_array, waves, frequency_sweep=2e6, n_cycles=20, receive_mask=mask)
+    rf = ussim.simulate(ussim.Scatterers([0.0], [10e-3], [1.0]), acquisition, "cuda")
+    assert not to_numpy(rf.samples)[~mask].any()
+    assert to_numpy(rf.samples)[mask].any(axis=-1).all()
+    for data in (rf, ussim.demodulate(rf)):
+        short = ussim.matched_filter(data)
+        assert type(short.samples).__module__.partition(".")[0] == "cupy"
+        assert relative_error(short.samples, ussim.matched_filter(data.to_numpy()).samples) < 1e-5  # float32 transforms
+    lines = ussim.demodulate(rf.samples[0], 3e6, 0.7, sampling_frequency=rf.sampling_frequency)
+    assert type(lines).__module__.partition(".")[0] == "cupy"
+    # float32 carriers and the same filter
+    assert relative_error(lines, ussim.demodulate(rf, bandwidth=0.7).to_numpy().samples[0]) < 1e-6
+
+
 def test_pairs_made_together_are_those_made_one_by_one(card, monkeypatch):
     from datagen import pairs
 
@@ -627,8 +689,8 @@ SIMULATE = {"TRANSMITS": 15, "POINTS": 2, "FREQUENCIES": 2, "GROUPS": 6, "INNER"
 FILES = {
     "simulate.cu": (SIMULATE, SIMULATE | {"TRANSMITS": 1, "FREQUENCIES": 4, "N_SUB": 4, "FULL_DIRECTIVITY": 1}),
     "beamform.cu": (
-        {"TRANSMITS": 15, "FRAMES": 2, "TAPS": 2, "LINEAR": 1, "IQ": 1},
-        {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0},
+        {"TRANSMITS": 15, "FRAMES": 2, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0},
+        {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0, "MASKED": 1},
     ),
 }
 

@@ -20,6 +20,7 @@ _HOME = {
     "EngineError": "engines",
     "FocusedWaves": "transmits",
     "IQData": "types",
+    "ImpulseResponse": "waveforms",
     "ImageGrid": "types",
     "Imaging": "probes",
     "Medium": "types",
@@ -28,6 +29,7 @@ _HOME = {
     "ProbeError": "probes",
     "RFData": "types",
     "Scatterers": "types",
+    "Waveform": "waveforms",
     "bmode": "imaging",
     "delay_and_sum": "beamform",
     "demodulate": "beamform",
@@ -36,6 +38,7 @@ _HOME = {
     "load_channel_data": "io",
     "load_probe": "probes",
     "log_compress": "beamform",
+    "matched_filter": "compression",
     "pressure_field": "simulation",
     "probe_names": "probes",
     "pulse": "pulses",
@@ -48,6 +51,7 @@ __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
     from .beamform import delay_and_sum, demodulate, field_mask, log_compress
+    from .compression import matched_filter
     from .engines import EngineError
     from .imaging import bmode
     from .io import load_channel_data
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from .simulation import pressure_field, simulate, simulate_batch, simulate_stack
     from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, imaging_waves
     from .types import Acquisition, ImageGrid, IQData, Medium, RFData, Scatterers
+    from .waveforms import ImpulseResponse, Waveform
 
 
 __getattr__, __dir__ = attach(__name__, _HOME)

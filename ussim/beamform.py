@@ -49,7 +49,8 @@ def delay_and_sum(
     """Beamform channel data onto a grid, coherently compounded over all transmits.
 
     IQ data are rotated by exp(2πi f_0 τ), τ the two-way time; RF data are summed as they are. Samples outside the record
-    count as zero, pixels behind the array are 0.
+    count as zero, whatever channels hold that the acquisition's receive_mask leaves out is not read, pixels behind the
+    array are 0.
 
     Parameters
     ----------
@@ -64,7 +65,8 @@ def delay_and_sum(
     interpolation : str
         "nearest", "linear", "quadratic", "lanczos3" or "lanczos5".
     normalize : bool
-        Divide each pixel by the number of elements in its aperture (MUST does not: shallow rows are darker).
+        Divide each pixel by the number of elements in its aperture (MUST does not: shallow rows are darker), of those that
+        the acquisition's receive_mask lets receive; of a mask that changes with the transmit, by the mean over transmits.
     speed_of_sound : float, optional
         For the way from the array to a pixel and back, m/s; the acquisition's medium by default. When elements fired is not
         affected.
@@ -295,6 +297,11 @@ class Beamforming:
         """(n_elements,) s, by which the acquisition delayed the echoes."""
         delays = self.acquisition.receive_delays
         return np.zeros(self.acquisition.probe.n_elements) if delays is None else delays
+
+    @cached_property
+    def live(self) -> np.ndarray:
+        """(n_elements,) share of the transmits in which an element receives: 1 without a receive mask."""
+        return self.acquisition.receiving.mean(axis=0)
 
     def transmit_times(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
         """`transmit_time` at points: (n_transmits, *shape) s."""

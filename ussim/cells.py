@@ -265,7 +265,7 @@ def _band(
     frequency = np.linspace(low, high, 512)
     amplitude = np.abs(plan.excitation(frequency))
     if receive:
-        amplitude = amplitude * plan.response(frequency)
+        amplitude = amplitude * np.abs(plan.response(frequency))
     loss = physics.attenuation(frequency, medium.attenuation_db_cm_mhz) * (2 if receive else 1)
     level = np.log(np.maximum(amplitude, 1e-300)) - loss * window.nearest[:, None]
     kept = level >= level.max(axis=1, keepdims=True) + BAND_THRESHOLD_DB / 20 * math.log(10)

@@ -8,60 +8,125 @@ twice the carrier).
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import numpy as np
 from scipy.signal import butter, lfilter_zi
 
 from .engines import engine_of
-from .types import IQData, RFData, device_of, to_numpy
+from .types import IQData, RFData, as_float_array, device_of, to_numpy
 
 ORDER = 5
 EDGE = 3 * (ORDER + 1)  # samples by which filtfilt extends a record at each end (odd extension)
 
 
-def demodulate(rf: RFData, frequency: float | None = None, bandwidth: float | None = None) -> IQData:
-    """Complex envelope of channel data.
+@overload
+def demodulate(rf: RFData, frequency: float | None = None, bandwidth: float | None = None) -> IQData: ...
+
+
+@overload
+def demodulate(
+    rf: np.ndarray,
+    frequency: float | None = None,
+    bandwidth: float | None = None,
+    *,
+    sampling_frequency: float,
+    center_frequency: float | None = None,
+    start_time: float = 0.0,
+) -> np.ndarray: ...
+
+
+def demodulate(
+    rf,
+    frequency: float | None = None,
+    bandwidth: float | None = None,
+    *,
+    sampling_frequency: float | None = None,
+    center_frequency: float | None = None,
+    start_time: float | None = None,
+):
+    """Return the complex envelope of channel data, or of RF lines without an array.
 
     The sampling frequency may be any that the band allows, below the carrier too (band-pass sampling): what must not
     happen is that the band falls onto its own mirror image.
 
     Parameters
     ----------
-    rf : RFData
-        (..., n_transmits, n_elements, n_samples): one record or a stack.
+    rf : RFData or np.ndarray
+        (..., n_transmits, n_elements, n_samples): one record or a stack; or bare lines (..., n_samples).
     frequency : float, optional
-        Carrier in Hz; the probe's centre frequency by default.
+        Carrier in Hz; of channel data by default the acquisition's transmit_frequency, else the probe's center frequency.
     bandwidth : float, optional
-        Width of the pass band as a fraction of `frequency`, in (0, 2]; the probe's by default. 2 keeps everything that is
-        not image (MUST's choice when no bandwidth is known, at 4 samples a period).
+        Width of the pass band as a fraction of `frequency`, in (0, 2]; by default the probe's band, of bare lines the
+        widest that sampling does not fold onto itself. 2 keeps everything that is not image (MUST's choice when no
+        bandwidth is known, at 4 samples per period).
+    sampling_frequency, center_frequency : float, optional
+        Hz, of bare lines; `center_frequency` is another name of `frequency` there.
+    start_time : float, optional
+        Time of the first sample of bare lines, s; 0 by default.
 
     Returns
     -------
-    IQData
-        complex64, the same axes, sampling frequency and start time.
+    IQData or np.ndarray
+        complex64, the same axes, sampling frequency and start time; of bare lines the array alone.
 
     Raises
     ------
     ValueError
         A value is out of range, the samples are not finite, or sampling folds the band onto itself.
     """
-    probe = rf.acquisition.probe
-    frequency = probe.center_frequency if frequency is None else float(frequency)
-    bandwidth = probe.bandwidth if bandwidth is None else float(bandwidth)
-    _check_band(frequency, bandwidth, rf.sampling_frequency)
-    together = np.ndim(rf.start_time) == 0  # otherwise one carrier that begins at 0, and a phase of each transmit
-    start_time = float(rf.start_times[0]) if together else 0.0
-    law = filter_law(frequency, bandwidth, rf.sampling_frequency, start_time, rf.samples.shape[-1])
-    engine = engine_of(rf.samples)
-    iq = _mix_and_filter(rf.samples, *law) if engine is None else engine.mix_and_filter(rf.samples, *law)
+    if not isinstance(rf, RFData):
+        if frequency is not None and center_frequency is not None:
+            raise ValueError("demodulate: frequency and center_frequency are one number: give one of them")
+        carrier = center_frequency if frequency is None else frequency
+        return _demodulate_lines(rf, sampling_frequency, carrier, bandwidth, start_time or 0.0)
+    for name, value in (
+        ("sampling_frequency", sampling_frequency),
+        ("center_frequency", center_frequency),
+        ("start_time", start_time),
+    ):
+        if value is not None:
+            raise ValueError(f"{name}: RFData brings its own: expected it for bare lines (..., n_samples) only")
+    probe, carrier = rf.acquisition.probe, rf.acquisition.carrier_frequency
+    if bandwidth is None:  # the probe's band in Hz, whatever the carrier
+        narrow = frequency is not None or carrier == probe.center_frequency
+        bandwidth = probe.bandwidth if narrow else min(2.0, probe.bandwidth * probe.center_frequency / carrier)
+    frequency = carrier if frequency is None else float(frequency)
+    iq = _demodulated(rf.samples, frequency, float(bandwidth), rf.sampling_frequency, rf.start_time)
+    return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
+
+
+def _demodulate_lines(rf, sampling_frequency, frequency, bandwidth, start_time: float) -> np.ndarray:
+    if np.iscomplexobj(rf) or np.ndim(rf) == 0 or 0 in np.shape(rf):
+        raise ValueError(f"demodulate: expected RFData, or real lines (..., n_samples), got {type(rf).__name__}")
+    samples = as_float_array(rf)
+    for name, value in (("sampling_frequency", sampling_frequency), ("center_frequency", frequency)):
+        if value is None or not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: lines without an array need it, in Hz above 0, got {value!r}")
+    if not math.isfinite(start_time):
+        raise ValueError(f"start_time: expected s, got {start_time!r}")
+    if bandwidth is None:
+        bandwidth = min(2.0, _distance_to_image(frequency, sampling_frequency) / frequency)
+    return _demodulated(samples, float(frequency), float(bandwidth), float(sampling_frequency), start_time)
+
+
+def _demodulated(samples, frequency: float, bandwidth: float, sampling_frequency: float, start_time):
+    """The complex envelope (..., n_samples) of real samples, complex64, where the samples are; `start_time` a scalar or one
+    per transmit."""
+    _check_band(frequency, bandwidth, sampling_frequency)
+    together = np.ndim(start_time) == 0  # otherwise one carrier that begins at 0, and a phase of each transmit
+    start = float(start_time) if together else 0.0
+    law = filter_law(frequency, bandwidth, sampling_frequency, start, samples.shape[-1])
+    engine = engine_of(samples)
+    iq = _mix_and_filter(samples, *law) if engine is None else engine.mix_and_filter(samples, *law)
     with device_of(iq):
         if not together:
-            phases = np.exp(-2j * np.pi * ((frequency * rf.start_times) % 1.0)).astype(np.complex64)[:, None, None]
+            phases = np.exp(-2j * np.pi * ((frequency * np.asarray(start_time)) % 1.0)).astype(np.complex64)[:, None, None]
             iq *= phases if engine is None else engine.backend.to_device(phases)
         finite = bool(np.isfinite(iq[..., 0]).all())  # the backward pass carries a NaN anywhere to the first sample
     if not finite:
         raise ValueError("demodulate: expected finite samples, got NaN or infinity in the channel data")
-    return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
+    return iq
 
 
 def filter_law(
@@ -89,13 +154,17 @@ def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge: int)
     return iq
 
 
+def _distance_to_image(frequency: float, sampling_frequency: float) -> float:
+    """Hz. Mixing leaves the band at 0 and its mirror image at -2f, both repeated every sampling frequency."""
+    return abs(2 * frequency - sampling_frequency * round(2 * frequency / sampling_frequency))
+
+
 def _check_band(frequency: float, bandwidth: float, sampling_frequency: float) -> None:
     if not (math.isfinite(frequency) and frequency > 0):
         raise ValueError(f"frequency: expected a carrier in Hz above 0, got {frequency!r}")
     if not 0 < bandwidth <= 2:
         raise ValueError(f"bandwidth: expected a fraction of the carrier in (0, 2], got {bandwidth!r}")
-    # Mixing leaves the band at 0 and its mirror image at -2f, both repeated every sampling frequency.
-    apart = abs(2 * frequency - sampling_frequency * round(2 * frequency / sampling_frequency))
+    apart = _distance_to_image(frequency, sampling_frequency)
     band = bandwidth * frequency
     if apart < band * (1 - 1e-9):
         raise ValueError(

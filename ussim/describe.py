@@ -36,6 +36,28 @@ def describe_waves(acquisition: Acquisition) -> str:
     return f"{text}, {low:.3g}°" if n == 1 else f"{text}, {low:.3g} to {high:.3g}°"
 
 
+def describe_excitation(acquisition: Acquisition) -> str:
+    """What is transmitted and received beside the default, each with a comma before it: ", 5-cycle sine at 4 MHz"."""
+    a, text = acquisition, ""
+    at = "" if a.transmit_frequency is None else f" at {a.carrier_frequency / 1e6:.4g} MHz"
+    if a.waveform is not None:
+        text += f", waveform of {1e6 * a.waveform.duration:.3g} µs{at}"
+    elif a.is_continuous:
+        text += f", continuous wave{at}"
+    elif a.frequency_sweep is not None:
+        text += f", chirp of {a.frequency_sweep / 1e6:.4g} MHz in {1e6 * a.excitation_duration:.3g} µs{at}"
+    elif a.n_cycles != 1 or at:
+        text += f", {a.n_cycles:g}-cycle sine{at}"
+    if a.impulse_response is not None:
+        text += f", measured {'pulse-echo' if a.impulse_response.ways == 2 else 'one-way'} response"
+    if a.receive_mask is not None:
+        live = a.receiving.sum(axis=1)
+        text += f", {live.min()} of {a.probe.n_elements} elements receive"
+        if live.min() != live.max():
+            text = text.replace(f"{live.min()} of", f"{live.min()} to {live.max()} of")
+    return text
+
+
 def probe_table(known: list[Probe]) -> str:
     """The probes, one a line."""
     rows = [("name", "MHz", "bandwidth", "elements", "pitch mm", "radius mm", "field of view mm", "transmit")]

@@ -31,6 +31,7 @@ import numpy as np
 from .probes import Imaging, Probe
 from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, Waves
 from .types import Acquisition, IQData, Medium, RFData, to_numpy
+from .waveforms import ImpulseResponse, Waveform
 
 FORMAT = "ussim channel data"
 VERSION = 1
@@ -49,6 +50,8 @@ DAMAGE = (
     SyntaxError,
     ValueError,
 )
+SIGNALS = {"waveform": Waveform, "impulse_response": ImpulseResponse}
+OPTIONAL = ("transmit_frequency", "waveform", "impulse_response", "receive_mask")  # fields that older files do not have
 WAVES = {kind.__name__: kind for kind in (PlaneWaves, DivergingWaves, FocusedWaves, CustomTransmits)}
 
 
@@ -159,7 +162,16 @@ def acquisition_to_dict(acquisition: Acquisition) -> dict[str, Any]:
     ValueError
         Its waves are of a class of one's own: give their delays as CustomTransmits.
     """
-    plain = {f.name: _to_plain(getattr(acquisition, f.name)) for f in fields(Acquisition) if f.init}
+    plain = {
+        f.name: _to_plain(getattr(acquisition, f.name)) for f in fields(Acquisition) if f.init and f.name not in SIGNALS
+    }
+    for name in OPTIONAL:  # left out where not given: files of before and after are the same
+        if name in plain and plain[name] is None:
+            del plain[name]
+    for name in SIGNALS:
+        signal = getattr(acquisition, name)
+        if signal is not None:
+            plain[name] = {f.name: _to_plain(getattr(signal, f.name)) for f in fields(signal)}
     plain["probe"] = probe_to_dict(acquisition.probe)
     plain["waves"] = _waves_to_dict(acquisition.waves)
     plain["medium"] = {f.name: _to_plain(getattr(acquisition.medium, f.name)) for f in fields(Medium)}
@@ -175,7 +187,13 @@ def acquisition_from_dict(plain: Mapping[str, Any]) -> Acquisition:
         A key is missing or unknown, or a value is out of range.
     """
     _check_keys("acquisition", plain, {f.name for f in fields(Acquisition)}, required=("probe", "waves", "medium"))
-    values = {key: _to_array(value) for key, value in plain.items() if key not in ("probe", "waves", "medium")}
+    values = {
+        key: _to_array(value) for key, value in plain.items() if key not in ("probe", "waves", "medium", *SIGNALS)
+    }
+    for name, kind in SIGNALS.items():
+        if plain.get(name) is not None:
+            _check_keys(name, plain[name], {f.name for f in fields(kind)}, required=("samples", "rate"))
+            values[name] = kind(**{key: _to_array(value) for key, value in plain[name].items()})
     _check_keys("medium", plain["medium"], {f.name for f in fields(Medium)})
     medium = Medium(**{key: _to_array(value) for key, value in plain["medium"].items()})
     return Acquisition(probe_from_dict(plain["probe"]), _waves_from_dict(plain["waves"]), medium, **values)

@@ -87,6 +87,28 @@ def excitation_spectrum(frequency, center_frequency, n_cycles, frequency_sweep=N
     return 2 / duration * np.conj(transform)
 
 
+def sampled_spectrum(frequency, samples, rate):
+    """Conjugate Fourier transform of a signal of n samples, the one at (n - 1) / 2 at time 0; 0 from half the rate on.
+
+    ∫ w(t) exp(2πi f t) dt as Σ_n w_n exp(2πi f t_n) / rate. On a uniform grid of frequencies by the chirp-z transform
+    (Rabiner, Schafer & Rader 1969), elsewhere term by term.
+    """
+    from scipy.signal import czt
+
+    frequency = np.asarray(frequency, dtype=np.float64)
+    n = len(frequency)
+    step = (frequency[-1] - frequency[0]) / (n - 1) if n > 1 else 0.0
+    even = n > 2 and np.allclose(np.diff(frequency), step, rtol=1e-6, atol=0)
+    if even:
+        ratio, start = np.exp(2j * np.pi * step / rate), np.exp(-2j * np.pi * frequency[0] / rate)
+        spectrum = czt(samples, n, ratio, start)
+    else:
+        powers = np.arange(len(samples))
+        spectrum = np.array([np.exp(2j * np.pi * f / rate * powers) @ samples for f in frequency])
+    spectrum = spectrum * np.exp(-2j * np.pi * frequency * (len(samples) - 1) / 2 / rate) / rate
+    return np.where(np.abs(frequency) < rate / 2, spectrum, 0)
+
+
 def probe_spectrum(frequency, center_frequency, bandwidth):
     """One-way response B(f): square root of the pulse-echo response, a generalized normal window whose -6 dB width is
     the fractional bandwidth (Garcia 2022)."""

@@ -39,21 +39,34 @@ class Plan:
 
     def excitation(self, frequency: np.ndarray) -> np.ndarray:
         """S(f) B(f): the transmitted spectrum, complex."""
-        acquisition, probe = self.acquisition, self.acquisition.probe
-        return physics.excitation_spectrum(
-            frequency, probe.center_frequency, acquisition.n_cycles, acquisition.frequency_sweep
-        ) * self.response(frequency)
+        a = self.acquisition
+        if a.waveform is not None:
+            spectrum = 2 * a.carrier_frequency * a.waveform.spectrum(frequency)
+        elif a.is_continuous:
+            spectrum = np.where(frequency == a.carrier_frequency, 1j, 0j)
+        else:
+            spectrum = physics.excitation_spectrum(frequency, a.carrier_frequency, a.n_cycles, a.frequency_sweep)
+        measured = a.impulse_response
+        return spectrum * (self.response(frequency) if measured is None else measured.transmit(frequency))
 
     def response(self, frequency: np.ndarray) -> np.ndarray:
-        """B(f): the one-way response of the probe."""
-        probe = self.acquisition.probe
+        """B(f): the response of the probe on the way back; complex where it was measured."""
+        probe, measured = self.acquisition.probe, self.acquisition.impulse_response
+        if measured is not None:
+            return measured.receive(frequency)
         return physics.probe_spectrum(frequency, probe.center_frequency, probe.bandwidth)
 
     def band(self, threshold_db: float | None = None) -> tuple[float, float]:
         """Lowest and highest frequency in [0, 2 f_c] where |S B| is above the threshold, relative to its peak, Hz."""
         threshold_db = self.acquisition.threshold_db if threshold_db is None else threshold_db
+        if self.acquisition.is_continuous:
+            return self.acquisition.carrier_frequency, self.acquisition.carrier_frequency
         frequency = np.linspace(0, 2 * self.acquisition.probe.center_frequency, 20001)
         amplitude = np.abs(self.excitation(frequency))
+        if not amplitude.any():
+            raise ValueError(
+                "waveform: it has nothing in the band of the probe's response: expected a common frequency"
+            )
         kept = frequency[amplitude > 10 ** (threshold_db / 20) * amplitude.max()]
         return float(kept[0]), float(kept[-1])
 
@@ -63,8 +76,14 @@ class Plan:
         The smallest T for which the part of irfft(S B² exp(-κ path)) outside ±T is below `tail` in relative L2.
         """
         acquisition, probe = self.acquisition, self.acquisition.probe
+        if acquisition.is_continuous:
+            raise ValueError(
+                "n_cycles: a continuous wave (inf) has a pressure_field only: expected a finite number here"
+            )
         rate = 4 * acquisition.sampling_frequency
-        span = 64 / (probe.bandwidth * probe.center_frequency) + 4 * acquisition.n_cycles / probe.center_frequency
+        span = 64 / (probe.bandwidth * probe.center_frequency) + 4 * acquisition.excitation_duration
+        if acquisition.impulse_response is not None:
+            span += 8 * acquisition.impulse_response.duration
         n = next_fast_len(math.ceil(span * rate), real=True)
         frequency = np.fft.rfftfreq(n, 1 / rate)
         low, high = self.band()

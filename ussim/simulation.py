@@ -11,7 +11,7 @@ import numpy as np
 
 from .engines import get_engine
 from .plan import Plan, audible, make_plan
-from .types import Acquisition, ImageGrid, RFData, Scatterers
+from .types import Acquisition, ImageGrid, RFData, Scatterers, device_of
 
 LATEST = 2**26  # samples from time 0 to any echo, a kilometre at 30 MHz: tables of so many still fit in memory
 LOWEST_SAMPLING_RATIO = 4.0  # f_s / f_c: the band reaches 2 f_c
@@ -59,7 +59,7 @@ def simulate(
         n_samples = max(1, _record_length(plan, [heard]) - start_sample)
     elif n_samples < 1:
         raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-    samples = module.simulate(heard, plan, int(n_samples), start_sample, max_memory)
+    samples = _masked(module.simulate(heard, plan, int(n_samples), start_sample, max_memory), acquisition)
     return RFData(samples, acquisition, acquisition.sampling_frequency, start_sample / acquisition.sampling_frequency)
 
 
@@ -145,8 +145,17 @@ def _simulate_all(media, acquisition: Acquisition, engine: str, max_memory, n_sa
     elif n_samples < 1:
         raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
     if hasattr(module, "simulate_batch"):
-        return module.simulate_batch(heard, plan, int(n_samples), 0, max_memory)
-    return [module.simulate(medium, plan, int(n_samples), 0, max_memory) for medium in heard]
+        return _masked(module.simulate_batch(heard, plan, int(n_samples), 0, max_memory), acquisition)
+    return [_masked(module.simulate(medium, plan, int(n_samples), 0, max_memory), acquisition) for medium in heard]
+
+
+def _masked(samples: Any, acquisition: Acquisition) -> Any:
+    """The samples (..., n_transmits, n_elements, n_samples), 0 on channels that do not receive; in place."""
+    if acquisition.receive_mask is not None:
+        with device_of(samples):
+            for transmit, element in np.argwhere(~acquisition.receiving):
+                samples[..., transmit, element, :] = 0
+    return samples
 
 
 def _checked_plan(acquisition: Acquisition) -> Plan:

@@ -18,7 +18,7 @@ import ussim
 
 from . import console
 from .compiling import announce
-from .describe import describe_waves
+from .describe import describe_excitation, describe_waves
 from .engines import get_engine
 from .figures import bmode_figure, save_figure
 from .io import DataError, acquisition_to_dict, replacing
@@ -187,7 +187,9 @@ def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) ->
         value = getattr(waves, entry.name)
         one_for_all = value is None or (entry.name == "apodization" and np.ndim(value) == 1)
         values[entry.name.removeprefix("_")] = value if one_for_all else np.asarray(value)[transmits]
-    acquisition = dataclasses.replace(data.acquisition, waves=type(waves)(**values))
+    mask = data.acquisition.receive_mask
+    mask = mask if mask is None or mask.ndim == 1 else mask[transmits]
+    acquisition = dataclasses.replace(data.acquisition, waves=type(waves)(**values), receive_mask=mask)
     start_time = data.start_time if np.ndim(data.start_time) == 0 else data.start_times[transmits]
     return dataclasses.replace(data, samples=data.samples[transmits], acquisition=acquisition, start_time=start_time)
 
@@ -215,7 +217,7 @@ def write_result(
 def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid) -> str:
     x, z = 1e3 * grid.x, 1e3 * grid.z
     return (
-        f"{acquisition.probe.name}, {describe_waves(acquisition)}, "
+        f"{acquisition.probe.name}, {describe_waves(acquisition)}{describe_excitation(acquisition)}, "
         f"{x[-1] - x[0]:.3g} mm wide, {z[0]:.3g} to {z[-1]:.3g} mm deep, {pixels(grid)}"
     )
 

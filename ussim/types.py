@@ -16,6 +16,7 @@ import numpy as np
 from .engines import device_errors
 from .probes import Probe, ProbeError
 from .transmits import Waves
+from .waveforms import ImpulseResponse, Waveform, as_waveform
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,23 @@ class Medium:
 class Acquisition:
     """Everything that shapes channel data but the scatterers.
 
+    Attributes
+    ----------
+    transmit_frequency : float, optional
+        Carrier of the built-in sine or chirp in Hz, which `demodulate` follows; the probe's center frequency by default.
+        Element directivity stays that of the center frequency (but with full_frequency_directivity).
+    waveform : Waveform, optional
+        (samples, rate): the user's own excitation in place of sine and chirp, centred on time 0. Its scale is that of
+        n_cycles = 1: one period of a sine of amplitude 1 at the carrier is the built-in excitation.
+    impulse_response : ImpulseResponse, optional
+        (samples, rate) of one way, or ImpulseResponse(samples, rate, ways=2) of pulse-echo, in place of the model's
+        band-pass, centred on time 0 and scaled to a spectrum of peak 1.
+    receive_mask : np.ndarray, optional
+        (n_elements,) or (n_transmits, n_elements) bool: where it is False a channel records 0, and `delay_and_sum` leaves
+        it out.
+    n_cycles : float
+        Length of the excitation in periods of the carrier; infinity is a continuous wave, for `pressure_field` alone.
+
     Raises
     ------
     ValueError
@@ -48,25 +66,23 @@ class Acquisition:
     waves: Waves
     medium: Medium = field(default_factory=Medium)
     sampling_frequency: float = 0.0  # Hz; 0 means 4 center_frequency
-    n_cycles: float = 1.0  # length of the excitation, in periods of the centre frequency
-    frequency_sweep: float | None = None  # Hz: a linear chirp of this sweep about the centre, None = windowed sine
+    n_cycles: float = 1.0  # length of the excitation, in periods of the carrier; inf = continuous wave
+    frequency_sweep: float | None = None  # Hz: a linear chirp of this sweep about the carrier, None = windowed sine
     threshold_db: float = -100.0  # spectral components below this, relative to the strongest, are left out
     receive_delays: np.ndarray | None = None  # (n_elements,) s
     full_frequency_directivity: bool = False
     n_subelements: int | None = None  # None: one a shortest wavelength of element width (MUST)
+    transmit_frequency: float | None = None  # Hz
+    waveform: Waveform | None = None
+    impulse_response: ImpulseResponse | None = None
+    receive_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.sampling_frequency == 0.0:
             object.__setattr__(self, "sampling_frequency", 4 * self.probe.center_frequency)
         if not (np.isfinite(self.sampling_frequency) and self.sampling_frequency > 0):
             raise ValueError(f"sampling_frequency: expected Hz above 0, got {self.sampling_frequency!r}")
-        if not (np.isfinite(self.n_cycles) and self.n_cycles > 0):
-            raise ValueError(f"n_cycles: expected a number above 0, got {self.n_cycles!r}")
-        if self.frequency_sweep is not None and not 0 < self.frequency_sweep < 2 * self.probe.center_frequency:
-            raise ValueError(
-                f"frequency_sweep: expected Hz between 0 and 2 center_frequency ({2 * self.probe.center_frequency:g}), "
-                f"got {self.frequency_sweep!r}"
-            )
+        self._check_excitation()
         if not (np.isfinite(self.threshold_db) and self.threshold_db < 0):
             raise ValueError(f"threshold_db: expected dB below 0, got {self.threshold_db!r}")
         if self.n_subelements is not None and self.n_subelements < 1:
@@ -83,6 +99,47 @@ class Acquisition:
                 "Acquisition: expected a transmit that fires, got none: in each one every element is off (delay NaN) or has "
                 "the apodization 0"
             )
+        _ = self.receiving  # fails here for the same reason
+
+    def _check_excitation(self) -> None:
+        if not self.n_cycles > 0:
+            raise ValueError(f"n_cycles: expected a number above 0, got {self.n_cycles!r}")
+        highest = 2 * self.probe.center_frequency
+        if self.transmit_frequency is not None and not 0 < self.transmit_frequency < highest:
+            raise ValueError(
+                f"transmit_frequency: expected Hz between 0 and 2 center_frequency ({highest:g}), "
+                f"got {self.transmit_frequency!r}"
+            )
+        if self.frequency_sweep is not None and not 0 < self.frequency_sweep < 2 * self.carrier_frequency:
+            name = "center_frequency" if self.transmit_frequency is None else "transmit_frequency"
+            raise ValueError(
+                f"frequency_sweep: expected Hz between 0 and 2 {name} ({2 * self.carrier_frequency:g}), "
+                f"got {self.frequency_sweep!r}"
+            )
+        if self.is_continuous and self.frequency_sweep is not None:
+            raise ValueError("n_cycles: a chirp has an end: expected a finite number with frequency_sweep, got inf")
+        if self.waveform is not None and (self.frequency_sweep is not None or self.n_cycles != 1.0):
+            raise ValueError(
+                "waveform: it is the whole excitation: expected no frequency_sweep and n_cycles left at 1, "
+                f"got frequency_sweep={self.frequency_sweep!r}, n_cycles={self.n_cycles!r}"
+            )
+        for name, kind in (("waveform", Waveform), ("impulse_response", ImpulseResponse)):
+            object.__setattr__(self, name, as_waveform(name, getattr(self, name), kind, 2 * self.carrier_frequency))
+
+    @property
+    def carrier_frequency(self) -> float:
+        """Frequency that the transmitted pulse is centred on, Hz: transmit_frequency, or the probe's center frequency."""
+        return self.probe.center_frequency if self.transmit_frequency is None else self.transmit_frequency
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the excitation never ends (n_cycles = inf): it has a pressure field, and no echoes in time."""
+        return bool(np.isinf(self.n_cycles))
+
+    @property
+    def excitation_duration(self) -> float:
+        """Length of the excitation, s."""
+        return self.n_cycles / self.carrier_frequency if self.waveform is None else self.waveform.duration
 
     @property
     def n_transmits(self) -> int:
@@ -107,6 +164,25 @@ class Acquisition:
             )
         firing = ~np.isnan(self.transmit_delays).all(axis=1)
         return np.where(firing, weights, 0.0)
+
+    @cached_property
+    def receiving(self) -> np.ndarray:
+        """(n_transmits, n_elements) bool, False where a channel is masked."""
+        n_transmits, _, n_elements = self.transmit_delays.shape
+        if self.receive_mask is None:
+            return np.ones((n_transmits, n_elements), dtype=bool)
+        given = np.asarray(self.receive_mask)
+        mask = given.astype(bool)
+        if given.shape not in ((n_elements,), (n_transmits, n_elements)) or not np.array_equal(mask, given):
+            raise ValueError(
+                f"receive_mask: expected True and False (or 1 and 0) of shape ({n_elements},) or "
+                f"({n_transmits}, {n_elements}), got shape {given.shape} {given.dtype}"
+            )
+        if not mask.any():
+            raise ValueError("receive_mask: expected at least one channel that receives, got none")
+        mask.flags.writeable = False
+        object.__setattr__(self, "receive_mask", mask)
+        return np.broadcast_to(mask, (n_transmits, n_elements))
 
 
 @dataclass(frozen=True, eq=False)

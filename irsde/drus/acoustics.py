@@ -245,7 +245,7 @@ def echo_model(
         acquisition=acquisition,
         grid=grid,
         arrival=arrival,
-        gain=amplitude[:, None] * _receive_gain(plan, x, z, distance),
+        gain=amplitude[:, None] * _receive_gain(plan, x, z, distance) * acquisition.receiving[transmit],
         apodization=_apodization(acquisition, x, z),
         n_samples=n_samples,
         path=path,
@@ -306,7 +306,7 @@ def _transmit(plan: Plan, grid: ImageGrid, transmit: int, path: float) -> tuple[
     for f in np.linspace(*plan.band(-30.0), TRANSMIT_SAMPLES):
         frequency = np.array([f])
         model = (plan.excitation(frequency) * _wavefront(plan, frequency) * _coloration(plan, frequency, path / 2))[0]
-        weight = (plan.response(frequency)[0] * _coloration(plan, frequency, path / 2)[0]) ** 2
+        weight = abs(plan.response(frequency)[0] * _coloration(plan, frequency, path / 2)[0]) ** 2
         field = transmitted_pressure(plan, geometry.response(f), f)[transmit] * np.exp(-2j * np.pi * f * time)
         numerator += weight * np.conj(model) * field
         denominator += weight * abs(model) ** 2

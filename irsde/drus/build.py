@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,22 @@ def acquisition_digest(acquisition: Acquisition, grid: ImageGrid, transmit: int 
         acquisition.transmit_weights[transmit],
         grid.x,
         grid.z,
+        *_excitation_parts(acquisition, transmit),
     )
+
+
+def _excitation_parts(acquisition: Acquisition, transmit: int) -> list[Any]:
+    """What else shapes the waveform and the channels; nothing where it is the default, so that old names stay."""
+    a, parts = acquisition, list[Any]()
+    if a.transmit_frequency is not None:
+        parts.append(("transmit_frequency", a.transmit_frequency))
+    for name in ("waveform", "impulse_response"):
+        signal = getattr(a, name)
+        if signal is not None:
+            parts += [(name, signal.rate, getattr(signal, "ways", 1)), signal.samples]
+    if a.receive_mask is not None:
+        parts.append(a.receiving[transmit].astype(np.uint8))
+    return parts
 
 
 def _dense(acquisition, grid, transmit, max_pixels, key) -> DenseOperator:

@@ -87,9 +87,14 @@ def install(folder: Path):
     cupy.__version__ = "on the host"
     cupy.__spec__ = SimpleNamespace(name="cupy")
     cupy.ndarray = ndarray
-    for name in ("zeros", "empty", "sqrt", "stack", "abs"):
+    for name in ("zeros", "empty", "empty_like", "sqrt", "stack", "abs"):
         setattr(cupy, name, _device_array(getattr(np, name)))
-    cupy.asarray = lambda array: array if isinstance(array, ndarray) else np.array(array).view(ndarray)
+    cupy.asarray = lambda array, dtype=None: (
+        array if isinstance(array, ndarray) and dtype in (None, array.dtype) else np.array(array, dtype).view(ndarray)
+    )
+    cupy.fft = SimpleNamespace(
+        **{name: _device_array(getattr(np.fft, name)) for name in ("fft", "ifft", "rfft", "irfft")}
+    )
     cupy.ascontiguousarray = _device_array(np.ascontiguousarray)
     cupy.asnumpy = np.array
     cupy.RawModule = _RawModule

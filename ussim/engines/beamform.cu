@@ -6,7 +6,7 @@
 // transmit factor, applied at the end. Delays are whole samples and a rest, so float32 loses nothing.
 //
 // Sizes, as -D: TRANSMITS and FRAMES a thread; TAPS of the interpolation, by table unless LINEAR (1: two taps, 1 - f and f);
-// IQ (1: complex data, 0: real).
+// IQ (1: complex data, 0: real); MASKED (1: some channels are left out).
 
 #include "physics.cuh"
 
@@ -97,6 +97,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
     const unsigned char* in_front, const int* transmit_whole, const float* transmit_part, // (nz, nx); (transmits, nz, nx)
     const float* transmit_phase,                                                          // (transmits) cycles at index 0
     const Element* elements, const float* table, const Das* constants,
+    const unsigned char* receiving, const float* live,  // (transmits, elements); share of the transmits (elements): if MASKED
     int n_frames, int n_transmits, int n_elements, int n_samples, int nx, int nz, int first_tap, int normalize, Sample* images
 ) {
     const int tiles = (nx + TILE_COLUMNS - 1) / TILE_COLUMNS;
@@ -108,7 +109,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
     const long long frame_size = (long long)n_transmits * n_elements * n_samples;
     const Das das = *constants;
     const float x = columns[column].x, x_rest = columns[column].x_rest, z = rows[row].z, z_rest = rows[row].z_rest;
-    int n_active = 0;
+    float n_active = 0.0f;
     Sample total[FRAMES];
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) total[f] = zero();
@@ -125,13 +126,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
 #pragma unroll
             for (int f = 0; f < FRAMES; ++f) sums[a][f] = zero();
         }
-        n_active = 0;
+        n_active = 0.0f;
         for (int e = 0; e < n_elements; ++e) {
+#if MASKED
+            if (live[e] == 0.0f) continue;
+#endif
             const Element element = elements[e];
             const float dx = x - element.at.x, dz = z - element.at.z;
             const float distance = fmaxf(sqrtf(dx * dx + dz * dz), 1e-9f);
             if (fabsf(dz) * element.cosine + dx * element.sine < das.cos_acceptance * distance) continue;
-            ++n_active;
+#if MASKED
+            n_active += live[e];
+#else
+            n_active += 1.0f;
+#endif
             const float2 there =
                 distance_samples(dx, dz, x_rest - element.at.x_rest, z_rest - element.at.z_rest, distance, das);
             const float receive_whole = there.x + element.delay, receive_part = there.y + element.delay_rest;
@@ -141,6 +149,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
             const Sample* record = samples + first_frame * frame_size + ((long long)first * n_elements + e) * n_samples;
 #pragma unroll
             for (int a = 0; a < TRANSMITS; ++a, record += (long long)n_elements * n_samples) {
+#if MASKED
+                if (first + a >= n_transmits || !receiving[(first + a) * n_elements + e]) continue;
+#endif
                 const float sum = part[a] + receive_part, carry = floorf(sum);
                 const int at = whole[a] + (int)(receive_whole + carry) + first_tap;
 #pragma unroll
@@ -173,7 +184,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
 #endif
         }
     }
-    const float scale = normalize ? 1.0f / (float)max(n_active, 1) : 1.0f;
+    const float scale = normalize && n_active > 0.0f ? 1.0f / n_active : 1.0f;
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
         if (first_frame + f >= n_frames) continue;

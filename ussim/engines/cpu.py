@@ -29,7 +29,7 @@ from .. import physics
 from ..cells import Cells, make_cells
 from ..plan import Plan
 from ..types import ImageGrid, Scatterers
-from . import EngineError
+from . import EngineError, reference
 from .cpu_beamform import arrival_bounds, delay_and_sum  # noqa: F401
 from .cpu_cells import BATCH, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, cell_power, cell_spectrum
 from .cpu_echoes import add_cells, twiddles_of
@@ -65,6 +65,8 @@ def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory:
     The sum over a cell's coarse grid equals the sum over a fine one: the window holds all of the wave (Parseval).
     """
     probe = plan.acquisition.probe
+    if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
+        return reference.pressure_field(plan, grid, threshold_db, max_memory)
     x, z = (axis.ravel() for axis in grid.mesh())
     front = np.flatnonzero(~probe.is_behind(x, z))
     power = np.zeros((plan.acquisition.n_transmits, x.size))

@@ -53,6 +53,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
     fraction = np.arange(TABLE + 2) / TABLE
     table = b.interpolation.weights(fraction).astype(np.float32)
+    receiving = np.ascontiguousarray(b.acquisition.receiving)
     for first in range(0, len(z_all), rows):
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
@@ -69,6 +70,8 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
             np.sin(probe.element_angle),
             np.cos(probe.element_angle),
             b.receive_delays,
+            receiving,
+            b.live,
             b.cos_acceptance,
             b.speed_of_sound,
             b.sampling_frequency,
@@ -105,8 +108,8 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def _sum_tiles(
-    samples, positions, phases, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays,
-    cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap, table, normalize, tile_rows, tile_columns,
+    samples, positions, phases, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays, receiving,
+    live, cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap, table, normalize, tile_rows, tile_columns,
     image, worker, n_workers,
 ):  # fmt: skip
     """Every n_workers-th tile: deep tiles have more elements than shallow ones."""
@@ -121,7 +124,7 @@ def _sum_tiles(
     distance = np.empty(n_pixels)
     rx_index, rx_active = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.uint8)
     rx_cos, rx_sin = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
-    n_active = np.zeros(n_pixels, np.int32)
+    n_active = np.zeros(n_pixels)
     # (pixels, lanes), flat
     value_re, value_im = np.zeros(GROUP * LANES, np.float32), np.zeros(GROUP * LANES, np.float32)
     sum_re, sum_im = np.zeros(n_pixels * LANES, np.float32), np.zeros(n_pixels * LANES, np.float32)
@@ -154,6 +157,8 @@ def _sum_tiles(
             n_active[:used] = 0
 
             for e in range(n_elements):
+                if live[e] == 0.0:
+                    continue
                 nearest, farthest = _distances(
                     used, px, pz, element_x[e], element_z[e], sin_element[e], cos_element[e], cos_acceptance, distance,
                     rx_active,
@@ -183,6 +188,8 @@ def _sum_tiles(
                     stretch = np.zeros(2 * length * LANES, np.float32)
                 for a in range(lanes):
                     begin = np.int64(earliest[a] + rx_first) + first_tap
+                    if not receiving[first_transmit + a, e]:
+                        begin = -length  # outside the record
                     _copy_stretch(samples[first_transmit + a, e], 2 * begin, 2 * length, stretch[2 * a * length :])
 
                 for begin in range(0, used, GROUP):
@@ -192,7 +199,7 @@ def _sum_tiles(
                     )  # fmt: skip
                     _accumulate(begin, end, rx_active, rx_cos, rx_sin, value_re, value_im, sum_re, sum_im)
                 for p in range(used):
-                    n_active[p] += rx_active[p]
+                    n_active[p] += rx_active[p] * live[e]
 
             for p in range(used):  # the transmit's part of the rotation, and the sum over transmits
                 for a in range(lanes):
@@ -207,7 +214,7 @@ def _sum_tiles(
         for p in range(used):
             row, column = row0 + p // columns, column0 + p % columns
             if in_front[row, column]:
-                scale = 1.0 / max(n_active[p], 1) if normalize else 1.0
+                scale = 1.0 / n_active[p] if normalize and n_active[p] > 0 else 1.0
                 image[row, column] = complex(total[p, 0] * scale, total[p, 1] * scale)
 
 

@@ -107,9 +107,13 @@ class GpuEngine:
 
     def pressure_field(self, plan: Plan, grid: ImageGrid, threshold_db: float, max_memory: float | None = None) -> Any:
         """RMS pressure (n_transmits, nz, nx) float32, 0 behind the array."""
+        from . import reference
         from .gpu_simulate import Simulator
 
         with self._device():
+            if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
+                field = reference.pressure_field(plan, grid, threshold_db, max_memory)
+                return self.backend.to_device(field.astype(np.float32))
             return Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(grid, max_memory)
 
     def delay_and_sum(self, samples: Any, beamforming: Beamforming) -> Any:
@@ -167,6 +171,9 @@ def acquisition_key(acquisition: Acquisition) -> Hashable:
         a.medium,
         (a.sampling_frequency, a.n_cycles, a.frequency_sweep, a.threshold_db),
         (a.full_frequency_directivity, a.n_subelements),
+        a.transmit_frequency,
+        *(None if w is None else (*w.key,) for w in (a.waveform, a.impulse_response)),
+        a.receiving.tobytes(),
         None if a.receive_delays is None else a.receive_delays.tobytes(),
         (a.transmit_delays.shape, a.transmit_delays.tobytes(), a.transmit_weights.tobytes()),
         (type(waves).__name__, *foci),  # delay-and-sum beyond a focus

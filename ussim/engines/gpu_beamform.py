@@ -47,6 +47,7 @@ class Beamformer:
                 "TAPS": b.interpolation.n_taps,
                 "LINEAR": int(linear),
                 "IQ": int(complex_data),
+                "MASKED": int(b.acquisition.receive_mask is not None),
             },
         )
         nz, nx = b.grid.shape
@@ -114,7 +115,9 @@ class Beamformer:
 
     def _any_sizes(self):
         """The kernels that the sizes do not concern."""
-        return self.backend.kernels("beamform.cu", {"TRANSMITS": 1, "FRAMES": 1, "TAPS": 2, "LINEAR": 1, "IQ": 1})
+        return self.backend.kernels(
+            "beamform.cu", {"TRANSMITS": 1, "FRAMES": 1, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0}
+        )
 
     def _tables(self, b: Beamforming, n_samples: int) -> _GridTables:
         key = (
@@ -175,6 +178,8 @@ class _GridTables:
             np.stack(elements, axis=1).astype(np.float32),
             b.interpolation.weights(fraction).astype(np.float32),
             rounded,
+            b.acquisition.receiving.astype(np.uint8),
+            b.live.astype(np.float32),
         )
         self.arrays = tuple(backend.to_device(table) for table in tables)
 

@@ -71,6 +71,8 @@ def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory:
 def pressure_frequencies(plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db: float) -> tuple[np.ndarray, float]:
     """Frequencies of a pressure field and their step, Hz: the period outlasts the longest way there (Garcia 2022)."""
     low, high = plan.band(threshold_db)
+    if plan.acquisition.is_continuous:
+        return np.array([low]), 1.0
     longest = plan.longest_distance(x, z)
     step = 1 / (longest / plan.acquisition.medium.speed_of_sound + plan.delays.max() + 4 * plan.pulse_half_length(0.0))
     return np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step, step

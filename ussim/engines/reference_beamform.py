@@ -27,7 +27,7 @@ def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=T
 def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
     """The image (nz, nx) of one record: Σ_transmits Σ_elements (Perrot et al. 2021)."""
     probe = b.acquisition.probe
-    n_transmits, n_elements, n_samples = samples.shape
+    _, n_elements, n_samples = samples.shape
     x, z = b.grid.mesh()
     transmit_positions = b.transmit_samples(x, z, n_samples)
     image = np.zeros(b.grid.shape, dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
@@ -38,9 +38,9 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
         # |arcsin(dx / d) - θ_e| <= atan(1 / (2 f#)), which is |dx| <= z / (2 f#) where θ_e = 0
         toward = np.abs(dz) * np.cos(probe.element_angle[e]) + dx * np.sin(probe.element_angle[e])
         active = toward >= b.cos_acceptance * distance
-        n_active += active
+        n_active += active * b.live[e]
         receive_position = (distance / b.speed_of_sound + b.receive_delays[e]) * b.sampling_frequency
-        for a in range(n_transmits):
+        for a in np.flatnonzero(b.acquisition.receiving[:, e]):
             index = transmit_positions[a] + receive_position
             whole = np.floor(index).astype(np.int64)
             weights = b.interpolation.weights(index - whole)
@@ -54,6 +54,6 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
                 value = value * np.exp(2j * np.pi * cycles)
             image += np.where(active, value, 0)
     if b.normalize:
-        image /= np.maximum(n_active, 1)
+        image /= np.where(n_active > 0, n_active, 1)
     image[probe.is_behind(x, z)] = 0
     return image
