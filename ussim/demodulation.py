@@ -121,7 +121,9 @@ def _demodulated(samples, frequency: float, bandwidth: float, sampling_frequency
     iq = _mix_and_filter(samples, *law) if engine is None else engine.mix_and_filter(samples, *law)
     with device_of(iq):
         if not together:
-            phases = np.exp(-2j * np.pi * ((frequency * np.asarray(start_time)) % 1.0)).astype(np.complex64)[:, None, None]
+            phases = np.exp(-2j * np.pi * ((frequency * np.asarray(start_time)) % 1.0)).astype(np.complex64)[
+                :, None, None
+            ]
             iq *= phases if engine is None else engine.backend.to_device(phases)
         finite = bool(np.isfinite(iq[..., 0]).all())  # the backward pass carries a NaN anywhere to the first sample
     if not finite:
