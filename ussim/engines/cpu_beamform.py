@@ -109,8 +109,8 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def _sum_tiles(
     samples, positions, phases, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays, receiving,
-    live, cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap, table, normalize, tile_rows, tile_columns,
-    image, worker, n_workers,
+    live, cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap, table, normalize, tile_rows,
+    tile_columns, image, worker, n_workers,
 ):  # fmt: skip
     """Every n_workers-th tile: deep tiles have more elements than shallow ones."""
     n_transmits, n_elements, _ = samples.shape  # (re, im) pairs on the last axis
