@@ -57,6 +57,11 @@ def main() -> None:
 @click.option("--limit-patches", type=int, help="At most so many patches.")
 @click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
 @click.option("--size", type=int, default=256, help="Pixels on a side.")
+@click.option(
+    "--subjects",
+    metavar="REGEX|CSV",
+    help="Whose files of your own are: an expression whose group is the person, or rows file,subject.",
+)
 @click.option("--planes", multiple=True, metavar="PLANE", help="axial, coronal, sagittal; may repeat, or with commas.")
 @click.option("--every", type=int, default=1, help="Take every n-th slice.")
 @click.option("--min-tissue", type=float, default=0.1, help="Fraction of a slice that must be tissue.")
@@ -278,16 +283,18 @@ def _bytes(count: float) -> str:
 @cli.command()
 @click.argument("root")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--subjects", metavar="REGEX|CSV", help="As for build.")
 @console.verbose_option
-def inspect(root: str, as_json: bool) -> None:
+def inspect(root: str, as_json: bool, subjects: str | None) -> None:
     """Say which collection a folder holds, what is in it, and what is odd.
 
     \b
     datagen inspect MRNet-v1.0
     """
     from .inspect import inspect as look
+    from .sources.base import Selection
 
-    found = look(root)
+    found = look(root, Selection(subjects=subjects))
     console.result(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(found.lines()))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .sources import get_source
+from .sources import Selection, get_source
 from .volumes import DataError, Found
 
 # Collections first: their trees also look like generic ones.
@@ -25,6 +25,7 @@ class Inspection:
     title: str
     n_volumes: int
     n_subjects: int
+    subjects: tuple[str, ...]  # how it was told whose each volume is, a line per rule
     oddities: tuple[str, ...]  # of the collection, then of single volumes with how many have each
     skipped: tuple[tuple[str, int, str], ...]  # reason, how many, the first path
     examples: tuple[str, ...]  # names of the first volumes
@@ -46,6 +47,7 @@ class Inspection:
             f"  {_count(self.n_volumes)} of {_count(self.n_subjects, 'subject')}: {', '.join(self.examples)}"
             + (", ..." if self.n_volumes > len(self.examples) else ""),
         ]
+        lines += [f"  subjects: {rule}" for rule in self.subjects]
         lines += [f"  odd: {oddity}" for oddity in self.oddities]
         lines += [f"  skipped: {count} x {reason} (first: {path})" for reason, count, path in self.skipped]
         lines += [f"  also readable with --source {source}: {_count(count)}" for source, count in self.also]
@@ -57,7 +59,7 @@ class Inspection:
         return lines
 
 
-def inspect(root: str | Path) -> Inspection:
+def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
     """Recognise the collection under `root` and list what was found and what is odd. Reads names and headers only.
 
     Raises
@@ -73,7 +75,7 @@ def inspect(root: str | Path) -> Inspection:
         if hits and (hits[0][0] in _COLLECTIONS):
             break
         with suppress(DataError):
-            hits.append((name, get_source(name).find(path)))
+            hits.append((name, get_source(name, selection).find(path)))
     if not hits:
         raise DataError(
             f"{path}: no MRI found; expected a known collection ({', '.join(_COLLECTIONS)}) or NIfTI, DICOM, NPY or "
@@ -92,6 +94,7 @@ def inspect(root: str | Path) -> Inspection:
         title=source.title,
         n_volumes=len(found),
         n_subjects=len({ref.subject for ref in found}),
+        subjects=found.subjects,
         oddities=(*found.notes, *(f"{note} ({_count(count)})" for note, count in notes.most_common())),
         skipped=tuple((reason, count, first[reason]) for reason, count in skipped.most_common()),
         examples=tuple(ref.name for ref in found.refs[:5]),

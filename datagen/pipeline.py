@@ -227,6 +227,7 @@ def _attributes(recipe: Recipe, plan: Plan, jobs: Sequence[Job]) -> dict[str, An
         "n_samples": len(plan.samples),
         "n_shards": len(jobs),
         "samples_per_shard": jobs[0].samples_per_shard,
+        "subject_rules": list(plan.subject_rules),
         "skipped": plan.skipped,
         "unreadable": [f"{volume}: {reason}" for volume, reason in plan.unreadable],
         "versions": store.versions(),

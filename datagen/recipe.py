@@ -17,6 +17,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .randomize import Ranges
+from .sources.base import Selection
+from .sources.subjects import recorded
 
 # Option names, for those who write a file from what `--help` shows.
 _ALIASES = {
@@ -26,6 +28,10 @@ _ALIASES = {
     "angles": "n_transmits",
     "attenuation": "attenuation_db_cm_mhz",
 }
+
+
+# Fields that are recorded only where they say other than the default.
+_WHERE_USED = ("subjects",)
 
 
 class RecipeError(ValueError):
@@ -46,6 +52,7 @@ class Recipe(BaseModel):
     # What is imaged.
     source: tuple[str, ...] = Field(min_length=1)  # names of `datagen.sources`
     root: tuple[str | None, ...] = ()  # one folder a source; None = where the source looks by itself
+    subjects: str | None = None  # of files of one's own: regular expression or CSV; None: by the names' rules
     planes: tuple[Literal["axial", "coronal", "sagittal"], ...] | None = None  # None: the source's own
     every: int = Field(1, ge=1)  # every n-th slice
     min_tissue: float = Field(0.1, ge=0, lt=1)  # fraction of a slice that must be tissue
@@ -121,6 +128,12 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"root: expected one folder a source ({len(self.source)}: {', '.join(self.source)}), got {len(self.root)}"
             )
+        own = {"nifti", "dicom", "npy", "image"}
+        if self.subjects is not None and not set(self.source) <= own:
+            known = ", ".join(name for name in self.source if name not in own)
+            raise ValueError(
+                f"subjects: for files of your own ({', '.join(sorted(own))}); {known} has its own subjects"
+            )
         if not (self.full or self.patches):
             raise ValueError("full, patches: expected at least one of the two kinds of image, got neither")
         if self.segmenter == "sam2" and not self.sam2_checkpoint:
@@ -157,6 +170,11 @@ class Recipe(BaseModel):
         given = self.root or (None,) * len(self.source)
         return [resolve_root(name, root).resolve() for name, root in zip(self.source, given, strict=True)]
 
+    @property
+    def selection(self) -> Selection:
+        """What `find` of a source needs to know."""
+        return Selection(subjects=self.subjects)
+
     def load_probes(self) -> list:
         """The probes, in order; raises ussim.ProbeError."""
         from ussim import load_probe
@@ -170,6 +188,11 @@ class Recipe(BaseModel):
         probes are written out in full, a checkpoint is named by its digest.
         """
         record = self.model_dump(mode="json", exclude={"root", "samples_per_shard"})
+        for field in _WHERE_USED:  # later than stores that are to keep their digests
+            if record[field] == Recipe.model_fields[field].default:
+                del record[field]
+        if self.subjects is not None:
+            record["subjects"] = recorded(self.subjects)
         record |= {"engine": engine, "folds": folds, "tgc": self.with_tgc}
         record["probes"] = {probe.name: probe_record(probe) for probe in self.load_probes()}
         if self.sam2_checkpoint is not None:

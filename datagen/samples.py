@@ -131,6 +131,7 @@ class Plan:
     skipped: dict[str, int]  # images left out, by reason
     unreadable: tuple[tuple[str, str], ...]  # (volume or file, reason)
     notes: tuple[str, ...]
+    subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
 
     @property
     def digest(self) -> str:
@@ -165,9 +166,11 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map) -> Plan:
     refs: list[VolumeRef] = []
     unreadable: list[tuple[str, str]] = []
     notes: list[str] = []
+    rules: list[str] = []
     for name, root in zip(recipe.source, recipe.roots(), strict=True):
-        found = get_source(name).find(root)
+        found = get_source(name, recipe.selection).find(root)
         refs += found
+        rules += [f"{name}: {rule.partition(': ')[0]}" for rule in found.subjects]
         unreadable += [(f"{name}: {item.path}", item.reason) for item in found.skipped]
         notes += [f"{name}: {note}" for note in found.notes]
     cutting = Cutting.of(recipe.record(engine, recipe.folds or 1), recipe.sam2_checkpoint)
@@ -195,6 +198,7 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map) -> Plan:
         skipped=dict(sorted(skipped.items())),
         unreadable=tuple(unreadable[n_found:]),
         notes=(*notes, *(f"left out {what}: {reason}" for what, reason in unreadable[:n_found])),
+        subject_rules=tuple(rules),
     )
 
 

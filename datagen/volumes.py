@@ -49,10 +49,17 @@ class Skipped:
 class Found(Sequence[VolumeRef]):
     """What a source found under a root: the volumes, in a fixed order, and what was left out with reasons."""
 
-    def __init__(self, refs: Sequence[VolumeRef], skipped: Sequence[Skipped] = (), notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        refs: Sequence[VolumeRef],
+        skipped: Sequence[Skipped] = (),
+        notes: Sequence[str] = (),
+        subjects: Sequence[str] = (),
+    ) -> None:
         self.refs = tuple(sorted(refs, key=lambda ref: (ref.subject, ref.name)))
         self.skipped = tuple(sorted(skipped, key=lambda item: (item.path, item.reason)))
         self.notes = tuple(notes)  # oddities of the collection as a whole
+        self.subjects = tuple(subjects)  # how it was told whose each volume is, a line per rule
         names = [ref.name for ref in self.refs]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)

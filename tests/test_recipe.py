@@ -149,3 +149,14 @@ def test_adding_a_range_changes_no_other_value():
     one = Ranges(f_number=(1, 2)).draw(np.random.default_rng(0))
     two = Ranges(f_number=(1, 2), snr_db=(20, 60)).draw(np.random.default_rng(0))
     assert one["f_number"] == two["f_number"]
+
+
+def test_fields_that_are_not_used_leave_the_record_as_it_was(tmp_path):
+    assert "subjects" not in recipe().record("cpu", 2)
+    told = recipe(source="nifti", subjects="(PAT)").record("cpu", 2)
+    assert told["subjects"] == "(PAT)"
+    table = tmp_path / "who.csv"
+    table.write_text("a,kim\n")
+    assert recipe(source="nifti", subjects=str(table)).record("cpu", 2)["subjects"].startswith("table sha256:")
+    with pytest.raises(RecipeError, match=r"subjects: for files of your own .*; mrnet has its own subjects"):
+        recipe(source="mrnet", subjects="(PAT)")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from datagen.inspect import inspect
 from datagen.slices import hq_slices
-from datagen.sources import get_source, resolve_root, source_names
+from datagen.sources import Selection, get_source, resolve_root, source_names
 from datagen.volumes import DataError, Found, VolumeRef
 
 COLLECTIONS = [(name, make) for name, makers in trees.TREES.items() for make in makers]
@@ -283,6 +283,28 @@ def test_subjects_of_loose_files_come_from_their_folders(tmp_path):
         "lone": "lone",
     }
     assert [(item.path, item.reason) for item in found.skipped] == [("kim/a_seg.nii", "label map, by its name")]
+
+
+def test_inspect_says_who_is_whom_by_which_rule(tmp_path):
+    for name in ("PAT01_T1.nii", "PAT01_FLAIR.nii", "PAT02_T1.nii", "T1.nii"):
+        trees.write_nifti(tmp_path / name, shape=(8, 8, 8))
+    lines = inspect(tmp_path).lines()
+    assert (
+        "  subjects: by the file's name without sequence, visit or copy mark, 4 files: PAT01_FLAIR.nii -> PAT01, "
+        "PAT02_T1.nii -> PAT02, T1.nii -> T1"
+    ) in lines
+    assert any('odd: subjects: 1 "subject" called T1' in line for line in lines)
+    told = inspect(tmp_path, Selection(subjects="(PAT0|T)"))
+    assert told.n_subjects == 2
+    assert "by --subjects (PAT0|T), 4 files" in told.subjects[0]
+
+
+def test_dicom_subjects_are_the_patient_ids_unless_told(tmp_path):
+    for number in (1, 2):
+        trees.write_series(tmp_path / f"a{number}", PatientID=str(number))
+    assert get_source("dicom").find(tmp_path).subjects == ("by the PatientID in the files, hashed",)
+    told = get_source("dicom", Selection(subjects=r"^(a)\d")).find(tmp_path)
+    assert {ref.subject for ref in told} == {"a"}
 
 
 def test_one_name_in_two_formats_is_two_volumes(tmp_path):

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..volumes import DataError
-from .base import Source, resolve
+from .base import Selection, Source, resolve
 
 # name -> module and class; a module is imported when its source is asked for.
 _SOURCES = {
@@ -32,14 +32,16 @@ def source_names() -> list[str]:
     return list(_SOURCES)
 
 
-def get_source(name: str) -> Source:
-    """The source of that name; raises DataError with the near misses where there is none."""
+def get_source(name: str, selection: Selection | None = None) -> Source:
+    """Return the source of that name; raises DataError with the near misses where there is none."""
     if name not in _SOURCES:
         near = difflib.get_close_matches(name, _SOURCES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise DataError(f"unknown source {name!r}{hint}; expected one of {', '.join(_SOURCES)}")
     module, cls = _SOURCES[name]
-    return getattr(import_module(f"{__name__}.{module}"), cls)()
+    source: Source = getattr(import_module(f"{__name__}.{module}"), cls)()
+    source.selection = selection or Selection()
+    return source
 
 
 def resolve_root(source_name: str, root: str | Path | None) -> Path:
@@ -47,4 +49,4 @@ def resolve_root(source_name: str, root: str | Path | None) -> Path:
     return resolve(get_source(source_name), root)
 
 
-__all__ = ["Source", "get_source", "resolve_root", "source_names"]
+__all__ = ["Selection", "Source", "get_source", "resolve_root", "source_names"]

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..volumes import DataError, Found, Volume, VolumeRef
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a folder of one's own is taken, and whose it is: the part of a recipe that `find` needs."""
+
+    subjects: str | None = None  # regular expression or CSV file; None = the rules of `sources.subjects`
+    frames: str | int = "first"  # of several at one place: "first", "all", or so many
+    include_derived: bool = False  # phase images, maps, projections and the like
 
 
 class Source(ABC):
@@ -27,6 +37,7 @@ class Source(ABC):
     folders: tuple[str, ...] = ()  # names a download usually has, looked for in . and ./data
     default_planes: tuple[str, ...] = ()  # () = each volume's planes of near-square pixels
     needs_root: bool = True
+    selection: Selection = Selection()
 
     @abstractmethod
     def find(self, root: str | Path | None) -> Found:

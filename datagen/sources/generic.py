@@ -1,7 +1,7 @@
 """Folders of one's own: NIfTI, DICOM, NPY and pictures, with no collection's layout behind them.
 
-Who is a subject is read from folders: the first folder under the root that is not a split (`train`), a modality or the
-like; a BIDS `sub-XX` wins; a file with no such folder is its own subject. DICOM says it itself (PatientID, hashed).
+Who is a subject is read from the names of folders and files by the rules of `subjects.py`, or told by the user. DICOM
+says it itself (PatientID, hashed).
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ from ..files import relative, stem, walk
 from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, four_d_note, load_nifti, load_npy, load_pictures, open_nifti
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .base import Source
+from .subjects import assign_subjects, subject_from
 
-# Folders that group files by something other than who was imaged.
-_NOT_SUBJECTS = re.compile(
-    r"(train(ing)?|valid(ation)?|val|test(ing)?|images?(tr|ts)?|data(set)?|mri?|dicom|nifti|npy|png|jpe?g|raw|"
-    r"axial|coronal|sagittal|fold_?\d+)",
-    re.IGNORECASE,
-)
 # A word in a file's name that makes it a label map rather than an image.
 _LABEL_WORD = re.compile(
     r"(^|[_.\- ])(seg|segm|segmentation|mask|label|labels|labelmap|gt|roi|dseg)([_.\- ]|$)", re.IGNORECASE
@@ -158,25 +153,10 @@ class Dicom(_Own):
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
         refs, skipped = scan_dicom(walk(base), base, self.name)
-        return _some(self, base, refs, skipped)
+        return _some(self, base, refs, skipped, by_name=False)
 
     def load(self, ref: VolumeRef) -> Volume:
         return load_dicom(ref)
-
-
-def subject_from(root: Path, path: Path) -> str:
-    """Who was imaged, from the names on the way from `root` to the file."""
-    if root.is_file():
-        return stem(path)
-    parts = Path(relative(path, root)).parts
-    for part in (*parts[:-1], stem(path)):
-        bids = re.match(r"(sub-[A-Za-z0-9]+)", part)
-        if bids:
-            return bids.group(1)
-    for part in parts[:-1]:
-        if not _NOT_SUBJECTS.fullmatch(part):
-            return part
-    return stem(path)
 
 
 def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) -> VolumeRef:
@@ -184,8 +164,24 @@ def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) ->
     return VolumeRef(source.name, subject_from(root, path), name, (str(path),), notes=notes)
 
 
-def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipped]) -> Found:
-    return source.some(root, Found(_unique(refs, root), skipped))
+def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipped], by_name: bool = True) -> Found:
+    """What was found with its subjects: as the user says, else as names say, else (DICOM) as the files said."""
+    override = source.selection.subjects
+    refs, notes, rules = _unique(refs, root), [], ()
+    if refs and (by_name or override is not None):
+        assigned = assign_subjects((relative(path, root) for ref in refs for path in ref.paths), override)
+        notes, rules = [f"subjects: {text}" for text in assigned.warnings], assigned.described()
+        refs = [replace(ref, subject=_only_subject(ref, root, assigned.subjects, override is not None)) for ref in refs]
+    elif refs:
+        rules = ("by the PatientID in the files, hashed",)
+    return source.some(root, Found(refs, skipped, notes, rules))
+
+
+def _only_subject(ref: VolumeRef, root: Path, subjects: dict[str, str], told: bool) -> str:
+    names = list(dict.fromkeys(subjects[relative(path, root)] for path in ref.paths))
+    if len(names) > 1 and told:
+        raise DataError(f"{ref.name}: one volume, but its files are given several subjects: {', '.join(sorted(names))}")
+    return names[0]
 
 
 def _unique(refs: list[VolumeRef], root: Path) -> list[VolumeRef]:
