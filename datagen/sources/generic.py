@@ -167,7 +167,9 @@ def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) ->
 def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipped], by_name: bool = True) -> Found:
     """What was found with its subjects: as the user says, else as names say, else (DICOM) as the files said."""
     override = source.selection.subjects
-    refs, notes, rules = _unique(refs, root), [], ()
+    refs = _unique(refs, root)
+    notes: list[str] = []
+    rules: tuple[str, ...] = ()
     if refs and (by_name or override is not None):
         assigned = assign_subjects((relative(path, root) for ref in refs for path in ref.paths), override)
         notes, rules = [f"subjects: {text}" for text in assigned.warnings], assigned.described()

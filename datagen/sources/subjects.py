@@ -200,7 +200,7 @@ def _channels(paths: Sequence[str]) -> dict[str, str]:
         match = re.fullmatch(r"(.+)_(\d{4})", _without_copy(stem(path)))
         if match and re.fullmatch(r"(images|labels)(tr|ts|val)", folder.rpartition("/")[2], re.IGNORECASE):
             cases[folder][match.group(1)][path] = match.group(2)
-    found = {}
+    found: dict[str, str] = {}
     for prefixes in cases.values():
         for case, files in prefixes.items():
             if "0000" in files.values() and (len(prefixes) > 1 or re.search(r"\d", case)):
