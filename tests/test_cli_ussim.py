@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import resource
@@ -90,6 +91,43 @@ def test_channel_data_beamform_to_the_same_picture(run):
     assert run("beamform", "echoes.npz", *grid, "--compounding", "incoherent", "-o", "powers.png")[0] == 0
     with np.load("powers.npz") as arrays, np.load("middle.npz") as middle:
         assert not np.allclose(arrays["bmode"], middle["bmode"])
+
+
+def test_focused_transmits_count_where_they_are_told(run):
+    probe = ussim.load_probe("P4-2v")
+    acquisition = ussim.Acquisition(probe, ussim.FocusedWaves(x=[-3e-3, 0.0, 3e-3], z=[34e-3] * 3))
+    data = ussim.simulate(ussim.Scatterers([0.0, 2e-3], [31e-3, 36e-3], [1.0, 1.0]), acquisition, "cpu")
+    data.save("focused.npz")
+    grid = ("--depth-mm", "30", "38", "--width-mm", "8", "--size", "24", "--engine", "cpu")
+    pictures = {}
+    for weights in ("beam", "line", "none"):
+        assert run("beamform", "focused.npz", *grid, "--transmit-weights", weights, "-o", f"{weights}.png")[0] == 0
+        with np.load(f"{weights}.npz") as arrays:
+            assert json.loads(str(arrays["settings"]))["transmit_weights"] == weights
+            image = ussim.delay_and_sum(
+                ussim.demodulate(data),
+                ussim.ImageGrid(x=arrays["x"], z=arrays["z"]),
+                transmit_weights=None if weights == "none" else weights,
+                engine="cpu",
+            )
+            pictures[weights] = arrays["bmode"]
+            np.testing.assert_allclose(arrays["bmode"], ussim.log_compress(image), atol=1e-6)
+    assert not np.allclose(pictures["beam"], pictures["none"])
+    assert not np.allclose(pictures["beam"], pictures["line"])
+    assert run("beamform", "focused.npz", *grid)[0] == 0
+    with np.load("focused_bmode.npz") as arrays:
+        np.testing.assert_array_equal(arrays["bmode"], pictures["beam"])
+
+
+def test_scan_lines_of_plane_waves_are_refused(run):
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves([0.0]))
+    ussim.simulate(ussim.Scatterers([0.0], [31e-3], [1.0]), acquisition, "cpu").save("plane.npz")
+    code, out, err = run("beamform", "plane.npz", "--transmit-weights", "line")
+    assert code != 0
+    assert not out
+    assert '"line" needs two scan lines at least' in err
+    assert "Traceback" not in err
+    assert not glob.glob("plane_bmode.*")
 
 
 def test_field_draws_where_it_is_loudest(run):

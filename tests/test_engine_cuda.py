@@ -19,6 +19,7 @@ from scipy.signal import butter, lfilter_zi
 import ussim
 from ussim import physics
 from ussim.beamform import Beamforming, automatic_f_number, transmit_time
+from ussim.beamforming.weights import beam_weights
 from ussim.engines import EngineError, cpu_beamform, cuda, get_engine, reference
 from ussim.engines.gpu import GpuEngine, read_source
 from ussim.engines.gpu_simulate import Tuning, choose_sizes
@@ -383,6 +384,27 @@ def test_delay_and_sum_of_many_transmits_and_simultaneous_laws(engine, small_arr
         assert relative_error(image, expected) < DAS_TOLERANCE
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("compounding", ["coherent", "incoherent", "none"])
+@pytest.mark.parametrize("iq", [True, False])
+def test_weights_and_compounding_equal_the_reference(engine, small_array, iq, compounding, weighted, normalize):
+    acquisition = ussim.Acquisition(small_array, ussim.FocusedWaves(x=np.linspace(-4e-3, 4e-3, 19), z=9e-3))
+    grid = ussim.ImageGrid(x=np.linspace(-5e-3, 5e-3, 40), z=np.linspace(-1e-3, 20e-3, 9))
+    weights = beam_weights(acquisition, grid)
+    assert not weights.flags.writeable
+    samples = some_channels(acquisition, 400, 3, iq)
+    for values in (weights, weights.copy(), -weights) if weighted else (None,):
+        laws = [
+            replace(beamforming(acquisition, e, grid, iq=iq, normalize=normalize), weights=values, compounding=compounding)
+            for e in (engine, reference)
+        ]
+        images, expected = to_numpy(engine.delay_and_sum(samples, laws[0])), reference.delay_and_sum(samples, laws[1])
+        assert images.shape == expected.shape == ((3, 19, *grid.shape) if compounding == "none" else (3, *grid.shape))
+        assert images.dtype == (np.complex64 if iq and compounding != "incoherent" else np.float32)
+        assert relative_error(images, expected) < DAS_TOLERANCE
+
+
 @pytest.mark.parametrize("n_samples", [1, 2, 19, 300])
 @pytest.mark.parametrize("cutoff", [0.02, 0.19, 0.5])
 def test_filter_equals_the_cpu_engine(engine, n_samples, cutoff):
@@ -689,8 +711,8 @@ SIMULATE = {"TRANSMITS": 15, "POINTS": 2, "FREQUENCIES": 2, "GROUPS": 6, "INNER"
 FILES = {
     "simulate.cu": (SIMULATE, SIMULATE | {"TRANSMITS": 1, "FREQUENCIES": 4, "N_SUB": 4, "FULL_DIRECTIVITY": 1}),
     "beamform.cu": (
-        {"TRANSMITS": 15, "FRAMES": 2, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0},
-        {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0, "MASKED": 1},
+        {"TRANSMITS": 15, "FRAMES": 2, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0, "WEIGHTED": 0, "COMPOUNDING": 0},
+        {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0, "MASKED": 1, "WEIGHTED": 1, "COMPOUNDING": 2},
     ),
 }
 

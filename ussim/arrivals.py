@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
-from .transmits import FocusedWaves
+from .foci import has_foci, law_foci
 from .types import Acquisition
 
 SOURCES_PER_ELEMENT = 4  # the firing aperture is interpolated to this many sources an element (MUST)
@@ -73,21 +73,20 @@ def arrival_times(
     n_transmits, n_laws, _ = acquisition.transmit_delays.shape
     times = np.full((n_transmits, x.size), np.inf)
     spread = np.full((n_transmits, x.size), np.inf) if n_laws > 1 else None
-    focused = acquisition.waves if isinstance(acquisition.waves, FocusedWaves) else None
+    foci, focused = law_foci(acquisition), has_foci(acquisition)
     for aperture in apertures(acquisition):
         first, last = arrival_bounds(
-            px, pz, aperture.x, aperture.z, aperture.delays, speed_of_sound, focused is not None or spread is not None
+            px, pz, aperture.x, aperture.z, aperture.delays, speed_of_sound, focused or spread is not None
         )
-        for i, (transmit, _) in enumerate(aperture.laws):
-            if focused is not None:
-                focus = np.array([focused.x[transmit], focused.z[transmit]])
-                beyond = _beyond_focus(px, pz, focus, aperture.ends)
-                times[transmit] = first[i] + beyond * (last[i] - first[i])
-            elif spread is None:
-                times[transmit] = first[i]
+        for i, (transmit, law) in enumerate(aperture.laws):
+            time, focus = first[i], foci[transmit, law]
+            if not np.isnan(focus).any():
+                time = time + _beyond_focus(px, pz, focus, aperture.ends) * (last[i] - first[i])
+            if spread is None:
+                times[transmit] = time
             else:
                 closer = last[i] - first[i] < spread[transmit]
-                times[transmit] = np.where(closer, first[i], times[transmit])
+                times[transmit] = np.where(closer, time, times[transmit])
                 spread[transmit] = np.where(closer, last[i] - first[i], spread[transmit])
     return times.reshape(n_transmits, *x.shape)
 

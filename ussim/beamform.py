@@ -16,6 +16,7 @@ import numpy as np
 
 from . import physics
 from .arrivals import SOURCES_PER_ELEMENT, apertures, arrival_times, has_ray
+from .beamforming.weights import resolve_weights
 from .demodulation import demodulate
 from .engines import engine_of, get_engine
 from .interpolation import INTERPOLATIONS, Interpolation
@@ -34,6 +35,7 @@ __all__ = [
 
 LONGEST = 2**29  # samples of a record, and of the way back: sums of them are whole numbers of 32 bits
 OUTSIDE = 16.0  # samples outside a record, farther than an interpolation reaches
+COMPOUNDINGS = ("coherent", "incoherent", "none")
 
 
 def delay_and_sum(
@@ -44,9 +46,11 @@ def delay_and_sum(
     interpolation: str = "linear",
     normalize: bool = False,
     speed_of_sound: float | None = None,
+    transmit_weights: str | np.ndarray | None = "beam",
+    compounding: str = "coherent",
     engine: str = "auto",
 ) -> np.ndarray:
-    """Beamform channel data onto a grid, coherently compounded over all transmits.
+    """Beamform channel data onto a grid, compounded over the transmits, focused ones within their beams.
 
     IQ data are rotated by exp(2πi f_0 τ), τ the two-way time; RF data are summed as they are. Samples outside the record
     count as zero, whatever channels hold that the acquisition's receive_mask leaves out is not read, pixels behind the
@@ -70,14 +74,21 @@ def delay_and_sum(
     speed_of_sound : float, optional
         For the way from the array to a pixel and back, m/s; the acquisition's medium by default. When elements fired is not
         affected.
+    transmit_weights : str, np.ndarray or None
+        How much each transmit counts at each pixel. "beam": a focused one within its beam (`beam_weights`), others, plane and
+        diverging waves among them, everywhere. "line": scan lines, each pixel from the lines of the two focused transmits
+        beside it (`line_weights`). None: all everywhere. Or finite weights (n_transmits,) or (n_transmits, nz, nx).
+    compounding : str
+        "coherent": the sum of the transmits' images. "incoherent", of IQ data: the root of the sum of their powers, with
+        less speckle and less resolution. "none": the images themselves, weighted.
     engine : str
         As in `simulate`.
 
     Returns
     -------
     np.ndarray
-        (..., nz, nx) complex64 of IQ data, float32 of RF data (the reference engine: complex128, float64), an image a
-        record; on a card where the engine is "cuda".
+        (..., nz, nx) complex64 of IQ data, float32 of RF data and of "incoherent" (the reference engine: complex128,
+        float64), an image a record; (..., n_transmits, nz, nx) with "none"; on a card where the engine is "cuda".
 
     Raises
     ------
@@ -91,6 +102,11 @@ def delay_and_sum(
         f_number = automatic_f_number(data.acquisition.probe, speed_of_sound)
     if not (math.isfinite(f_number) and f_number >= 0):
         raise ValueError(f"f_number: expected a number of at least 0 (0 = all elements) or None, got {f_number!r}")
+    if compounding not in COMPOUNDINGS:
+        raise ValueError(f"compounding: expected one of {', '.join(COMPOUNDINGS)}, got {compounding!r}")
+    if compounding == "incoherent" and isinstance(data, RFData):
+        raise ValueError("compounding: incoherent needs IQData, whose magnitude is an envelope: use ussim.demodulate first")
+    weights = resolve_weights(transmit_weights, data.acquisition, grid)
     module = (engine_of(data.samples) if engine == "auto" else None) or get_engine(engine)
     return module.delay_and_sum(
         data.samples if getattr(module, "on_device", False) else to_numpy(data.samples),
@@ -105,6 +121,8 @@ def delay_and_sum(
             interpolation=INTERPOLATIONS[interpolation],
             normalize=normalize,
             engine=module,
+            weights=weights,
+            compounding=compounding,
         ),
     )
 
@@ -166,10 +184,13 @@ def transmit_time(
     The first arrival: min over firing elements of τ_e + d_e/c, the aperture interpolated to four sources an element (MUST's
     `dasmtx`). Two kinds of transmit need more:
 
-    - `FocusedWaves`: beyond its focus the ray through the focus arrives last, not first: all elements' waves have gone by
-      when it comes. The time is the first arrival in the cone before the focus, the last one in the cone beyond it, and
-      between the two cones, which no ray reaches, it passes from one to the other linearly in the angle about the focus
-      (after Nguyen & Prager 2016, IEEE TMI 35:98): no jump anywhere.
+    - A focused wave, `FocusedWaves` or `CustomTransmits` whose times describe a focus: beyond its focus the ray through the
+      focus arrives last, not first: all elements' waves have gone by when it comes. The time is the first arrival in the
+      cone before the focus, the last one in the cone beyond it, and between the two cones, which no ray reaches, it passes
+      from one to the other linearly in the angle about the focus (after Nguyen & Prager 2016, IEEE TMI 35:98): no jump
+      anywhere. Between the cones there are edge waves alone, from the first arrival and from the last, and no single time
+      places both: their echoes are displaced there, by 0.8 mm beside a focus of the full L11-5v. `delay_and_sum` leaves
+      them out (`transmit_weights="beam"`).
     - Several simultaneous laws (multi-line transmission): a point listens to the law whose arrivals at it from all elements
       lie closest together, the beam that is concentrated there.
 
@@ -245,6 +266,18 @@ class Beamforming:
     interpolation: Interpolation
     normalize: bool
     engine: ModuleType
+    weights: np.ndarray | None = None  # (n_transmits, nz, nx) float32; None: 1 everywhere
+    compounding: str = "coherent"  # or "incoherent", "none"
+
+    @property
+    def has_phase(self) -> bool:
+        """Whether images are sums of samples, complex where those are; otherwise magnitudes."""
+        return self.compounding != "incoherent"
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(nz, nx), or (n_transmits, nz, nx) of transmits that are not compounded."""
+        return (self.acquisition.n_transmits, *self.grid.shape) if self.compounding == "none" else self.grid.shape
 
     def __post_init__(self) -> None:
         starts = np.broadcast_to(np.asarray(self.start_time, dtype=np.float64), self.acquisition.n_transmits)

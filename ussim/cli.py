@@ -268,6 +268,13 @@ def render(
     help="Sum the transmits with their phases, or their powers (less speckle, less resolution).",
 )
 @click.option(
+    "--transmit-weights",
+    type=click.Choice(["beam", "line", "none"]),
+    default="beam",
+    help="Where a focused transmit counts: within its beam, on its scan line (interpolated between lines), or everywhere. "
+    "Other transmits count everywhere, and have no scan lines.",
+)
+@click.option(
     "--interpolation",
     type=click.Choice(["nearest", "linear", "quadratic", "lanczos3", "lanczos5"]),
     default="linear",
@@ -286,6 +293,7 @@ def beamform(
     f_number: float | None,
     transmits: str | None,
     compounding: str,
+    transmit_weights: str,
     interpolation: str,
     normalize: bool,
     engine: str,
@@ -319,11 +327,13 @@ def beamform(
             engine=engine,
             interpolation=interpolation,
             normalize=normalize,
+            transmit_weights=None if transmit_weights == "none" else transmit_weights,
         )
     settings = {
         "channel_data": channel_data.name,
         "transmits": transmits,
         "compounding": compounding,
+        "transmit_weights": transmit_weights,
         "interpolation": interpolation,
         "normalize": normalize,
         "dynamic_range_db": dynamic_range_db,

@@ -135,13 +135,7 @@ def beamform_bmode(
 ) -> np.ndarray:
     """Channel data to the B-mode on the host, (nz, nx) in [0, 1]; `options` are those of `delay_and_sum`."""
     iq = data if isinstance(data, ussim.IQData) else ussim.demodulate(data)
-    if compounding == "coherent":
-        image = to_numpy(ussim.delay_and_sum(iq, grid, **options))
-    else:
-        power = np.zeros(grid.shape)
-        for i in np.flatnonzero(iq.acquisition.transmit_weights.any(axis=1)).tolist():  # the silent ones add nothing
-            power += np.abs(to_numpy(ussim.delay_and_sum(select_transmits(iq, [i]), grid, **options))) ** 2
-        image = np.sqrt(power)
+    image = to_numpy(ussim.delay_and_sum(iq, grid, compounding=compounding, **options))
     return ussim.log_compress(image, dynamic_range_db)
 
 

@@ -6,7 +6,8 @@
 // transmit factor, applied at the end. Delays are whole samples and a rest, so float32 loses nothing.
 //
 // Sizes, as -D: TRANSMITS and FRAMES a thread; TAPS of the interpolation, by table unless LINEAR (1: two taps, 1 - f and f);
-// IQ (1: complex data, 0: real); MASKED (1: some channels are left out).
+// IQ (1: complex data, 0: real); MASKED (1: some channels are left out); WEIGHTED (1: each transmit has a weight at each pixel);
+// COMPOUNDING (0: the coherent sum of the transmits, 1: the root of the sum of their powers, 2: none, an image per transmit).
 
 #include "physics.cuh"
 
@@ -25,10 +26,14 @@ __device__ inline void add(Sample& sum, float weight, Sample value) {
     sum.y = fmaf(weight, value.y, sum.y);
 }
 __device__ inline Sample zero() { return make_float2(0.0f, 0.0f); }
+__device__ inline void add_power(Sample& sum, Sample value) { sum.x += value.x * value.x + value.y * value.y; }
+__device__ inline void take_root(Sample& sum) { sum.x = sqrtf(sum.x); }
 #else
 typedef float Sample;
 __device__ inline void add(Sample& sum, float weight, Sample value) { sum = fmaf(weight, value, sum); }
 __device__ inline Sample zero() { return 0.0f; }
+__device__ inline void add_power(Sample& sum, Sample value) { sum += value * value; }
+__device__ inline void take_root(Sample& sum) { sum = sqrtf(sum); }
 #endif
 
 // Positions as coarse + rest: coarse ones are multiples of 2^-22 m, whose differences are exact in float32.
@@ -98,6 +103,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
     const float* transmit_phase,                                                          // (transmits) cycles at index 0
     const Element* elements, const float* table, const Das* constants,
     const unsigned char* receiving, const float* live,  // (transmits, elements); share of the transmits (elements): if MASKED
+    const float* weights,                               // (transmits, nz, nx): if WEIGHTED
     int n_frames, int n_transmits, int n_elements, int n_samples, int nx, int nz, int first_tap, int normalize, Sample* images
 ) {
     const int tiles = (nx + TILE_COLUMNS - 1) / TILE_COLUMNS;
@@ -110,14 +116,26 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
     const Das das = *constants;
     const float x = columns[column].x, x_rest = columns[column].x_rest, z = rows[row].z, z_rest = rows[row].z_rest;
     float n_active = 0.0f;
+#if COMPOUNDING < 2
     Sample total[FRAMES];
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) total[f] = zero();
+#endif
 
     for (int first = 0; first < n_transmits && in_front[pixel]; first += TRANSMITS) {
         int whole[TRANSMITS];
         float part[TRANSMITS];
         Sample sums[TRANSMITS][FRAMES];
+#if WEIGHTED
+        float weight[TRANSMITS];
+        bool counts = false;
+#pragma unroll
+        for (int a = 0; a < TRANSMITS; ++a) {
+            weight[a] = first + a < n_transmits ? weights[(first + a) * n_pixels + pixel] : 0.0f;
+            counts |= weight[a] != 0.0f;
+        }
+        if (!counts) continue;  // neighbours mostly agree: a beam is wider than a warp
+#endif
 #pragma unroll
         for (int a = 0; a < TRANSMITS; ++a) {
             const bool used = first + a < n_transmits;
@@ -152,6 +170,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
 #if MASKED
                 if (first + a >= n_transmits || !receiving[(first + a) * n_elements + e]) continue;
 #endif
+#if WEIGHTED
+                if (weight[a] == 0.0f) continue;
+#endif
                 const float sum = part[a] + receive_part, carry = floorf(sum);
                 const int at = whole[a] + (int)(receive_whole + carry) + first_tap;
 #pragma unroll
@@ -172,26 +193,44 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
             if (first + a >= n_transmits) continue;
 #if IQ
             const float2 turn = rotation(sample_cycles((float)whole[a], part[a], das) + transmit_phase[first + a]);
+#endif
 #pragma unroll
             for (int f = 0; f < FRAMES; ++f) {
-                const float2 value = multiply(turn, sums[a][f]);
-                total[f].x += value.x;
-                total[f].y += value.y;
-            }
-#else
-#pragma unroll
-            for (int f = 0; f < FRAMES; ++f) total[f] += sums[a][f];
+                Sample value = sums[a][f];
+#if IQ
+                value = multiply(turn, value);
 #endif
+#if WEIGHTED
+                const Sample unweighted = value;
+                value = zero();
+                add(value, weight[a], unweighted);
+#endif
+#if COMPOUNDING == 0
+                add(total[f], 1.0f, value);
+#elif COMPOUNDING == 1
+                add_power(total[f], value);
+#else
+                if (first_frame + f >= n_frames) continue;
+                Sample alone = zero();
+                add(alone, normalize && n_active > 0.0f ? 1.0f / n_active : 1.0f, value);
+                images[((long long)(first_frame + f) * n_transmits + first + a) * n_pixels + pixel] = alone;
+#endif
+            }
         }
     }
+#if COMPOUNDING < 2
     const float scale = normalize && n_active > 0.0f ? 1.0f / n_active : 1.0f;
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
         if (first_frame + f >= n_frames) continue;
+#if COMPOUNDING == 1
+        take_root(total[f]);
+#endif
         Sample value = zero();
         add(value, scale, total[f]);
         images[(first_frame + f) * n_pixels + pixel] = value;
     }
+#endif
 }
 
 // First and last arrival (laws, points): min and max over sources of delay + distance / speed. Float64, once a grid.

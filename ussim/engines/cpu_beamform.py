@@ -37,6 +37,8 @@ LONGEST_JUMP = 2**11  # samples from pixel to pixel: TILE_ROWS + TILE_COLUMNS of
 GROUP = 8  # pixels interpolated before they are added up: their values stay close, the stores have landed
 POINTS = 64  # points at once in the search for first arrivals
 BLOCK_VALUES = 4_000_000  # transmit times held at once (float64)
+COMPOUNDINGS = ("coherent", "incoherent", "none")
+NO_WEIGHTS = np.zeros((1, 1, 1), np.float32)
 
 
 # --- delay-and-sum ---------------------------------------------------------------------------------------------------
@@ -49,7 +51,8 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
     records = pairs.reshape(-1, n_transmits, n_elements, pairs.shape[-1])
     probe, z_all, x = b.acquisition.probe, b.grid.z, b.grid.x
-    images = np.zeros((len(records), *b.grid.shape), dtype=np.complex64)
+    n_images = n_transmits if b.compounding == "none" else 1
+    images = np.zeros((len(records), n_images, *b.grid.shape), dtype=np.complex64)
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
     fraction = np.arange(TABLE + 2) / TABLE
     table = b.interpolation.weights(fraction).astype(np.float32)
@@ -62,6 +65,9 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         arguments = (
             positions,
             b.transmit_phases,
+            NO_WEIGHTS if b.weights is None else b.weights[:, first : first + rows].copy(),
+            b.weights is not None,
+            COMPOUNDINGS.index(b.compounding),
             ~probe.is_behind(xx, zz),
             x,
             z,
@@ -83,9 +89,11 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
             tile_columns,
         )
         for record, image in zip(records, images, strict=True):
-            _in_threads(_sum_tiles, (record, *arguments, image[first : first + rows]))
-    images = images.reshape(*samples.shape[:-3], *b.grid.shape)
-    return images if np.iscomplexobj(samples) else images.real.copy()
+            block = np.zeros((n_images, *xx.shape), dtype=np.complex64)
+            _in_threads(_sum_tiles, (record, *arguments, block))
+            image[:, first : first + rows] = block
+    images = images.reshape(*samples.shape[:-3], *b.image_shape)
+    return images if b.has_phase and np.iscomplexobj(samples) else images.real.copy()
 
 
 def _jumps(positions: np.ndarray) -> bool:
@@ -108,11 +116,14 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def _sum_tiles(
-    samples, positions, phases, in_front, x, z, element_x, element_z, sin_element, cos_element, receive_delays, receiving,
-    live, cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap, table, normalize, tile_rows,
-    tile_columns, image, worker, n_workers,
+    samples, positions, phases, weights, weighted, compounding, in_front, x, z, element_x, element_z, sin_element,
+    cos_element, receive_delays, receiving, live, cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap,
+    table, normalize, tile_rows, tile_columns, image, worker, n_workers,
 ):  # fmt: skip
-    """Every n_workers-th tile: deep tiles have more elements than shallow ones."""
+    """Every n_workers-th tile: deep tiles have more elements than shallow ones.
+
+    With weights, a tile takes the transmits alone that count somewhere in it. `compounding` counts in COMPOUNDINGS.
+    """
     n_transmits, n_elements, _ = samples.shape  # (re, im) pairs on the last axis
     n_taps = table.shape[1]
     n_pixels = tile_rows * tile_columns
@@ -129,6 +140,8 @@ def _sum_tiles(
     value_re, value_im = np.zeros(GROUP * LANES, np.float32), np.zeros(GROUP * LANES, np.float32)
     sum_re, sum_im = np.zeros(n_pixels * LANES, np.float32), np.zeros(n_pixels * LANES, np.float32)
     total = np.empty((n_pixels, 2))
+    chosen, n_chosen = np.arange(n_transmits), n_transmits
+    plain, ones = compounding == 0 and not weighted, np.ones(n_pixels)
     stretch = np.zeros(LANES * 256 * 2, np.float32)  # (lanes, length, 2): grows when a tile needs more
 
     n_tile_columns = (len(x) + tile_columns - 1) // tile_columns
@@ -141,16 +154,24 @@ def _sum_tiles(
             px[p], pz[p] = x[column0 + p % columns], z[row0 + p // columns]
             total[p, 0] = total[p, 1] = 0.0
 
-        for first_transmit in range(0, n_transmits, LANES):
-            lanes = min(LANES, n_transmits - first_transmit)
+        if weighted:
+            n_chosen = 0
+            for transmit in range(n_transmits):
+                if np.any(weights[transmit, row0 : row0 + rows, column0 : column0 + columns]):
+                    chosen[n_chosen] = transmit
+                    n_chosen += 1
+
+        for first_chosen in range(0, n_chosen, LANES):
+            lanes = min(LANES, n_chosen - first_chosen)
             for a in range(lanes):
+                transmit = chosen[first_chosen + a]
                 low, high = np.inf, -np.inf
                 for p in range(used):
-                    index = positions[first_transmit + a, row0 + p // columns, column0 + p % columns]
+                    index = positions[transmit, row0 + p // columns, column0 + p % columns]
                     low, high = min(low, index), max(high, index)
                 earliest[a], latest[a] = np.floor(low), high
                 for p in range(used):
-                    index = positions[first_transmit + a, row0 + p // columns, column0 + p % columns]
+                    index = positions[transmit, row0 + p // columns, column0 + p % columns]
                     tx_index[p * LANES + a] = np.float32(index - earliest[a])
             sum_re[:] = np.float32(0)
             sum_im[:] = np.float32(0)
@@ -188,9 +209,10 @@ def _sum_tiles(
                     stretch = np.zeros(2 * length * LANES, np.float32)
                 for a in range(lanes):
                     begin = np.int64(earliest[a] + rx_first) + first_tap
-                    if not receiving[first_transmit + a, e]:
+                    transmit = chosen[first_chosen + a]
+                    if not receiving[transmit, e]:
                         begin = -length  # outside the record
-                    _copy_stretch(samples[first_transmit + a, e], 2 * begin, 2 * length, stretch[2 * a * length :])
+                    _copy_stretch(samples[transmit, e], 2 * begin, 2 * length, stretch[2 * a * length :])
 
                 for begin in range(0, used, GROUP):
                     end = min(begin + GROUP, used)
@@ -203,19 +225,54 @@ def _sum_tiles(
 
             for p in range(used):  # the transmit's part of the rotation, and the sum over transmits
                 for a in range(lanes):
-                    index = positions[first_transmit + a, row0 + p // columns, column0 + p % columns]
-                    cycles = index * cycles_a_sample + phases[first_transmit + a]
+                    transmit = chosen[first_chosen + a]
+                    index = positions[transmit, row0 + p // columns, column0 + p % columns]
+                    cycles = index * cycles_a_sample + phases[transmit]
                     phase = 2 * np.pi * (cycles - np.floor(cycles))
                     c, s = math.cos(phase), math.sin(phase)
                     re, im = sum_re[p * LANES + a], sum_im[p * LANES + a]
-                    total[p, 0] += c * re - s * im
-                    total[p, 1] += c * im + s * re
+                    if plain:
+                        total[p, 0] += c * re - s * im
+                        total[p, 1] += c * im + s * re
+                    else:
+                        sum_re[p * LANES + a], sum_im[p * LANES + a] = c * re - s * im, c * im + s * re
+            if not plain:
+                scaled = n_active if normalize else ones
+                _compound(
+                    chosen[first_chosen : first_chosen + lanes], used, row0, column0, columns, sum_re, sum_im, weights,
+                    weighted, compounding, in_front, scaled, total, image,
+                )  # fmt: skip
 
         for p in range(used):
             row, column = row0 + p // columns, column0 + p % columns
-            if in_front[row, column]:
+            if in_front[row, column] and compounding < 2:
                 scale = 1.0 / n_active[p] if normalize and n_active[p] > 0 else 1.0
-                image[row, column] = complex(total[p, 0] * scale, total[p, 1] * scale)
+                if compounding == 1:
+                    image[0, row, column] = math.sqrt(total[p, 0]) * scale
+                else:
+                    image[0, row, column] = complex(total[p, 0] * scale, total[p, 1] * scale)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _compound(
+    transmits, used, row0, column0, columns, sum_re, sum_im, weights, weighted, compounding, in_front, scaled, total, image
+):  # fmt: skip
+    """Weigh what some transmits gave a tile's pixels, and sum it, sum its power, or keep it, divided by `scaled`."""
+    for p in range(used):
+        row, column = row0 + p // columns, column0 + p % columns
+        for a in range(len(transmits)):
+            re, im = np.float64(sum_re[p * LANES + a]), np.float64(sum_im[p * LANES + a])
+            if weighted:
+                weight = weights[transmits[a], row, column]
+                re, im = re * weight, im * weight
+            if compounding == 0:
+                total[p, 0] += re
+                total[p, 1] += im
+            elif compounding == 1:
+                total[p, 0] += re * re + im * im
+            elif in_front[row, column]:
+                count = scaled[p] if scaled[p] > 0 else 1.0
+                image[transmits[a], row, column] = complex(re / count, im / count)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan", "arcp"})

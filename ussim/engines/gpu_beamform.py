@@ -19,6 +19,8 @@ TABLE = 2048
 MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
 COARSE = 2.0**22  # coarse positions are multiples of 1 / COARSE m
 KEPT_GRIDS = 4
+COMPOUNDINGS = ("coherent", "incoherent", "none")  # as COMPOUNDING of beamform.cu counts them
+ANY_SIZES = {"TRANSMITS": 1, "FRAMES": 1, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0, "WEIGHTED": 0, "COMPOUNDING": 0}
 
 
 class Beamformer:
@@ -27,6 +29,7 @@ class Beamformer:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self._grids: OrderedDict[tuple, _GridTables] = OrderedDict()
+        self._kept_weights: tuple[np.ndarray, Any] | None = None
 
     def delay_and_sum(self, samples: Any, beamforming: Beamforming) -> Any:
         """Images (..., nz, nx), complex64 or float32 as the samples (..., n_transmits, n_elements, n_samples) are."""
@@ -48,16 +51,19 @@ class Beamformer:
                 "LINEAR": int(linear),
                 "IQ": int(complex_data),
                 "MASKED": int(b.acquisition.receive_mask is not None),
+                "WEIGHTED": int(b.weights is not None),
+                "COMPOUNDING": COMPOUNDINGS.index(b.compounding),
             },
         )
         nz, nx = b.grid.shape
-        images = xp.empty((n_frames, nz, nx), dtype=data.dtype)
+        images = xp.zeros((n_frames, *b.image_shape), dtype=data.dtype)  # transmits without weight are not written
         launch(
             "delay_and_sum",
             (-(-nx // TILE_COLUMNS) * -(-nz // TILE_ROWS), -(-n_frames // frames)),
             THREADS,
             data,
             *tables.arrays,
+            self._weights(b),
             np.int32(n_frames),
             np.int32(n_transmits),
             np.int32(n_elements),
@@ -68,7 +74,8 @@ class Beamformer:
             np.int32(b.normalize),
             images,
         )
-        return images.reshape(*data.shape[:-3], nz, nx)
+        images = images.reshape(*data.shape[:-3], *b.image_shape)
+        return images if b.has_phase else xp.ascontiguousarray(images.real)
 
     def mix_and_filter(self, samples: Any, carrier, numerator, denominator, steady, edge: int) -> Any:
         """filtfilt(numerator, denominator, samples x carrier): (..., n_samples) real -> complex64."""
@@ -115,9 +122,17 @@ class Beamformer:
 
     def _any_sizes(self):
         """The kernels that the sizes do not concern."""
-        return self.backend.kernels(
-            "beamform.cu", {"TRANSMITS": 1, "FRAMES": 1, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0}
-        )
+        return self.backend.kernels("beamform.cu", ANY_SIZES)
+
+    def _weights(self, b: Beamforming) -> Any:
+        """The transmit weights on the device: those of the last acquisition and grid stay there, if nobody can change them."""
+        if b.weights is None:
+            return self.backend.to_device(np.zeros(1, np.float32))
+        if b.weights.flags.writeable:
+            return self.backend.to_device(b.weights)
+        if self._kept_weights is None or self._kept_weights[0] is not b.weights:
+            self._kept_weights = b.weights, self.backend.to_device(b.weights)
+        return self._kept_weights[1]
 
     def _tables(self, b: Beamforming, n_samples: int) -> _GridTables:
         key = (

@@ -14,7 +14,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     """Images (..., nz, nx), complex128 or float64 as the samples (..., n_transmits, n_elements, n_samples) are."""
     records = samples.reshape(-1, *samples.shape[-3:])
     images = np.stack([_image(record, beamforming) for record in records])
-    return images.reshape(*samples.shape[:-3], *beamforming.grid.shape)
+    return images.reshape(*samples.shape[:-3], *beamforming.image_shape)
 
 
 def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
@@ -25,12 +25,12 @@ def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=T
 
 
 def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
-    """The image (nz, nx) of one record: Σ_transmits Σ_elements (Perrot et al. 2021)."""
+    """The image of one record: Σ_transmits w Σ_elements (Perrot et al. 2021), or what `b.compounding` asks for."""
     probe = b.acquisition.probe
-    _, n_elements, n_samples = samples.shape
+    n_transmits, n_elements, n_samples = samples.shape
     x, z = b.grid.mesh()
     transmit_positions = b.transmit_samples(x, z, n_samples)
-    image = np.zeros(b.grid.shape, dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
+    images = np.zeros((n_transmits, *b.grid.shape), dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
     n_active = np.zeros(b.grid.shape)
     for e in range(n_elements):
         dx, dz = x - probe.element_x[e], z - probe.element_z[e]
@@ -44,7 +44,7 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
             index = transmit_positions[a] + receive_position
             whole = np.floor(index).astype(np.int64)
             weights = b.interpolation.weights(index - whole)
-            value = np.zeros(b.grid.shape, dtype=image.dtype)
+            value = np.zeros(b.grid.shape, dtype=images.dtype)
             for k in range(b.interpolation.n_taps):
                 tap = whole + b.interpolation.first_tap + k
                 recorded = (tap >= 0) & (tap < n_samples)
@@ -52,8 +52,12 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
             if b.demodulation_frequency:
                 cycles = index * (b.demodulation_frequency / b.sampling_frequency) + b.transmit_phases[a]
                 value = value * np.exp(2j * np.pi * cycles)
-            image += np.where(active, value, 0)
+            images[a] += np.where(active, value, 0)
+    if b.weights is not None:
+        images *= b.weights
     if b.normalize:
-        image /= np.where(n_active > 0, n_active, 1)
-    image[probe.is_behind(x, z)] = 0
-    return image
+        images /= np.where(n_active > 0, n_active, 1)
+    images[:, probe.is_behind(x, z)] = 0
+    if b.compounding == "none":
+        return images
+    return images.sum(axis=0) if b.compounding == "coherent" else np.sqrt((np.abs(images) ** 2).sum(axis=0))

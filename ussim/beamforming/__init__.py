@@ -1,0 +1,1 @@
+"""Beamforming beyond plain delay-and-sum: which transmits count where."""
