@@ -396,7 +396,9 @@ def test_weights_and_compounding_equal_the_reference(engine, small_array, iq, co
     samples = some_channels(acquisition, 400, 3, iq)
     for values in (weights, weights.copy(), -weights) if weighted else (None,):
         laws = [
-            replace(beamforming(acquisition, e, grid, iq=iq, normalize=normalize), weights=values, compounding=compounding)
+            replace(
+                beamforming(acquisition, e, grid, iq=iq, normalize=normalize), weights=values, compounding=compounding
+            )
             for e in (engine, reference)
         ]
         images, expected = to_numpy(engine.delay_and_sum(samples, laws[0])), reference.delay_and_sum(samples, laws[1])

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_beamform import peak_near, random_iq, relative
 
 import ussim
 from ussim.beamform import transmit_time
 from ussim.beamforming.scanlines import line_weights
 from ussim.beamforming.weights import beam_weights
 from ussim.foci import has_foci, law_foci
-
-from test_beamform import peak_near, random_iq, relative
 
 MEDIUM = ussim.Medium()
 DEPTHS = {"L11-5v": 24e-3, "C5-2v": 50e-3, "P4-2v": 40e-3}  # of the foci
@@ -112,7 +111,7 @@ def test_simultaneous_foci_have_their_beams_each():
 @pytest.mark.parametrize("f_number", [None, 2.5])
 @pytest.mark.parametrize("name", DEPTHS)
 def test_a_beam_counts_on_its_axis_and_not_beside_its_focus(name, f_number):
-    acquisition, x, z = focused(name, 1, f_number)
+    acquisition, _, z = focused(name, 1, f_number)
     grid = ussim.ImageGrid(x=np.linspace(-20e-3, 20e-3, 801), z=np.linspace(0.2, 2.2, 101) * z[0])
     weights = beam_weights(acquisition, grid)[0]
     assert weights.dtype == np.float32
@@ -127,13 +126,15 @@ def test_a_beam_counts_on_its_axis_and_not_beside_its_focus(name, f_number):
 
 def test_the_edge_of_a_beam_follows_the_aperture():
     """Half the weight on the rays from the ends of the walking aperture."""
-    acquisition, x, z = focused("L11-5v", 1, 2.5)
+    acquisition, _, z = focused("L11-5v", 1, 2.5)
     law = acquisition.transmit_delays[0, 0]
     half = np.abs(acquisition.probe.element_x[~np.isnan(law)]).max()
     for depth in (6e-3, 50e-3):
         edge = half * abs(depth - z[0]) / z[0]
         weights = beam_weights(acquisition, ussim.ImageGrid(x=[-edge, 0.0, edge], z=[depth]))[0, 0]
-        assert weights[[0, 2]] == pytest.approx([0.5, 0.5], abs=0.02)  # the waist widens it: 0.55 mm against 3.6 and 5.2
+        assert weights[[0, 2]] == pytest.approx(
+            [0.5, 0.5], abs=0.02
+        )  # the waist widens it: 0.55 mm against 3.6 and 5.2
 
 
 def test_silent_transmits_count_nowhere():

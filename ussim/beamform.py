@@ -75,8 +75,8 @@ def delay_and_sum(
         For the way from the array to a pixel and back, m/s; the acquisition's medium by default. When elements fired is not
         affected.
     transmit_weights : str, np.ndarray or None
-        How much each transmit counts at each pixel. "beam": a focused one within its beam (`beam_weights`), others, plane and
-        diverging waves among them, everywhere. "line": scan lines, each pixel from the lines of the two focused transmits
+        How much each transmit counts at each pixel. "beam": a focused one within its beam (`beam_weights`), others, plane
+        and diverging waves, everywhere. "line": scan lines, each pixel from the lines of the two focused transmits
         beside it (`line_weights`). None: all everywhere. Or finite weights (n_transmits,) or (n_transmits, nz, nx).
     compounding : str
         "coherent": the sum of the transmits' images. "incoherent", of IQ data: the root of the sum of their powers, with
@@ -105,7 +105,9 @@ def delay_and_sum(
     if compounding not in COMPOUNDINGS:
         raise ValueError(f"compounding: expected one of {', '.join(COMPOUNDINGS)}, got {compounding!r}")
     if compounding == "incoherent" and isinstance(data, RFData):
-        raise ValueError("compounding: incoherent needs IQData, whose magnitude is an envelope: use ussim.demodulate first")
+        raise ValueError(
+            "compounding: incoherent needs IQData, whose magnitude is an envelope: use ussim.demodulate first"
+        )
     weights = resolve_weights(transmit_weights, data.acquisition, grid)
     module = (engine_of(data.samples) if engine == "auto" else None) or get_engine(engine)
     return module.delay_and_sum(

@@ -21,9 +21,7 @@ from .scanlines import line_weights
 WAIST = 1.0  # half width of a beam at its focus, in wavelengths x the transmit's f-number: the first zero of a flat aperture
 
 
-def resolve_weights(
-    weights: str | np.ndarray | None, acquisition: Acquisition, grid: ImageGrid
-) -> np.ndarray | None:
+def resolve_weights(weights: str | np.ndarray | None, acquisition: Acquisition, grid: ImageGrid) -> np.ndarray | None:
     """Return the weights that `delay_and_sum` is asked for.
 
     Parameters
@@ -91,9 +89,7 @@ def _ends(acquisition: Acquisition, transmit: int, law: int) -> np.ndarray | Non
     """(2, 2) x and z in m of the outermost elements that fire and can be heard at the focus; None where none fires."""
     probe, focus = acquisition.probe, law_foci(acquisition)[transmit, law]
     firing = ~np.isnan(acquisition.transmit_delays[transmit, law]) & (acquisition.transmit_weights[transmit] != 0)
-    shortest = physics.shortest_wavelength(
-        probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound
-    )
+    shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound)
     acceptance = math.atan(1 / (2 * physics.automatic_f_number(probe.element_width, shortest)))
     angle = np.arctan2(focus[0] - probe.element_x, focus[1] - probe.element_z)
     heard = firing & (np.abs(angle - probe.element_angle) <= acceptance)

@@ -125,7 +125,7 @@ class Beamformer:
         return self.backend.kernels("beamform.cu", ANY_SIZES)
 
     def _weights(self, b: Beamforming) -> Any:
-        """The transmit weights on the device: those of the last acquisition and grid stay there, if nobody can change them."""
+        """The transmit weights on the device: the last ones stay there if nobody can write to them."""
         if b.weights is None:
             return self.backend.to_device(np.zeros(1, np.float32))
         if b.weights.flags.writeable:
