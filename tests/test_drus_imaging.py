@@ -141,10 +141,9 @@ ANGLES = np.deg2rad([-12.0, 0.0, 12.0])
 def picmus(tmp_path_factory):
     """Point targets in PICMUS's layout: time from the wave's passage through the origin, (angles, elements, samples)."""
     folder = tmp_path_factory.mktemp("picmus")
-    acquisition = ussim.Acquisition(L11_4V, ussim.PlaneWaves(ANGLES), n_cycles=2.5)
+    acquisition = ussim.Acquisition(L11_4V, ussim.PlaneWaves(ANGLES, time_reference="center"), n_cycles=2.5)
     rf = ussim.simulate(ussim.Scatterers(*TARGETS.T, np.ones(3)), acquisition, n_samples=1300)
-    shift = np.abs(L11_4V.element_x).max() * np.abs(np.sin(ANGLES)) / 1540.0
-    samples = recordings._advance(rf.samples.astype(float), shift, rf.sampling_frequency, 0.0)
+    samples = rf.samples.astype(float)
     rate, carrier = rf.sampling_frequency, 5.208e6
     time = np.arange(samples.shape[-1]) / rate
     analytic = np.fft.fft(samples, axis=-1)
@@ -179,7 +178,7 @@ def test_picmus_targets_are_where_they_should_be(picmus, name):
     each = [  # every angle alone: its own time zero must be right
         ussim.RFData(
             rf.samples[i : i + 1],
-            replace(rf.acquisition, waves=ussim.PlaneWaves(ANGLES[i : i + 1])),
+            replace(rf.acquisition, waves=ussim.PlaneWaves(ANGLES[i : i + 1], time_reference="center")),
             rf.sampling_frequency,
             rf.start_time,
         )

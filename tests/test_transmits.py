@@ -73,14 +73,16 @@ def test_delays_scale_with_the_speed_of_sound(probe):
     np.testing.assert_allclose(waves.delays(probe, slow), 2 * waves.delays(probe, fast), rtol=1e-12)
 
 
-def test_custom_transmits_start_at_zero_and_keep_elements_off():
+def test_custom_transmits_keep_their_times_and_elements_off():
     probe = ussim.load_probe("P4-2v")
     times = np.tile(np.linspace(1e-6, 2e-6, 64), (2, 3, 1))
     times[0, 1, :10] = np.nan
     delays = ussim.CustomTransmits(times).delays(probe, MEDIUM)
     assert delays.shape == (2, 3, 64)
     assert np.isnan(delays[0, 1, :10]).all()
-    assert np.nanmin(delays) == 0
+    np.testing.assert_array_equal(delays, times)
+    from_first = ussim.CustomTransmits(times, time_reference="first").delays(probe, MEDIUM)
+    np.testing.assert_array_equal(from_first, times - np.nanmin(times, axis=(1, 2), keepdims=True))
     acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(times[:, 1]))
     assert not acquisition.transmit_weights[0, :10].any()
     assert acquisition.transmit_weights[1].all()

@@ -181,7 +181,7 @@ def transmit_time(
     speed_of_sound: float | None = None,
     engine: str = "auto",
 ) -> np.ndarray:
-    """Time from the first firing to the arrival of each transmit's wave at points, s.
+    """Arrival of each transmit's wave at points, s on the clock of its firing delays; infinity of a silent transmit.
 
     The first arrival: min over firing elements of τ_e + d_e/c, the aperture interpolated to four sources an element (MUST's
     `dasmtx`). Two kinds of transmit need more:

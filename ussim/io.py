@@ -118,7 +118,10 @@ def load_channel_data(path: str | Path) -> RFData | IQData:
     try:
         header = json.loads(str(arrays["header"]))
         acquisition = acquisition_from_dict(header["acquisition"])
-        times = header["sampling_frequency"], _to_array(header["start_time"])
+        start_time = _to_array(header["start_time"])
+        if "time_reference" not in header["acquisition"]["waves"]:
+            start_time = _from_older_clock(start_time, acquisition)
+        times = header["sampling_frequency"], start_time
         if arrays["samples"].ndim > 3:
             raise ValueError(f"samples: expected one record, got an array of shape {arrays['samples'].shape}")
         if header["kind"] == "iq":
@@ -128,6 +131,14 @@ def load_channel_data(path: str | Path) -> RFData | IQData:
         raise DataError(f"{path}: header: expected the key {error}, got none") from None
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _from_older_clock(start_time: Any, acquisition: Acquisition) -> Any:
+    """The start time in a file of before `time_reference`: its clock began with the first element that is on, be its
+    apodization 0."""
+    delays = acquisition.transmit_delays
+    earliest = np.where(np.isnan(delays), np.inf, delays).min(axis=(1, 2))
+    return start_time + np.where(np.isfinite(earliest), earliest, 0.0) if np.any(earliest < 0) else start_time
 
 
 def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -231,7 +242,7 @@ def _waves_to_dict(waves: Waves) -> dict[str, Any]:
             "CustomTransmits(waves.delays(probe, medium), waves.apodization)"
         )
     if isinstance(waves, CustomTransmits):  # `delays` is its method: the times as given have another name
-        values = {"delays": waves._delays, "apodization": waves.apodization}
+        values = {"delays": waves._delays, "apodization": waves.apodization, "time_reference": waves.time_reference}
     else:
         values = {f.name: getattr(waves, f.name) for f in fields(waves)}  # type: ignore[arg-type]
     return {"kind": kind} | {key: _to_plain(value) for key, value in values.items() if value is not None}
@@ -243,7 +254,9 @@ def _waves_from_dict(plain: Mapping[str, Any]) -> PlaneWaves | DivergingWaves | 
         raise ValueError(f"waves: kind: expected one of {', '.join(WAVES)}, got {plain.get('kind')!r}")
     known = {"delays" if f.name == "_delays" else f.name for f in fields(kind)}
     _check_keys("waves", plain, known | {"kind"})
-    return kind(**{key: np.asarray(_to_array(value)) for key, value in plain.items() if key != "kind"})
+    words = {"kind", "time_reference"}
+    values: dict[str, Any] = {key: np.asarray(_to_array(value)) for key, value in plain.items() if key not in words}
+    return kind(**values, time_reference=plain.get("time_reference", "first"))  # what there was before it had a name
 
 
 def _check_keys(where: str, plain: Mapping[str, Any], known: set[str], required: tuple[str, ...] = ()) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len
@@ -30,6 +31,15 @@ class Plan:
     weights: np.ndarray  # (n_transmits, n_foci, n_elements), 0 where off
     receive_delays: np.ndarray  # (n_elements,) s
     minimum_distance: float  # m, distances are floored here
+
+    @cached_property
+    def firing_times(self) -> tuple[np.ndarray, np.ndarray]:
+        """Earliest and latest firing of each transmit, (n_transmits,) s each; 0 of a silent one."""
+        firing = self.weights != 0
+        silent = ~firing.any(axis=(1, 2))
+        earliest = np.where(firing, self.delays, np.inf).min(axis=(1, 2))
+        latest = np.where(firing, self.delays, -np.inf).max(axis=(1, 2))
+        return np.where(silent, 0.0, earliest), np.where(silent, 0.0, latest)
 
     @property
     def half_width_wavenumber(self) -> float:
@@ -110,7 +120,7 @@ class Plan:
         """Time after which nothing comes back from scatterers up to `longest_distance` m away, s."""
         medium = self.acquisition.medium
         path = 2 * longest_distance
-        late = self.delays.max() + max(self.receive_delays.max(), 0.0)
+        late = self.firing_times[1].max() + max(self.receive_delays.max(), 0.0)
         return path / medium.speed_of_sound + late + 2 * self.pulse_half_length(path)
 
 

@@ -27,8 +27,10 @@ def simulate(
 ) -> RFData:
     """Channel data of point scatterers: the model of `ussim.physics` (SIMUS, Garcia 2022).
 
-    Equal to MUST's `simus` in sign and time zero (t = 0 when the first element of a transmit fires). The scale is the
-    integral over frequency, which does not depend on the record length; MUST's is this one divided by its FFT length.
+    Equal to MUST's `simus` in sign and time zero: time is that of the firing delays (`acquisition.transmit_delays`), which
+    are 0 at the first element that fires unless the waves have another `time_reference` or delays of one's own. Pulses are
+    centred: the echo of a point has the middle of its pulse at delay + way there and back / c. The scale is the integral
+    over frequency, which does not depend on the record length; MUST's is this one divided by its FFT length.
 
     Parameters
     ----------

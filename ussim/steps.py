@@ -179,7 +179,7 @@ def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) ->
     waves, values = data.acquisition.waves, {}
     for entry in dataclasses.fields(waves):  # type: ignore[arg-type]
         value = getattr(waves, entry.name)
-        one_for_all = value is None or (entry.name == "apodization" and np.ndim(value) == 1)
+        one_for_all = value is None or isinstance(value, str) or (entry.name == "apodization" and np.ndim(value) == 1)
         values[entry.name.removeprefix("_")] = value if one_for_all else np.asarray(value)[transmits]
     mask = data.acquisition.receive_mask
     mask = mask if mask is None or mask.ndim == 1 else mask[transmits]

@@ -1,8 +1,15 @@
 """Transmit sequences: when each element fires. SI units; x lateral, z depth, angles from the z axis towards +x.
 
-Every sequence answers `delays(probe, medium)`: firing times (n_transmits, n_elements) in seconds, the minimum of each
-transmit 0, NaN where an element is off. Several simultaneous foci (multi-line transmission) make a third axis:
-(n_transmits, n_foci, n_elements). The laws are those of MUST's `txdelay` (Garcia 2021), each from geometry alone.
+Every sequence answers `delays(probe, medium)`: firing times (n_transmits, n_elements) in seconds, NaN where an element is
+off. Several simultaneous foci (multi-line transmission) make a third axis: (n_transmits, n_foci, n_elements). The laws are
+those of MUST's `txdelay` (Garcia 2021), each from geometry alone.
+
+Times are absolute, on the clock of the channel data. When it reads 0 is `time_reference`:
+
+    "first"    the first element of the transmit fires: one that is not off and whose apodization is not 0
+    "center"   the wave passes the centre of the array, (0, 0) of a flat one, the apex of a convex one, whether an element
+               fires there or not
+    "given"    whatever the delays say: `CustomTransmits` keeps them as they are
 """
 
 from __future__ import annotations
@@ -42,15 +49,18 @@ class PlaneWaves:
 
     angles: np.ndarray  # (n_transmits,) rad
     apodization: np.ndarray | None = None
+    time_reference: str = "first"  # or "center"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "angles", _row("angles", self.angles))
         _check_angles("angles", self.angles)
+        _check_reference("PlaneWaves", self.time_reference)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
         """The front along (sin t, cos t) passes an element at (x sin t + z cos t) / c."""
         sine, cosine = np.sin(self.angles)[:, None], np.cos(self.angles)[:, None]
-        return _from_zero((probe.element_x * sine + probe.element_z * cosine) / medium.speed_of_sound)
+        times = (probe.element_x * sine + probe.element_z * cosine) / medium.speed_of_sound
+        return _on_clock(self.time_reference, self.apodization, times, _apex(probe) * cosine / medium.speed_of_sound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +78,10 @@ class DivergingWaves:
     x: np.ndarray | None = None  # (n_transmits,) m, virtual sources
     z: np.ndarray | None = None
     apodization: np.ndarray | None = None
+    time_reference: str = "first"  # or "center"
 
     def __post_init__(self) -> None:
+        _check_reference("DivergingWaves", self.time_reference)
         by_angle = self.tilts is not None and self.width is not None
         by_source = self.x is not None and self.z is not None
         if (
@@ -115,7 +127,13 @@ class DivergingWaves:
                 f"DivergingWaves: expected virtual sources behind the {probe.name} array, got "
                 f"x={x.tolist()}, z={z.tolist()} m. For a focus in front use FocusedWaves"
             )
-        return _from_zero(_distances(probe, x, z) / medium.speed_of_sound)
+        to_center = np.hypot(x, z - _apex(probe))[:, None]
+        return _on_clock(
+            self.time_reference,
+            self.apodization,
+            _distances(probe, x, z) / medium.speed_of_sound,
+            to_center / medium.speed_of_sound,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +149,10 @@ class FocusedWaves:
     x: np.ndarray  # (n_transmits,) m
     z: np.ndarray
     apodization: np.ndarray | None = None
+    time_reference: str = "first"  # or "center"
 
     def __post_init__(self) -> None:
+        _check_reference("FocusedWaves", self.time_reference)
         x, z = np.broadcast_arrays(_row("x", self.x), _row("z", self.z))
         object.__setattr__(self, "x", x.copy())
         object.__setattr__(self, "z", z.copy())
@@ -143,15 +163,18 @@ class FocusedWaves:
                 f"FocusedWaves: expected foci in front of the {probe.name} array, got x={self.x.tolist()}, "
                 f"z={self.z.tolist()} m. For a source behind it use DivergingWaves"
             )
-        return _from_zero(-_distances(probe, self.x, self.z) / medium.speed_of_sound)
+        from_center = np.hypot(self.x, self.z - _apex(probe))[:, None]
+        times = -_distances(probe, self.x, self.z) / medium.speed_of_sound
+        return _on_clock(self.time_reference, self.apodization, times, -from_center / medium.speed_of_sound)
 
 
 @dataclass(frozen=True, eq=False)
 class CustomTransmits:
     """Any firing times: (n_elements,), (n_transmits, n_elements), or (n_transmits, n_foci, n_elements) for several
-    simultaneous laws (multi-line transmission). NaN switches an element off.
+    simultaneous laws (multi-line transmission). NaN switches an element off; a transmit without elements is silent.
 
-    `_delays` holds the times as given; `delays(probe, medium)` starts each transmit at 0.
+    Times are kept as given, on the clock of the channel data: a constant added to them moves every echo by it. With
+    `time_reference` "first" the first element that fires does so at 0. `_delays` holds the times as given.
 
     Raises
     ------
@@ -161,8 +184,12 @@ class CustomTransmits:
 
     _delays: np.ndarray
     apodization: np.ndarray | None = None
+    time_reference: str = "given"  # or "first"
 
-    def __init__(self, delays: np.ndarray, apodization: np.ndarray | None = None) -> None:
+    def __init__(
+        self, delays: np.ndarray, apodization: np.ndarray | None = None, time_reference: str = "given"
+    ) -> None:
+        _check_reference("CustomTransmits", time_reference, ("given", "first"))
         times = np.atleast_2d(np.asarray(delays, dtype=np.float64))
         if times.ndim > 3 or times.size == 0:
             raise ValueError(
@@ -175,6 +202,7 @@ class CustomTransmits:
             raise ValueError("CustomTransmits: no transmit has a firing element (all NaN)")
         object.__setattr__(self, "_delays", times)
         object.__setattr__(self, "apodization", apodization)
+        object.__setattr__(self, "time_reference", time_reference)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
         if self._delays.shape[-1] != probe.n_elements:
@@ -182,7 +210,7 @@ class CustomTransmits:
                 f"CustomTransmits: expected delays for the {probe.n_elements} elements of {probe.name}, "
                 f"got {self._delays.shape[-1]}"
             )
-        return _from_zero(self._delays)
+        return self._delays if self.time_reference == "given" else _from_zero(self._delays, self.apodization)
 
 
 def imaging_waves(
@@ -243,9 +271,36 @@ def _distances(probe: Probe, x: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.hypot(x[:, None] - probe.element_x, z[:, None] - probe.element_z)
 
 
-def _from_zero(times: np.ndarray) -> np.ndarray:
-    """Firing times with each transmit's earliest at 0."""
+def _check_reference(kind: str, reference: str, known: tuple[str, ...] = ("first", "center")) -> None:
+    if reference not in known:
+        words = " or ".join(f'"{name}"' for name in known)
+        raise ValueError(f"{kind}: time_reference: expected {words}, got {reference!r}")
+
+
+def _apex(probe: Probe) -> float:
+    """Depth of the centre of the array, m: there x is 0."""
+    return 0.0 if probe.is_flat else probe.center_of_curvature + probe.radius
+
+
+def _on_clock(reference: str, apodization: np.ndarray | None, times: np.ndarray, at_center: np.ndarray) -> np.ndarray:
+    """Firing times on the clock of the reference; the waves pass the array's centre at `at_center` (n_transmits, 1)."""
+    return times - at_center if reference == "center" else _from_zero(times, apodization)
+
+
+def _from_zero(times: np.ndarray, apodization: np.ndarray | None) -> np.ndarray:
+    """Firing times with the first firing of each transmit at 0; those of a silent transmit from any of its elements."""
     axes = tuple(range(1, times.ndim))
-    firing = ~np.isnan(times)
+    on = ~np.isnan(times)
+    firing = on & _not_zero(apodization, times.shape)
+    firing |= on & ~firing.any(axis=axes, keepdims=True)
     earliest = np.where(firing, times, np.inf).min(axis=axes, keepdims=True)
     return times - np.where(np.isfinite(earliest), earliest, 0.0)
+
+
+def _not_zero(apodization: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Where the apodization is not 0, to broadcast with (n_transmits, [n_laws,] n_elements); all of one that does not fit,
+    which `Acquisition` refuses."""
+    if apodization is None or np.shape(apodization) not in ((shape[-1],), (shape[0], shape[-1])):
+        return np.ones(shape[-1], dtype=bool)
+    weights = np.asarray(apodization) != 0
+    return weights[:, None, :] if weights.ndim == 2 and len(shape) == 3 else weights

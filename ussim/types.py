@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -147,7 +147,7 @@ class Acquisition:
 
     @cached_property
     def transmit_delays(self) -> np.ndarray:
-        """(n_transmits, n_foci, n_elements) firing times in s, each transmit's earliest 0, NaN where an element is off."""
+        """(n_transmits, n_foci, n_elements) firing times in s on the data's clock, NaN where an element is off."""
         delays = self.waves.delays(self.probe, self.medium)
         return delays if delays.ndim == 3 else delays[:, None, :]
 
@@ -270,7 +270,13 @@ class ImageGrid:
 
 @dataclass(frozen=True, eq=False)
 class RFData:
-    """Channel data as received. Time 0 is when the first element of the transmit fires.
+    """Channel data as received.
+
+    Time is that of the firing delays, `acquisition.transmit_delays`: with the waves' `time_reference` "first" it is 0 when
+    the first element of a transmit fires whose apodization is not 0, with "center" when the wave passes the array's centre,
+    and the delays of `CustomTransmits` are kept as given. Pulses are centred: the echo of a point has the middle of its
+    two-way pulse at delay + way there and back / c. Where the pulse of a recording *begins* with the firing, say by
+    `pulse_time` how long after it the middle of the two-way pulse comes; `start_time` holds the difference.
 
     One record, or a stack of records of one acquisition: what is computed of a stack is what is computed of each of
     its records alone.
@@ -285,10 +291,14 @@ class RFData:
     acquisition: Acquisition
     sampling_frequency: float  # Hz
     start_time: float | np.ndarray = 0.0  # s, time of the first sample: one, or (n_transmits,) of each transmit
+    pulse_time: InitVar[float] = 0.0  # s, from an element's firing to the middle of its two-way pulse
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, pulse_time: float) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
-        object.__setattr__(self, "start_time", _checked_start(self.start_time, self.acquisition))
+        if not np.isfinite(pulse_time):
+            raise ValueError(f"pulse_time: expected finite seconds, got {pulse_time!r}")
+        started = _checked_start(self.start_time, self.acquisition)
+        object.__setattr__(self, "start_time", _checked_start(started - pulse_time, self.acquisition))
         if np.iscomplexobj(self.samples):
             raise ValueError("RFData: expected real samples, got complex ones (demodulated? use IQData)")
 

@@ -1,7 +1,7 @@
 """Recordings as DRUS takes them: real RF at 4 f_c or more, with the acquisition that made it.
 
-PICMUS data sets (HDF5; Liebgott et al. 2016), MUST-style .mat files (fields RF and param), and ussim's own .npz. Times
-come out as ussim counts them: t = 0 when the first element of a transmit fires.
+PICMUS data sets (HDF5; Liebgott et al. 2016), MUST-style .mat files (fields RF and param), and ussim's own .npz. Each
+keeps its own clock: MUST's is that of its delays, PICMUS' begins when a wave passes the array's centre.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def read_must(path: str | Path, frame: int = 0) -> RFData:
 def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
     """A PICMUS data set (RF, or IQ that is remodulated), its angles or `max_angles` of them evenly kept, 0 among them.
 
-    PICMUS counts time from the wave's passage through the origin; each transmit is shifted to ussim's zero.
+    PICMUS counts time from the wave's passage through the origin, the centre of the array: so do the waves returned.
     """
     import h5py
 
@@ -133,20 +133,17 @@ def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
     probe = _picmus_probe(geometry)
     acquisition = Acquisition(
         probe=probe,
-        waves=PlaneWaves(angles),
+        waves=PlaneWaves(angles, time_reference="center"),
         medium=Medium(speed),
         sampling_frequency=max(sampling, LOWEST_RATIO * probe.center_frequency),
         n_cycles=PICMUS_CYCLES,
     )
     if real.shape[1] != probe.n_elements:
         raise DataError(f"{path}: data/real: expected (angles, {probe.n_elements} elements, samples), got {real.shape}")
-    # From passage through the origin to the first firing: the wave meets the array's near end first.
-    later = np.abs(probe.element_x).max() * np.abs(np.sin(angles)) / speed
     if modulation > 0 and np.any(imaginary):
-        samples = _advance(real + 1j * imaginary, -later, sampling, modulation)
-        return remodulate(IQData(samples.astype(np.complex64), acquisition, sampling, modulation, initial))
-    samples = _advance(real.astype(np.float64), -later, sampling, 0.0)
-    return as_fast_rf(RFData(samples.astype(np.float32), acquisition, sampling, initial))
+        samples = (real + 1j * imaginary).astype(np.complex64)
+        return remodulate(IQData(samples, acquisition, sampling, modulation, initial))
+    return as_fast_rf(RFData(real.astype(np.float32), acquisition, sampling, initial))
 
 
 def read_picmus_phantom(path: str | Path) -> PicmusPhantom:
@@ -251,17 +248,6 @@ def _picmus_probe(geometry: np.ndarray | None) -> Probe:
         return probe
     x = np.sort(np.ravel(geometry[0] if geometry.shape[0] == 3 else geometry[:, 0]).astype(float))
     return replace(probe, n_elements=len(x), pitch=float(np.diff(x).mean()))
-
-
-def _advance(samples: np.ndarray, shift: np.ndarray, rate: float, carrier: float) -> np.ndarray:
-    """Each transmit (n_transmits, n_elements, n) moved earlier by `shift` seconds, exactly, without wrapping around."""
-    n = samples.shape[-1]
-    padding = int(np.ceil(np.abs(shift).max() * rate)) + 16
-    padded = np.pad(samples, ((0, 0), (0, 0), (padding, padding)))
-    frequency = np.fft.fftfreq(padded.shape[-1], 1 / rate) + carrier
-    ramp = np.exp(2j * np.pi * frequency * shift[:, None, None])
-    moved = np.fft.ifft(np.fft.fft(padded, axis=-1) * ramp, axis=-1)[..., padding : padding + n]
-    return moved if np.iscomplexobj(samples) else moved.real
 
 
 __all__ = [

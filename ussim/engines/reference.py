@@ -32,7 +32,8 @@ def simulate(
         return np.zeros((n_transmits, n_elements, n_samples))
     longest = plan.longest_distance(scatterers.x, scatterers.z)
     span = plan.echo_end(longest) + 2 * plan.pulse_half_length(2 * longest)
-    n_fft = next_fast_len(max(start_sample + n_samples, math.ceil(span * sampling_frequency)), real=True)
+    early = math.ceil(max(0.0, -float(plan.firing_times[0].min())) * sampling_frequency)  # fired before time 0
+    n_fft = next_fast_len(max(start_sample + n_samples, math.ceil(span * sampling_frequency)) + early, real=True)
     frequency = np.fft.rfftfreq(n_fft, 1 / sampling_frequency)
     low, high = plan.band()
     spectrum = np.zeros((n_transmits, n_elements, len(frequency)), dtype=np.complex128)
@@ -74,7 +75,9 @@ def pressure_frequencies(plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db:
     if plan.acquisition.is_continuous:
         return np.array([low]), 1.0
     longest = plan.longest_distance(x, z)
-    step = 1 / (longest / plan.acquisition.medium.speed_of_sound + plan.delays.max() + 4 * plan.pulse_half_length(0.0))
+    earliest, latest = plan.firing_times
+    spread = float((latest - earliest).max())
+    step = 1 / (longest / plan.acquisition.medium.speed_of_sound + spread + 4 * plan.pulse_half_length(0.0))
     return np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step, step
 
 
