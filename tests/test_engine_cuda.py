@@ -778,3 +778,20 @@ def test_barriers_that_only_some_threads_reach_are_found(host):
     launch("broken", (1,), 64, np.int32(64))
     with pytest.raises(RuntimeError, match="only some threads"):
         launch("broken", (1,), 64, np.int32(32))
+
+
+def test_start_times_of_each_transmit_on_the_card(card, small_array):
+    """From RF on the card to the image: as the reference has it."""
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(np.deg2rad([-5, 0, 5]), time_reference="center"))
+    grid = ussim.ImageGrid(x=np.linspace(-4e-3, 4e-3, 20), z=np.linspace(5e-3, 15e-3, 24))
+    scatterers = ussim.Scatterers([1e-3, -2e-3], [9e-3, 12e-3], [1.0, 1.0])
+    rf = replace(ussim.simulate(scatterers, acquisition, "cuda"), start_time=[-1e-6, 0.3e-6, 2.2e-6])
+    iq = ussim.demodulate(rf)
+    assert type(iq.samples).__module__.partition(".")[0] == "cupy"
+    for data in (rf, iq):
+        host = data.to_numpy()
+        np.testing.assert_array_equal(host.start_time, rf.start_time)
+        expected = ussim.delay_and_sum(host, grid, engine="reference")
+        assert relative_error(ussim.delay_and_sum(data, grid), expected) < 1e-5
+    expected_iq = ussim.demodulate(rf.to_numpy())
+    assert relative_error(iq.samples, expected_iq.samples) < 1e-5

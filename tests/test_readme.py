@@ -12,7 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = {
     name: (REPOSITORY / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/despeckling.md", "docs/drus.md", "docs/command-line.md")
+    for name in ("README.md", "docs/despeckling.md", "docs/drus.md", "docs/command-line.md", "docs/time.md")
 }
 PROGRAMS = ("ussim", "datagen", "irsde")
 

@@ -257,3 +257,61 @@ def test_files_of_before_keep_their_clock(tmp_path):
         then = acquisition.transmit_delays - earliest[:, None, None] - 1e-6
         np.testing.assert_allclose(now, then, rtol=0, atol=1e-18)
         assert np.ndim(back.start_time) == (1 if waves is focused else 0)
+
+
+# --- one element per transmit ----------------------------------------------------------------------------------------
+
+
+def test_full_matrix_capture_fires_each_element_alone_at_zero(tmp_path):
+    delays = ussim.SyntheticAperture().delays(PROBE, MEDIUM)
+    np.testing.assert_array_equal(np.isnan(delays), ~np.eye(N, dtype=bool))
+    np.testing.assert_array_equal(delays.diagonal(), 0)
+    np.testing.assert_array_equal(ussim.SyntheticAperture([7, 2]).delays(PROBE, MEDIUM), delays[[7, 2]])
+    rf = ussim.simulate(POINT, ussim.Acquisition(PROBE, ussim.SyntheticAperture()), "reference", n_samples=400)
+    x, z = place_of_peak(ussim.delay_and_sum(ussim.demodulate(rf), GRID))
+    assert abs(x - 1e-3) < 0.2e-3
+    assert abs(z - 15e-3) < 0.1e-3
+    # what i sends and j hears, j sends and i hears
+    np.testing.assert_allclose(rf.samples, rf.samples.transpose(1, 0, 2), atol=1e-10 * np.abs(rf.samples).max())
+    part = steps.select_transmits(rf, [7, 2])
+    np.testing.assert_array_equal(part.acquisition.transmit_delays[:, 0], delays[[7, 2]])
+    for data in (rf, part):
+        data.save(tmp_path / "matrix.npz")
+        back = ussim.load_channel_data(tmp_path / "matrix.npz").acquisition
+        assert isinstance(back.waves, ussim.SyntheticAperture)
+        np.testing.assert_array_equal(back.transmit_delays, data.acquisition.transmit_delays)
+    for bad in ([-1], [0.5], [np.nan], []):
+        with pytest.raises(ValueError, match="elements: expected"):
+            ussim.SyntheticAperture(bad)
+    with pytest.raises(ValueError, match="elements: expected 0 to 31 of small, got 32"):
+        ussim.Acquisition(PROBE, ussim.SyntheticAperture([32]))
+
+
+# --- MUST ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.peer
+def test_sub_apertures_on_the_clock_of_must():
+    """Echoes of a law of which a part fires, its earliest delay late: time zero is the law's, to a sample's thousandth."""
+    import pymust
+
+    probe = ussim.load_probe("P4-2v")
+    param = pymust.getparam("P4-2v")
+    param.fs = 4 * param.fc
+    delays = ussim.FocusedWaves(x=-12e-3, z=20e-3).delays(probe, MEDIUM) + 10.65e-6
+    delays[0, :40] = np.nan
+    x, z = np.array([-12e-3, 3e-3]), np.array([20e-3, 35e-3])
+    options = pymust.utils.Options()
+    options.WaitBar = False
+    theirs, _ = pymust.simus(x, z, np.ones(2), delays.copy(), param, options)
+    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays))
+    ours = ussim.simulate(ussim.Scatterers(x, z, np.ones(2)), acquisition, "reference", n_samples=len(theirs)).samples
+    theirs = theirs.T
+    assert np.linalg.norm(ours[0] / ours.max() - theirs / theirs.max()) < 1e-3 * np.linalg.norm(theirs / theirs.max())
+    # and its own RF through our delay-and-sum
+    rf = ussim.RFData(theirs[None], acquisition, param.fs)
+    grid = ussim.ImageGrid(x=np.linspace(-15e-3, -9e-3, 61), z=np.linspace(17e-3, 23e-3, 121))
+    image = np.abs(ussim.delay_and_sum(ussim.demodulate(rf), grid, 0))
+    row, column = np.unravel_index(image.argmax(), image.shape)
+    assert abs(grid.x[column] + 12e-3) < 0.3e-3
+    assert abs(grid.z[row] - 20e-3) < 0.2e-3

@@ -29,6 +29,7 @@ _HOME = {
     "ProbeError": "probes",
     "RFData": "types",
     "Scatterers": "types",
+    "SyntheticAperture": "transmits",
     "Waveform": "waveforms",
     "bmode": "imaging",
     "delay_and_sum": "beamform",
@@ -59,7 +60,14 @@ if TYPE_CHECKING:
     from .pulses import pulse
     from .scatterers import scatterers_from_image
     from .simulation import pressure_field, simulate, simulate_batch, simulate_stack
-    from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, imaging_waves
+    from .transmits import (
+        CustomTransmits,
+        DivergingWaves,
+        FocusedWaves,
+        PlaneWaves,
+        SyntheticAperture,
+        imaging_waves,
+    )
     from .types import Acquisition, ImageGrid, IQData, Medium, RFData, Scatterers
     from .waveforms import ImpulseResponse, Waveform
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from .probes import Imaging, Probe
-from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, Waves
+from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, SyntheticAperture, Waves
 from .types import Acquisition, IQData, Medium, RFData, to_numpy
 from .waveforms import ImpulseResponse, Waveform
 
@@ -52,7 +52,7 @@ DAMAGE = (
 )
 SIGNALS = {"waveform": Waveform, "impulse_response": ImpulseResponse}
 OPTIONAL = ("transmit_frequency", "waveform", "impulse_response", "receive_mask")  # fields that older files do not have
-WAVES = {kind.__name__: kind for kind in (PlaneWaves, DivergingWaves, FocusedWaves, CustomTransmits)}
+WAVES = {kind.__name__: kind for kind in (PlaneWaves, DivergingWaves, FocusedWaves, CustomTransmits, SyntheticAperture)}
 
 
 class DataError(ValueError):
@@ -119,7 +119,7 @@ def load_channel_data(path: str | Path) -> RFData | IQData:
         header = json.loads(str(arrays["header"]))
         acquisition = acquisition_from_dict(header["acquisition"])
         start_time = _to_array(header["start_time"])
-        if "time_reference" not in header["acquisition"]["waves"]:
+        if hasattr(acquisition.waves, "time_reference") and "time_reference" not in header["acquisition"]["waves"]:
             start_time = _from_older_clock(start_time, acquisition)
         times = header["sampling_frequency"], start_time
         if arrays["samples"].ndim > 3:
@@ -248,7 +248,7 @@ def _waves_to_dict(waves: Waves) -> dict[str, Any]:
     return {"kind": kind} | {key: _to_plain(value) for key, value in values.items() if value is not None}
 
 
-def _waves_from_dict(plain: Mapping[str, Any]) -> PlaneWaves | DivergingWaves | FocusedWaves | CustomTransmits:
+def _waves_from_dict(plain: Mapping[str, Any]) -> Waves:
     kind = WAVES.get(plain.get("kind", ""))
     if kind is None:
         raise ValueError(f"waves: kind: expected one of {', '.join(WAVES)}, got {plain.get('kind')!r}")
@@ -256,7 +256,9 @@ def _waves_from_dict(plain: Mapping[str, Any]) -> PlaneWaves | DivergingWaves | 
     _check_keys("waves", plain, known | {"kind"})
     words = {"kind", "time_reference"}
     values: dict[str, Any] = {key: np.asarray(_to_array(value)) for key, value in plain.items() if key not in words}
-    return kind(**values, time_reference=plain.get("time_reference", "first"))  # what there was before it had a name
+    if "time_reference" in known:
+        values["time_reference"] = plain.get("time_reference", "first")  # what there was before it had a name
+    return kind(**values)  # type: ignore[no-any-return]
 
 
 def _check_keys(where: str, plain: Mapping[str, Any], known: set[str], required: tuple[str, ...] = ()) -> None:

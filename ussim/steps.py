@@ -177,6 +177,8 @@ def transmit_numbers(text: str, n_transmits: int) -> list[int]:
 def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) -> ussim.RFData | ussim.IQData:
     """The channel data of some transmits, their acquisition with it."""
     waves, values = data.acquisition.waves, {}
+    if isinstance(waves, ussim.SyntheticAperture) and waves.elements is None:
+        waves = dataclasses.replace(waves, elements=np.arange(data.acquisition.n_transmits))
     for entry in dataclasses.fields(waves):  # type: ignore[arg-type]
         value = getattr(waves, entry.name)
         one_for_all = value is None or isinstance(value, str) or (entry.name == "apodization" and np.ndim(value) == 1)

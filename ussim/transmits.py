@@ -213,6 +213,33 @@ class CustomTransmits:
         return self._delays if self.time_reference == "given" else _from_zero(self._delays, self.apodization)
 
 
+@dataclass(frozen=True, eq=False)
+class SyntheticAperture:
+    """One element per transmit, at time 0: full-matrix capture, as many transmits as elements, or those of `elements`.
+
+    Raises
+    ------
+    ValueError
+        An element is not a whole number of at least 0, or (in `delays`) the array has no such element.
+    """
+
+    elements: np.ndarray | None = None  # (n_transmits,) numbers of the elements that fire, from 0; None: each in turn
+    apodization: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.elements is not None:
+            elements = _row("elements", self.elements)
+            if np.any(elements < 0) or np.any(elements != np.rint(elements)):
+                raise ValueError(f"elements: expected whole numbers of at least 0, got {self.elements!r}")
+            object.__setattr__(self, "elements", elements.astype(np.int64))
+
+    def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
+        elements = np.arange(probe.n_elements) if self.elements is None else self.elements
+        if elements.max() >= probe.n_elements:
+            raise ValueError(f"elements: expected 0 to {probe.n_elements - 1} of {probe.name}, got {elements.max()}")
+        return np.where(np.arange(probe.n_elements) == elements[:, None], 0.0, np.nan)
+
+
 def imaging_waves(
     probe: Probe,
     transmit: str | None = None,
