@@ -174,6 +174,29 @@ def test_pressure_of_a_two_way_response_is_that_of_the_one_way_one():
     np.testing.assert_allclose(fields[1], fields[0], rtol=1e-4)  # |B| is the same, and float32 sums
 
 
+def test_a_response_beyond_the_models_band_is_refused():
+    """Nothing is cut off in silence: a response about 5.5 MHz, or one whose rate is wrong by two."""
+    t = (np.arange(81) - 40) / 60e6
+    high = np.exp(-((t * 2e6) ** 2)) * np.cos(2 * np.pi * 5.5e6 * t)
+    samples, rate = response()
+    for wrong in ((high, 60e6), (samples, 2 * rate)):
+        with pytest.raises(ValueError, match=r"^impulse_response: expected a spectrum that falls by 20 dB[^\n]*$"):
+            simulate(impulse_response=wrong, transmit_frequency=4e6)
+
+
+def test_the_field_is_that_of_the_elements_that_receive():
+    """The left half listens: what only the right half could see, close to the array, is outside."""
+    wide = ussim.Probe("wide", 3e6, 0.7, 64, 0.3e-3, 0.28e-3)
+    grid = ussim.ImageGrid(np.linspace(-9e-3, 9e-3, 37), np.linspace(1e-3, 3e-3, 3))
+    masks = [
+        ussim.field_mask(ussim.Acquisition(wide, ussim.PlaneWaves(0.0), receive_mask=mask), grid)
+        for mask in (None, np.arange(64) < 32)
+    ]
+    assert masks[0][:, 30].all()
+    assert not masks[1][:, 30].any()
+    assert np.array_equal(masks[0][:, :18], masks[1][:, :18])
+
+
 # --- continuous wave -------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = {
     name: (REPOSITORY / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/despeckling.md", "docs/drus.md", "docs/command-line.md", "docs/time.md")
+    for name in (
+        "README.md",
+        "docs/despeckling.md",
+        "docs/drus.md",
+        "docs/command-line.md",
+        "docs/time.md",
+        "docs/excitation.md",
+    )
 }
 PROGRAMS = ("ussim", "datagen", "irsde")
 
@@ -48,6 +55,22 @@ def test_simulation_example():
     cyst = np.hypot(x, z - 25e-3) < 4e-3
     ring = (np.hypot(x, z - 25e-3) > 6e-3) & (np.hypot(x, z - 25e-3) < 10e-3)
     assert bmode[cyst].mean() < bmode[ring].mean() - 0.3  # a cyst is dark
+
+
+def test_excitation_examples():
+    """The chirp is compressed from 10 µs to the page's 0.3 µs, and the line keeps its envelope."""
+    from scipy.signal import hilbert
+
+    names = {}
+    for block in python("docs/excitation.md"):
+        exec(block, names)
+    widths = []
+    for data in (names["rf"], names["short"]):
+        envelope = np.abs(hilbert(data.samples[0, 64]))
+        widths.append(np.count_nonzero(envelope > envelope.max() / 2) / data.sampling_frequency)
+    assert widths[0] > 6e-6  # the slopes of the probe's band take its ends
+    assert widths[1] == pytest.approx(0.3e-6, abs=0.1e-6)
+    assert np.abs(names["iq"]).max() == pytest.approx(1.0, abs=0.01)  # the filter's ripple
 
 
 def test_dataset_example(tmp_path, monkeypatch):

@@ -222,7 +222,7 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
     firing aperture and not at its end; or the pixel lies just outside, where a wave of quadratic phase continued past the
     aperture's end would be at most a quarter period away from the end's own (Fresnel parameter 1, 14 dB below the open
     field); or all elements' waves arrive within half a period (a focus). Seen by an element: within the angle of the
-    automatic f-number of some element's normal.
+    automatic f-number of the normal of some element that the receive mask does not silence in all transmits.
 
     Returns
     -------
@@ -233,7 +233,8 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
     x, z = (axis.ravel() for axis in grid.mesh())
     mask = np.zeros(x.size, dtype=bool)
     front = np.flatnonzero(~probe.is_behind(x, z))
-    period = 1 / probe.center_frequency
+    period = 1 / acquisition.carrier_frequency
+    hears = acquisition.receiving.any(axis=0)
     block = max(1, 4_000_000 // (SOURCES_PER_ELEMENT * probe.n_elements))
     acceptance = math.atan(1 / (2 * automatic_f_number(probe, c)))
     for first in range(0, len(front), block):
@@ -241,7 +242,7 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
         px, pz = x[part], z[part]
         dx, dz = px[:, None] - probe.element_x, pz[:, None] - probe.element_z
         toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
-        seen = (toward >= math.cos(acceptance) * np.hypot(dx, dz)).any(axis=1)
+        seen = (toward >= math.cos(acceptance) * np.hypot(dx, dz))[:, hears].any(axis=1)
         reached = np.zeros(len(part), dtype=bool)
         for aperture in apertures(acquisition):
             way = np.hypot(px[:, None] - aperture.x, pz[:, None] - aperture.z) / c

@@ -13,6 +13,7 @@ from . import physics
 from .types import Acquisition, Scatterers, to_numpy
 
 PULSE_TAIL = 3e-5  # energy of a pulse that may lie outside its half-length, relative L2
+LARGEST_EDGE = 0.1  # of a measured spectrum's peak, where the band is cut: beyond, the cut itself would be seen
 BAFFLES = {"soft": 0.0, "rigid": math.inf}
 
 
@@ -76,6 +77,12 @@ class Plan:
         if not amplitude.any():
             raise ValueError(
                 "waveform: it has nothing in the band of the probe's response: expected a common frequency"
+            )
+        if self.acquisition.impulse_response is not None and amplitude[-1] > LARGEST_EDGE * amplitude.max():
+            raise ValueError(
+                "impulse_response: expected a spectrum that falls by 20 dB before 2 center_frequency "
+                f"({frequency[-1]:g} Hz), where the model ends, got {20 * np.log10(amplitude[-1] / amplitude.max()):.3g} dB "
+                "there: check its rate, or raise the probe's center_frequency"
             )
         kept = frequency[amplitude > 10 ** (threshold_db / 20) * amplitude.max()]
         return float(kept[0]), float(kept[-1])

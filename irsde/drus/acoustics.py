@@ -279,7 +279,7 @@ def waveform_spectrum(plan: Plan, frequency: np.ndarray, path: float) -> np.ndar
 def bandpass_step(acquisition: Acquisition) -> float:
     """Axial pixel, m, that puts the pulse-echo carrier 2 f_c / c at 3/4 cycle a pixel: the middle of the grid's second
     Nyquist zone, which holds the band [2/3, 4/3] f_c without aliasing at a third of the pixels."""
-    return 3 * acquisition.medium.speed_of_sound / (8 * acquisition.probe.center_frequency)
+    return 3 * acquisition.medium.speed_of_sound / (8 * acquisition.carrier_frequency)
 
 
 def _wavefront(plan: Plan, frequency: np.ndarray) -> np.ndarray:
@@ -288,7 +288,7 @@ def _wavefront(plan: Plan, frequency: np.ndarray) -> np.ndarray:
 
 def _coloration(plan: Plan, frequency: np.ndarray, path: float) -> np.ndarray:
     """exp(-(κ(f) - κ(f_c)) path): what attenuation does to the shape of a pulse."""
-    medium, center = plan.acquisition.medium, plan.acquisition.probe.center_frequency
+    medium, center = plan.acquisition.medium, plan.acquisition.carrier_frequency
     return np.exp(-physics.attenuation(frequency - center, medium.attenuation_db_cm_mhz) * path)
 
 
@@ -317,7 +317,7 @@ def _transmit(plan: Plan, grid: ImageGrid, transmit: int, path: float) -> tuple[
         amplitude = RegularGridInterpolator(axes, coarse)(points)
     else:
         amplitude = np.broadcast_to(coarse, grid.shape).ravel()
-    lag = np.angle(amplitude) / (2 * np.pi * acquisition.probe.center_frequency)
+    lag = np.angle(amplitude) / (2 * np.pi * acquisition.carrier_frequency)
     return np.abs(amplitude), _first_arrival(plan, pixel_x, pixel_z, transmit) + lag
 
 
@@ -337,7 +337,7 @@ def _first_arrival(plan: Plan, x: np.ndarray, z: np.ndarray, transmit: int) -> n
 def _receive_gain(plan: Plan, x: np.ndarray, z: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """Amplitude of an element's response to each pixel at f_c, its phase taken out, (n_pixels, n_elements)."""
     acquisition = plan.acquisition
-    frequency = acquisition.probe.center_frequency
+    frequency = acquisition.carrier_frequency
     k = physics.wavenumber(frequency, acquisition.medium.speed_of_sound)
     gain = np.empty(distance.shape)
     for first in range(0, len(x), 4096):

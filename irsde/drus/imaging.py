@@ -300,7 +300,7 @@ def comparison_figure(
 
 def lateral_resolution(acquisition: Acquisition) -> float:
     """λ f# of the receive aperture, m: what the regions' guard is measured in."""
-    return acquisition.medium.speed_of_sound / acquisition.probe.center_frequency * F_NUMBER
+    return acquisition.medium.speed_of_sound / acquisition.carrier_frequency * F_NUMBER
 
 
 def _scatterers(layout: Layout, grid: ImageGrid, acquisition: Acquisition, rng: np.random.Generator) -> Scatterers:
@@ -309,8 +309,7 @@ def _scatterers(layout: Layout, grid: ImageGrid, acquisition: Acquisition, rng: 
         jitter = rng.uniform(-0.5, 0.5, layout.centers.shape) * [np.diff(grid.x).mean(), np.diff(grid.z).mean()]
         x, z = (layout.centers + jitter).T
         return Scatterers(x, z, np.ones(len(x)))
-    medium, probe = acquisition.medium, acquisition.probe
-    pulse = acquisition.n_cycles * medium.speed_of_sound / (2 * probe.center_frequency)
+    pulse = acquisition.n_cycles * acquisition.medium.speed_of_sound / (2 * acquisition.carrier_frequency)
     cell = lateral_resolution(acquisition) * pulse
     margin = 2e-3  # m: echoes from beyond the field reach its edges
     low = np.array([grid.x[0] - margin, max(grid.z[0] - margin, 1e-3)])
