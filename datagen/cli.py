@@ -62,6 +62,8 @@ def main() -> None:
     metavar="REGEX|CSV",
     help="Whose files of your own are: an expression whose group is the person, or rows file,subject.",
 )
+@click.option("--frames", metavar="first|all|N", default="first", help="Of a 4-D file or echoes of the same slices.")
+@click.option("--include-derived", is_flag=True, help="Phase images, maps, projections too, of files of your own.")
 @click.option("--planes", multiple=True, metavar="PLANE", help="axial, coronal, sagittal; may repeat, or with commas.")
 @click.option("--every", type=int, default=1, help="Take every n-th slice.")
 @click.option("--min-tissue", type=float, default=0.1, help="Fraction of a slice that must be tissue.")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .files import natural, relative, sha256_of
+from .sources.anatomy import GE_IMAGE_KIND, derived_by_header, derived_by_type
 from .volumes import ACQUIRED, CANONICAL, DataError, Skipped, Volume, VolumeRef
 
 # Read from a header; everything else in the file is left alone.
@@ -32,8 +34,10 @@ _TAGS = (
     "AcquisitionTime ContentTime RescaleSlope RescaleIntercept SharedFunctionalGroupsSequence "
     "PerFrameFunctionalGroupsSequence PlanePositionSequence PlaneOrientationSequence PixelMeasuresSequence "
     "PixelValueTransformationSequence MRImageFrameTypeSequence FrameType FrameContentSequence TemporalPositionIndex "
-    "FrameAcquisitionNumber MREchoSequence EffectiveEchoTime MRDiffusionSequence"
+    "ComplexImageComponent FrameAcquisitionNumber MREchoSequence EffectiveEchoTime MRDiffusionSequence"
 )
+
+_READ: list[Any] = [*_TAGS.split(), GE_IMAGE_KIND]
 
 # What tells the images at one position apart, tried in this order.
 _PHASE_KEYS = (
@@ -88,12 +92,17 @@ class Frame:
 
 
 def scan_dicom(
-    files: Iterable[str | os.PathLike[str]], root: str | Path, source: str
+    files: Iterable[str | os.PathLike[str]],
+    root: str | Path,
+    source: str,
+    include_derived: bool = False,
+    choose: Callable[[int], Sequence[int]] = range,
 ) -> tuple[list[VolumeRef], list[Skipped]]:
     """Sort files into volumes by their headers.
 
     A series is split where orientation, matrix or pixel size change, and where one position is imaged more than once
-    (phases, echoes, b-values). What is no grey MR (or CT) image is skipped with a reason.
+    (phases, echoes, b-values); of so many stacks of the same slices, those in `choose(count)` are kept. What is no grey
+    MR (or CT) image is skipped with a reason.
     """
     series: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     identity: dict[tuple[Any, ...], Any] = {}
@@ -106,7 +115,7 @@ def scan_dicom(
         if header is None:
             skipped.append(Skipped(shown, "not a DICOM file"))
             continue
-        reason = why_not(header)
+        reason = why_not(header, include_derived)
         instance = str(header.get("SOPInstanceUID", path))
         if not reason and instance in instances:
             reason = "the same image as another file (SOPInstanceUID)"
@@ -135,7 +144,21 @@ def scan_dicom(
         stacks = stacks_of(series[key])
         if len(stacks) > 1:
             notes.append(f"a series of {len(stacks)} stacks (orientations, phases, echoes): split into as many volumes")
+        usable: list[int] = []
         for number, stack in enumerate(stacks):
+            # A multi-frame file says per frame what it is: its root says MIXED.
+            why = "" if include_derived else next(filter(None, (_derived(frame) for frame in stack)), "")
+            if why:
+                skipped.append(Skipped(relative(stack[0].path, root), f"{why} ({_counted(stack)})"))
+            else:
+                usable.append(number)
+        kept = _chosen(stacks, usable, choose)
+        for number in sorted(set(usable) - kept):
+            reason = "another echo, phase, b-value or time point of the same slices (all of them: --frames all)"
+            skipped.append(Skipped(relative(stacks[number][0].path, root), reason))
+        for number, stack in enumerate(stacks):
+            if number not in kept:
+                continue
             used[base] += 1
             refs.append(
                 VolumeRef(
@@ -148,6 +171,27 @@ def scan_dicom(
                 )
             )
     return refs, skipped
+
+
+def _derived(frame: Frame) -> str:
+    return derived_by_type(re.findall(r"[^'\[\],]+", frame.phase[0]))
+
+
+def _counted(stack: Sequence[Frame]) -> str:
+    return f"{len(stack)} frame{'s' * (len(stack) != 1)}"
+
+
+def _chosen(
+    stacks: Sequence[Sequence[Frame]], usable: Sequence[int], choose: Callable[[int], Sequence[int]]
+) -> set[int]:
+    """The numbers of the stacks that are kept: of those that image the same slices, as `choose` says."""
+    places: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for number in usable:
+        first, last = stacks[number][0], stacks[number][-1]
+        depths = [None if frame.depth() is None else round(frame.depth() or 0.0) for frame in (first, last)]
+        place = (first.pixel_spacing, first.cosines and tuple(round(value, 2) for value in first.cosines), *depths)
+        places[place if depths[0] is not None else (number,)].append(number)
+    return {numbers[index] for numbers in places.values() for index in choose(len(numbers))}
 
 
 def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
@@ -181,13 +225,13 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
 
     with _quiet():
         try:
-            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS.split())
+            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ)
         except (InvalidDicomError, EOFError):
             # Files written without the 128-byte preamble are common; other files read as nonsense or not at all.
             if Path(path).suffix.lower() not in (".dcm", ".dicom", ".ima", ""):
                 return None
             try:
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS.split(), force=True)
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ, force=True)
                 return header if "SOPClassUID" in header and "Rows" in header else None
             except Exception:  # whatever a non-DICOM file provokes in the parser
                 return None
@@ -197,7 +241,7 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
             return None
 
 
-def why_not(header: Any) -> str:
+def why_not(header: Any, include_derived: bool = False) -> str:
     """Why an image is not used, or "" where it is."""
     sop_class = str(header.get("SOPClassUID", ""))
     for prefix, what in _NOT_IMAGES.items():
@@ -215,9 +259,7 @@ def why_not(header: Any) -> str:
     description = str(header.get("SeriesDescription", "")).lower()
     if "LOCALIZER" in image_type or any(word in description for word in _LOCALIZERS):
         return "localizer"
-    if {"PHASE", "PHASE MAP", "P"} & set(image_type[2:3]):
-        return "phase image"
-    return missing_decoder(header)
+    return ("" if include_derived else derived_by_header(header)) or missing_decoder(header)
 
 
 def missing_decoder(header: Any) -> str:
@@ -269,6 +311,9 @@ def frames_of(header: Any, path: str) -> list[Frame]:
         phase = {key: header.get(key) for key in _PHASE_KEYS}
         if own is not None or shared is not None:
             phase["ImageType"] = look("MRImageFrameTypeSequence", "FrameType") or header.get("ImageType")
+            component = look("MRImageFrameTypeSequence", "ComplexImageComponent")
+            if derived_by_type([str(component)]):
+                phase["ImageType"] = [*(phase["ImageType"] or ()), component]
             phase["TemporalPositionIdentifier"] = look("FrameContentSequence", "TemporalPositionIndex")
             phase["EchoTime"] = look("MREchoSequence", "EffectiveEchoTime")
             phase["DiffusionBValue"] = look("MRDiffusionSequence", "DiffusionBValue")

@@ -31,7 +31,7 @@ _ALIASES = {
 
 
 # Fields that are recorded only where they say other than the default.
-_WHERE_USED = ("subjects",)
+_WHERE_USED = ("subjects", "frames", "include_derived")
 
 
 class RecipeError(ValueError):
@@ -53,6 +53,8 @@ class Recipe(BaseModel):
     source: tuple[str, ...] = Field(min_length=1)  # names of `datagen.sources`
     root: tuple[str | None, ...] = ()  # one folder a source; None = where the source looks by itself
     subjects: str | None = None  # of files of one's own: regular expression or CSV; None: by the names' rules
+    frames: Literal["first", "all"] | int = "first"  # of several at one place (echoes, b-values, time points)
+    include_derived: bool = False  # phase images, maps, projections and the like, of files of one's own
     planes: tuple[Literal["axial", "coronal", "sagittal"], ...] | None = None  # None: the source's own
     every: int = Field(1, ge=1)  # every n-th slice
     min_tissue: float = Field(0.1, ge=0, lt=1)  # fraction of a slice that must be tissue
@@ -104,6 +106,15 @@ class Recipe(BaseModel):
     @classmethod
     def _no_root(cls, value: Any) -> Any:
         return () if value is None else value
+
+    @field_validator("frames", mode="before")
+    @classmethod
+    def _frames(cls, value: Any) -> Any:
+        text = str(value)
+        number = int(text) if text.isascii() and text.isdigit() else value
+        if number not in ("first", "all") and not (isinstance(number, int) and number >= 1):
+            raise ValueError(f"frames: expected first, all or a number from 1, got {value!r}")
+        return number
 
     @field_validator("planes")
     @classmethod
@@ -173,7 +184,7 @@ class Recipe(BaseModel):
     @property
     def selection(self) -> Selection:
         """What `find` of a source needs to know."""
-        return Selection(subjects=self.subjects)
+        return Selection(self.subjects, self.frames, self.include_derived)
 
     def load_probes(self) -> list:
         """The probes, in order; raises ussim.ProbeError."""

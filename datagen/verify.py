@@ -12,7 +12,7 @@ import numpy as np
 from . import store
 from .samples import Sample
 from .shards import Job, make_jobs, make_sample
-from .sources import get_source, resolve_root
+from .sources import Selection, get_source, resolve_root
 from .storage import Storage, open_storage
 from .volumes import DataError, VolumeRef
 
@@ -148,8 +148,10 @@ def _resimulate(
     recipe = attributes["recipe"]
     roots = (root,) * len(recipe["source"]) if root is None or isinstance(root, str | Path) else root
     refs: dict[tuple[str, str], VolumeRef] = {}
+    # Who was imaged shapes the folds, not the images: it is not needed here.
+    selection = Selection(None, recipe.get("frames", "first"), recipe.get("include_derived", False))
     for name, folder in zip(recipe["source"], roots, strict=True):
-        refs |= {(name, ref.name): ref for ref in get_source(name).find(resolve_root(name, folder))}
+        refs |= {(name, ref.name): ref for ref in get_source(name, selection).find(resolve_root(name, folder))}
     rows = [(i, row) for i, row in enumerate(store.read_samples(storage)) if not row["set_aside"]]
     drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
     job = make_jobs(recipe, (), storage.url, attributes["samples_per_shard"])[0]

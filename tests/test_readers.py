@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 from datagen.dicom import load_dicom, scan_dicom
 from datagen.files import natural, walk
 from datagen.readers import load_nifti, load_npy, load_pictures, read_image
-from datagen.sources import get_source
+from datagen.sources import Selection, get_source
 from datagen.volumes import DataError, Volume, VolumeRef
 
 
@@ -517,7 +517,7 @@ def test_no_identifier_of_a_dicom_file_is_kept(tmp_path):
     header = pydicom.dcmread(path, stop_before_pixels=True)
     personal = [str(header[keyword].value) for keyword in PERSONAL.split()]
     assert "AKH - WIEN" in personal
-    (only,) = get_source("dicom").find(path)
+    (only,) = get_source("dicom", Selection(include_derived=True)).find(path)  # it is a reformatted plane
     volume = get_source("dicom").load(only)
     voxels, fields = volume.voxels, {**vars(volume)}
     fields.pop("voxels")

@@ -19,6 +19,14 @@ class Selection:
     include_derived: bool = False  # phase images, maps, projections and the like
 
 
+def frames_chosen(count: int, frames: str | int) -> list[int]:
+    """Return which of `count` images of the same slices are taken: the first, all, or so many spread evenly."""
+    if frames == "all":
+        return list(range(count))
+    wanted = 1 if frames == "first" else min(int(frames), count)
+    return [index * count // wanted for index in range(wanted)]
+
+
 class Source(ABC):
     """One collection of MRI. An adapter knows the layout on disk; the rest of the package does not.
 

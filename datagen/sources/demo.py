@@ -29,7 +29,7 @@ class Demo(Source):
 
     def find(self, root: str | Path | None = None) -> Found:
         abdomen, brain = _abdomen(), _brain()
-        refs, _ = scan_dicom([abdomen], abdomen.parent, self.name)
+        refs, _ = scan_dicom([abdomen], abdomen.parent, self.name, include_derived=True)
         return Found(
             [
                 VolumeRef(self.name, refs[0].subject, "abdomen", (str(abdomen),)),

@@ -10,10 +10,12 @@ A patient's series show one anatomy, so the patient is the subject. Files are or
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..dicom import load_dicom, read_header, why_not
 from ..files import files_in, folders_named, relative, subfolders
 from ..volumes import Found, Skipped, Volume, VolumeRef
+from .anatomy import derived_by_header
 from .base import Source
 
 _SUFFIXES = (".dicom", ".dcm")
@@ -66,4 +68,10 @@ def series_reason(files: list[Path]) -> str:
     if not files:
         return "no DICOM files"
     header = read_header(files[0])
-    return "not DICOM files" if header is None else why_not(header)
+    return "not DICOM files" if header is None else why_not_curated(header)
+
+
+def why_not_curated(header: Any) -> str:
+    """Why an image of a collection is not used: what its owners chose is taken, reformatted or not, but for phase images."""
+    derived = derived_by_header(header)
+    return why_not(header, include_derived=True) or (derived if derived == "phase image" else "")

@@ -7,7 +7,6 @@ says it itself (PatientID, hashed).
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +15,9 @@ from ..dicom import load_dicom, scan_dicom
 from ..files import relative, stem, walk
 from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, four_d_note, load_nifti, load_npy, load_pictures, open_nifti
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
-from .base import Source
+from .anatomy import derived_by_intent, derived_by_name, derived_by_sidecar, label_reason
+from .base import Source, frames_chosen
 from .subjects import assign_subjects, subject_from
-
-# A word in a file's name that makes it a label map rather than an image.
-_LABEL_WORD = re.compile(
-    r"(^|[_.\- ])(seg|segm|segmentation|mask|label|labels|labelmap|gt|roi|dseg)([_.\- ]|$)", re.IGNORECASE
-)
 
 
 class _Own(Source):
@@ -32,6 +27,10 @@ class _Own(Source):
     citation = "none known: name the origin of the files yourself"
     terms = "those under which you hold the files"
     redistributable = True
+
+    def _reason(self, shown: str) -> str:
+        """Why a file is no anatomy, by its path under the root; "" where it may be."""
+        return label_reason(shown) or ("" if self.selection.include_derived else derived_by_name(shown))
 
 
 class Nifti(_Own):
@@ -48,22 +47,30 @@ class Nifti(_Own):
             if not path.name.lower().endswith(NIFTI_SUFFIXES):
                 continue
             shown = relative(path, base)
-            if _LABEL_WORD.search(stem(path)):
-                skipped.append(Skipped(shown, "label map, by its name"))
+            derived = not self.selection.include_derived
+            reason = label_reason(shown) or (derived and (derived_by_name(shown) or derived_by_sidecar(path)))
+            if reason:
+                skipped.append(Skipped(shown, reason))
                 continue
             try:
                 with open_nifti(path) as (image, notes):
                     shape = image.shape
+                    reason = derived_by_intent(int(image.header["intent_code"]))
             except DataError as error:
                 skipped.append(Skipped(shown, _without_path(error, path)))
                 continue
             if len(shape) < 2:
                 skipped.append(Skipped(shown, f"not a volume: shape {shape}"))
                 continue
+            if reason and (derived or "statistical" not in reason):
+                skipped.append(Skipped(shown, reason))
+                continue
             n_frames = math.prod(shape[3:])
-            if n_frames > 1:
-                notes.append(four_d_note(n_frames))
-            refs.append(_ref(self, base, path, tuple(notes)))
+            ref = _ref(self, base, path, tuple(notes))
+            for part in frames_chosen(n_frames, self.selection.frames):
+                said = (*ref.notes, four_d_note(n_frames, part)) if n_frames > 1 else ref.notes
+                name = f"{ref.name}-frame{part:03d}" if part else ref.name
+                refs.append(replace(ref, name=name, part=part, notes=said))
         return _some(self, base, refs, skipped)
 
     def load(self, ref: VolumeRef) -> Volume:
@@ -93,8 +100,8 @@ class Npy(_Own):
                 continue
             if array.ndim not in (2, 3) or array.dtype.kind not in "buif" or 0 in array.shape:
                 skipped.append(Skipped(shown, f"expected 2 or 3 dimensions, got shape {array.shape} of {array.dtype}"))
-            elif _LABEL_WORD.search(stem(path)):
-                skipped.append(Skipped(shown, "label map, by its name"))
+            elif reason := self._reason(shown):
+                skipped.append(Skipped(shown, reason))
             else:
                 refs.append(_ref(self, base, path))
         return _some(self, base, refs, skipped)
@@ -119,8 +126,8 @@ class Image(_Own):
         for path in walk(base):
             if path.suffix.lower() not in PICTURE_SUFFIXES:
                 continue
-            if _LABEL_WORD.search(stem(path)):
-                skipped.append(Skipped(relative(path, base), "label map, by its name"))
+            if reason := self._reason(relative(path, base)):
+                skipped.append(Skipped(relative(path, base), reason))
                 continue
             try:
                 with Pillow.open(path) as picture:
@@ -152,7 +159,13 @@ class Dicom(_Own):
 
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
-        refs, skipped = scan_dicom(walk(base), base, self.name)
+        refs, skipped = scan_dicom(
+            walk(base),
+            base,
+            self.name,
+            self.selection.include_derived,
+            lambda count: frames_chosen(count, self.selection.frames),
+        )
         return _some(self, base, refs, skipped, by_name=False)
 
     def load(self, ref: VolumeRef) -> Volume:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..dicom import load_dicom, read_header, why_not
+from ..dicom import load_dicom, read_header
 from ..files import files_in, folders_named, relative, stem
 from ..readers import NIFTI_SUFFIXES, load_nifti, open_nifti
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .base import Source
+from .duke_liver import why_not_curated
 
 
 class UMD(Source):
@@ -90,4 +91,4 @@ class UMD(Source):
 
 def _is_image(path: Path) -> bool:
     header = read_header(path)
-    return header is not None and not why_not(header)
+    return header is not None and not why_not_curated(header)
