@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
-from .foci import has_foci, law_foci
+from .foci import has_foci, law_foci_at
 from .types import Acquisition
 
 SOURCES_PER_ELEMENT = 4  # the firing aperture is interpolated to this many sources an element (MUST)
@@ -73,7 +73,7 @@ def arrival_times(
     n_transmits, n_laws, _ = acquisition.transmit_delays.shape
     times = np.full((n_transmits, x.size), np.inf)
     spread = np.full((n_transmits, x.size), np.inf) if n_laws > 1 else None
-    foci, focused = law_foci(acquisition), has_foci(acquisition)
+    foci, focused = law_foci_at(acquisition, speed_of_sound), has_foci(acquisition)
     for aperture in apertures(acquisition):
         first, last = arrival_bounds(
             px, pz, aperture.x, aperture.z, aperture.delays, speed_of_sound, focused or spread is not None

@@ -73,7 +73,8 @@ def delay_and_sum(
         the acquisition's receive_mask lets receive; of a mask that changes with the transmit, by the mean over transmits.
     speed_of_sound : float, optional
         For the way from the array to a pixel and back, m/s; the acquisition's medium by default. When elements fired is not
-        affected.
+        affected, so that focused waves come together elsewhere, nearer at a higher speed: arrivals change there from the
+        first to the last.
     transmit_weights : str, np.ndarray or None
         How much each transmit counts at each pixel. "beam": a focused one within its beam (`beam_weights`), others, plane
         and diverging waves, everywhere. "line": scan lines, each pixel from the lines of the two focused transmits

@@ -46,6 +46,44 @@ def law_foci(acquisition: Acquisition) -> np.ndarray:
     return foci
 
 
+@lru_cache(maxsize=8)
+def law_foci_at(acquisition: Acquisition, speed_of_sound: float) -> np.ndarray:
+    """Return where the waves of each law come together at a speed of sound, (n_transmits, n_laws, 2) m, NaN as `law_foci`.
+
+    The foci themselves at the medium's own speed. At another one the same firing times have their focus elsewhere, about at
+    focus x medium's speed / other speed: where the arrivals of the firing elements lie closest together.
+    """
+    foci, speed = law_foci(acquisition), acquisition.medium.speed_of_sound
+    if speed_of_sound == speed:
+        return foci
+    moved = foci.copy()
+    for i, law in np.argwhere(~np.isnan(foci).any(axis=-1)):
+        delays = acquisition.transmit_delays[i, law]
+        firing = np.flatnonzero(~np.isnan(delays) & (acquisition.transmit_weights[i] != 0))
+        elements = np.stack([acquisition.probe.element_x[firing], acquisition.probe.element_z[firing]], axis=1)
+        if len(firing) > 2:
+            center = elements.mean(axis=0)
+            start = center + (foci[i, law] - center) * speed / speed_of_sound
+            moved[i, law] = _closest_arrivals(elements, delays[firing] * speed_of_sound, start)
+    moved.setflags(write=False)
+    return moved
+
+
+def _closest_arrivals(elements: np.ndarray, ahead: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """The point (2,) near `point` that waves of the elements (n, 2) reach most nearly together, each `ahead` m late."""
+    center = elements.mean(axis=0)
+    for _ in range(STEPS):
+        ways = point - elements
+        distance = np.maximum(np.linalg.norm(ways, axis=1), 1e-12)
+        slope, late = ways / distance[:, None], ahead + distance
+        step = np.linalg.lstsq(slope - slope.mean(axis=0), late.mean() - late, rcond=1e-9)[0]
+        longest = 0.5 * float(np.linalg.norm(point - center))  # far from a focus the parabola leads astray
+        point = point + step * min(1.0, longest / max(float(np.linalg.norm(step)), 1e-12))
+        if np.abs(step).max() < 1e-9:
+            break
+    return point
+
+
 def has_foci(acquisition: Acquisition) -> bool:
     """Whether some transmit is focused in front of the array."""
     return not bool(np.isnan(law_foci(acquisition)).all())
