@@ -41,8 +41,8 @@ def test_the_focus_is_found_in_the_firing_times(name, f_number):
     assert np.abs(foci - np.stack([x, z], axis=1)).max() < 1e-9
     rounded = np.round(acquisition.transmit_delays[:, 0] * 100e6) / 100e6  # to a clock of 100 MHz
     foci = law_foci(replace(acquisition, waves=ussim.CustomTransmits(rounded)))[:, 0]
-    # 5 ns is 8 um of way, and along the axis 8 um x 8 f# squared: 0.4 mm at f/2.5
-    assert np.abs(foci - np.stack([x, z], axis=1)).max() < 0.5e-3
+    # 5 ns is 8 um of way, and along the axis 8 um x 8 f# squared: 0.7 mm at f/3.4, an aperture cut by the array's end
+    assert np.abs(foci - np.stack([x, z], axis=1)).max() < 0.7e-3
 
 
 def waves_without_a_focus(probe):
