@@ -168,7 +168,20 @@ def model_options(command: Callable) -> Callable:
 )
 @click.option("--probe", help="Probe of a pairs store.  [default: the first]")
 @click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.")
-@click.option("--tile", type=click.IntRange(32), default=512, help="Pixels the network sees at once; bounds memory.")
+@click.option(
+    "--tile",
+    type=click.IntRange(32),
+    default=512,
+    help="Largest side the network sees at once, pixels; bounds memory. Larger images take twice the time: a first pass "
+    "gathers the statistics that all tiles share.",
+)
+@click.option(
+    "--region",
+    metavar="auto|all|LEFT,TOP,RIGHT,BOTTOM",
+    default="auto",
+    help="Pixels to restore: the echoes without border, captions beside them and the outside of a sector; all; or a "
+    "rectangle. The others stay as they are. A pairs store is restored whole.",
+)
 @model_options
 @console.verbose_option
 def restore(
@@ -181,6 +194,7 @@ def restore(
     probe: str | None,
     limit: int | None,
     tile: int,
+    region: str,
     sampler: str,
     seed: int,
     weights: str,
@@ -216,15 +230,45 @@ def restore(
     if not is_store:
         _check_outputs(output, image, len(folders) * samples > 1)
     options: dict[str, Any] = {"steps": steps, "sampler": sampler, "tile": tile, "overlap": min(64, tile // 4)}
+    rectangle = _rectangle(region)
     with _memory():
         from irsde.network import load
 
         models = [load(folder, weights, device) for folder in folders]
         if is_store:
-            _restore_store(models, image, probe, limit, output, samples, seed, options)
+            _restore_store(models, image, probe, limit, output, samples, seed, options | {"mask": None})
         else:
-            _restore_file(models, image, slice_index, plane, output, samples, seed, options)
+            _restore_file(models, image, slice_index, plane, output, samples, seed, options, rectangle)
     console.result(str(output))
+
+
+def _rectangle(region: str) -> str | tuple[int, int, int, int] | None:
+    """--region in words of `restore`'s mask: "auto", None for all, or left, top, right, bottom in pixels."""
+    if region in ("auto", "all"):
+        return "auto" if region == "auto" else None
+    try:
+        left, top, right, bottom = (int(word) for word in region.split(","))
+    except ValueError:
+        left = top = right = bottom = 0
+    if not (0 <= left < right - 1 and 0 <= top < bottom - 1):
+        raise click.UsageError(
+            f"--region: expected auto, all, or LEFT,TOP,RIGHT,BOTTOM in pixels, the last two excluded, got {region!r}"
+        )
+    return left, top, right, bottom
+
+
+def _mask(region: str | tuple[int, int, int, int] | None, shape: tuple[int, int]) -> Any:
+    """The mask of a region in images of a shape (nz, nx)."""
+    import numpy as np
+
+    if not isinstance(region, tuple):
+        return region
+    left, top, right, bottom = region
+    if bottom > shape[0] or right > shape[1]:
+        raise click.UsageError(f"--region: expected at most {shape[1]} x {shape[0]} pixels, got {right} x {bottom}")
+    mask = np.zeros(shape, dtype=bool)
+    mask[top:bottom, left:right] = True
+    return mask
 
 
 def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
@@ -245,6 +289,7 @@ def _restore_file(
     n_samples: int,
     seed: int,
     options: dict[str, Any],
+    region: str | tuple[int, int, int, int] | None,
 ) -> None:
     """An image, or all slices of a volume, to one file and its variance."""
     from irsde.sample import restore_stack
@@ -253,6 +298,7 @@ def _restore_file(
     otherwise = ", or restore all of them with -o NAME.npy or -o NAME.nii.gz"
     stack = open_stack(path, slice_index, plane, only_one=output.suffix.lower() == ".png", otherwise=otherwise)
     n, rows, columns = stack.shape
+    options = options | {"mask": _mask(region, (rows, columns))}
     if n > 1:
         low, high = stack.grey
         console.note(

@@ -157,7 +157,7 @@ def evaluate(
         check_unseen(model, tests)
     result = Result()
     fit = _without_subjects(fit, {s for subset in tests for s in subset.subjects})
-    methods = _methods(models, steps, sampler, samples, baselines, fit, torch_models, result)
+    methods = _methods(models, steps, sampler, samples, baselines, fit, torch_models, result, mask=None)
     if lpips_backbone is not None and Path(lpips_backbone).is_file():
         result.sources.append(f"LPIPS: {Path(lpips_backbone).name}, SHA-256 {_sha256(Path(lpips_backbone))}")
     diffusion = [m for m in models if m.is_diffusion]
@@ -189,7 +189,7 @@ def evaluate_real(
     on the grey levels of the (log-compressed) images.
     """
     result = result or Result()
-    methods = _methods(models, steps, sampler, 1, baselines, (), torch_models, result)
+    methods = _methods(models, steps, sampler, 1, baselines, (), torch_models, result, mask="auto")
     methods = [method for method in methods if not method.reads_hq]
     group = Path(folder).name
     rows = [Row(m.name, group, m.steps, m.note) for m in methods]
@@ -271,6 +271,7 @@ def _methods(
     fit: Sequence[Subset],
     torch_models: Sequence[tuple[str, str | Path]],
     result: Result,
+    mask: str | None,
 ) -> list[Method]:
     methods = [Method("LQ", lambda lq: lq)]
     if baselines:
@@ -289,29 +290,31 @@ def _methods(
         methods.append(Method(name, load_torch_model(path)))
         result.sources.append(f"{name}: {Path(path).name}, SHA-256 {_sha256(Path(path))}")
     for model in models:
-        methods += _model_methods(model, steps, sampler, samples)
+        methods += _model_methods(model, steps, sampler, samples, mask)
         result.sources.append(
             f"{model.name}: step {model.step}, {(model.details or {}).get('parameters', 0):,} parameters"
         )
     return methods
 
 
-def _model_methods(model: Any, steps: Sequence[int | None], sampler: str, samples: int) -> list[Method]:
+def _model_methods(
+    model: Any, steps: Sequence[int | None], sampler: str, samples: int, mask: str | None
+) -> list[Method]:
     from irsde.sample import draw_samples, restore, restore_normalized
 
     if not model.is_diffusion:
-        return [Method(f"{model.name} ({model.config.method})", lambda lq: restore(model, lq))]
+        return [Method(f"{model.name} ({model.config.method})", lambda lq: restore(model, lq, mask=mask))]
     methods = []
     for count in steps:
         n = count or model.sde.n_steps
         methods.append(Method(
-            model.name, lambda lq, seed, n=n: restore(model, lq, n, sampler, seed), n, sampler, draws=True
+            model.name, lambda lq, seed, n=n: restore(model, lq, n, sampler, seed, mask=mask), n, sampler, draws=True
         ))  # fmt: skip
     n = steps[0] or model.sde.n_steps
     if samples > 1:
         methods.append(Method(
             f"{model.name}, mean of {samples} samples",
-            lambda lq, seed: draw_samples(model, lq, samples, seed, steps=n, sampler=sampler).mean(axis=0),
+            lambda lq, seed: draw_samples(model, lq, samples, seed, steps=n, sampler=sampler, mask=mask).mean(axis=0),
             n, sampler, draws=True,
         ))  # fmt: skip
     if model.normalization.kind == "own":
@@ -413,7 +416,7 @@ def _ensembles(models: Sequence[Any], steps: int | None, sampler: str, n_seeds: 
     """Mean and variance over models, over models with the same noise, and over seeds of one model."""
     from irsde.sample import draw_samples, ensemble, mean_and_variance
 
-    options: dict[str, Any] = {"steps": steps, "sampler": sampler}
+    options: dict[str, Any] = {"steps": steps, "sampler": sampler, "mask": None}
     runs = {
         f"ensemble of {len(models)}": lambda lq, seed: ensemble(models, lq, seed, **options),
         f"ensemble of {len(models)}, same noise": lambda lq, seed: ensemble(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from irsde.config import TrainConfig
 from irsde.data import DataError, Normalization
+from irsde.group_norm import replace_group_norms
 from irsde.sde import IRSDE
 
 # "paper" has 56,572,865 parameters; its decoder has one residual block a level more than its encoder, as diffusers builds
@@ -99,6 +100,7 @@ class UNet(nn.Module):
             flip_sin_to_cos=True,
             center_input_sample=False,
         )
+        replace_group_norms(self.model)
 
     def forward(self, image: Tensor, t: Tensor | int = 0) -> Tensor:
         height, width = image.shape[-2:]

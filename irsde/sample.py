@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from irsde.echo_area import echo_area
+from irsde.group_norm import PooledGroupNorm, pooled_norms, pooling, release
 from irsde.network import Model
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 Predict = Callable[[Tensor, Tensor, int], Tensor]
 
 TILE, OVERLAP = 512, 64  # pixels; larger images are restored in tiles
+GATHERINGS = 1  # passes over the tiles that gather statistics, before the one that predicts
 
 
 def restore(
@@ -29,8 +32,9 @@ def restore(
     clamp: bool = True,
     tile: int = TILE,
     overlap: int = OVERLAP,
+    mask: ArrayLike | str | None = "auto",
 ) -> NDArray[np.float32]:
-    """One restored image for each LQ image.
+    """Restore each LQ image.
 
     Parameters
     ----------
@@ -48,15 +52,16 @@ def restore(
         Keep the predicted HQ image inside the range that grey levels in [0, 1] have in network units.
     tile, overlap
         Largest image side the network sees at once, and how much neighbouring tiles share, in pixels.
+    mask
+        Where there is echo, (nz, nx) bool; "auto" finds border, captions beside the echoes, and the outside of a sector (see
+        `irsde.echo_area`); None = everywhere. What is not echo is neither looked at nor changed.
 
     Returns
     -------
     Restored grey levels in [0, 1], the shape of `lq`, float32.
     """
-    options = (steps, sampler, seed, clamp, tile, overlap)
-    restored = np.stack(
-        [model.normalization.output(restore_normalized(model, image, *options), image) for image in _images(lq)]
-    )
+    options = (steps, sampler, clamp, tile, overlap)
+    restored = np.concatenate([_restore_echoes(model, image[None], [seed], mask, *options) for image in _images(lq)])
     return restored[0] if np.ndim(lq) == 2 else restored
 
 
@@ -69,14 +74,13 @@ def restore_batch(
     clamp: bool = True,
     tile: int = TILE,
     overlap: int = OVERLAP,
+    mask: ArrayLike | str | None = "auto",
 ) -> NDArray[np.float32]:
-    """LQ images (n, nz, nx) restored together, each with noise from a seed of its own; what `restore` gives one by one.
+    """Restore LQ images (n, nz, nx) together, each with noise from a seed of its own; what `restore` gives one by one.
 
     Equal to `restore` to rounding: how a convolution is summed depends on the size of the batch.
     """
-    images = _images(images)
-    z = _restore_normalized(model, images, seeds, steps, sampler, clamp, tile, overlap)
-    return np.stack([model.normalization.output(part, image) for part, image in zip(z, images, strict=True)])
+    return _restore_echoes(model, _images(images), seeds, mask, steps, sampler, clamp, tile, overlap)
 
 
 def draw_samples(model: Model, lq: ArrayLike, n_samples: int, seed: int = 0, **options) -> NDArray[np.float32]:
@@ -166,34 +170,65 @@ def restore_normalized(
     return _restore_normalized(model, np.asarray(lq)[None], [seed], steps, sampler, clamp, tile, overlap)[0]
 
 
-def tiled(
-    predict: Callable[[Tensor, Tensor, int], Tensor], tile: int, overlap: int
-) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """`predict` applied to overlapping tiles one after the other, blended by raised-cosine weights at every step.
+def tiled(predict: Predict, tile: int, overlap: int, norms: Sequence[PooledGroupNorm] = ()) -> Predict:
+    """Return `predict` applied to overlapping tiles one after the other, blended by raised-cosine weights at every step.
 
-    Blending the predicted noise, not finished images, keeps one noise field for the whole image, so tiles agree. Memory
-    beyond a few copies of the image is that of one tile.
+    Blending the predicted noise, not finished images, keeps one noise field for the whole image. Where the network has group
+    normalizations (`norms`), a first pass over all tiles gathers their statistics, which every tile then uses: with its own,
+    each tile would come out at another grey level. What still differs from the untiled image is that layers after the first
+    gather from tiles that were normalized by themselves, and that attention ends at the tile. Memory beyond a few copies of
+    the image is that of one tile; an image of one tile costs no second pass.
     """
     if not 0 <= overlap < tile:
         raise ValueError(f"expected 0 <= overlap < tile, got overlap {overlap}, tile {tile}")
 
     def predict_tiles(x: Tensor, lq: Tensor, t: int) -> Tensor:
+        parts = [
+            (..., rows, columns)
+            for rows in _spans(x.shape[-2], tile, overlap)
+            for columns in _spans(x.shape[-1], tile, overlap)
+        ]
+        if len(parts) == 1:
+            return predict(x, lq, t)
         total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-        for rows in _spans(x.shape[-2], tile, overlap):
-            for columns in _spans(x.shape[-1], tile, overlap):
-                part = (..., rows, columns)
-                w = (_window(rows, overlap)[:, None] * _window(columns, overlap)).to(x)
+        try:
+            for _ in range(GATHERINGS if norms else 0):
+                with pooling(norms):
+                    for part in parts:
+                        predict(x[part], lq[part], t)
+            for part in parts:
+                w = (_window(part[1], overlap)[:, None] * _window(part[2], overlap)).to(x)
                 total[part] += w * predict(x[part], lq[part], t)
                 weight[part] += w
+        finally:
+            release(norms)
         return total / weight
 
     return predict_tiles
 
 
+def _restore_echoes(
+    model: Model, images: NDArray[np.float32], seeds: Sequence[int], mask: ArrayLike | str | None, *options: Any
+) -> NDArray[np.float32]:
+    """Images (n, nz, nx) with their echo areas restored, areas of one size together. Grey levels in [0, 1]."""
+    if len(seeds) != len(images):
+        raise ValueError(f"expected one seed per image, got {len(seeds)} for {len(images)}")
+    masks = [mask] * len(images) if mask is None or isinstance(mask, str) or np.ndim(mask) == 2 else list(mask)
+    areas = [echo_area(image, own) for image, own in zip(images, masks, strict=True)]
+    restored = images.astype(np.float32)
+    for shape in dict.fromkeys(area.shape for area in areas):
+        places = [i for i, area in enumerate(areas) if area.shape == shape]
+        cut = [areas[i].cut(images[i]) for i in places]
+        z = _restore_normalized(model, cut, [seeds[i] for i in places], *options)
+        for i, image, result in zip(places, cut, z, strict=True):
+            areas[i].put(restored[i], model.normalization.output(result, image))
+    return restored
+
+
 @torch.inference_mode()
 def _restore_normalized(
     model: Model,
-    images: NDArray,
+    images: Sequence[NDArray] | NDArray,
     seeds: Sequence[int],
     steps: int | None,
     sampler: str,
@@ -204,14 +239,13 @@ def _restore_normalized(
     """Images (n, nz, nx) restored together, in network units."""
     device = model.device
     z_lq = torch.from_numpy(np.stack([model.normalization.input(lq) for lq in images]))[:, None].to(device)
+    norms = pooled_norms(model.network)
     if not model.is_diffusion:
-        regress = tiled(lambda _, part, t: model.network(part), tile, overlap)
+        regress = tiled(lambda _, part, t: model.network(part), tile, overlap, norms)
         z = regress(z_lq, z_lq, 0)
     else:
         # On the CPU: the same noise on every device. One generator an image: the same noise in every batch.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        if len(generators) != len(images):
-            raise ValueError(f"expected one seed an image, got {len(generators)} for {len(images)}")
 
         def draw() -> torch.Tensor:
             return torch.cat([torch.randn((1, *z_lq.shape[1:]), generator=g) for g in generators]).to(device)
@@ -220,7 +254,7 @@ def _restore_normalized(
         if clamp:
             limits = torch.tensor([model.normalization.bounds(lq) for lq in images], device=device).view(-1, 2, 1, 1, 1)
             bounds = limits[:, 0], limits[:, 1]
-        z = model.sde.sample(tiled(model.network, tile, overlap), z_lq, steps, sampler, draw, bounds)
+        z = model.sde.sample(tiled(model.network, tile, overlap, norms), z_lq, steps, sampler, draw, bounds)
     return z[:, 0].float().cpu().numpy()
 
 

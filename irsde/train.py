@@ -273,7 +273,7 @@ class _Run:
             hq, lq = subset[(k * max(1, len(subset) // PREVIEWS)) % len(subset)]
             middle = tuple(slice((n - size) // 2, (n - size) // 2 + size) for n in hq.shape)
             hq, lq = hq[middle], lq[middle]
-            shown.append((lq, restore(model, lq, min(PREVIEW_STEPS, self.config.n_steps), "ddim"), hq))
+            shown.append((lq, restore(model, lq, min(PREVIEW_STEPS, self.config.n_steps), "ddim", mask=None), hq))
         _write_sheet(shown, self.out / "samples" / f"{self.step:06d}.png")
         if not self.held_out:
             return {}

@@ -1,0 +1,121 @@
+"""The echo area of a B-mode picture: what the scanner imaged, apart from border, captions and the outside of a sector.
+
+Captions drawn over the echoes are not recognized: they count as echoes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+TOLERANCE = 2  # grey levels of 255 about the border's own: JPEG spreads it by as much
+SOLID = 7  # pixels: a border holds squares of this side everywhere, black gaps between speckle grains do not
+THINNEST = 3  # pixels, of a border along the picture's edge
+SMALLEST_BORDER = 0.01  # of the picture
+SMALLEST_AREA = 0.05  # of the picture: less is taken for a failure of the rules here
+SHORTEST_SIDE = 16  # pixels
+
+
+@dataclass(frozen=True, eq=False)
+class EchoArea:
+    """The pixels of a picture that are echo, and the smallest rectangle that holds them.
+
+    Attributes
+    ----------
+    mask : (nz, nx) bool, True where there is echo.
+    box : rows and columns of the rectangle.
+    """
+
+    mask: NDArray[np.bool_]
+    box: tuple[slice, slice]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the rectangle."""
+        rows, columns = self.box
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def cut(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the rectangle of an image (nz, nx), what is not echo in it replaced by echoes mirrored at the area's edge.
+
+        So nothing that a network computes of the rectangle depends on pixels outside the area.
+        """
+        image, mask = image[self.box], self.mask[self.box]
+        if mask.all():
+            return image
+        nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+        places = np.indices(mask.shape)
+        limits = np.array(mask.shape)[:, None, None] - 1
+        mirrored = np.clip(2 * nearest - places, 0, limits)
+        usable = mask[tuple(mirrored)]
+        return np.where(usable, image[tuple(mirrored)], image[tuple(nearest)])
+
+    def put(self, image: NDArray[np.float32], result: NDArray[np.float32]) -> None:
+        """Write a result of the rectangle into an image (nz, nx), in place, where there is echo."""
+        image[self.box] = np.where(self.mask[self.box], result, image[self.box])
+
+
+def echo_area(image: NDArray[np.floating], mask: ArrayLike | str | None = "auto") -> EchoArea:
+    """Find or take the echo area of a picture.
+
+    "auto": the border is the constant grey, black or not, that lies along the picture's edges in solid pieces; echo is the
+    largest connected piece of the rest, so that captions in the border are not echo. A picture without such a border, as
+    simulated B-modes are, is echo everywhere.
+
+    Parameters
+    ----------
+    image : (nz, nx) grey levels in [0, 1].
+    mask : "auto"; None for all pixels; or (nz, nx) bool, True where there is echo.
+
+    Raises
+    ------
+    ValueError
+        The mask has another shape, or marks no rectangle of at least 2 x 2 pixels.
+    """
+    if mask is None:
+        return _area(np.ones(image.shape, dtype=bool))
+    if isinstance(mask, str):
+        if mask != "auto":
+            raise ValueError(f'mask: expected "auto", None or an array, got {mask!r}')
+        return _area(_find(image))
+    given = np.asarray(mask, dtype=bool)
+    if given.shape != image.shape:
+        raise ValueError(f"mask: expected the shape of the image {image.shape}, got {given.shape}")
+    if not given.any() or min(_area(given).shape) < 2:
+        raise ValueError("mask: expected echo in at least 2 x 2 pixels, got less")
+    return _area(given)
+
+
+def _area(mask: NDArray[np.bool_]) -> EchoArea:
+    return EchoArea(mask, ndimage.find_objects(mask.astype(np.uint8))[0])
+
+
+def _find(image: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(nz, nx) bool by the rules of `echo_area`."""
+    everything = np.ones(image.shape, dtype=bool)
+    if min(image.shape) < 2 * SHORTEST_SIDE:
+        return everything
+    levels = np.round(np.asarray(image, dtype=np.float32) * 255).astype(np.int16)
+    frame = np.concatenate([levels[0], levels[-1], levels[1:-1, 0], levels[1:-1, -1]])
+    nearby = 1 + TOLERANCE - np.abs(np.arange(-TOLERANCE, TOLERANCE + 1))
+    grey = np.convolve(np.bincount(frame.clip(0, 255), minlength=256), nearby, mode="same").argmax()
+    # Beyond the picture the border goes on, so that a strip narrower than a square is solid too, and all of it one piece.
+    around = SOLID - THINNEST
+    flat = np.pad(np.abs(levels - grey) <= TOLERANCE, around, constant_values=True)
+    solid = ndimage.binary_opening(flat, np.ones((SOLID, SOLID), dtype=bool))
+    solid[[0, -1]] = solid[:, [0, -1]] = True
+    pieces, _ = ndimage.label(solid)
+    outside = (pieces == pieces[0, 0])[around:-around, around:-around]
+    if outside.mean() < SMALLEST_BORDER:
+        return everything
+    pieces, n = ndimage.label(~outside)
+    if n == 0:
+        return everything
+    sizes = np.bincount(pieces.ravel())[1:]
+    mask = pieces == 1 + int(sizes.argmax())
+    if mask.mean() < SMALLEST_AREA or min(_area(mask).shape) < SHORTEST_SIDE:
+        return everything
+    return mask
