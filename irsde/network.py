@@ -100,7 +100,7 @@ class UNet(nn.Module):
             flip_sin_to_cos=True,
             center_input_sample=False,
         )
-        replace_group_norms(self.model)
+        replace_group_norms(self)
 
     def forward(self, image: Tensor, t: Tensor | int = 0) -> Tensor:
         height, width = image.shape[-2:]
