@@ -6,7 +6,9 @@ All take an image of any size (reflect-padded to what the U-Net can halve, cropp
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from irsde.checkpoints import DamagedError, read_checkpoint, read_tensors
 from irsde.config import TrainConfig
 from irsde.data import DataError, Normalization
 from irsde.group_norm import replace_group_norms
@@ -166,29 +169,38 @@ class Model:
 
 
 def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
-    """The model of a run folder, from its newest whole checkpoint. `weights`: "ema" or "raw".
+    """Load the model of a run folder from its newest whole checkpoint; a warning names a damaged one that is passed over.
 
-    Raises DataError where the folder is not a run, has no checkpoint yet, or its weights do not fit its config.
+    Parameters
+    ----------
+    weights : "ema", averaged, or "raw".
+
+    Raises
+    ------
+    DataError
+        The folder is not a run, has no checkpoint yet, or none that is whole and fits its config.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     run = Path(run)
     record = read_record(run)
     config = TrainConfig(**record["config"])
     normalization = Normalization(**record["normalization"])
-    checkpoint = newest_checkpoint(run)
-    if checkpoint is None:
-        raise DataError(f"{run}: no checkpoint yet; finish the training with `irsde train --resume`")
     if weights not in ("ema", "raw"):
         raise ValueError(f'expected weights "ema" or "raw", got {weights!r}')
     sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
     network = build_network(config, sde, normalization.difference_rms)
-    path = checkpoint / ("ema.safetensors" if weights == "ema" else "weights.safetensors")
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: does not hold the weights of this run ({str(error).splitlines()[0]})") from error
+    file = "ema.safetensors" if weights == "ema" else "weights.safetensors"
+
+    def fill(folder: Path) -> None:
+        tensors = read_tensors(folder / file)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise DamagedError(f"{folder / file}: does not hold the weights of this run ({reason})") from error
+
+    checkpoint, _ = read_checkpoint(run, fill, partial(warnings.warn, stacklevel=3))
+    if checkpoint is None:
+        raise DataError(f"{run}: no checkpoint yet; finish the training with `irsde train --resume`")
     network.to(pick_device(device)).eval().requires_grad_(False)
     return Model(config, network, sde, normalization, run.name, int(checkpoint.name), record)
 
@@ -205,12 +217,6 @@ def read_record(run: Path) -> dict[str, Any]:
         raise DataError(f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-
-
-def newest_checkpoint(run: Path) -> Path | None:
-    """The checkpoint folder of the latest step. A folder gets its number only when all its files are written."""
-    whole = [p for p in run.glob("checkpoints/*") if p.name.isdigit()]
-    return max(whole, key=lambda p: int(p.name), default=None)
 
 
 class DeviceError(RuntimeError):

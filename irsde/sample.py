@@ -213,7 +213,9 @@ def _restore_echoes(
     """Images (n, nz, nx) with their echo areas restored, areas of one size together. Grey levels in [0, 1]."""
     if len(seeds) != len(images):
         raise ValueError(f"expected one seed per image, got {len(seeds)} for {len(images)}")
-    masks = [mask] * len(images) if mask is None or isinstance(mask, str) or np.ndim(mask) == 2 else list(np.asarray(mask))
+    masks = (
+        [mask] * len(images) if mask is None or isinstance(mask, str) or np.ndim(mask) == 2 else list(np.asarray(mask))
+    )
     areas = [echo_area(image, own) for image, own in zip(images, masks, strict=True)]
     restored = images.astype(np.float32)
     for shape in dict.fromkeys(area.shape for area in areas):

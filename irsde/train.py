@@ -5,9 +5,10 @@
       metrics.csv           step, loss, learning rate, gradient norm, steps a second, held-out loss and PSNR
       tensorboard/          the same numbers
       samples/000500.png    LQ, restored, HQ, of held-out pairs where there are any
-      checkpoints/000500/   weights.safetensors, ema.safetensors, state.pt (optimiser, random states); the newest two
+      checkpoints/000500/   weights, averaged weights, optimizer and random states; the newest two (see `irsde.checkpoints`)
+      lock.json             who trains here now
 
-A checkpoint is written beside its place and renamed, so a folder with a number is whole. What a step sees depends on the
+What a step sees depends on the
 seed and the step alone: a resumed run continues with the batches and noise it would have had.
 """
 
@@ -18,12 +19,11 @@ import json
 import math
 import os
 import platform
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +33,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from irsde.checkpoints import (
+    newest_checkpoint,
+    read_checkpoint,
+    read_state,
+    read_tensors,
+    set_aside_after,
+    write_checkpoint,
+)
 from irsde.config import TrainConfig
 from irsde.data import (
     Augmentation,
@@ -42,13 +50,15 @@ from irsde.data import (
     open_store,
     split,
 )
-from irsde.network import Model, build_network, newest_checkpoint, pick_device, read_record
+from irsde.network import Model, build_network, pick_device, read_record
+from irsde.run_lock import RunLock, hold
 from irsde.sample import restore
 from irsde.sde import IRSDE
 from ussim import console
 
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
-KEEP = 2  # checkpoints
+# ctrl-C; the end of a job's time or of a container; a terminal that closed, where there is such a signal
+STOPS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 PREVIEWS = 4  # images a sample sheet
 PREVIEW_STEPS = 10
 
@@ -84,8 +94,9 @@ def train(
     standard error), beside the progress bar. With `resume`, a run that is there goes on; one that is not, starts.
 
     Raises ExistsError if `out` holds something and `resume` is off, ResumeError if it was started with other settings or
-    pairs, DataError for pairs that cannot be used, TrainingDiverged if the loss stops being finite. KeyboardInterrupt
-    passes after a checkpoint is written.
+    pairs, DataError for pairs that cannot be used, a folder in which another training is at work, or checkpoints of which
+    none is whole, TrainingDiverged if the loss stops being finite. On ctrl-C, SIGTERM and SIGHUP, KeyboardInterrupt passes
+    after a checkpoint is written.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -100,8 +111,10 @@ def train(
         gradient_accumulation_steps=config.gradient_accumulation,
         cpu=device.type == "cpu",
     )
+    record = _record_to_continue(config, out, resume)
     try:
-        _Run(config, out, resume, pairs, report, accelerator).loop()
+        with hold(out, report) if accelerator.is_main_process else nullcontext() as lock:
+            _Run(config, out, record, pairs, report, accelerator, lock).loop()
     finally:
         accelerator.free_memory()
     return out
@@ -110,9 +123,17 @@ def train(
 class _Run:
     """One training in progress."""
 
-    def __init__(self, config: TrainConfig, out: Path, resume: bool, pairs: Any, report: Callable, accelerator: Any):
-        self.config, self.out, self.report, self.accelerator = config, out, report, accelerator
-        record = _record_to_continue(config, out, resume)
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        record: dict[str, Any] | None,  # of the run to go on with
+        pairs: Any,
+        report: Callable[[str], None],
+        accelerator: Any,
+        lock: RunLock | None,
+    ):
+        self.config, self.out, self.report, self.accelerator, self.lock = config, out, report, accelerator, lock
         opened = list(pairs) if pairs is not None else open_store(config.store, config.probes)
         parts = [split(p, config.fold) for p in opened]
         self.training, self.held_out = [a for a, _ in parts], [b for _, b in parts if len(b)]
@@ -151,6 +172,8 @@ class _Run:
         with _finish_step_on_interrupt() as interrupted, console.Progress("training", config.steps, self.step) as bar:
             while self.step < config.steps and not interrupted:
                 loss, norm = self._optimise(batches)
+                if self.lock:
+                    self.lock.beat()
                 if not torch.isfinite(loss):
                     raise TrainingDiverged(
                         f"the loss is {float(loss)} at step {self.step}; the last checkpoint is of step {saved}. "
@@ -339,44 +362,27 @@ class _Run:
         os.replace(partial, self.out / "config.json")
 
     def _save(self) -> None:
-        """A checkpoint of this step, then away with all but the newest ones."""
+        """Write a checkpoint of this step, then remove all but the newest ones."""
         self.accelerator.wait_for_everyone()
         if not self.main:
             return
-        from safetensors.torch import save_file
-
-        final = self.out / "checkpoints" / f"{self.step:06d}"
-        partial = final.with_name(f".{final.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.raw.state_dict().items()},
-            partial / "weights.safetensors",
-        )
-        save_file({k: v.cpu().contiguous() for k, v in self.ema.items()}, partial / "ema.safetensors")
         state = {"step": self.step, "optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
         if self.losses:
             state["losses"] = torch.stack(self.losses)
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        torch.save(state, partial / "state.pt")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        numbered = sorted((p for p in final.parent.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-        for old in numbered[:-KEEP]:
-            shutil.rmtree(old)
+        write_checkpoint(self.out, self.step, self.raw.state_dict(), self.ema, state)
 
     def _restore_checkpoint(self) -> None:
-        from safetensors.torch import load_file
-
-        checkpoint = newest_checkpoint(self.out)
-        if checkpoint is None:  # interrupted before its first checkpoint: begin again
+        """Go on from the newest whole checkpoint; begin again where there is none yet."""
+        checkpoint, read = read_checkpoint(self.out, _read_state, self.report)
+        if checkpoint is None or read is None:  # interrupted before its first checkpoint
             self._start_folder()
             return
-        self.raw.load_state_dict(load_file(checkpoint / "weights.safetensors"))
-        for name, value in load_file(checkpoint / "ema.safetensors").items():
+        weights, ema, state = read
+        self.raw.load_state_dict(weights)
+        for name, value in ema.items():
             self.ema[name].copy_(value)
-        state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if self.accelerator.scaler is not None and "scaler" in state:
@@ -385,26 +391,38 @@ class _Run:
         if self.step > self.config.steps:
             raise ResumeError(f"{self.out}: is at step {self.step} already, --steps asks for {self.config.steps}")
         if self.accelerator.is_main_process:
+            set_aside_after(self.out, self.step)
             _drop_rows_after(self.out / "metrics.csv", self.step)
+
+
+def _read_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Weights, averaged weights and the state of the optimizer."""
+    weights, ema = (read_tensors(checkpoint / f"{name}.safetensors") for name in ("weights", "ema"))
+    return weights, ema, read_state(checkpoint / "state.pt")
 
 
 @contextmanager
 def _finish_step_on_interrupt() -> Iterator[list[int]]:
-    """The list becomes non-empty on ctrl-C, in place of an exception in the middle of an optimiser step."""
+    """Fill the list on ctrl-C and on what ends a job or a terminal, in place of stopping in the middle of a step."""
     interrupted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.append(number))
+    before = {number: signal.signal(number, lambda number, frame: interrupted.append(number)) for number in STOPS}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _record_to_continue(config: TrainConfig, out: Path, resume: bool) -> dict[str, Any] | None:
     """The record of the run in `out` if there is one to go on with."""
     if not (out / "config.json").exists():
+        if newest_checkpoint(out) is not None:
+            raise ExistsError(
+                f"{out}: holds checkpoints of a run whose config.json is lost; put it back, or choose another --out"
+            )
         if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "metrics.csv").exists():
             raise ExistsError(f"{out}: expected a run folder, an empty folder or none, found something else")
         return None
@@ -419,8 +437,10 @@ def _record_to_continue(config: TrainConfig, out: Path, resume: bool) -> dict[st
 
 def _drop_rows_after(path: Path, step: int) -> None:
     """Remove rows that an interrupted run wrote after its last checkpoint; they will be written again."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= step]
+    rows = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= step]
     partial = path.with_suffix(".partial")
     with open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -434,4 +454,5 @@ def _write_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
     from PIL import Image
 
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)).save(path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import platform
+import shutil
 import signal
 
 import numpy as np
@@ -14,9 +17,11 @@ from speckle_pairs import SpecklePairs
 
 import irsde.train
 from irsde import metrics
+from irsde.checkpoints import newest_checkpoint
 from irsde.config import ConfigError, TrainConfig, read_settings
 from irsde.data import Augmentation, DataError, Normalization, TrainingBatches, measure, split, whole
-from irsde.network import load, newest_checkpoint
+from irsde.network import load
+from irsde.run_lock import hold
 from irsde.sample import restore
 from irsde.sde import IRSDE
 from irsde.train import ExistsError, ResumeError, TrainingDiverged, train
@@ -175,7 +180,9 @@ def test_run_folder_says_everything(tmp_path):
         "weights.safetensors",
         "ema.safetensors",
         "state.pt",
+        "digests.json",
     }
+    assert not (folder / "lock.json").exists()
     assert (folder / "samples" / "000006.png").exists()
     assert list((folder / "tensorboard").iterdir())
     with open(folder / "metrics.csv", newline="") as file:
@@ -188,15 +195,17 @@ def test_run_folder_says_everything(tmp_path):
     assert not torch.equal(next(model.network.parameters()), next(load(folder, weights="raw").network.parameters()))
 
 
-@pytest.mark.parametrize("stop", [3, 5])
-def test_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, monkeypatch, stop):
-    """Ctrl-C in the middle of a step: the one that a checkpoint follows anyway (3), and one between two (5)."""
+@pytest.mark.parametrize(
+    ("stop", "ends"), [(3, signal.SIGINT), (5, signal.SIGINT), (5, signal.SIGTERM), (5, signal.SIGHUP)]
+)
+def test_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, monkeypatch, stop, ends):
+    """A signal in the middle of a step: the one that a checkpoint follows anyway (3), and one between two (5)."""
     whole_run = run(tmp_path / "whole", log_every=2)
     compute = irsde.train._Run._loss
 
     def interrupt(self, network, hq, lq, number):
         if number == stop - 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), ends)
         return compute(self, network, hq, lq, number)
 
     monkeypatch.setattr(irsde.train._Run, "_loss", interrupt)
@@ -246,11 +255,124 @@ def test_folder_without_checkpoint_is_no_model(tmp_path):
         load(folder)
 
 
-def test_damaged_weights_are_named(tmp_path):
-    folder = run(tmp_path / "a", steps=1)
-    (folder / "checkpoints" / "000001" / "ema.safetensors").write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"ema\.safetensors"):
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGES = {
+    "truncated": _truncate,
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "a flipped bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+}
+
+
+@pytest.mark.parametrize("with_digests", [True, False], ids=["digests", "none, as of old"])
+@pytest.mark.parametrize("file", ["weights.safetensors", "ema.safetensors", "state.pt"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_older_one_used(trained, tmp_path, file, damage, with_digests):
+    if damage == "a flipped bit" and not with_digests:
+        pytest.skip("only a digest tells")
+    folder = tmp_path / "a"
+    shutil.copytree(trained, folder)
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if not with_digests:
+            (checkpoint / "digests.json").unlink()
+    DAMAGES[damage](folder / "checkpoints" / "000006" / file)
+    lines = []
+    train(config(steps=6), folder, resume=True, pairs=[SpecklePairs()], report=lines.append)
+    assert any(file in line and "000006" in line and "step 3" in line for line in lines)
+    assert losses(folder) == losses(trained)
+    assert load(folder).step == 6
+    for weights in ("raw", "ema"):
+        a, b = (load(run, weights).network.state_dict() for run in (trained, folder))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with checkpoints at steps 3 and 6."""
+    return run(tmp_path_factory.mktemp("trained") / "a")
+
+
+def test_loading_passes_over_a_damaged_checkpoint_with_a_warning(trained, tmp_path):
+    folder = tmp_path / "a"
+    shutil.copytree(trained, folder)
+    _truncate(folder / "checkpoints" / "000006" / "ema.safetensors")
+    with pytest.warns(UserWarning, match=r"000006/ema\.safetensors: damaged .* step 3"):
+        assert load(folder).step == 3
+    _truncate(folder / "checkpoints" / "000003" / "state.pt")
+    with pytest.raises(DataError, match=r"no checkpoint is whole: .*000006/ema\.safetensors: .*000003/state\.pt: "):
         load(folder)
+
+
+def test_a_run_that_lost_its_config_is_refused(trained, tmp_path):
+    folder = tmp_path / "a"
+    shutil.copytree(trained, folder)
+    (folder / "config.json").unlink()
+    before = sorted(folder.rglob("*"))
+    for resume in (False, True):
+        with pytest.raises(ExistsError, match=r"config\.json is lost"):
+            run(folder, resume=resume)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_folders_that_were_removed_from_a_run_are_made_again(trained, tmp_path):
+    folder = tmp_path / "a"
+    shutil.copytree(trained, folder)
+    shutil.rmtree(folder / "samples")
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "metrics.csv").unlink()
+    run(folder, resume=True, steps=9, validate_every=9)
+    assert (folder / "samples" / "000009.png").exists()
+    assert [step for step, _ in losses(folder)] == [7, 8, 9]
+
+
+def test_a_full_disk_keeps_the_checkpoints_there_are(trained, tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    shutil.copytree(trained, folder)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        run(folder, resume=True, steps=9)
+    assert raised.value.filename.endswith("000009")
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["000003", "000006"]
+    assert not (folder / "lock.json").exists()
+
+
+def test_two_trainings_do_not_share_a_folder(trained, tmp_path):
+    folder = tmp_path / "a"
+    shutil.copytree(trained, folder)
+    lock, lines = folder / "lock.json", []
+    with hold(folder, lines.append), pytest.raises(DataError, match=rf"process {os.getpid()} on .* is training"):
+        run(folder, resume=True, steps=9)
+    held = {"host": platform.node(), "process": os.getpid(), "started": 1.0}  # a number that was given out again
+    for stale in (json.dumps(held), json.dumps(held | {"process": 2**22 + 1})):
+        lock.write_text(stale)
+        with hold(folder, lines.append):
+            assert json.loads(lock.read_text())["started"] != 1.0
+        assert "ended without letting go" in lines.pop()
+        assert not lock.exists()
+    lock.write_text(json.dumps(held | {"host": "elsewhere"}))
+    with pytest.raises(DataError, match="on elsewhere is training"), hold(folder, lines.append):
+        pass
+    assert lock.exists()
+    os.utime(lock, (0, 0))  # no sign of life for long
+    with hold(folder, lines.append):
+        assert lock.stat().st_mtime > 0
+    assert "elsewhere" in lines.pop()
+
+
+def test_a_refused_training_leaves_no_folder(tmp_path):
+    with pytest.raises(DataError, match="patch size"):
+        run(tmp_path / "new", patch_size=512, steps=1)
+    assert not (tmp_path / "new" / "lock.json").exists()
+    with pytest.raises(DataError, match="fold 9"):
+        run(tmp_path / "other", fold=9)
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_stops_when_the_loss_is_no_number(tmp_path):
