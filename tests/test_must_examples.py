@@ -77,7 +77,7 @@ def pfield_6_continuous_wave():
 
 
 def pfield_7_apodized_and_attenuated():
-    waves = ussim.PlaneWaves(angles=np.deg2rad(10), apodization=np.hanning(128))
+    waves = ussim.PlaneWaves(angles=np.deg2rad(10), apodization=np.hanning(130)[1:-1])  # no end is 0
     medium = ussim.Medium(attenuation_db_cm_mhz=0.5)
     acquisition = ussim.Acquisition(ussim.load_probe("L11-5v"), waves, medium, n_subelements=2)
     grid = ussim.ImageGrid(x=np.linspace(-20e-3, 20e-3, 41), z=np.linspace(2e-3, 40e-3, 39))
