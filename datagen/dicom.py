@@ -64,8 +64,6 @@ _NOT_IMAGES = {
 }
 _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
 
-# Transfer syntaxes that need a plug-in which is not among the ordinary dependencies.
-_GPL_CODEC = "the plug-in pylibjpeg-libjpeg (GPL-3): pip install 'ussim[gpl-codecs]'"
 
 
 @dataclass(frozen=True)
@@ -275,7 +273,7 @@ def missing_decoder(header: Any) -> str:
         return f"compression {syntax.name} cannot be decoded here; convert the files (dcmdjpeg, gdcmconv --raw)"
     if decoder.is_available:
         return ""
-    return f"compression {syntax.name} needs {_GPL_CODEC}"
+    return f"compression {syntax.name} needs a decoder that is not installed: pip install python-gdcm"
 
 
 def subject_of(header: Any, path: str) -> str:

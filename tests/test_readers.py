@@ -291,21 +291,52 @@ def test_compressed_files_decode_to_the_uncompressed_values(shared):
 
 
 @pytest.mark.parametrize("name", ["MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MR_small_RLE.dcm",
-                                  "MR_small_jp2klossless.dcm", "MR_small_padded.dcm"])  # fmt: skip
+                                  "MR_small_jp2klossless.dcm", "MR_small_padded.dcm",
+                                  "MR_small_jpeg_ls_lossless.dcm"])  # fmt: skip
 def test_one_picture_in_every_transfer_syntax(name):
     reference = load_dicom(ref(get_testdata_file("MR_small.dcm", download=False)))
     assert np.array_equal(load_dicom(ref(get_testdata_file(name, download=False))).voxels, reference.voxels)
 
 
-def test_a_codec_that_is_not_there_is_named(shared):
+def test_a_decoder_that_is_not_there_is_named(monkeypatch):
     from pydicom.pixels import get_decoder
-    from pydicom.uid import JPEGLosslessSV1
+    from pydicom.uid import JPEGLSLossless
 
-    if get_decoder(JPEGLosslessSV1).is_available:
-        pytest.skip("a JPEG Lossless decoder is installed")
+    monkeypatch.setattr(type(get_decoder(JPEGLSLossless)), "is_available", False)
+    with pytest.raises(DataError, match=r"JPEG-LS Lossless.*pip install python-gdcm"):
+        load_dicom(ref(get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False)))
+
+
+def test_an_ordinary_install_decodes_jpeg_lossless(shared):
+    """The values of a real echocardiogram whose overlay text is white and whose border is black."""
     path = shared / "data" / "us_bmode" / "pydicom_philips_echo_JPEGlossless.dcm"
-    with pytest.raises(DataError, match=r"JPEG Lossless.*pip install 'ussim\[gpl-codecs\]'"):
-        read_image(path)
+    image = load_dicom(ref(path)).voxels
+    assert sorted(image.shape)[1:] == [768, 1024]
+    assert image.dtype == np.uint8
+    assert (image.min(), image.max()) == (0, 255)
+    assert np.median(image) == 0
+
+
+def test_jpeg_lossless_decodes_to_what_was_packed(tmp_path):
+    import gdcm
+
+    trees.write_series(tmp_path / "plain", n_slices=1)
+    plain = tmp_path / "plain" / "IM0000.dcm"
+    for kind, syntax in {
+        "lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+        "ls": gdcm.TransferSyntax.JPEGLSLossless,
+    }.items():
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(plain))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(tmp_path / f"{kind}.dcm"))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert np.array_equal(load_dicom(ref(tmp_path / f"{kind}.dcm")).voxels, load_dicom(ref(plain)).voxels)
 
 
 def test_truncated_pixel_data_is_one_clear_line():

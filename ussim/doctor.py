@@ -141,8 +141,8 @@ def _codecs() -> Iterator[Finding]:
     except ImportError as error:
         yield Finding("DICOM codecs", FAIL, f"pydicom cannot be used: {error}")
         return
-    required = (RLELossless, JPEG2000Lossless)  # what the ordinary dependencies bring
-    for syntax in (*required, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless):
+    # What the ordinary dependencies bring.
+    for syntax in (RLELossless, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless):
         decoder = get_decoder(syntax)
         name = f"DICOM {UID(syntax).name.partition(',')[0].partition('(')[0].strip()}"[:22]
         if decoder.is_available:
@@ -150,8 +150,8 @@ def _codecs() -> Iterator[Finding]:
         else:
             yield Finding(
                 name,
-                FAIL if syntax in required else NOTE,
-                "no decoder: pip install 'ussim[gpl-codecs]' (GPL) or python-gdcm",
+                FAIL,
+                "no decoder: pip install python-gdcm pylibjpeg pylibjpeg-openjpeg",
             )
 
 
