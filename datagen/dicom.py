@@ -65,7 +65,6 @@ _NOT_IMAGES = {
 _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
 
 
-
 @dataclass(frozen=True)
 class Frame:
     """One image: a whole classic file, or one frame of a multi-frame file."""
