@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -356,14 +357,21 @@ def test_a_small_disk(run, here):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_ctrl_c(here):
-    """The real signal to a real process, in the middle of a simulation that would take minutes."""
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("render", "phantom.npy", "--engine", "reference"),
+        ("field", "--probe", "L11-5v", "--size", "4000", "--engine", "cpu"),
+    ],
+)
+def test_ctrl_c(here, command):
+    """The real signal to a real process, in the middle of work that would take minutes."""
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ussim.cli import main; main()"
     )
-    arguments = [sys.executable, "-c", program, "render", "phantom.npy", "--engine", "reference"]
+    arguments = [sys.executable, "-c", program, *command]
     with subprocess.Popen(arguments, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert "simulating" in process.stderr.readline()
+        assert process.stderr.readline().startswith(("simulating", "computing"))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -388,6 +396,18 @@ def test_progress_in_plain_lines_says_what_is_left(capsys, monkeypatch):
     assert len(lines) == 11
 
 
+def test_a_share_in_plain_lines(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.tracking("simulating") as report:
+        for done in range(41):
+            report(done, 40)
+            now[0] += 4.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["simulating", "simulating: 8 %, 2 min 28 s left"]  # 3 of 40 after 12 s
+    assert len(lines) == 14
+
+
 def test_progress_of_unknown_length(capsys):
     with console.Progress("shards", total=0) as progress:
         progress.advance()
@@ -400,7 +420,12 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
         progress.advance(2)
     with console.working("simulating", expected=90):
         pass
+    with console.tracking("beamforming") as report:
+        report(1, 4)
+        time.sleep(0.2)  # the bar is drawn ten times a second
     text = capsys.readouterr().err
+    assert "beamforming" in text
+    assert "25%" in text
     assert "2/2" in text
     assert "simulating (about 1 min 30 s)" in text
 

@@ -8,6 +8,7 @@ element recorded when the echo of that pixel came in.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -49,6 +50,7 @@ def delay_and_sum(
     transmit_weights: str | np.ndarray | None = "beam",
     compounding: str = "coherent",
     engine: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Beamform channel data onto a grid, compounded over the transmits, focused ones within their beams.
 
@@ -83,6 +85,8 @@ def delay_and_sum(
         "coherent": the sum of the transmits' images. "incoherent", of IQ data: the root of the sum of their powers, with
         less speckle and less resolution. "none": the images themselves, weighted.
     engine : str
+        As in `simulate`.
+    progress : callable, optional
         As in `simulate`.
 
     Returns
@@ -126,6 +130,7 @@ def delay_and_sum(
             engine=module,
             weights=weights,
             compounding=compounding,
+            progress=progress,
         ),
     )
 
@@ -272,6 +277,7 @@ class Beamforming:
     engine: ModuleType
     weights: np.ndarray | None = None  # (n_transmits, nz, nx) float32; None: 1 everywhere
     compounding: str = "coherent"  # or "incoherent", "none"
+    progress: Callable[[int, int], None] | None = None
 
     @property
     def has_phase(self) -> bool:

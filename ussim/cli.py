@@ -216,12 +216,12 @@ def render(
         )
     expected = steps.expected_seconds(scatterers, acquisition) if engine == "reference" else None
     doing = f"simulating {len(scatterers):,} scatterers, {steps.count_transmits(acquisition)} on {probe.name}"
-    with clock("simulate", doing, expected):
-        rf = ussim.simulate(scatterers, acquisition, engine)
+    with clock("simulate", doing, expected) as progress:
+        rf = ussim.simulate(scatterers, acquisition, engine, progress=progress)
     if channel_data is not None:
         rf.save(channel_data)
-    with clock("beamform", f"beamforming {steps.pixels(grid)}"):
-        picture = steps.beamform_bmode(rf, grid, dynamic_range_db, f_number=f_number, engine=engine)
+    with clock("beamform", f"beamforming {steps.pixels(grid)}") as progress:
+        picture = steps.beamform_bmode(rf, grid, dynamic_range_db, progress=progress, f_number=f_number, engine=engine)
 
     settings = {
         "image": image.name,
@@ -317,12 +317,13 @@ def beamform(
     engine = steps.resolve_engine(engine)
     output = console.check_picture(output or Path(f"{channel_data.stem}_bmode.png"), channel_data, beside=".npz")
     clock = steps.Clock()
-    with clock("beamform", f"beamforming {steps.count_transmits(acquisition)} onto {steps.pixels(grid)}"):
+    with clock("beamform", f"beamforming {steps.count_transmits(acquisition)} onto {steps.pixels(grid)}") as progress:
         picture = steps.beamform_bmode(
             data,
             grid,
             dynamic_range_db,
             compounding,
+            progress,
             f_number=f_number,
             engine=engine,
             interpolation=interpolation,
@@ -414,8 +415,8 @@ def field(
     default = Path(f"{probe.name.replace('/', '-')}_field.png")
     output = console.check_picture(output or default, *steps.input_files(probe), beside=".npz")
     clock = steps.Clock()
-    with clock("field", f"computing the field of {words} on {steps.pixels(grid)}"):
-        pressure = to_numpy(ussim.pressure_field(acquisition, grid, engine=engine))[0]
+    with clock("field", f"computing the field of {words} on {steps.pixels(grid)}") as progress:
+        pressure = to_numpy(ussim.pressure_field(acquisition, grid, engine=engine, progress=progress))[0]
     row, column = np.unravel_index(np.argmax(pressure), pressure.shape)
     peak = 1e3 * grid.x[column], 1e3 * grid.z[row]
     figure = figures.pressure_figure(pressure, grid, probe, f"{probe.name}, {words}", dynamic_range_db)

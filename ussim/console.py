@@ -253,6 +253,59 @@ def working(description: str, expected: float | None = None) -> Iterator[None]:
         bar.update(task, completed=1)
 
 
+@contextmanager
+def tracking(description: str, expected: float | None = None) -> Iterator[Callable[[int, int], None]]:
+    """One step that reports its share done: call what this gives with the parts done and their total.
+
+    A bar with the time left on a terminal; elsewhere a line at the beginning, and one in `PLAIN_INTERVAL` seconds at most.
+    `expected` is an estimate in seconds, where there is one before the step begins.
+    """
+    if expected is not None:
+        description = f"{description} (about {duration(expected)})"
+    if not sys.stderr.isatty():
+        note(description)
+        yield _plain_reporter(description)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+        bar.update(task, completed=1, total=1)
+
+
+def _plain_reporter(description: str) -> Callable[[int, int], None]:
+    started = printed = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if done and done < total and now - printed >= PLAIN_INTERVAL:
+            printed = now
+            left = (now - started) / done * (total - done)
+            note(f"{description}: {100 * done / total:.0f} %, {duration(left)} left")
+
+    return report
+
+
 def duration(seconds: float) -> str:
     """A time span for people: "0.8 s", "2 min 10 s", "3 h 05 min"."""
     if seconds < 9.95:

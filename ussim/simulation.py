@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ def simulate(
     max_memory: float | None = None,
     n_samples: int | None = None,
     start_time: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> RFData:
     """Channel data of point scatterers: the model of `ussim.physics` (SIMUS, Garcia 2022).
 
@@ -39,6 +40,8 @@ def simulate(
     max_memory : bytes of working memory that the engine may take beside the result; None is the engine's own bound.
     n_samples : length of the record; default until the last echo has passed.
     start_time : s, at least 0, a multiple of the sampling period: time of the first sample.
+    progress : called in the calling thread with the steps done and their total, from time to time and when all are done;
+        what it raises ends the work and comes out here.
 
     Returns
     -------
@@ -61,7 +64,8 @@ def simulate(
         n_samples = max(1, _record_length(plan, [heard]) - start_sample)
     elif n_samples < 1:
         raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-    samples = _masked(module.simulate(heard, plan, int(n_samples), start_sample, max_memory), acquisition)
+    samples = module.simulate(heard, plan, int(n_samples), start_sample, max_memory, progress)
+    samples = _masked(samples, acquisition)
     return RFData(samples, acquisition, acquisition.sampling_frequency, start_sample / acquisition.sampling_frequency)
 
 
@@ -114,10 +118,12 @@ def pressure_field(
     threshold_db: float = -60.0,
     engine: str = "auto",
     max_memory: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """RMS acoustic pressure of each transmit, (n_transmits, nz, nx): MUST's `pfield` (Garcia 2022), 2-D.
 
     sqrt(width Σ_f |P|² df), spectral components below `threshold_db` left out; 0 behind the array.
+    `progress` is called as by `simulate`.
     """
     if not (math.isfinite(threshold_db) and threshold_db < 0):
         raise ValueError(f"threshold_db: expected dB below 0, got {threshold_db!r}")
@@ -127,7 +133,7 @@ def pressure_field(
     plan = make_plan(acquisition)
     x, z = (axis.ravel() for axis in np.meshgrid(grid.x[[0, -1]], grid.z[[0, -1]]))
     _check_reach(plan, [Scatterers(x, z, np.ones(4))])
-    return get_engine(engine).pressure_field(plan, grid, threshold_db, max_memory)
+    return get_engine(engine).pressure_field(plan, grid, threshold_db, max_memory, progress)
 
 
 def record_length(acquisition: Acquisition, grid: ImageGrid) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ class Clock:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, name: str, description: str | None = None, expected: float | None = None) -> Iterator[None]:
+    def __call__(
+        self, name: str, description: str | None = None, expected: float | None = None
+    ) -> Iterator[Callable[[int, int], None]]:
+        """Give what the step calls with its parts done and their total."""
         started = time.perf_counter()
         if description is None:
-            yield
+            yield lambda done, total: None
         else:
-            with console.working(description, expected):
-                yield
+            with console.tracking(description, expected) as progress:
+                yield progress
         self.seconds[name] = time.perf_counter() - started
 
     def __str__(self) -> str:
@@ -131,11 +134,12 @@ def beamform_bmode(
     grid: ussim.ImageGrid,
     dynamic_range_db: float,
     compounding: str = "coherent",
+    progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> np.ndarray:
     """Channel data to the B-mode on the host, (nz, nx) in [0, 1]; `options` are those of `delay_and_sum`."""
     iq = data if isinstance(data, ussim.IQData) else ussim.demodulate(data)
-    image = to_numpy(ussim.delay_and_sum(iq, grid, compounding=compounding, **options))
+    image = to_numpy(ussim.delay_and_sum(iq, grid, compounding=compounding, progress=progress, **options))
     return ussim.log_compress(image, dynamic_range_db)
 
 

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property, partial
 from queue import SimpleQueue
 
-import numba as nb
 import numpy as np
 
 from .. import physics
@@ -34,13 +32,19 @@ from .cpu_beamform import arrival_bounds, delay_and_sum  # noqa: F401
 from .cpu_cells import BATCH, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, cell_power, cell_spectrum
 from .cpu_echoes import add_cells, twiddles_of
 from .simd import LANES, aligned_empty
+from .threads import Progress, finish, n_threads, workers
 
 DEFAULT_MEMORY = 1e9  # bytes beside the result
 FEW = 3  # fewer transmits than this, left over from groups of 16, are cheaper with lanes on scatterers
 
 
 def simulate(
-    scatterers: Scatterers, plan: Plan, n_samples: int, start_sample: int = 0, max_memory: float | None = None
+    scatterers: Scatterers,
+    plan: Plan,
+    n_samples: int,
+    start_sample: int = 0,
+    max_memory: float | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Echoes (n_transmits, n_elements, n_samples) float32, from sample `start_sample` on.
 
@@ -55,11 +59,17 @@ def simulate(
         return record
     cells = make_cells(scatterers.x, scatterers.z, plan, LANES)
     work = _Work(plan, cells, scatterers.x, scatterers.z, scatterers.reflectivity)
-    _in_rounds(work, max_memory, partial(_add_round, work, record, start_sample))
+    _in_rounds(work, max_memory, partial(_add_round, work, record, start_sample), progress)
     return record
 
 
-def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory: float | None = None) -> np.ndarray:
+def pressure_field(
+    plan: Plan,
+    grid: ImageGrid,
+    threshold_db: float,
+    max_memory: float | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """RMS pressure (n_transmits, nz, nx) float64: sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array.
 
     The sum over a cell's coarse grid equals the sum over a fine one: the window holds all of the wave (Parseval).
@@ -73,7 +83,7 @@ def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory:
     if len(front):
         cells = make_cells(x[front], z[front], plan, LANES, receive=False, threshold_db=threshold_db)
         work = _Work(plan, cells, x[front], z[front], np.ones(len(front)))
-        power[:, front] = _powers(work, max_memory)
+        power[:, front] = _powers(work, max_memory, progress)
     return np.sqrt(probe.element_width * power).reshape(-1, *grid.shape)
 
 
@@ -189,12 +199,12 @@ class _Work:
         return 4 * (sum(self.workspace_sizes()) + 3 * self.transform_size())
 
 
-def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> None:
+def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable, progress: Progress | None) -> None:
     """Spectra of a round of cells by all threads; then, while the next round runs, their sum into the record."""
-    n_threads, n_round = _share_memory(work, max_memory)
+    n_workers, n_round = _share_memory(work, max_memory)
     _ = work.twiddles  # by one thread
     workspaces: SimpleQueue = SimpleQueue()
-    for _ in range(n_threads):
+    for _ in range(n_workers):
         workspaces.put(work.workspace())
     size = work.spectrum_size
     buffers = [aligned_empty(n_round * size) for _ in range(2)]
@@ -212,7 +222,7 @@ def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> No
         )
 
     n_cells = len(work.cells)
-    with ThreadPoolExecutor(n_threads) as pool:
+    with workers(n_workers) as pool:
         previous = range(0)
         for turn, first in enumerate(range(0, n_cells + n_round, n_round)):
             current = range(first, min(first + n_round, n_cells))
@@ -221,9 +231,10 @@ def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable) -> No
             # The small tasks come last and fill the gap until all threads are done.
             if len(previous):
                 add = partial(add_round, previous, finished)
-                tasks += [pool.submit(with_workspace, partial(add, part)) for part in _parts(work, n_threads)]
-            for task in wait(tasks).done:
-                task.result()
+                tasks += [pool.submit(with_workspace, partial(add, part)) for part in _parts(work, n_workers)]
+            finish(tasks)
+            if progress is not None and len(previous):
+                progress(previous.stop, n_cells)
             previous = current
 
 
@@ -245,16 +256,11 @@ def _share_memory(work: _Work, max_memory: float | None) -> tuple[int, int]:
             f"max_memory: expected at least {math.ceil(needed / 1e6)} MB for {work.n_transmits} transmits and "
             f"{work.n_elements} elements, got {budget / 1e6:.3g} MB. Give more, or simulate fewer transmits at a time"
         )
-    n_threads = min(_thread_count(), len(cells))
-    while n_threads > 1 and fixed + n_threads * (work.workspace_bytes() + one_cell) > budget:
-        n_threads -= 1
-    room = int((budget - fixed - n_threads * work.workspace_bytes()) / one_cell)
-    return n_threads, max(1, min(room, 4 * n_threads))
-
-
-def _thread_count() -> int:
-    """NUMBA_NUM_THREADS, by default the cores that the process may use."""
-    return int(nb.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    n_workers = min(n_threads(), len(cells))
+    while n_workers > 1 and fixed + n_workers * (work.workspace_bytes() + one_cell) > budget:
+        n_workers -= 1
+    room = int((budget - fixed - n_workers * work.workspace_bytes()) / one_cell)
+    return n_workers, max(1, min(room, 4 * n_workers))
 
 
 def _add_round(
@@ -286,18 +292,18 @@ def _add_round(
     )
 
 
-def _powers(work: _Work, max_memory: float | None) -> np.ndarray:
+def _powers(work: _Work, max_memory: float | None, progress: Progress | None) -> np.ndarray:
     """Σ_f |P|² df (n_transmits, n_points) float64."""
     budget = DEFAULT_MEMORY if max_memory is None else max_memory
-    n_threads = int(min(_thread_count(), len(work.cells), budget // work.workspace_bytes()))
-    if n_threads < 1:
+    n_workers = int(min(n_threads(), len(work.cells), budget // work.workspace_bytes()))
+    if n_workers < 1:
         raise EngineError(
             f"max_memory: expected at least {math.ceil(work.workspace_bytes() / 1e6)} MB, got {budget / 1e6:.3g} MB"
         )
     cells = work.cells
     power = np.empty((work.n_transmits, len(cells.order)))
     workspaces: SimpleQueue = SimpleQueue()
-    for _ in range(n_threads):
+    for _ in range(n_workers):
         workspaces.put(work.workspace()[0])
 
     def run(i: int) -> None:
@@ -309,7 +315,6 @@ def _powers(work: _Work, max_memory: float | None) -> np.ndarray:
         part = cells.order[cells.first[i] : cells.first[i + 1]]
         power[:, part] = out[:, : len(part)] * (work.rate / float(cells.window_length[i]))
 
-    with ThreadPoolExecutor(n_threads) as pool:
-        for task in [pool.submit(run, i) for i in range(len(cells))]:
-            task.result()
+    with workers(n_workers) as pool:
+        finish([pool.submit(run, i) for i in range(len(cells))], progress)
     return power

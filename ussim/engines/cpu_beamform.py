@@ -13,15 +13,13 @@ same bytes whatever the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import config
 
 from ..compiling import njit
 from .simd import LANES, compiled, fma, load, store
+from .threads import in_threads
 
 if TYPE_CHECKING:
     from ..beamform import Beamforming
@@ -57,6 +55,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     fraction = np.arange(TABLE + 2) / TABLE
     table = b.interpolation.weights(fraction).astype(np.float32)
     receiving = np.ascontiguousarray(b.acquisition.receiving)
+    done, total = 0, len(records) * z_all.size * x.size
     for first in range(0, len(z_all), rows):
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
@@ -90,7 +89,8 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         )
         for record, image in zip(records, images, strict=True):
             block = np.zeros((n_images, *xx.shape), dtype=np.complex64)
-            _in_threads(_sum_tiles, (record, *arguments, block))
+            in_threads(_sum_tiles, (record, *arguments, block), b.progress, done, total)
+            done += xx.size
             image[:, first : first + rows] = block
     images = images.reshape(*samples.shape[:-3], *b.image_shape)
     return images if b.has_phase and np.iscomplexobj(samples) else images.real.copy()
@@ -118,7 +118,7 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
 def _sum_tiles(
     samples, positions, phases, weights, weighted, compounding, in_front, x, z, element_x, element_z, sin_element,
     cos_element, receive_delays, receiving, live, cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap,
-    table, normalize, tile_rows, tile_columns, image, worker, n_workers,
+    table, normalize, tile_rows, tile_columns, image, watch, worker, n_workers,
 ):  # fmt: skip
     """Every n_workers-th tile: deep tiles have more elements than shallow ones.
 
@@ -147,6 +147,8 @@ def _sum_tiles(
     n_tile_columns = (len(x) + tile_columns - 1) // tile_columns
     n_tiles = (len(z) + tile_rows - 1) // tile_rows * n_tile_columns
     for tile in range(worker, n_tiles, n_workers):
+        if watch[0]:
+            break
         row0, column0 = tile // n_tile_columns * tile_rows, tile % n_tile_columns * tile_columns
         rows, columns = min(tile_rows, len(z) - row0), min(tile_columns, len(x) - column0)
         used = rows * columns
@@ -251,6 +253,7 @@ def _sum_tiles(
                     image[0, row, column] = math.sqrt(total[p, 0]) * scale
                 else:
                     image[0, row, column] = complex(total[p, 0] * scale, total[p, 1] * scale)
+        watch[1 + worker] += used
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -388,19 +391,21 @@ def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=T
     """
     first = np.empty((len(delays), len(x)))
     laws = x, z, source_x, source_z, np.ascontiguousarray(delays), 1 / speed_of_sound
-    _in_threads(_extreme_arrivals, (*laws, 1.0, first))
+    in_threads(_extreme_arrivals, (*laws, 1.0, first))
     if not with_last:
         return first, None
     last = np.empty_like(first)
-    _in_threads(_extreme_arrivals, (*laws, -1.0, last))
+    in_threads(_extreme_arrivals, (*laws, -1.0, last))
     return first, last
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
-def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, worker, n_workers):
+def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, watch, worker, n_workers):
     """out = sign min(sign (delay + distance / c)): the first arrivals with sign 1, the last ones with -1."""
     n_laws, n_sources = delays.shape
     for chunk in range(worker, (len(x) + POINTS - 1) // POINTS, n_workers):
+        if watch[0]:
+            break
         first = chunk * POINTS
         n = min(POINTS, len(x) - first)
         px, pz, way = np.zeros(POINTS), np.zeros(POINTS), np.empty(POINTS)
@@ -428,14 +433,16 @@ def mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out):
     As scipy.signal.filtfilt: odd extension by `edge` samples at both ends, and the filter started in the state `steady` that
     a constant equal to the first sample would leave.
     """
-    _in_threads(_mix_and_filter, (samples, carrier, numerator, denominator, steady, edge, out))
+    in_threads(_mix_and_filter, (samples, carrier, numerator, denominator, steady, edge, out))
 
 
 @njit(cache=True, nogil=True)
-def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out, worker, n_workers):
+def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out, watch, worker, n_workers):
     n_channels, n_samples = samples.shape
     n = n_samples + 2 * edge
     for block in range(worker, (n_channels + LANES - 1) // LANES, n_workers):
+        if watch[0]:
+            break
         first = block * LANES
         lanes = min(LANES, n_channels - first)
         signal = np.zeros((n, 2 * LANES))
@@ -475,20 +482,3 @@ def _filter_in_place(signal, begin, end, step, numerator, denominator, steady):
             state[3, k] = numerator[4] * v - denominator[4] * y + state[4, k]
             state[4, k] = numerator[5] * v - denominator[5] * y
             signal[j, k] = y
-
-
-# --- threads ---------------------------------------------------------------------------------------------------------
-
-
-def _in_threads(kernel: Callable[..., None], arguments: tuple) -> None:
-    """kernel(*arguments, worker, n_workers) in every worker's thread. Kernels run without the interpreter's lock.
-
-    Python's threads rather than Numba's: these may be called from threads and after a fork, and compile faster.
-    """
-    n_workers: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    if n_workers == 1:
-        kernel(*arguments, 0, 1)
-        return
-    with ThreadPoolExecutor(n_workers) as pool:
-        for task in [pool.submit(kernel, *arguments, worker, n_workers) for worker in range(n_workers)]:
-            task.result()

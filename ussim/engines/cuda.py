@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -163,6 +163,11 @@ class CupyBackend:
             free = float(device.mem_info[0] + pool.free_bytes())
             limit = pool.get_limit()
             return min(free, float(limit - pool.used_bytes())) if limit else free
+
+    def mark(self) -> Callable[[], None]:
+        event = self.array_module.cuda.Event(disable_timing=True)
+        event.record()
+        return event.synchronize
 
     def device(self) -> Any:
         return self.array_module.cuda.Device(self._index)

@@ -8,7 +8,7 @@ and NVIDIA cards, and the tests give one that runs the same kernels, compiled as
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from threading import RLock
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 KEPT_ACQUISITIONS = 4
+Progress = Callable[[int, int], None]
 
 
 class Launch(Protocol):
@@ -60,6 +61,10 @@ class Backend(Protocol):
         """Bytes that arrays may still take."""
         ...
 
+    def mark(self) -> Callable[[], None]:
+        """A place in the queue: what is returned waits until all work queued before it is done."""
+        ...
+
     def device(self) -> AbstractContextManager[Any]:
         """The device, current while the context lasts."""
         ...
@@ -89,9 +94,10 @@ class GpuEngine:
         n_samples: int,
         start_sample: int = 0,
         max_memory: float | None = None,
+        progress: Progress | None = None,
     ) -> Any:
         """Echoes (n_transmits, n_elements, n_samples) float32."""
-        return self.simulate_batch([scatterers], plan, n_samples, start_sample, max_memory)[0]
+        return self.simulate_batch([scatterers], plan, n_samples, start_sample, max_memory, progress)[0]
 
     def simulate_batch(
         self,
@@ -100,21 +106,29 @@ class GpuEngine:
         n_samples: int,
         start_sample: int = 0,
         max_memory: float | None = None,
+        progress: Progress | None = None,
     ) -> Any:
         """Echoes (n_media, n_transmits, n_elements, n_samples) float32. A medium's echoes do not depend on the others."""
         with self._device():
-            return self._simulator(plan).echoes(media, n_samples, start_sample, max_memory)
+            return self._simulator(plan).echoes(media, n_samples, start_sample, max_memory, progress)
 
-    def pressure_field(self, plan: Plan, grid: ImageGrid, threshold_db: float, max_memory: float | None = None) -> Any:
+    def pressure_field(
+        self,
+        plan: Plan,
+        grid: ImageGrid,
+        threshold_db: float,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
         """RMS pressure (n_transmits, nz, nx) float32, 0 behind the array."""
         from . import reference
         from .gpu_simulate import Simulator
 
         with self._device():
             if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
-                field = reference.pressure_field(plan, grid, threshold_db, max_memory)
+                field = reference.pressure_field(plan, grid, threshold_db, max_memory, progress)
                 return self.backend.to_device(field.astype(np.float32))
-            return Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(grid, max_memory)
+            return Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(grid, max_memory, progress)
 
     def delay_and_sum(self, samples: Any, beamforming: Beamforming) -> Any:
         """Images (..., nz, nx) of channel data (..., n_transmits, n_elements, n_samples)."""

@@ -74,6 +74,9 @@ class Beamformer:
             np.int32(b.normalize),
             images,
         )
+        if b.progress is not None:
+            self.backend.mark()()
+            b.progress(1, 1)
         images = images.reshape(*data.shape[:-3], *b.image_shape)
         return images if b.has_phase else xp.ascontiguousarray(images.real)
 

@@ -8,7 +8,8 @@ flight are sorted by the length of their window, and as many as the memory holds
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ from ..cells import MAX_TURNS, PulseLength, windows_of_boxes
 from ..plan import Plan
 from ..types import ImageGrid, Scatterers
 from . import EngineError
-from .gpu import Backend
+from .gpu import Backend, Progress
 
 LANES = 32
 MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
@@ -108,7 +109,12 @@ class Simulator:
         return self.sizes["GROUPS"] * self.sizes["FREQUENCIES"]
 
     def echoes(
-        self, media: Sequence[Scatterers], n_samples: int, start_sample: int = 0, max_memory: float | None = None
+        self,
+        media: Sequence[Scatterers],
+        n_samples: int,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
     ) -> Any:
         """(n_media, n_transmits, n_elements, n_samples) float32 on the device."""
         probe = self.plan.acquisition.probe
@@ -122,6 +128,7 @@ class Simulator:
             )
         record = xp.zeros((len(media), n_transmits, probe.n_elements, n_samples), dtype=np.float32)
         budget = _budget(max_memory, free - one * len(media))
+        report = _Report(self.backend, progress, len(media))
         for first in range(0, len(media), IMAGES):
             cells = self._cut(media[first : first + IMAGES])
             part = record[first : first + IMAGES]
@@ -131,10 +138,12 @@ class Simulator:
                     work.transmit(group, first_transmit)
                     work.receive(group, first_transmit)
                     work.accumulate(group, first_transmit, part, start_sample)
+                report.queued(first + len(part) * group.end / len(cells.box))
             del work  # its memory, before the next one asks for as much
+        report.end()
         return record
 
-    def pressure(self, grid: ImageGrid, max_memory: float | None = None) -> Any:
+    def pressure(self, grid: ImageGrid, max_memory: float | None = None, progress: Progress | None = None) -> Any:
         """RMS pressure (n_transmits, nz, nx) float32 on the device."""
         acquisition, xp = self.plan.acquisition, self.backend.array_module
         x, z = (axis.ravel() for axis in grid.mesh())
@@ -143,11 +152,14 @@ class Simulator:
         if len(front):
             cells = self._cut([Scatterers(x[front], z[front], np.ones(len(front)))])
             work = _Work(self, cells, _budget(max_memory, self.backend.free_memory()))
+            report = _Report(self.backend, progress, 1)
             energy = xp.empty((acquisition.n_transmits, len(front)), dtype=np.float32)
             for group in work.groups():
                 for first_transmit in range(0, acquisition.n_transmits, self.sizes["TRANSMITS"]):
                     work.transmit(group, first_transmit)
                     work.energy(group, first_transmit, energy)
+                report.queued(group.end / len(cells.box))
+            report.end()
             power[:, self.backend.to_device(front[cells.order])] = energy
         return xp.sqrt(power).reshape(-1, *grid.shape)
 
@@ -393,6 +405,7 @@ class _Group:
 
     def __init__(self, work: _Work, part: slice) -> None:
         cells = work.cells
+        self.end = part.stop  # of the cells
         n_images = int(cells.image.max()) + 1
         count = cells.count[part]
         self.n_cells, self.n_points = len(count), int(count.sum())
@@ -434,6 +447,37 @@ class _Group:
             for a, b in pairwise(edges)
             if work.simulator.receive
         ]
+
+
+class _Report:
+    """Progress of what is queued on a device, reported when it is done.
+
+    The host stays at most `AHEAD` groups ahead, so that ctrl-C does not wait for a long queue; that keeps the device busy.
+    """
+
+    AHEAD = 2
+    STEPS = 1000
+
+    def __init__(self, backend: Backend, progress: Progress | None, total: float) -> None:
+        self._backend, self._progress, self._total = backend, progress, total
+        self._queue: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def queued(self, done: float) -> None:
+        """Work has been queued that brings `done` of the total."""
+        self._queue.append((done, self._backend.mark()))
+        while len(self._queue) > self.AHEAD:
+            self._wait()
+
+    def end(self) -> None:
+        """All is queued: wait for it if somebody wants to hear of the end."""
+        while self._progress is not None and self._queue:
+            self._wait()
+
+    def _wait(self) -> None:
+        done, wait = self._queue.popleft()
+        wait()
+        if self._progress is not None:
+            self._progress(round(self.STEPS * done / self._total), self.STEPS)
 
 
 # --- boxes -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Slow on purpose; every other engine is compared with it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len
@@ -19,7 +20,12 @@ __all__ = ["arrival_bounds", "delay_and_sum", "pressure_field", "simulate"]
 
 
 def simulate(
-    scatterers: Scatterers, plan: Plan, n_samples: int, start_sample: int = 0, max_memory: float | None = None
+    scatterers: Scatterers,
+    plan: Plan,
+    n_samples: int,
+    start_sample: int = 0,
+    max_memory: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Echoes (n_transmits, n_elements, n_samples) float64: R = B Σ_s ρ_s P_s G_s (Garcia 2022).
 
@@ -39,13 +45,16 @@ def simulate(
     spectrum = np.zeros((n_transmits, n_elements, len(frequency)), dtype=np.complex128)
     bins = np.flatnonzero((frequency >= low) & (frequency <= high))
     block = _block_size(plan, max_memory)
+    total = math.ceil(len(scatterers) / block) * len(bins)
     for first in range(0, len(scatterers), block):
         part = slice(first, first + block)
         geometry = Geometry(plan, scatterers.x[part], scatterers.z[part])
-        for i in bins:
+        for k, i in enumerate(bins, first // block * len(bins) + 1):
             response = geometry.response(frequency[i])
             pressure = transmitted_pressure(plan, response, frequency[i]) * scatterers.reflectivity[part]
             spectrum[:, :, i] += pressure @ response
+            if progress is not None:
+                progress(k, total)
     spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
     # Integral over frequency, Σ df = f_s irfft: independent of the record length.
     scale = acquisition.probe.element_width * sampling_frequency
@@ -53,7 +62,13 @@ def simulate(
     return rf[:, :, start_sample : start_sample + n_samples]
 
 
-def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory: float | None = None) -> np.ndarray:
+def pressure_field(
+    plan: Plan,
+    grid: ImageGrid,
+    threshold_db: float,
+    max_memory: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
     """RMS pressure (n_transmits, nz, nx): sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array."""
     probe = plan.acquisition.probe
     x, z = (axis.ravel() for axis in grid.mesh())
@@ -61,11 +76,14 @@ def pressure_field(plan: Plan, grid: ImageGrid, threshold_db: float, max_memory:
     power = np.zeros((plan.acquisition.n_transmits, x.size))
     block = _block_size(plan, max_memory)
     frequency, step = pressure_frequencies(plan, x[front], z[front], threshold_db)
+    total = math.ceil(len(front) / block) * len(frequency)
     for first in range(0, len(front), block):
         part = front[first : first + block]
         geometry = Geometry(plan, x[part], z[part])
-        for f in frequency:
+        for k, f in enumerate(frequency, first // block * len(frequency) + 1):
             power[:, part] += np.abs(transmitted_pressure(plan, geometry.response(f), f)) ** 2
+            if progress is not None:
+                progress(k, total)
     return np.sqrt(probe.element_width * power * step).reshape(-1, *grid.shape)
 
 

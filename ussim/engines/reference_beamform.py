@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     """Images (..., nz, nx), complex128 or float64 as the samples (..., n_transmits, n_elements, n_samples) are."""
     records = samples.reshape(-1, *samples.shape[-3:])
-    images = np.stack([_image(record, beamforming) for record in records])
+    images = np.stack([_image(record, beamforming, i, len(records)) for i, record in enumerate(records)])
     return images.reshape(*samples.shape[:-3], *beamforming.image_shape)
 
 
@@ -24,8 +24,9 @@ def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=T
     return first, np.array([(way + law).max(axis=1) for law in delays]) if with_last else None
 
 
-def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
-    """The image of one record: Σ_transmits w Σ_elements (Perrot et al. 2021), or what `b.compounding` asks for."""
+def _image(samples: np.ndarray, b: Beamforming, number: int, n_records: int) -> np.ndarray:
+    """The image of one record, the `number`-th of `n_records`: Σ_transmits w Σ_elements (Perrot et al. 2021), or what
+    `b.compounding` asks for."""
     probe = b.acquisition.probe
     n_transmits, n_elements, n_samples = samples.shape
     x, z = b.grid.mesh()
@@ -53,6 +54,8 @@ def _image(samples: np.ndarray, b: Beamforming) -> np.ndarray:
                 cycles = index * (b.demodulation_frequency / b.sampling_frequency) + b.transmit_phases[a]
                 value = value * np.exp(2j * np.pi * cycles)
             images[a] += np.where(active, value, 0)
+        if b.progress is not None:
+            b.progress(number * n_elements + e + 1, n_records * n_elements)
     if b.weights is not None:
         images *= b.weights
     if b.normalize:

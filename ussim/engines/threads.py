@@ -1,0 +1,74 @@
+"""Compiled kernels in threads, with progress, and gone within a moment when the caller is interrupted.
+
+Python's threads rather than Numba's: kernels may be called from threads and after a fork, and compile faster. They run
+without the interpreter's lock, so the calling thread stays free to hear ctrl-C and to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numba import config
+
+Progress = Callable[
+    [int, int], None
+]  # called with the steps done and their total, in the thread that called the engine
+INTERVAL = 0.1  # s between looks at a running kernel
+STOP, FINISHED = 0, 1  # places in a kernel's `watch`: not 0 = leave; steps finished by each worker, from there on
+
+
+def n_threads() -> int:
+    """NUMBA_NUM_THREADS, by default the cores that the process may use."""
+    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
+def in_threads(
+    kernel: Callable[..., None], arguments: tuple, progress: Progress | None = None, done: int = 0, total: int = 0
+) -> None:
+    """Run kernel(*arguments, watch, worker, n_workers) in every worker's thread.
+
+    A kernel looks at watch[STOP] before each of its tiles, and counts the steps of it in watch[FINISHED + worker].
+    `done` steps of `total` were finished before.
+    """
+    n_workers = n_threads()
+    watch = np.zeros(FINISHED + n_workers, np.int64)
+    with ThreadPoolExecutor(n_workers) as pool:
+        try:
+            tasks = [pool.submit(kernel, *arguments, watch, worker, n_workers) for worker in range(n_workers)]
+            waiting: set[Future] = set(tasks)
+            while waiting:
+                _, waiting = wait(waiting, INTERVAL)
+                if progress is not None:
+                    progress(done + int(watch[FINISHED:].sum()), total)
+            for task in tasks:
+                task.result()
+        except BaseException:  # ctrl-C, or whatever `progress` raised
+            watch[STOP] = 1
+            raise
+
+
+@contextmanager
+def workers(n: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of n threads; whatever ends the block early takes the tasks that have not begun with it."""
+    pool = ThreadPoolExecutor(n)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def finish(tasks: Sequence[Future[Any]], progress: Progress | None = None) -> None:
+    """Wait for all tasks, raise what one of them raised, report how many are done."""
+    waiting: set[Future] = set(tasks)
+    while waiting:
+        done, waiting = wait(waiting, INTERVAL)
+        for task in done:
+            task.result()
+        if progress is not None:
+            progress(len(tasks) - len(waiting), len(tasks))
