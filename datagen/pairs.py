@@ -229,8 +229,9 @@ def _receive(rf: ussim.RFData, settings: Settings, rngs: Sequence[np.random.Gene
     """A stack of records through the receiver, in place: white noise at the given ratio of RMS amplitudes to each, from its
     own generator, then gain that grows with time.
 
-    The gain undoes the attenuation at the centre frequency along the path c t; the noise is amplified with the echoes.
+    The noise is amplified with the echoes.
     """
+    import ussim
     from ussim.types import device_of, is_on_device
 
     samples, array = rf.samples, np.asarray
@@ -243,8 +244,5 @@ def _receive(rf: ussim.RFData, settings: Settings, rngs: Sequence[np.random.Gene
             if settings.snr_db is not None:
                 level = float((record.astype(np.float64) ** 2).mean()) ** 0.5 * 10 ** (-settings.snr_db / 20)
                 record += array(level * rng.standard_normal(record.shape, dtype=np.float32)).astype(record.dtype)
-        if settings.tgc:
-            time = rf.start_time + np.arange(samples.shape[-1]) / rf.sampling_frequency
-            path_cm = settings.speed_of_sound * time * 100
-            gain_db = settings.attenuation_db_cm_mhz * settings.probe.center_frequency / 1e6 * path_cm
-            samples *= array(10 ** (gain_db / 20)).astype(samples.dtype)
+    if settings.tgc:
+        ussim.time_gain_compensation(rf, in_place=True)

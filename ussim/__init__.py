@@ -47,6 +47,7 @@ _HOME = {
     "simulate": "simulation",
     "simulate_batch": "simulation",
     "simulate_stack": "simulation",
+    "time_gain_compensation": "receive",
 }
 __all__ = sorted(_HOME)
 
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .io import load_channel_data
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse
+    from .receive import time_gain_compensation
     from .scatterers import scatterers_from_image
     from .simulation import pressure_field, simulate, simulate_batch, simulate_stack
     from .transmits import (
