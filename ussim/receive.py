@@ -21,7 +21,7 @@ def time_gain_compensation(
 ) -> RFData | IQData:
     """Amplify echoes by what the medium took from them on their way, so that deep tissue is as bright as shallow tissue.
 
-    The gain at time t is that of the path c t at one frequency, attenuation x frequency x c t in dB; before t = 0 it is 0 dB.
+    The gain at time t is that of the path c t at one frequency: attenuation x frequency x c t dB, and 0 dB before t = 0.
     What is noise is amplified with the echoes.
 
     Parameters

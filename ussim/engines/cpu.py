@@ -76,7 +76,7 @@ def pressure_field(
     """
     probe = plan.acquisition.probe
     if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
-        return reference.pressure_field(plan, grid, threshold_db, max_memory)
+        return reference.pressure_field(plan, grid, threshold_db, max_memory, progress)
     x, z = (axis.ravel() for axis in grid.mesh())
     front = np.flatnonzero(~probe.is_behind(x, z))
     power = np.zeros((plan.acquisition.n_transmits, x.size))
