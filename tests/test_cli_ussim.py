@@ -80,6 +80,53 @@ def test_render_is_the_library_in_one_line(run):
         np.testing.assert_allclose(arrays["bmode"], expected, atol=1e-6)  # the last bit of float32 at 1
 
 
+def test_display_and_scatterers_have_ranges_of_their_own(run):
+    render = ("render", "phantom.npy", *QUICK, "--dynamic-range-db")
+    assert run(*render, "60", "--scatterer-range-db", "20", "-o", "both.png")[0] == 0
+    assert run(*render, "20", "-o", "narrow.png")[0] == 0
+    with np.load("both.npz") as both, np.load("narrow.npz") as narrow:
+        wide, low = both["bmode"], narrow["bmode"]
+        assert json.loads(str(both["settings"]))["scatterer_range_db"] == 20
+    # The same scatterers on two scales: b dB below the peak is 1 - b/60 and 1 - b/20.
+    np.testing.assert_allclose(np.clip(60 * (wide - 1), -20, 0), 20 * (low - 1), atol=1e-4)
+
+
+def test_medium_demodulation_and_elements_reach_the_picture(run):
+    options = (
+        "--speed-of-sound", "1480", "--attenuation", "0.7", "--tgc", "--carrier-mhz", "2.5", "--bandwidth-percent", "120",
+        "--sub-elements", "3",
+    )  # fmt: skip
+    code, _, err = run("render", "phantom.npy", *QUICK, *options, "--channel-data", "echoes.npz")
+    assert code == 0, err
+    probe = ussim.load_probe("P4-2v")
+    waves, medium = ussim.imaging_waves(probe, n_transmits=1), ussim.Medium(1480, 0.7)
+    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=3)
+    grid = ussim.ImageGrid.for_acquisition(acquisition, (24, 24), (-0.003, 0.003), (0.030, 0.036))
+    expected = ussim.bmode(
+        np.load("phantom.npy"), acquisition, grid, mean_distance=3 * 1480 / (2.72e6 * 1.37), frequency=2.5e6, bandwidth=1.2,
+        tgc=True, engine="reference",
+    )  # fmt: skip
+    grid_options = ("--depth-mm", "30", "36", "--width-mm", "6", "--size", "24", "--engine", "reference")
+    demodulation = ("--tgc", "--carrier-mhz", "2.5", "--bandwidth-percent", "120")
+    assert run("beamform", "echoes.npz", *grid_options, *demodulation)[0] == 0
+    for name in ("phantom_bmode.npz", "echoes_bmode.npz"):
+        with np.load(name) as arrays:
+            np.testing.assert_allclose(arrays["bmode"], expected, atol=1e-5)  # float32
+    assert run("beamform", "echoes.npz", *grid_options, "--speed-of-sound", "1500", "-o", "other.png")[0] == 0
+    with np.load("other.npz") as arrays:
+        assert not np.allclose(arrays["bmode"], expected, atol=0.05)
+
+
+def test_a_focused_scan(run):
+    options = ("--transmit", "focused", "--focus-depth-mm", "33", "--lines", "5", "--transmit-f-number", "3")
+    code, _, err = run("render", "phantom.npy", *QUICK, *options, "--channel-data", "echoes.npz")
+    assert code == 0, err
+    waves = ussim.load_channel_data("echoes.npz").acquisition.waves
+    assert isinstance(waves, ussim.FocusedWaves)
+    assert waves.apodization.shape == (5, 64)
+    np.testing.assert_allclose(np.hypot(waves.x, waves.z), 0.033)
+
+
 def test_channel_data_beamform_to_the_same_picture(run):
     assert run("render", "phantom.npy", *QUICK, "--angles", "3", "--channel-data", "echoes.npz")[0] == 0
     grid = ("--depth-mm", "30", "36", "--width-mm", "6", "--size", "24", "--engine", "reference")
@@ -210,6 +257,12 @@ def one_line(err):
         (("render", "phantom.npy", "--max-angle-deg", "95"), 2, "below 90, got 95"),
         (("render", "phantom.npy", "--probe", "P4-2v", "--max-angle-deg", "80"), 2, "within ±π/2"),
         (("render", "phantom.npy", "--angles", "0"), 2, "x>=1"),
+        (("render", "phantom.npy", "--transmit", "focused"), 2, "expected --focus-depth-mm"),
+        (("render", "phantom.npy", "--focus-depth-mm", "20"), 2, "go with --transmit focused"),
+        (("render", "phantom.npy", "--transmit-f-number", "2"), 2, "go with --transmit focused"),
+        (("render", "phantom.npy", "--bandwidth-percent", "210"), 2, "at most 200, got 210"),
+        (("render", "phantom.npy", "--speed-of-sound", "0"), 2, "above 0, got 0"),
+        (("render", "phantom.npy", "--scatterer-range-db", "-3"), 2, "above 0, got -3"),
         (("render", "phantom.npy", "--attenuation", "-1"), 2, "at least 0, got -1"),
         (("render", "phantom.npy", "--dynamic-range-db", "0"), 2, "above 0, got 0"),
         (("render", "phantom.npy", "--mean-distance-wavelengths", "0"), 2, "above 0"),

@@ -122,3 +122,36 @@ def test_default_waves_are_those_of_the_preset_and_can_be_changed():
 def test_a_wrong_wave_is_refused_in_words(make, words):
     with pytest.raises(ValueError, match=words):
         make(ussim.load_probe("P4-2v"))
+
+
+@pytest.mark.parametrize("name", ["L11-5v", "C5-2v", "P4-2v"])
+def test_a_focused_scan_walks_along_the_array(name):
+    probe = ussim.load_probe(name)
+    waves = ussim.focused_scan(probe, 0.04, n_lines=9, f_number=2.5)
+    fires = waves.apodization
+    assert fires.shape == (9, probe.n_elements)
+    assert set(np.unique(fires)) <= {0.0, 1.0}
+    np.testing.assert_array_equal(fires, fires[::-1, ::-1])  # mirrored like the lines
+    np.testing.assert_allclose(waves.x, -waves.x[::-1], atol=1e-12)
+    width = fires[4].sum() * probe.pitch
+    assert abs(width - 0.04 / 2.5) <= 2 * probe.pitch
+    if probe.is_flat:
+        expected = 0.04 * np.ones(9) if name == "L11-5v" else None
+        if expected is not None:
+            np.testing.assert_allclose(waves.z, expected)
+        else:
+            np.testing.assert_allclose(np.hypot(waves.x, waves.z), 0.04)
+    else:  # below the surface along the normals
+        distance = np.hypot(waves.x, waves.z - probe.center_of_curvature)
+        np.testing.assert_allclose(distance, probe.radius + 0.04)
+    assert np.all(np.isfinite(ussim.Acquisition(probe, waves).transmit_delays))
+
+
+def test_a_focused_scan_fires_at_least_one_element_and_all_at_f_number_0():
+    probe = ussim.load_probe("L11-5v")
+    assert ussim.focused_scan(probe, 1e-3, f_number=50.0).apodization.sum(axis=1).min() >= 1
+    assert ussim.focused_scan(probe, 0.03, f_number=0.0).apodization.all()
+    with pytest.raises(ValueError, match="focus_depth: expected a number above 0"):
+        ussim.focused_scan(probe, -0.03)
+    with pytest.raises(ValueError, match="at least 1 line"):
+        ussim.focused_scan(probe, 0.03, n_lines=0)

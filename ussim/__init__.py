@@ -35,6 +35,7 @@ _HOME = {
     "delay_and_sum": "beamform",
     "demodulate": "beamform",
     "field_mask": "beamform",
+    "focused_scan": "transmits",
     "imaging_waves": "transmits",
     "load_channel_data": "io",
     "load_probe": "probes",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         FocusedWaves,
         PlaneWaves,
         SyntheticAperture,
+        focused_scan,
         imaging_waves,
     )
     from .types import Acquisition, ImageGrid, IQData, Medium, RFData, Scatterers

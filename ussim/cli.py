@@ -7,7 +7,6 @@ Nothing but click is imported before a command runs.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import __version__, console
+from .options import demodulation_options, focus_options, medium_speed_option, speed_option, sub_elements_option
 
 if TYPE_CHECKING:
     from .probes import Probe
@@ -95,7 +95,11 @@ engine_option = click.option(
     "--engine", type=console.EngineType(), default="auto", metavar="NAME", help="auto, cpu, reference, cuda or cuda:N."
 )
 dynamic_range_option = click.option(
-    "--dynamic-range-db", type=console.Number(above=0), default=40.0, metavar="DB", help="From white to black."
+    "--dynamic-range-db",
+    type=console.Number(above=0),
+    default=40.0,
+    metavar="DB",
+    help="Of the picture, from white to black.",
 )
 f_number_option = click.option(
     "--f-number",
@@ -111,8 +115,18 @@ f_number_option = click.option(
 @cli.command(short_help="Simulate the B-mode of a grey image.")
 @click.argument("image", type=click.Path(path_type=Path))
 @probe_option
-@click.option("--transmit", type=click.Choice(["plane", "diverging"]), help="Kind of waves.  [default: the probe's]")
-@click.option("--angles", type=click.IntRange(min=1), metavar="N", help="Number of waves.  [default: the probe's]")
+@click.option(
+    "--transmit", type=click.Choice(["plane", "diverging", "focused"]), help="Kind of waves.  [default: the probe's]"
+)
+@click.option(
+    "--angles",
+    "--lines",
+    "angles",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of waves, or of scan lines.  [default: the probe's; 64 lines]",
+)
+@focus_options
 @click.option(
     "--max-angle-deg",
     type=console.Number(minimum=0, below=90),
@@ -130,6 +144,15 @@ f_number_option = click.option(
 @click.option(
     "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
 )
+@medium_speed_option
+@sub_elements_option
+@click.option(
+    "--scatterer-range-db",
+    type=console.Number(above=0),
+    metavar="DB",
+    help="Of the scatterers, from white to black of IMAGE.  [default: --dynamic-range-db]",
+)
+@demodulation_options
 @click.option(
     "--mean-distance-wavelengths",
     type=console.Number(above=0),
@@ -155,6 +178,8 @@ def render(
     probe: Probe,
     transmit: str | None,
     angles: int | None,
+    focus_depth_mm: float | None,
+    transmit_f_number: float | None,
     max_angle_deg: float | None,
     width_deg: float | None,
     depth_mm: tuple[float, float] | None,
@@ -162,6 +187,12 @@ def render(
     size: int,
     dynamic_range_db: float,
     attenuation: float,
+    speed_of_sound: float,
+    sub_elements: int | None,
+    scatterer_range_db: float | None,
+    carrier_mhz: float | None,
+    bandwidth_percent: float | None,
+    tgc: bool,
     mean_distance_wavelengths: float,
     seed: int,
     engine: str,
@@ -184,14 +215,12 @@ def render(
     from . import steps
     from .physics import shortest_wavelength
 
-    waves = ussim.imaging_waves(
-        probe,
-        transmit,
-        angles,
-        None if max_angle_deg is None else math.radians(max_angle_deg),
-        None if width_deg is None else math.radians(width_deg),
+    waves = steps.transmit_sequence(
+        probe, transmit, angles, max_angle_deg, width_deg, focus_depth_mm, transmit_f_number
     )
-    acquisition = ussim.Acquisition(probe, waves, ussim.Medium(attenuation_db_cm_mhz=attenuation))
+    medium = ussim.Medium(speed_of_sound, attenuation)
+    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=sub_elements)
+    receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
     engine = steps.resolve_engine(engine)
     output = console.check_picture(
@@ -212,7 +241,7 @@ def render(
             acquisition,
             seed,
             mean_distance=mean_distance_wavelengths * wavelength,
-            dynamic_range_db=dynamic_range_db,
+            dynamic_range_db=scatterer_range_db or dynamic_range_db,
         )
     expected = steps.expected_seconds(scatterers, acquisition) if engine == "reference" else None
     doing = f"simulating {len(scatterers):,} scatterers, {steps.count_transmits(acquisition)} on {probe.name}"
@@ -221,7 +250,8 @@ def render(
     if channel_data is not None:
         rf.save(channel_data)
     with clock("beamform", f"beamforming {steps.pixels(grid)}") as progress:
-        picture = steps.beamform_bmode(rf, grid, dynamic_range_db, progress=progress, f_number=f_number, engine=engine)
+        iq = steps.demodulated(rf, receive)
+        picture = steps.beamform_bmode(iq, grid, dynamic_range_db, progress=progress, f_number=f_number, engine=engine)
 
     settings = {
         "image": image.name,
@@ -231,8 +261,10 @@ def render(
         "mean_distance_wavelengths": mean_distance_wavelengths,
         "seed": seed,
         "dynamic_range_db": dynamic_range_db,
+        "scatterer_range_db": scatterer_range_db or dynamic_range_db,
         "f_number": f_number,
         "engine": engine,
+        **receive,
     }
     steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
     console.result(
@@ -255,6 +287,8 @@ def render(
 @click.argument("channel_data", type=click.Path(path_type=Path))
 @grid_options
 @dynamic_range_option
+@demodulation_options
+@speed_option("For the way to a pixel and back, m/s.  [default: that of the file]")
 @f_number_option
 @click.option(
     "--transmits",
@@ -290,6 +324,10 @@ def beamform(
     width_mm: float | None,
     size: int,
     dynamic_range_db: float,
+    carrier_mhz: float | None,
+    bandwidth_percent: float | None,
+    tgc: bool,
+    speed_of_sound: float | None,
     f_number: float | None,
     transmits: str | None,
     compounding: str,
@@ -316,14 +354,16 @@ def beamform(
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
     engine = steps.resolve_engine(engine)
     output = console.check_picture(output or Path(f"{channel_data.stem}_bmode.png"), channel_data, beside=".npz")
+    receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
     clock = steps.Clock()
     with clock("beamform", f"beamforming {steps.count_transmits(acquisition)} onto {steps.pixels(grid)}") as progress:
         picture = steps.beamform_bmode(
-            data,
+            steps.demodulated(data, receive),
             grid,
             dynamic_range_db,
             compounding,
             progress,
+            speed_of_sound=speed_of_sound,
             f_number=f_number,
             engine=engine,
             interpolation=interpolation,
@@ -337,6 +377,8 @@ def beamform(
         "transmit_weights": transmit_weights,
         "interpolation": interpolation,
         "normalize": normalize,
+        "speed_of_sound": speed_of_sound,
+        **receive,
         "dynamic_range_db": dynamic_range_db,
         "f_number": f_number,
         "engine": engine,
@@ -371,6 +413,8 @@ def beamform(
 @click.option(
     "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
 )
+@medium_speed_option
+@sub_elements_option
 @grid_options
 @dynamic_range_option
 @engine_option
@@ -383,6 +427,8 @@ def field(
     diverging_deg: tuple[float, float] | None,
     source_mm: tuple[float, float] | None,
     attenuation: float,
+    speed_of_sound: float,
+    sub_elements: int | None,
     depth_mm: tuple[float, float] | None,
     width_mm: float | None,
     size: int,
@@ -403,9 +449,9 @@ def field(
     from . import figures, steps
     from .types import to_numpy
 
-    medium = ussim.Medium(attenuation_db_cm_mhz=attenuation)
+    medium = ussim.Medium(speed_of_sound, attenuation)
     waves, words = steps.one_transmit(probe, medium, focus_mm, plane_deg, diverging_deg, source_mm)
-    acquisition = ussim.Acquisition(probe, waves, medium)
+    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=sub_elements)
     if depth_mm is None and probe.imaging is not None:  # from the array on, where the wave is made
         depth_mm = 0.0, 1e3 * probe.imaging.z[1]
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)

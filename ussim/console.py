@@ -369,13 +369,19 @@ class EngineType(click.ParamType):
 
 
 class Number(click.ParamType):
-    """A finite number, at least `minimum`, above `above`, below `below`."""
+    """A finite number, at least `minimum`, above `above`, below `below`, at most `maximum`."""
 
     name = "number"
 
-    def __init__(self, minimum: float | None = None, above: float | None = None, below: float | None = None) -> None:
-        self.minimum, self.above, self.below = minimum, above, below
-        bounds = (("at least", minimum), ("above", above), ("below", below))
+    def __init__(
+        self,
+        minimum: float | None = None,
+        above: float | None = None,
+        below: float | None = None,
+        maximum: float | None = None,
+    ) -> None:
+        self.minimum, self.above, self.below, self.maximum = minimum, above, below, maximum
+        bounds = (("at least", minimum), ("above", above), ("below", below), ("at most", maximum))
         limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
         self._expected = f"a number {limits}" if limits else "a finite number"
 
@@ -389,6 +395,7 @@ class Number(click.ParamType):
             or (self.minimum is not None and number < self.minimum)
             or (self.above is not None and number <= self.above)
             or (self.below is not None and number >= self.below)
+            or (self.maximum is not None and number > self.maximum)
         )
         if wrong:
             self.fail(f"expected {self._expected}, got {value}", parameter, context)

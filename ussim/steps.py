@@ -129,6 +129,53 @@ def say_if_stretched(image: np.ndarray, grid: ussim.ImageGrid) -> None:
         )
 
 
+def transmit_sequence(
+    probe: ussim.Probe,
+    transmit: str | None,
+    n_transmits: int | None,
+    max_angle_deg: float | None,
+    width_deg: float | None,
+    focus_depth_mm: float | None,
+    transmit_f_number: float | None,
+) -> Any:
+    """The waves that the options of `render` ask for."""
+    max_angle = None if max_angle_deg is None else math.radians(max_angle_deg)
+    if transmit == "focused":
+        if focus_depth_mm is None:
+            raise click.UsageError("--transmit focused: expected --focus-depth-mm MM, got none")
+        if width_deg is not None:
+            raise click.UsageError("--width-deg goes with --transmit diverging")
+        f_number = 2.0 if transmit_f_number is None else transmit_f_number
+        return ussim.focused_scan(probe, focus_depth_mm / 1e3, n_transmits, f_number, max_angle)
+    if focus_depth_mm is not None or transmit_f_number is not None:
+        raise click.UsageError("--focus-depth-mm and --transmit-f-number go with --transmit focused")
+    width = None if width_deg is None else math.radians(width_deg)
+    return ussim.imaging_waves(probe, transmit, n_transmits, max_angle, width)
+
+
+def receive_settings(carrier_mhz: float | None, bandwidth_percent: float | None, tgc: bool) -> dict[str, Any]:
+    """The options of demodulation as SI values, None where the probe's own hold."""
+    return {
+        "demodulation_frequency": None if carrier_mhz is None else 1e6 * carrier_mhz,
+        "demodulation_bandwidth": None if bandwidth_percent is None else bandwidth_percent / 100,
+        "tgc": tgc,
+    }
+
+
+def demodulated(data: ussim.RFData | ussim.IQData, settings: dict[str, Any]) -> ussim.IQData:
+    """IQ data, amplified where the settings (see `receive_settings`) ask for it."""
+    frequency, bandwidth = settings["demodulation_frequency"], settings["demodulation_bandwidth"]
+    if settings["tgc"]:
+        if data.acquisition.medium.attenuation_db_cm_mhz == 0:
+            console.warn("--tgc: the medium does not attenuate, there is nothing to compensate")
+        data = ussim.time_gain_compensation(data, frequency=frequency)
+    if isinstance(data, ussim.IQData):
+        if frequency is not None or bandwidth is not None:
+            raise click.UsageError("--carrier-mhz and --bandwidth-percent are of RF data, got data demodulated before")
+        return data
+    return ussim.demodulate(data, frequency, bandwidth)
+
+
 def beamform_bmode(
     data: ussim.RFData | ussim.IQData,
     grid: ussim.ImageGrid,

@@ -275,6 +275,69 @@ def imaging_waves(
     return DivergingWaves(x=-probe.radius * np.sin(angles), z=apex - probe.radius * np.cos(angles))
 
 
+def focused_scan(
+    probe: Probe,
+    focus_depth: float,
+    n_lines: int | None = None,
+    f_number: float = 2.0,
+    max_angle: float | None = None,
+) -> FocusedWaves:
+    """Return one focused wave per scan line, from an aperture that walks along the array with the lines.
+
+    On a linear or convex array the lines leave the array at right angles, evenly spread over it, and the elements within
+    `focus_depth` / (2 `f_number`) of a line fire. On an array that images by diverging waves (phased) all lines leave from
+    its middle, evenly spread over ±`max_angle`.
+
+    Parameters
+    ----------
+    probe : Probe
+    focus_depth : float
+        Of the foci from the array, along the lines, m.
+    n_lines : int, optional
+        Default 64.
+    f_number : float
+        Depth of the focus over the width of the firing aperture; 0 fires all elements.
+    max_angle : float, optional
+        Of the lines of a phased array, rad; the probe's default otherwise.
+
+    Returns
+    -------
+    FocusedWaves
+        `n_lines` transmits, apodization (n_lines, n_elements) of 0 and 1: at least one element per line fires.
+
+    Raises
+    ------
+    ValueError
+        A value is out of range.
+    """
+    n_lines = 64 if n_lines is None else n_lines
+    if n_lines < 1:
+        raise ValueError(f"expected at least 1 line, got {n_lines}")
+    for name, value, lowest in (("focus_depth", focus_depth, "above 0"), ("f_number", f_number, "of at least 0")):
+        if not (np.isfinite(value) and value >= 0 and (value > 0 or lowest != "above 0")):
+            raise ValueError(f"{name}: expected a number {lowest}, got {value!r}")
+    default = probe.imaging
+    if probe.is_flat and default is not None and default.transmit == "diverging":
+        angle = np.linspace(-1, 1, n_lines) * (default.max_angle if max_angle is None else max_angle)
+        angle = angle if n_lines > 1 else np.zeros(1)
+        x, z = focus_depth * np.sin(angle), focus_depth * np.cos(angle)
+        along = np.abs(np.broadcast_to(probe.element_x, (n_lines, probe.n_elements)))
+    else:
+        # Lines leave at (fractional) elements: positions and normals of the array between its ends.
+        place = np.linspace(0, probe.n_elements - 1, n_lines) if n_lines > 1 else np.array([(probe.n_elements - 1) / 2])
+        number = np.arange(probe.n_elements)
+        normal = np.interp(place, number, probe.element_angle)
+        if probe.is_flat:
+            x, z = np.interp(place, number, probe.element_x), np.full(n_lines, float(focus_depth))
+        else:
+            reach = probe.radius + focus_depth
+            x, z = reach * np.sin(normal), probe.center_of_curvature + reach * np.cos(normal)
+        along = np.abs(number - place[:, None]) * probe.pitch
+    half = focus_depth / (2 * f_number) if f_number > 0 else np.inf
+    fires = (along <= half) | (along == along.min(axis=1, keepdims=True))
+    return FocusedWaves(x=x, z=z, apodization=fires.astype(np.float64))
+
+
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 

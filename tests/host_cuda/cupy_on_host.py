@@ -67,6 +67,9 @@ class _Plan1d:
 
 
 class _Event:
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        pass
+
     def record(self) -> None:
         import time
 
