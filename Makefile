@@ -10,7 +10,7 @@ demo: $(VENV)/.base
 	mkdir -p demo
 	$(BIN)/datagen build --source demo --probe C5-2v --limit 12 --out demo/pairs.zarr --overwrite
 	$(BIN)/datagen preview demo/pairs.zarr -o demo/pairs.png
-	$(BIN)/ussim render "$$($(BIN)/python -c 'from pydicom.data import get_testdata_file as f; print(f("examples_overlay.dcm", download=False))')" --probe C5-2v -o demo/slice.png
+	$(BIN)/ussim render "$$($(BIN)/python -c 'import nibabel; print(nibabel.__path__[0])')/tests/data/example4d.nii.gz" --plane axial --slice 14 --probe C5-2v -o demo/slice.png
 	@echo "The dataset is demo/pairs.zarr. Look at demo/pairs.png (HQ | LQ) and demo/slice.png (one B-mode)."
 
 test: $(VENV)/.all

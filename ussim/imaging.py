@@ -44,6 +44,6 @@ def bmode(
     scatterers = scatterers_from_image(image, grid, acquisition, seed, mean_distance, scatterer_range_db)
     rf = simulate(scatterers, acquisition, engine)
     if tgc:
-        rf = time_gain_compensation(rf, frequency=frequency, in_place=True)
+        time_gain_compensation(rf, frequency=frequency, in_place=True)
     iq = demodulate(rf, frequency, bandwidth)
     return log_compress(delay_and_sum(iq, grid, f_number, engine=engine), dynamic_range_db)
