@@ -8,6 +8,7 @@ from scipy.ndimage import convolve1d
 
 torch = pytest.importorskip("torch")
 
+import ussim  # noqa: E402
 from irsde import drus  # noqa: E402
 from irsde.drus import cache, operators  # noqa: E402
 
@@ -176,3 +177,26 @@ def test_bad_arguments_are_named(argument):
             drus.SeparableOperator(np.ones((3, 4)), np.eye(3))
         with pytest.raises(ValueError, match="expected U"):
             drus.DenseOperator((2, 2), np.eye(3), np.ones(3), np.eye(3))
+
+
+def test_what_is_transmitted_and_received_names_the_operator():
+    """Each field that shapes BH has a name of its own, and a masked element no gain."""
+    from irsde.drus.acoustics import echo_model
+    from irsde.drus.build import acquisition_digest
+
+    probe = ussim.Probe("small", 3e6, 0.7, 8, 0.3e-3, 0.25e-3)
+    grid = ussim.ImageGrid(np.linspace(-1e-3, 1e-3, 4), np.linspace(8e-3, 10e-3, 5))
+    signal, mask = (np.hanning(33) * np.cos(0.9 * np.arange(33)), 20e6), np.arange(8) != 3
+    changes = [
+        {},
+        {"transmit_frequency": 2.5e6},
+        {"waveform": signal},
+        {"impulse_response": signal},
+        {"impulse_response": ussim.ImpulseResponse(*signal, ways=2)},
+        {"receive_mask": mask},
+    ]
+    acquisitions = [ussim.Acquisition(probe, ussim.PlaneWaves(0.0), **change) for change in changes]
+    assert len({acquisition_digest(a, grid) for a in acquisitions}) == len(changes)
+    gains = [echo_model(a, grid).gain for a in (acquisitions[0], acquisitions[-1])]
+    assert not gains[1][:, 3].any()
+    assert np.array_equal(gains[1][:, mask], gains[0][:, mask])
