@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .sources import Selection, get_source
+from .sources.base import NothingFound, under_terms
+from .sources.known import archives
 from .volumes import DataError, Found
 
 # Collections first: their trees also look like generic ones.
 _COLLECTIONS = ("mrnet", "brainmetshare", "duke-breast", "umd", "duke-liver")
+_SHOWN = 10  # lines of a kind, so that the report stays a page
 _GENERIC = ("nifti", "dicom", "npy", "image")
 
 
@@ -48,8 +50,11 @@ class Inspection:
             + (", ..." if self.n_volumes > len(self.examples) else ""),
         ]
         lines += [f"  subjects: {rule}" for rule in self.subjects]
-        lines += [f"  odd: {oddity}" for oddity in self.oddities]
-        lines += [f"  skipped: {count} x {reason} (first: {path})" for reason, count, path in self.skipped]
+        lines += [f"  odd: {oddity}" for oddity in self.oddities[:_SHOWN]]
+        lines += [f"  skipped: {count} x {reason} (first: {path})" for reason, count, path in self.skipped[:_SHOWN]]
+        for what, entries in (("odd", self.oddities), ("skipped", self.skipped)):
+            if len(entries) > _SHOWN:
+                lines.append(f"  {what}: {len(entries) - _SHOWN} more lines; --json has them all")
         lines += [f"  also readable with --source {source}: {_count(count)}" for source, count in self.also]
         lines += [
             f"  licence: {self.licence}",
@@ -71,27 +76,40 @@ def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     hits: list[tuple[str, Found]] = []
+    fault: DataError | None = None
     for name in (*_COLLECTIONS, *_GENERIC):
         if hits and (hits[0][0] in _COLLECTIONS):
             break
-        with suppress(DataError):
+        try:
             hits.append((name, get_source(name, selection).find(path)))
+        except NothingFound:
+            continue
+        except DataError as error:
+            if name in _COLLECTIONS:  # something is wrong with it; it is not a folder of one's own for that
+                raise
+            fault = fault or error
+    if not hits and fault:
+        raise fault
     if not hits:
+        packed = [item.path for item in archives(path)]
+        count = _count(len(packed), "packed archive")
         raise DataError(
-            f"{path}: no MRI found; expected a known collection ({', '.join(_COLLECTIONS)}) or NIfTI, DICOM, NPY or "
+            f"{path}: no MRI found, but {count} (the first: {packed[0]}): unpack and look again"
+            if packed
+            else f"{path}: no MRI found; expected a known collection ({', '.join(_COLLECTIONS)}) or NIfTI, DICOM, NPY or "
             "picture files"
         )
     # Of the generic sources the one with most files, since a picture or two beside a DICOM tree is common.
     hits.sort(key=lambda hit: -sum(len(ref.paths) for ref in hit[1]))
     name, found = hits[0]
-    source = get_source(name)
+    source = under_terms(get_source(name), path)
     notes = Counter(note for ref in found for note in ref.notes)
     skipped = Counter(item.reason for item in found.skipped)
     first = {item.reason: item.path for item in reversed(found.skipped)}
     return Inspection(
         root=str(root),
         source=name,
-        title=source.title,
+        title=get_source(name).title,
         n_volumes=len(found),
         n_subjects=len({ref.subject for ref in found}),
         subjects=found.subjects,

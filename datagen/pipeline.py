@@ -27,6 +27,7 @@ from .recipe import Recipe, array_name, differences
 from .samples import Plan, make_plan
 from .shards import HOPELESS, Job, Made, Streak, blank_sample, finish_shard, log, make_jobs, make_sample, make_shard
 from .sources import get_source
+from .sources.base import under_terms
 from .storage import LocalStorage, Storage, open_storage
 from .volumes import DataError
 
@@ -205,23 +206,25 @@ def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job], a
 
 def _attributes(recipe: Recipe, plan: Plan, jobs: Sequence[Job]) -> dict[str, Any]:
     """What the group says of itself."""
-    sources = [get_source(name) for name in recipe.source]
+    own = [get_source(name) for name in recipe.source]
+    # Files "of one's own" that look like a collection are under that one's terms.
+    sources = [under_terms(source, root) for source, root in zip(own, recipe.roots(), strict=True)]
     return {
         "recipe": plan.record,
         "recipe_digest": plan.digest,
-        "source": ", ".join(source.name for source in sources),
+        "source": ", ".join(recipe.source),
         "licence": "; ".join(source.licence for source in sources),
         "citation": "; ".join(source.citation for source in sources),
         "sources": [
             {
-                "name": source.name,
+                "name": name,
                 "title": source.title,
                 "licence": source.licence,
                 "citation": source.citation,
                 "terms": source.terms,
                 "redistributable": source.redistributable,
             }
-            for source in sources
+            for name, source in zip(recipe.source, sources, strict=True)
         ],
         "probes": {settings.probe.name: array_name(settings.probe.name) for settings in jobs[0].settings},
         "n_samples": len(plan.samples),

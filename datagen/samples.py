@@ -7,9 +7,10 @@ A `Sample` is small; its image is cut from the volume again where it is simulate
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import numpy as np
 from .identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from .recipe import Recipe, digest
 from .sources import get_source
+from .sources.anatomy import looks_like_labels
 from .volumes import DataError, VolumeRef
 
 KINDS = ("full", "patch")
+COPIED = "the same pixels as an image of another volume"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Sample:
     seed: int
     pixel_size_mm: tuple[float | None, float | None]  # of the MRI
     file_sha256: str
+    pixels: str = ""  # digest of the image as cut, for finding equal ones; not recorded
 
     @classmethod
     def of_row(cls, row: dict[str, Any], ref: VolumeRef) -> Sample:
@@ -118,6 +122,7 @@ class VolumeSamples:
     samples: tuple[Sample, ...] = ()
     skipped: tuple[tuple[str, int], ...] = ()  # (reason without its numbers, how many images)
     failure: str = ""  # why the volume could not be read
+    note: str = ""  # what its voxels say against it
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,11 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map) -> Plan:
     # In the order of their hashes, so that a small choice need not read every volume.
     refs.sort(key=lambda ref: (stable_hash(ref.source, ref.name), ref.source, ref.name))
     read: list[VolumeSamples] = []
+    seen: dict[str, VolumeRef] = {}
     for volume in map_volumes(_Cutter(cutting), refs):
+        volume, copied = _without_copies(volume, seen)
+        notes += copied
+        notes += [f"{volume.ref.source}: {volume.ref.name}: {volume.note}"] if volume.note else []
         read.append(volume)
         if _enough(read, recipe, cutting.kinds):
             break
@@ -222,6 +231,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
         ):
             if image.kind not in cutting.kinds:
                 continue
+            pixels = f"{image.kind} {hashlib.sha256(image.image.tobytes()).hexdigest()}"
             for augmentation in range(cutting.augmentations + 1):
                 identifier = sample_id(ref.source, ref.name, image.plane, image.index, image.kind, augmentation)
                 samples.append(
@@ -236,12 +246,37 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
                         seed=sample_seed(cutting.seed, identifier),
                         pixel_size_mm=image.pixel_size_mm,
                         file_sha256=volume.file_sha256,
+                        pixels=pixels,
                     )
                 )
     except (DataError, OSError) as error:
         return VolumeSamples(ref, failure=str(error))
     counts = {reason: n for reason, n in skipped.items() if reason.partition(":")[0] in cutting.kinds}
-    return VolumeSamples(ref, tuple(samples), tuple(sorted(counts.items())))
+    return VolumeSamples(ref, tuple(samples), tuple(sorted(counts.items())), note=looks_like_labels(volume.voxels))
+
+
+def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
+    """A volume without the images that another one has, pixel by pixel, and a line for each such volume.
+
+    An image is built once, so that no copy of it, whatever its name, lands in another fold.
+    """
+    kept: list[Sample] = []
+    copies = Counter[VolumeRef]()
+    for sample in volume.samples:
+        first = seen.setdefault(sample.pixels, volume.ref)
+        if first is volume.ref:
+            kept.append(sample)
+        elif not sample.augmentation:
+            copies[first] += 1
+    if not copies:
+        return volume, []
+    skipped = Counter(dict(volume.skipped)) + Counter({COPIED: copies.total()})
+    lines = [
+        f"{count} image{'s' * (count != 1)} of {volume.ref.paths[0]} equal{'s' * (count == 1)} those of {first.paths[0]}: "
+        "built once"
+        for first, count in copies.items()
+    ]
+    return replace(volume, samples=tuple(kept), skipped=tuple(sorted(skipped.items()))), lines
 
 
 def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:

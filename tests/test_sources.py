@@ -270,8 +270,9 @@ def test_a_stripped_demo_says_what_to_do(monkeypatch, tmp_path):
 
 
 def test_subjects_of_loose_files_come_from_their_folders(tmp_path):
-    for name in ("train/sub-01_T1w.nii", "train/sub-01_T2w.nii", "test/kim/a.nii", "test/kim/b.nii.gz", "lone.nii"):
-        trees.write_nifti(tmp_path / name, shape=(8, 8, 8))
+    files = ("train/sub-01_T1w.nii", "train/sub-01_T2w.nii", "test/kim/a.nii", "test/kim/b.nii.gz", "lone.nii")
+    for number, name in enumerate(files):
+        trees.write_nifti(tmp_path / name, shape=(8, 8, 8 + number))  # no two the same: copies are skipped
     trees.write_nifti(tmp_path / "kim" / "a_seg.nii", shape=(8, 8, 8))
     found = get_source("nifti").find(tmp_path)
     subjects = {ref.name: ref.subject for ref in found}
@@ -286,8 +287,8 @@ def test_subjects_of_loose_files_come_from_their_folders(tmp_path):
 
 
 def test_inspect_says_who_is_whom_by_which_rule(tmp_path):
-    for name in ("PAT01_T1.nii", "PAT01_FLAIR.nii", "PAT02_T1.nii", "T1.nii"):
-        trees.write_nifti(tmp_path / name, shape=(8, 8, 8))
+    for number, name in enumerate(("PAT01_T1.nii", "PAT01_FLAIR.nii", "PAT02_T1.nii", "T1.nii")):
+        trees.write_nifti(tmp_path / name, shape=(8, 8, 8 + number))
     lines = inspect(tmp_path).lines()
     assert (
         "  subjects: by the file's name without sequence, visit or copy mark, 4 files: PAT01_FLAIR.nii -> PAT01, "

@@ -10,6 +10,10 @@ from pathlib import Path
 from ..volumes import DataError, Found, Volume, VolumeRef
 
 
+class NothingFound(DataError):
+    """A folder in which a source finds nothing of its own, as opposed to something wrong with it."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """What of a folder of one's own is taken, and whose it is: the part of a recipe that `find` needs."""
@@ -25,6 +29,18 @@ def frames_chosen(count: int, frames: str | int) -> list[int]:
         return list(range(count))
     wanted = 1 if frames == "first" else min(int(frames), count)
     return [index * count // wanted for index in range(wanted)]
+
+
+def under_terms(source: Source, root: str | Path) -> Source:
+    """Return the source whose terms hold for a folder: where files "of one's own" look like a collection, that one."""
+    from . import get_source
+    from .known import SIGNATURES, looks_like
+
+    if not source.needs_root or source.name in SIGNATURES:
+        return source
+    folder = Path(root)
+    collection = looks_like(folder if folder.is_dir() else folder.parent)
+    return get_source(collection) if collection else source
 
 
 class Source(ABC):
@@ -76,7 +92,7 @@ class Source(ABC):
         if found is not None and found.skipped:
             first = found.skipped[0]
             reason = f" ({len(found.skipped)} skipped, the first: {first.path}: {first.reason})"
-        return DataError(f"{self.name}: no usable volume in {root}{reason}; expected {self.layout}")
+        return NothingFound(f"{self.name}: no usable volume in {root}{reason}; expected {self.layout}")
 
 
 def resolve(source: Source, root: str | Path | None) -> Path:

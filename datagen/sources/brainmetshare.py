@@ -15,6 +15,7 @@ from ..files import files_in, folders_named, relative, stem, subfolders
 from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, load_nifti, load_pictures, open_nifti
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .base import Source
+from .known import archives, without_repeats
 
 _SEQUENCES = ("bravo", "t1_pre", "t1_gd", "flair")  # in the order of the numbered folders
 
@@ -56,7 +57,8 @@ class BrainMetShare(Source):
             notes.append(f"{n_missing} of {len(patients)} patients lack one of the four sequences")
         if n_uneven:
             notes.append(f"{n_uneven} of {len(patients)} patients have sequences that differ in slices")
-        return self.some(base, Found(refs, skipped, notes))
+        refs, repeats = without_repeats(base, refs)
+        return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
         return load_nifti(ref) if ref.paths[0].lower().endswith(NIFTI_SUFFIXES) else load_pictures(ref)

@@ -19,6 +19,7 @@ from ..files import files_in, folders_named, relative, subfolders
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .base import Source
 from .duke_liver import series_reason
+from .known import archives, without_repeats
 
 _SHEET = "Breast-Cancer-MRI-filepath_filename-mapping"
 _COLUMNS = ("original_path_and_filename", "classic_path", "descriptive_path")
@@ -61,7 +62,8 @@ class DukeBreast(Source):
                 name = f"{patient.name}-{sequence or _short(series.name)}"
                 refs.append(VolumeRef(self.name, patient.name, name, tuple(str(path) for path in files)))
         notes = [] if sheet else [f"no mapping sheet ({_SHEET}.xlsx): series go by their folders' names"]
-        return self.some(base, Found(refs, skipped, notes))
+        refs, repeats = without_repeats(base, refs)
+        return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
         return load_dicom(ref)

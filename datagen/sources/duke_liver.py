@@ -17,6 +17,7 @@ from ..files import files_in, folders_named, relative, subfolders
 from ..volumes import Found, Skipped, Volume, VolumeRef
 from .anatomy import derived_by_header
 from .base import Source
+from .known import archives, without_repeats
 
 _SUFFIXES = (".dicom", ".dcm")
 
@@ -57,7 +58,8 @@ class DukeLiver(Source):
                 name = f"{part}{patient.name}-{series.name}"
                 refs.append(VolumeRef(self.name, patient.name, name, tuple(str(path) for path in files)))
         notes = [f"{n_masks} mask files left out"] if n_masks else []
-        return self.some(base, Found(refs, skipped, notes))
+        refs, repeats = without_repeats(base, refs)
+        return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
         return load_dicom(ref)

@@ -17,6 +17,7 @@ from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, four_d_note, load_nifti,
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .anatomy import derived_by_intent, derived_by_name, derived_by_sidecar, label_reason
 from .base import Source, frames_chosen
+from .known import ARCHIVES, LOOKS_LIKE, archives, looks_like, without_copies
 from .subjects import assign_subjects, subject_from
 
 
@@ -160,7 +161,7 @@ class Dicom(_Own):
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
         refs, skipped = scan_dicom(
-            walk(base),
+            (path for path in walk(base) if not path.name.lower().endswith(ARCHIVES)),
             base,
             self.name,
             self.selection.include_derived,
@@ -180,7 +181,10 @@ def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) ->
 def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipped], by_name: bool = True) -> Found:
     """What was found with its subjects: as the user says, else as names say, else (DICOM) as the files said."""
     override = source.selection.subjects
-    refs = _unique(refs, root)
+    packed = archives(root)
+    if by_name:
+        refs, copies = without_copies(root, _unique(refs, root))
+        skipped = [*skipped, *copies]
     notes: list[str] = []
     rules: tuple[str, ...] = ()
     if refs and (by_name or override is not None):
@@ -189,7 +193,10 @@ def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipp
         refs = [replace(ref, subject=_only_subject(ref, root, assigned.subjects, override is not None)) for ref in refs]
     elif refs:
         rules = ("by the PatientID in the files, hashed",)
-    return source.some(root, Found(refs, skipped, notes, rules))
+    collection = looks_like(root if root.is_dir() else root.parent)
+    if collection:
+        notes.append(LOOKS_LIKE.format(collection=collection))
+    return source.some(root, Found(refs, [*skipped, *packed], notes, rules))
 
 
 def _only_subject(ref: VolumeRef, root: Path, subjects: dict[str, str], told: bool) -> str:

@@ -16,9 +16,11 @@ from ..files import files_in, relative, subfolders
 from ..readers import load_npy
 from ..volumes import PLANES, Found, Skipped, Volume, VolumeRef
 from .base import Source
+from .known import archives, without_repeats
 
 # Folder as found -> split; some copies rename `valid`.
 _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+_DEPTH = 4  # levels below the root that are searched
 
 
 class MRNet(Source):
@@ -50,16 +52,18 @@ class MRNet(Source):
                     continue
                 if folder.name != split:
                     notes.append(f"{relative(folder, base)}: read as {split}")
-                for plane in PLANES:
-                    self._exams(base, folder / plane, split, plane, refs, skipped)
+                for child in subfolders(folder):
+                    if (plane := child.name.lower()) in PLANES:
+                        self._exams(base, child, split, plane, refs, skipped)
         _notice_missing_planes(refs, notes)
-        return self.some(base, Found(refs, skipped, notes))
+        refs, repeats = without_repeats(base, refs)
+        return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def _exams(
         self, base: Path, folder: Path, split: str, plane: str, refs: list[VolumeRef], skipped: list[Skipped]
     ) -> None:
         for path in files_in(folder):
-            if path.suffix != ".npy" or not path.stem.isdigit():
+            if path.suffix.lower() != ".npy" or not path.stem.isdigit():
                 skipped.append(Skipped(relative(path, base), "expected NNNN.npy"))
                 continue
             exam = path.stem.zfill(4)  # an id that went through a spreadsheet has lost its zeros
@@ -71,18 +75,26 @@ class MRNet(Source):
 
 
 def releases(base: Path) -> list[Path]:
-    """Folders that hold the splits: `base` itself or up to two levels below (archives unpack to a double folder)."""
-    level = [base]
-    for _ in range(3):
-        hits = [
-            folder
-            for folder in level
-            if any((folder / split / plane).is_dir() for split in _SPLITS for plane in PLANES)
-        ]
-        if hits:
-            return hits
-        level = [child for folder in level for child in subfolders(folder)]
-    return []
+    """Folders that hold the splits: `base`, folders below it (archives unpack to a double folder), or one above it."""
+    # A root one or two levels too deep: the folder of a split, or of a plane in it.
+    for above in (base, base.parent):
+        if base.is_dir() and above.name.lower() in _SPLITS and _has_planes(above):
+            return [above.parent]
+    found, level = [], [base]
+    for _ in range(_DEPTH + 1):
+        deeper = []
+        for folder in level:
+            children = subfolders(folder)
+            if any(child.name.lower() in _SPLITS and _has_planes(child) for child in children):
+                found.append(folder)
+            else:
+                deeper += children
+        level = deeper[:5000]  # some other tree, and a large one
+    return found
+
+
+def _has_planes(folder: Path) -> bool:
+    return any(child.name.lower() in PLANES for child in subfolders(folder))
 
 
 def _notice_missing_planes(refs: list[VolumeRef], notes: list[str]) -> None:

@@ -19,6 +19,7 @@ from ..readers import NIFTI_SUFFIXES, load_nifti, open_nifti
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .base import Source
 from .duke_liver import why_not_curated
+from .known import archives, without_repeats
 
 
 class UMD(Source):
@@ -53,7 +54,8 @@ class UMD(Source):
             "dicom": "{} DICOM files lie beside NIfTI images and are not counted twice",
         }
         notes = [text.format(counts[key]) for key, text in wording.items() if counts[key]]
-        return self.some(base, Found(refs, skipped, notes))
+        refs, repeats = without_repeats(base, refs)
+        return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
         return load_nifti(ref) if ref.paths[0].lower().endswith(NIFTI_SUFFIXES) else load_dicom(ref)
