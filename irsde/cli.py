@@ -122,7 +122,7 @@ def train(
     if resume and (out / "config.json").exists():
         from irsde.network import read_record
 
-        chosen = TrainConfig(**(read_record(out)["config"] | settings))
+        chosen = TrainConfig.from_record(read_record(out), **settings)
     else:
         if "store" not in settings:
             raise click.UsageError("expected --data STORE (or `store` in --config), got neither")

@@ -37,6 +37,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "precondition": True,
     },
 }
+FORMAT = 2  # of a run folder; 2 records this number, the version of ussim, and the digest of the store
+# Of settings that came after a format: how runs of that format behaved. {1: {"new_setting": value}, ...}
+DEFAULTS_BEFORE: dict[int, dict[str, Any]] = {}
 # What may differ between the run that is resumed and the command that resumes it.
 FREE_ON_RESUME = ("steps", "log_every", "checkpoint_every", "validate_every", "workers", "device", "store")
 
@@ -100,9 +103,20 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in ("n_steps", "batch_size", "patch_size", "steps", "gradient_accumulation", "log_every"):
+        for name in (
+            "n_steps",
+            "batch_size",
+            "patch_size",
+            "steps",
+            "gradient_accumulation",
+            "log_every",
+            "checkpoint_every",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("warmup", "seed", "workers", "validate_every", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("max_sigma", "learning_rate"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
@@ -123,7 +137,23 @@ class TrainConfig:
         for name in given:
             if name not in names:
                 raise ConfigError(f"unknown setting {name!r}; expected some of {', '.join(names)}")
-        return cls(**{**PRESETS[preset], **given})
+        return _typed({**PRESETS[preset], **given})
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], **changes: Any) -> TrainConfig:
+        """The config of a run's config.json, what its version did not know as that version behaved.
+
+        Raises
+        ------
+        ConfigError
+            A setting is unknown or cannot be.
+        """
+        older = DEFAULTS_BEFORE.get(record.get("format", 1), {})
+        given = older | record["config"] | changes
+        unknown = given.keys() - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ConfigError(f"settings {', '.join(sorted(unknown))}: unknown to this version")
+        return _typed(given)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -135,6 +165,25 @@ class TrainConfig:
             for name, value in vars(self).items()
             if name not in FREE_ON_RESUME and value != getattr(other, name)
         ]
+
+
+def _typed(given: dict[str, Any]) -> TrainConfig:
+    """A config whose settings have their declared types; raises ConfigError that names the setting."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # JSON has no tuples and writes 1 for 1.0: strict in all the rest, as "no" is not False and 2.5 steps are none.
+        return TypeAdapter(TrainConfig).validate_json(json.dumps(given), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        name = ".".join(str(part) for part in first["loc"])
+        expected = first["msg"].removeprefix("Input should be ")
+        raise ConfigError(f"{name}: expected {expected}, got {first['input']!r}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"settings: expected numbers, words, true and false ({error})") from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from irsde.checkpoints import DamagedError, read_checkpoint, read_tensors
-from irsde.config import TrainConfig
+from irsde.config import FORMAT, TrainConfig
 from irsde.data import DataError, Normalization
 from irsde.group_norm import replace_group_norms
 from irsde.sde import IRSDE
@@ -182,7 +182,7 @@ def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
     """
     run = Path(run)
     record = read_record(run)
-    config = TrainConfig(**record["config"])
+    config = TrainConfig.from_record(record)
     normalization = Normalization(**record["normalization"])
     if weights not in ("ema", "raw"):
         raise ValueError(f'expected weights "ema" or "raw", got {weights!r}')
@@ -212,7 +212,16 @@ def read_record(run: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not {"config", "normalization"} <= record.keys():
             raise ValueError("no config and normalization in it")
+        written = record.get("format", 1)
+        if not (isinstance(written, int) and written <= FORMAT):
+            version = record.get("versions", {}).get("ussim", "of unknown version")
+            raise DataError(
+                f"{run}: written by ussim {version} in format {written}; this version reads up to {FORMAT}: "
+                "install that version or a newer one"
+            )
         return record
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote") from error
     except (OSError, ValueError) as error:

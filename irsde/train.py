@@ -41,7 +41,7 @@ from irsde.checkpoints import (
     set_aside_after,
     write_checkpoint,
 )
-from irsde.config import TrainConfig
+from irsde.config import FORMAT, TrainConfig
 from irsde.data import (
     Augmentation,
     Normalization,
@@ -141,6 +141,12 @@ class _Run:
         if record and Normalization(**record["normalization"]) != normalization:
             raise ResumeError(f"{out}: the pairs in {config.store} are not those this run was started with")
         self.normalization = normalization
+        self.store_digests = sorted({getattr(p, "attributes", {}).get("digest", "") for p in opened} - {""})
+        if record and record.get("store_digests", self.store_digests) != self.store_digests:
+            raise ResumeError(
+                f"{out}: {config.store} holds other images than when this run was started (digest "
+                f"{', '.join(self.store_digests)}, was {', '.join(record['store_digests'])}); choose another --out"
+            )
 
         torch.manual_seed(config.seed)
         self.sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
@@ -309,9 +315,10 @@ class _Run:
         subjects = len({s for subset in self.training for s in subset.subjects})
         probes = ", ".join(subset.probe or "?" for subset in self.training)
         n = sum(map(len, self.training))
+        processes = f"{self.accelerator.num_processes} process{'es' if self.accelerator.num_processes > 1 else ''}"
         return (
             f"{self.config.method} ({self.config.preset}, {self.n_parameters:,} parameters) on {n} pairs of {subjects} "
-            f"subjects ({probes}), {self.accelerator.device}; steps {self.step} to {self.config.steps}"
+            f"subjects ({probes}), {processes} on {self.accelerator.device}; steps {self.step} to {self.config.steps}"
         )
 
     def _log(self, row: dict[str, float], writer: Any) -> None:
@@ -347,7 +354,10 @@ class _Run:
         with open(self.out / "metrics.csv", "w", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, COLUMNS).writeheader()
         record = {
+            "format": FORMAT,
             "config": self.config.to_dict(),
+            "store_digests": self.store_digests,
+            "processes": self.accelerator.num_processes,
             "normalization": asdict(self.normalization),
             "parameters": self.n_parameters,
             "probes": [subset.probe for subset in self.training],
@@ -355,7 +365,9 @@ class _Run:
             "held_out_subjects": sorted({str(s) for subset in self.held_out for s in subset.subjects}),
             "training_pairs": sum(map(len, self.training)),
             "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "accelerate", "numpy")},
+            "versions": {
+                name: metadata.version(name) for name in ("ussim", "torch", "diffusers", "accelerate", "numpy")
+            },
         }
         partial = self.out / "config.json.partial"
         partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -429,7 +441,7 @@ def _record_to_continue(config: TrainConfig, out: Path, resume: bool) -> dict[st
     if not resume:
         raise ExistsError(f"{out}: holds a run already; go on with --resume, or choose another --out")
     record = read_record(out)
-    different = TrainConfig(**record["config"]).differences(config)
+    different = TrainConfig.from_record(record).differences(config)
     if different:
         raise ResumeError(f"{out}: was started with other settings ({'; '.join(different)}); choose another --out")
     return record

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 
@@ -18,7 +19,7 @@ from speckle_pairs import SpecklePairs
 import irsde.train
 from irsde import metrics
 from irsde.checkpoints import newest_checkpoint
-from irsde.config import ConfigError, TrainConfig, read_settings
+from irsde.config import FORMAT, ConfigError, TrainConfig, read_settings
 from irsde.data import Augmentation, DataError, Normalization, TrainingBatches, measure, split, whole
 from irsde.network import load
 from irsde.run_lock import hold
@@ -156,6 +157,36 @@ def test_impossible_settings_are_refused(bad):
         TrainConfig.create(store="none", **bad)
 
 
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"flip_axial": "no"}, "flip_axial: expected a valid boolean, got 'no'"),
+        ({"flip_axial": 1}, "flip_axial: expected a valid boolean, got 1"),
+        ({"steps": 2.5}, "steps: expected a valid integer, got 2.5"),
+        ({"steps": "7"}, "steps: expected a valid integer, got '7'"),
+        ({"checkpoint_every": 0}, "checkpoint_every: expected at least 1, got 0"),
+        ({"validate_every": -1}, "validate_every: expected at least 0, got -1"),
+        ({"learning_rate": "fast"}, "learning_rate: expected a valid number, got 'fast'"),
+        ({"betas": [0.9]}, "betas"),
+        ({"seed": None}, "seed: expected a valid integer, got None"),
+        ({"device": {"name": "cpu"}}, "device: expected a valid string"),
+    ],
+)
+def test_settings_of_another_type_are_refused_by_name(tmp_path, bad, said):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"store": "none", "preset": "tiny"} | bad))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        TrainConfig.create(**read_settings(path))
+
+
+def test_settings_keep_their_values_through_a_file(tmp_path):
+    path = tmp_path / "a.json"
+    chosen = config(learning_rate=1, betas=(0.5, 0.75), fold=2, probes=("L11-5v", "C5-2v"), compile=True)
+    path.write_text(json.dumps(chosen.to_dict()))
+    assert TrainConfig.create(**read_settings(path)) == chosen
+    assert isinstance(chosen.probes, tuple)
+
+
 def test_settings_are_read_from_toml_and_json(tmp_path):
     (tmp_path / "a.toml").write_text('preset = "small"\nsteps = 7\n')
     (tmp_path / "a.json").write_text('{"preset": "small", "steps": 7}')
@@ -244,6 +275,41 @@ def test_half_written_checkpoint_is_not_seen(tmp_path):
     partial.mkdir()
     (partial / "ema.safetensors").write_bytes(b"")
     assert load(folder).step == 6
+
+
+def test_a_run_knows_its_format_and_its_store(trained, tmp_path):
+    class Stored(SpecklePairs):
+        def __init__(self, digest):
+            super().__init__()
+            self.attributes = {"digest": digest}
+
+    folder = run(tmp_path / "a", Stored("one"))
+    record = json.loads((folder / "config.json").read_text())
+    assert (record["format"], record["store_digests"], record["processes"]) == (FORMAT, ["one"], 1)
+    assert record["versions"]["ussim"]
+    run(folder, Stored("one"), resume=True, steps=7)
+    with pytest.raises(ResumeError, match=r"other images .*two, was one"):
+        run(folder, Stored("two"), resume=True, steps=8)
+
+    def rewritten(name, change):
+        target = tmp_path / name
+        shutil.copytree(folder, target)
+        (target / "config.json").write_text(json.dumps(change(record | {"config": dict(record["config"])})))
+        return target
+
+    def of_before(record):
+        for key in ("format", "store_digests", "processes"):
+            del record[key]
+        return record
+
+    assert run(rewritten("before", of_before), Stored("two"), resume=True, steps=8)
+    assert load(tmp_path / "before").step == 8
+    newer = rewritten("newer", lambda record: record | {"format": FORMAT + 1})
+    with pytest.raises(DataError, match=rf"in format {FORMAT + 1}; this version reads up to {FORMAT}"):
+        load(newer)
+    unknown = rewritten("unknown", lambda record: record | {"config": record["config"] | {"colour": 1}})
+    with pytest.raises(ConfigError, match="settings colour: unknown"):
+        load(unknown)
 
 
 def test_folder_without_checkpoint_is_no_model(tmp_path):
