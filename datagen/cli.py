@@ -285,18 +285,20 @@ def _bytes(count: float) -> str:
 @cli.command()
 @click.argument("root")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--subjects", metavar="REGEX|CSV", help="As for build.")
+@click.option("--subjects", metavar="REGEX|CSV", help="As for build, as the next two.")
+@click.option("--frames", metavar="first|all|N", default="first", help="Of a 4-D file or echoes of the same slices.")
+@click.option("--include-derived", is_flag=True, help="Phase images, maps, projections too, of files of your own.")
 @console.verbose_option
-def inspect(root: str, as_json: bool, subjects: str | None) -> None:
+def inspect(root: str, as_json: bool, subjects: str | None, frames: str, include_derived: bool) -> None:
     """Say which collection a folder holds, what is in it, and what is odd.
 
     \b
     datagen inspect MRNet-v1.0
     """
     from .inspect import inspect as look
-    from .sources.base import Selection
+    from .sources.base import Selection, frames_asked
 
-    found = look(root, Selection(subjects=subjects))
+    found = look(root, Selection(subjects, frames_asked(frames), include_derived))
     console.result(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(found.lines()))
 
 

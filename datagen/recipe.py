@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .randomize import Ranges
-from .sources.base import Selection
+from .sources.base import Selection, frames_asked
 from .sources.subjects import recorded
 
 # Option names, for those who write a file from what `--help` shows.
@@ -110,11 +110,7 @@ class Recipe(BaseModel):
     @field_validator("frames", mode="before")
     @classmethod
     def _frames(cls, value: Any) -> Any:
-        text = str(value)
-        number = int(text) if text.isascii() and text.isdigit() else value
-        if number not in ("first", "all") and not (isinstance(number, int) and number >= 1):
-            raise ValueError(f"frames: expected first, all or a number from 1, got {value!r}")
-        return number
+        return frames_asked(value)
 
     @field_validator("planes")
     @classmethod

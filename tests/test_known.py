@@ -132,3 +132,53 @@ def test_a_mixed_folder_reads_as_a_plain_report(tmp_path):
     text = "\n".join(lines)
     for words in ("PatientID", "5 x phase image", "5 x localizer", "5 x segmentation", "old.zip", "the same image as"):
         assert words in text, words
+
+
+def test_a_classic_and_an_enhanced_copy_of_a_scan_are_one(tmp_path):
+    """Other files, other identifiers, the same pixels of the same person: built once."""
+    from pydicom import dcmread
+    from pydicom.dataset import Dataset
+
+    trees.write_enhanced(tmp_path / "enhanced.dcm", n_slices=4, n_phases=1)
+    enhanced = dcmread(tmp_path / "enhanced.dcm")
+    for index, group in enumerate(enhanced.PerFrameFunctionalGroupsSequence):
+        scale: Dataset = group.PixelValueTransformationSequence[0]
+        trees.write_dicom(
+            tmp_path / "classic" / f"{index}.dcm",
+            enhanced.pixel_array[index],
+            group.PlanePositionSequence[0].ImagePositionPatient,
+            trees.COSINES["axial"],
+            SeriesInstanceUID="1.2.9",
+            SOPInstanceUID=f"1.2.9.{index}",
+            RescaleSlope=scale.RescaleSlope,
+            RescaleIntercept=scale.RescaleIntercept,
+        )
+    recipe = Recipe(source="dicom", root=tmp_path, probes="P4-2v", planes="axial", patches=False)
+    plan = make_plan(recipe, "cpu")
+    assert len(plan.samples) == 4
+    assert plan.skipped[COPIED] == 4
+
+
+def test_a_plan_says_the_rule_and_what_voxels_give_away(tmp_path):
+    import nibabel as nib
+
+    trees.write_nifti(tmp_path / "kim" / "a.nii")
+    image = nib.load(trees.write_nifti(tmp_path / "lee" / "b.nii", label=True))
+    labels = np.asarray(image.dataobj).astype(np.int16)
+    labels[10:50, 10:50] += 2  # a large region beside the small ones
+    nib.save(nib.Nifti1Image(labels, image.affine), tmp_path / "lee" / "b.nii")
+    plan = make_plan(Recipe(source="nifti", root=tmp_path, probes="P4-2v", planes="axial", patches=False), "cpu")
+    assert plan.subject_rules == ("nifti: by the first folder that is no split, site, sequence or format, 2 files",)
+    (note,) = [note for note in plan.notes if "label map" in note]
+    assert note.startswith("nifti: lee/b: looks like a label map: ")
+
+
+def test_terms_of_a_collection_hold_for_what_looks_like_it(tmp_path):
+    from datagen.sources.base import under_terms
+
+    (tmp_path / "MRNet-v1.0").mkdir()
+    assert under_terms(get_source("npy"), tmp_path).name == "mrnet"
+    (tmp_path / "plain").mkdir()
+    assert under_terms(get_source("npy"), tmp_path / "plain").name == "npy"
+    assert under_terms(get_source("umd"), tmp_path).name == "umd"
+    assert under_terms(get_source("demo"), tmp_path).name == "demo"

@@ -152,7 +152,12 @@ def test_adding_a_range_changes_no_other_value():
 
 
 def test_fields_that_are_not_used_leave_the_record_as_it_was(tmp_path):
-    assert "subjects" not in recipe().record("cpu", 2)
+    assert not {"subjects", "frames", "include_derived"} & recipe().record("cpu", 2).keys()
+    assert recipe(frames="3").record("cpu", 2)["frames"] == 3
+    assert recipe(include_derived=True).record("cpu", 2)["include_derived"] is True
+    for wrong in ("0", "none", -1, 1.5):
+        with pytest.raises(RecipeError, match="frames: expected first, all or a number from 1"):
+            recipe(frames=wrong)
     told = recipe(source="nifti", subjects="(PAT)").record("cpu", 2)
     assert told["subjects"] == "(PAT)"
     table = tmp_path / "who.csv"

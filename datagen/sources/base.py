@@ -23,6 +23,15 @@ class Selection:
     include_derived: bool = False  # phase images, maps, projections and the like
 
 
+def frames_asked(value: str | int) -> str | int:
+    """Return "first", "all" or a number from 1; raises DataError for anything else."""
+    text = str(value)
+    number: str | int = int(text) if text.isascii() and text.isdigit() else value
+    if number in ("first", "all") or (isinstance(number, int) and number >= 1):
+        return number
+    raise DataError(f"frames: expected first, all or a number from 1, got {value!r}")
+
+
 def frames_chosen(count: int, frames: str | int) -> list[int]:
     """Return which of `count` images of the same slices are taken: the first, all, or so many spread evenly."""
     if frames == "all":
