@@ -1,6 +1,6 @@
 """High-quality images and one way of imaging them -> the simulated B-modes: the only place that calls `ussim`.
 
-    hq ─► scatterers ─► channel data ─► + noise ─► time-gain compensation ─► IQ ─► delay-and-sum ─► log compression ─► lq
+    hq ─► scatterers ─► channel data ─► + noise ─► time-gain compensation ─► IQ ─► delay-and-sum ─► envelope ─► log ─► lq
 
 The square image is stretched onto the probe's field of view whatever its size in the patient, as in the paper: what is
 learnt is the look of speckle, not anatomy at scale.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .formats import Rules, rules_of
 from .identity import stable_hash
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Settings:
     f_number: float | None = None
     snr_db: float | None = None
     tgc: bool = False
+    format: int = 1  # of the dataset, the rules of which hold (`datagen.formats`); a record without one is of the first
 
     @classmethod
     def of(cls, recipe: dict[str, Any], probe: ussim.Probe) -> Settings:
@@ -72,6 +74,11 @@ class Imager:
     n_samples: int  # of a record that holds every echo of the field
     mean_distance: float  # m
 
+    @property
+    def rules(self) -> Rules:
+        """Those of the dataset's format."""
+        return rules_of(self.settings.format)
+
     def mask(self, step: int = 1) -> np.ndarray:
         """(size, size) bool, the pixels inside the field: of every `step`-th one, and what lies between interpolated."""
         from scipy.ndimage import map_coordinates
@@ -80,7 +87,11 @@ class Imager:
 
         # The last pixel of each axis is always among them.
         axes = [np.unique(np.r_[0 : axis.size : step, axis.size - 1]) for axis in (self.grid.z, self.grid.x)]
-        coarse = ussim.field_mask(self.acquisition, ussim.ImageGrid(x=self.grid.x[axes[1]], z=self.grid.z[axes[0]]))
+        coarse = ussim.field_mask(
+            self.acquisition,
+            ussim.ImageGrid(x=self.grid.x[axes[1]], z=self.grid.z[axes[0]]),
+            self.rules.mask_f_number(self.settings.f_number, self.acquisition),
+        )
         if step == 1:
             return np.asarray(coarse, dtype=bool)
         places = [np.interp(np.arange(axis[-1] + 1), axis, np.arange(axis.size)) for axis in axes]
@@ -111,12 +122,13 @@ def make_imager(settings: Settings) -> Imager:
         None if settings.max_angle_deg is None else np.deg2rad(settings.max_angle_deg),
         None if settings.width_deg is None else np.deg2rad(settings.width_deg),
     )
-    acquisition = ussim.Acquisition(probe, waves, medium)
+    n_subelements = rules_of(settings.format).n_subelements
+    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=n_subelements)
     believed = settings.speed_of_sound * (1 + settings.speed_of_sound_error)
     if settings.speed_of_sound_error:
         # The scanner steers with the speed it believes in; the waves travel at the medium's.
         delays = waves.delays(probe, dataclasses.replace(medium, speed_of_sound=believed))
-        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium)
+        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, n_subelements=n_subelements)
     grid = ussim.ImageGrid.for_acquisition(acquisition, shape=(settings.size, settings.size))
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     return Imager(
@@ -213,10 +225,11 @@ def _simulate(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -
     ]
     rf = ussim.simulate_stack(media, imager.acquisition, settings.engine, n_samples=imager.n_samples)
     _receive(rf, settings, [np.random.default_rng(stream) for _, stream in streams])
-    images = ussim.delay_and_sum(
+    images = ussim.envelope_image(
         ussim.demodulate(rf),
         imager.grid,
-        settings.f_number,
+        imager.rules.f_number(settings.f_number, settings.probe, imager.speed_of_sound),
+        fine=imager.rules.fine,
         speed_of_sound=imager.speed_of_sound,
         engine=settings.engine,
     )

@@ -22,6 +22,7 @@ from typing import Any
 from ussim import console
 
 from . import store
+from .formats import FORMAT, format_of
 from .pairs import make_imager, resolve_engine
 from .recipe import Recipe, array_name, differences
 from .samples import Plan, make_plan
@@ -139,7 +140,12 @@ def build(
         _check_inputs_survive(recipe, storage)
     with _workers(recipe, client, workers, scheduler, watcher) as crew:
         engine = _resolve_engine(recipe, crew)
-        plan = make_plan(recipe, engine, lambda function, refs: _map_volumes(crew, function, refs, watcher))
+        plan = make_plan(
+            recipe,
+            engine,
+            lambda function, refs: _map_volumes(crew, function, refs, watcher),
+            _format(storage) if resume else FORMAT,
+        )
         _check_output(storage, resume, overwrite)  # reading may have taken long
         if overwrite and storage.exists():
             storage.delete()
@@ -188,6 +194,13 @@ def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
     for path in (*recipe.roots(), *files):
         if console.is_inside(path, storage.folder):
             raise ExistsError(f"{storage.url}: --overwrite would delete the input {path}; choose another --out")
+
+
+def _format(storage: Storage) -> int:
+    """The format of the store that is gone on with, of new ones where there is none yet."""
+    if not storage.exists() or store.is_begun(storage):
+        return FORMAT
+    return format_of(store.read_attributes(storage)["recipe"])
 
 
 def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job], attributes: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .formats import FORMAT
 from .randomize import Ranges
 from .sources.base import Selection, frames_asked
 from .sources.subjects import recorded
@@ -188,11 +189,12 @@ class Recipe(BaseModel):
 
         return [load_probe(name) for name in self.probes]
 
-    def record(self, engine: str, folds: int) -> dict[str, Any]:
+    def record(self, engine: str, folds: int, format: int = FORMAT) -> dict[str, Any]:
         """What a store records and its digest covers: plain JSON, everything resolved, nothing of this machine.
 
         `engine` and `folds` are what "auto" and None came to. Roots are left out (samples carry the digests of the files),
-        probes are written out in full, a checkpoint is named by its digest.
+        probes are written out in full, a checkpoint is named by its digest. `format` is that of the store that is gone on
+        with (`datagen.formats`); the first recorded none.
         """
         record = self.model_dump(mode="json", exclude={"root", "samples_per_shard"})
         for field in _WHERE_USED:  # later than stores that are to keep their digests
@@ -204,7 +206,7 @@ class Recipe(BaseModel):
         record["probes"] = {probe.name: probe_record(probe) for probe in self.load_probes()}
         if self.sam2_checkpoint is not None:
             record["sam2_checkpoint"] = hashlib.sha256(Path(self.sam2_checkpoint).read_bytes()).hexdigest()
-        return record
+        return record if format == 1 else record | {"format": format}
 
 
 def probe_record(probe: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .formats import FORMAT
 from .identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from .recipe import Recipe, digest
 from .sources import get_source
@@ -153,13 +154,14 @@ class Plan:
 Map = Callable[[Callable[[VolumeRef], VolumeSamples], Iterable[VolumeRef]], Iterator[VolumeSamples]]
 
 
-def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map) -> Plan:
+def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int = FORMAT) -> Plan:
     """Find the volumes, cut them, choose and order the samples.
 
     Parameters
     ----------
     engine : what the recipe's engine came to.
     map_volumes : `map`, or one that works on several volumes at a time and keeps their order.
+    format : of the store (`datagen.formats`): a store that is gone on with keeps its own.
 
     Raises
     ------
@@ -200,7 +202,7 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map) -> Plan:
         raise DataError(_nothing(recipe, len(read), skipped, unreadable))
     folds = choose_folds({(sample.ref.source, sample.ref.subject) for sample in samples}, recipe.folds)
     return Plan(
-        record=recipe.record(engine, folds),
+        record=recipe.record(engine, folds, format),
         samples=tuple(samples),
         folds=folds,
         n_volumes=len(read),

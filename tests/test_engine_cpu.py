@@ -83,6 +83,12 @@ OPTIONS = {
     "4 sub-elements": {"n_subelements": 4},
     "3 cycles": {"n_cycles": 3},
     "6.5 cycles": {"n_cycles": 6.5},
+    "20 cycles": {"n_cycles": 20},
+    "40 cycles": {"n_cycles": 40},
+    "80 cycles": {"n_cycles": 80, "medium": ussim.Medium(1540.0, 0.5)},
+    "bandwidth of 180 %": {"bandwidth": 1.8},
+    "bandwidth of 20 %": {"bandwidth": 0.2},
+    "threshold of -60 dB": {"threshold_db": -60.0},
     "chirp": {"n_cycles": 8, "frequency_sweep": 3e6},
     "sampled at 5 f_c": {"sampling_frequency": 5 * 7.6e6},
     "sampled at 8 f_c": {"sampling_frequency": 8 * 7.6e6},
@@ -98,6 +104,7 @@ def test_options_match_the_oracle(name):
     probe = ussim.load_probe("L11-5v")
     if "baffle" in options:
         probe = replace(probe, baffle=options.pop("baffle"))
+    probe = replace(probe, bandwidth=options.pop("bandwidth", probe.bandwidth))
     waves = ussim.PlaneWaves(np.deg2rad([-8.0, 3.0]), options.pop("apodization", None))
     acquisition = ussim.Acquisition(probe, waves, **options)
     assert error_of(acquisition, scatterers_for(probe, 10)) < PROMISED
@@ -276,7 +283,7 @@ def test_pressure_field_matches_must(probe, golden):
     grid = ussim.ImageGrid(arrays["px"][0], arrays["pz"][:, 0])
     for law in ("plane_+10deg", "focus_x5mm_z30mm"):
         waves = ussim.CustomTransmits(arrays[f"delays_{law}"])
-        plan = make_plan(ussim.Acquisition(probe, waves))
+        plan = make_plan(ussim.Acquisition(probe, waves, n_subelements="must"))
         expected = arrays[f"pfield_P_{law}"]
         for engine in (cpu, reference):
             got = engine.pressure_field(plan, grid, -60.0)[0]

@@ -8,7 +8,7 @@ import pytest
 
 import ussim
 from ussim import physics
-from ussim.beamform import automatic_f_number
+from ussim.beamform import directivity_f_number
 
 # getparam of PyMUST 0.1.9: center frequency, bandwidth, elements, pitch, kerf, height, elevation focus, radius.
 # None: MUST says nothing. LA530 has no bandwidth there; MUST's default for a probe without one is 75 %.
@@ -106,8 +106,8 @@ def test_linear_presets_image_as_wide_as_their_aperture(any_probe):
 def two_way_coverage_db(probe):
     """Level of pixels of the default field in dB of the strongest.
 
-    The sum over the default transmits of the RMS pressure there, times the sum over the elements that see it (automatic
-    f-number) of their sensitivity: obliquity, directivity and 1/sqrt(r) of the model.
+    The sum over the default transmits of the RMS pressure there, times the sum over the elements that see it (from their
+    directivity) of their sensitivity: obliquity, directivity and 1/sqrt(r) of the model.
     """
     acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe))
     right_half = 0.0, probe.imaging.x[1]  # the other is its mirror image
@@ -119,7 +119,7 @@ def two_way_coverage_db(probe):
     sine, cosine = physics.incidence(dx, dz, np.sin(probe.element_angle), np.cos(probe.element_angle))
     half_width = physics.wavenumber(probe.center_frequency, 1540.0) * probe.element_width / 2
     sensitivity = physics.obliquity(cosine, 0.0) * np.abs(physics.directivity(sine, half_width))
-    seen = cosine >= np.cos(np.arctan(1 / (2 * automatic_f_number(probe, 1540.0))))
+    seen = cosine >= np.cos(np.arctan(1 / (2 * directivity_f_number(probe, 1540.0))))
     received = (seen * sensitivity / np.sqrt(np.hypot(dx, dz))).sum(axis=-1)
     two_way = transmitted * received
     return 20 * np.log10(two_way / two_way.max())

@@ -46,7 +46,7 @@ def test_rf_equals_must(golden, name, law):
         assert name != "P4-2v"
     for tag in tags:
         medium = ussim.Medium(attenuation_db_cm_mhz=float(tag.rpartition("att")[2]))
-        acquisition = ussim.Acquisition(probe, waves(law), medium)
+        acquisition = ussim.Acquisition(probe, waves(law), medium, n_subelements="must")
         n_fft = 2 * (int(arrays[f"nfreq_full_{law}"]) - 1)
         samples, expected = simulate_like(arrays, tag, law, scatterers, acquisition, n_fft)
         assert relative_error(samples, expected) < GOLDEN_TOLERANCE
@@ -81,7 +81,7 @@ def test_options_equal_must(golden, option):
     sequence = ussim.PlaneWaves(np.deg2rad(7), apodization=apodization)
     if "delays" in settings:
         sequence = ussim.CustomTransmits(settings.pop("delays"))  # time from the law's zero, as MUST counts it
-    acquisition = ussim.Acquisition(probe, sequence, **settings)
+    acquisition = ussim.Acquisition(probe, sequence, **({"n_subelements": "must"} | settings))
     scatterers = ussim.Scatterers(arrays["scat_x"], arrays["scat_z"], arrays["scat_RC"])
     n_frequencies = arrays.get(f"nfreq_full_{option}", arrays["nfreq_full_FullFrequencyDirectivity"])
     ratio = acquisition.sampling_frequency / (4 * probe.center_frequency)  # MUST keeps [0, 2 f_c] of [0, f_s / 2]

@@ -34,6 +34,7 @@ _HOME = {
     "bmode": "imaging",
     "delay_and_sum": "beamform",
     "demodulate": "beamform",
+    "envelope_image": "imaging",
     "field_mask": "beamform",
     "focused_scan": "transmits",
     "imaging_waves": "transmits",
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from .beamform import delay_and_sum, demodulate, field_mask, log_compress
     from .compression import matched_filter
     from .engines import EngineError
-    from .imaging import bmode
+    from .imaging import bmode, envelope_image
     from .io import load_channel_data
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse

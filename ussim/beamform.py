@@ -8,6 +8,7 @@ element recorded when the echo of that pixel came in.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from .types import Acquisition, ImageGrid, IQData, RFData, device_of, is_on_devi
 
 __all__ = [
     "Beamforming",
+    "UnseenWarning",
     "automatic_f_number",
     "delay_and_sum",
     "demodulate",
@@ -37,6 +39,12 @@ __all__ = [
 LONGEST = 2**29  # samples of a record, and of the way back: sums of them are whole numbers of 32 bits
 OUTSIDE = 16.0  # samples outside a record, farther than an interpolation reaches
 COMPOUNDINGS = ("coherent", "incoherent", "none")
+UNSEEN_SHARE = 0.25  # of the pixels in front of the array without an element, above which `delay_and_sum` warns
+FINE_PITCH = 0.7  # wavelengths at the centre frequency, below which all elements receive
+
+
+class UnseenWarning(UserWarning):
+    """Many pixels have no element in their receive aperture."""
 
 
 def delay_and_sum(
@@ -66,8 +74,8 @@ def delay_and_sum(
         Pixel centres; any Cartesian grid, for linear, phased and convex arrays alike.
     f_number : float, optional
         Receive aperture: an element counts where the pixel is within atan(1 / (2 f_number)) of its normal, which is
-        |x - x_e| <= z / (2 f_number) on a flat array. None: from the element's directivity (`automatic_f_number`);
-        0: all elements.
+        |x - x_e| <= z / (2 f_number) on a flat array. None: all elements where they are at most 0.7 wavelengths apart, else
+        from the elements' directivity (`automatic_f_number`); 0: all elements.
     interpolation : str
         "nearest", "linear", "quadratic", "lanczos3" or "lanczos5".
     normalize : bool
@@ -95,6 +103,11 @@ def delay_and_sum(
         (..., nz, nx) complex64 of IQ data, float32 of RF data and of "incoherent" (the reference engine: complex128,
         float64), an image a record; (..., n_transmits, nz, nx) with "none"; on a card where the engine is "cuda".
 
+    Warns
+    -----
+    UnseenWarning
+        More than a quarter of the pixels in front of the array have no element in their receive aperture.
+
     Raises
     ------
     ValueError
@@ -114,6 +127,14 @@ def delay_and_sum(
             "compounding: incoherent needs IQData, whose magnitude is an envelope: use ussim.demodulate first"
         )
     weights = resolve_weights(transmit_weights, data.acquisition, grid)
+    unseen = unseen_share(data.acquisition, grid, f_number)
+    if unseen > UNSEEN_SHARE:
+        warnings.warn(
+            f"{unseen:.0%} of the pixels are in no element's receive aperture (f-number {f_number:.2f}) and stay black: "
+            "narrow the grid, or give a lower f_number (0: all elements)",
+            UnseenWarning,
+            stacklevel=2,
+        )
     module = (engine_of(data.samples) if engine == "auto" else None) or get_engine(engine)
     return module.delay_and_sum(
         data.samples if getattr(module, "on_device", False) else to_numpy(data.samples),
@@ -175,6 +196,17 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image
 
 
 def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
+    """The receive f-number that guards against grating lobes where there can be any, 0 (all elements) where not.
+
+    Elements closer than FINE_PITCH wavelengths have no grating lobe within the field: limiting their aperture would gain
+    nothing, and would cut off the sides of a sector. Others count as far as `directivity_f_number` says.
+    """
+    if probe.pitch * probe.center_frequency <= FINE_PITCH * speed_of_sound:
+        return 0.0
+    return directivity_f_number(probe, speed_of_sound)
+
+
+def directivity_f_number(probe: Probe, speed_of_sound: float) -> float:
     """The f-number at whose edge an element's sensitivity at the shortest wavelength is 0.71 (Perrot et al. 2021)."""
     shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
     return physics.automatic_f_number(probe.element_width, shortest)
@@ -221,14 +253,14 @@ def transmit_time(
     return arrival_times(acquisition, x, z, _check_speed(speed_of_sound, acquisition), module.arrival_bounds)
 
 
-def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
+def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None = None) -> np.ndarray:
     """Pixels in the probe's field: in front of the array, within reach of a transmit, and seen by an element.
 
     Within reach of a transmit: a ray of its wave passes there, that is, the arrival τ_e + d_e/c has its extremum inside the
     firing aperture and not at its end; or the pixel lies just outside, where a wave of quadratic phase continued past the
     aperture's end would be at most a quarter period away from the end's own (Fresnel parameter 1, 14 dB below the open
-    field); or all elements' waves arrive within half a period (a focus). Seen by an element: within the angle of the
-    automatic f-number of the normal of some element that the receive mask does not silence in all transmits.
+    field); or all elements' waves arrive within half a period (a focus). Seen by an element: one at least counts by the
+    `f_number`, which is as in `delay_and_sum`, and is not silenced by the receive mask in all transmits.
 
     Returns
     -------
@@ -242,13 +274,11 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
     period = 1 / acquisition.carrier_frequency
     hears = acquisition.receiving.any(axis=0)
     block = max(1, 4_000_000 // (SOURCES_PER_ELEMENT * probe.n_elements))
-    acceptance = math.atan(1 / (2 * automatic_f_number(probe, c)))
+    acceptance = _cos_acceptance(automatic_f_number(probe, c) if f_number is None else f_number)
     for first in range(0, len(front), block):
         part = front[first : first + block]
         px, pz = x[part], z[part]
-        dx, dz = px[:, None] - probe.element_x, pz[:, None] - probe.element_z
-        toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
-        seen = (toward >= math.cos(acceptance) * np.hypot(dx, dz))[:, hears].any(axis=1)
+        seen = _is_seen(probe, px, pz, acceptance, hears)
         reached = np.zeros(len(part), dtype=bool)
         for aperture in apertures(acquisition):
             way = np.hypot(px[:, None] - aperture.x, pz[:, None] - aperture.z) / c
@@ -256,6 +286,29 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray:
                 reached |= has_ray(way + law, period)
         mask[part] = seen & reached
     return mask.reshape(grid.shape)
+
+
+def unseen_share(acquisition: Acquisition, grid: ImageGrid, f_number: float) -> float:
+    """Share of the pixels in front of the array that no element receives from, judged by some 32 x 32 of them."""
+    probe, hears = acquisition.probe, acquisition.receiving.any(axis=0)
+    if f_number == 0 and hears.any():
+        return 0.0
+    x, z = (axis.ravel() for axis in np.meshgrid(grid.x[:: len(grid.x) // 32 or 1], grid.z[:: len(grid.z) // 32 or 1]))
+    front = ~probe.is_behind(x, z)
+    if not front.any():
+        return 0.0
+    return 1 - float(_is_seen(probe, x[front], z[front], _cos_acceptance(f_number), hears).mean())
+
+
+def _cos_acceptance(f_number: float) -> float:
+    return math.cos(math.atan(1 / (2 * f_number))) if f_number > 0 else -1.0
+
+
+def _is_seen(probe: Probe, x: np.ndarray, z: np.ndarray, cos_acceptance: float, hears: np.ndarray) -> np.ndarray:
+    """Whether points (n,) are in the receive aperture of any element that hears, (n_elements,) bool."""
+    dx, dz = x[:, None] - probe.element_x, z[:, None] - probe.element_z
+    toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
+    return (toward >= cos_acceptance * np.hypot(dx, dz))[:, hears].any(axis=1)
 
 
 # --- what the engines need -------------------------------------------------------------------------------------------
@@ -333,7 +386,7 @@ class Beamforming:
     @property
     def cos_acceptance(self) -> float:
         """Cosine of the widest angle to an element's normal that counts; -1 for all angles."""
-        return math.cos(math.atan(1 / (2 * self.f_number))) if self.f_number > 0 else -1.0
+        return _cos_acceptance(self.f_number)
 
     @cached_property
     def receive_delays(self) -> np.ndarray:

@@ -19,6 +19,7 @@ from . import physics
 from .plan import Plan
 
 BAND_THRESHOLD_DB = -80.0  # two-way spectrum, after the attenuation of the shortest way; a tighter band costs accuracy
+BAND_TAIL = 4e-5  # energy of the spectrum that may lie outside the band, relative L2
 BLOCK = 64  # cells whose arrival times are held at once
 MAX_TILES = 64  # scatterers in one cell, in tiles, however close they lie: bounds an engine's workspace
 MAX_TURNS = (
@@ -256,22 +257,34 @@ class PulseLength:
         return np.ceil(self.at(distance) * self._rate).astype(np.int64)
 
 
+def _n_frequencies(plan: Plan) -> int:
+    """Points of the spectrum that show its side lobes, which an excitation of many cycles has many of."""
+    cycles = plan.acquisition.excitation_duration * plan.acquisition.probe.center_frequency
+    return max(512, min(math.ceil(16 * cycles), 8192))
+
+
 def _band(
     plan: Plan, window: _Window, pulse: PulseLength, receive: bool, threshold_db: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First and one past the last frequency bin of each cell, and its window length in samples."""
     rate, medium = plan.acquisition.sampling_frequency, plan.acquisition.medium
     low, high = plan.band(threshold_db)
-    frequency = np.linspace(low, high, 512)
+    frequency = np.linspace(low, high, _n_frequencies(plan))
     amplitude = np.abs(plan.excitation(frequency))
     if receive:
         amplitude = amplitude * np.abs(plan.response(frequency))
     loss = physics.attenuation(frequency, medium.attenuation_db_cm_mhz) * (2 if receive else 1)
     level = np.log(np.maximum(amplitude, 1e-300)) - loss * window.nearest[:, None]
     kept = level >= level.max(axis=1, keepdims=True) + BAND_THRESHOLD_DB / 20 * math.log(10)
+    # Many side lobes below the threshold (of many cycles) may hold more together than the engine's tolerance allows.
+    energy = np.exp(2 * (level - level.max(axis=1, keepdims=True)))
+    spare = BAND_TAIL**2 / 2 * energy.sum(axis=1, keepdims=True)
+    rising, falling = (energy[:, ::way].cumsum(axis=1) > spare for way in (1, -1))
+    first = np.minimum(np.argmax(kept, axis=1), np.argmax(rising, axis=1))
+    last = len(frequency) - 1 - np.minimum(np.argmax(kept[:, ::-1], axis=1), np.argmax(falling, axis=1))
     step = frequency[1] - frequency[0]
-    lowest = np.maximum(frequency[np.argmax(kept, axis=1)] - step, low)
-    highest = np.minimum(frequency[len(frequency) - 1 - np.argmax(kept[:, ::-1], axis=1)] + step, high)
+    lowest = np.maximum(frequency[first] - step, low)
+    highest = np.minimum(frequency[last] + step, high)
     length = window.length + 2 * pulse.samples(window.farthest)
     length = np.array([next_fast_len(int(n), real=True) for n in length], dtype=np.int64)
     # Neither 0 nor half the sampling frequency, which have no mirror in a real transform; the band all but ends before.

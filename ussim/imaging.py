@@ -1,14 +1,27 @@
-"""The whole line in one call: image to B-mode."""
+"""From channel data to the envelope on a pixel grid, and the whole line in one call: image to B-mode.
+
+A pixel stands for the whole of its cell. Where cells are larger than the echo of a point, an envelope taken at their centres
+alone misses points that lie between them; it is therefore detected on a grid fine enough for the probe's resolution, and
+each pixel gets the peak of its cell.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
+from . import physics
 from .beamform import delay_and_sum, demodulate, log_compress
+from .probes import Probe
 from .receive import time_gain_compensation
 from .scatterers import scatterers_from_image
 from .simulation import simulate
-from .types import Acquisition, ImageGrid
+from .types import Acquisition, ImageGrid, IQData, RFData, device_of, to_numpy
+
+FINE_STEP = 0.6  # between detected samples, in widths of a point's echo at half its height: 2.2 dB at most between two
+MOST_FINE = 8  # samples along either side of a cell: a coarser picture is a thumbnail
 
 
 def bmode(
@@ -28,7 +41,8 @@ def bmode(
 ) -> np.ndarray:
     """The simulated B-mode of an image, (nz, nx) float32 in [0, 1].
 
-    Scatterers from the image, channel data, demodulation, delay-and-sum, log compression, each with its defaults.
+    Scatterers from the image, channel data, demodulation, delay-and-sum and detection (`envelope_image`), log compression,
+    each with its defaults.
 
     Parameters
     ----------
@@ -46,4 +60,91 @@ def bmode(
     if tgc:
         time_gain_compensation(rf, frequency=frequency, in_place=True)
     iq = demodulate(rf, frequency, bandwidth)
-    return log_compress(delay_and_sum(iq, grid, f_number, engine=engine), dynamic_range_db)
+    return log_compress(envelope_image(iq, grid, f_number, engine=engine), dynamic_range_db)
+
+
+def envelope_image(
+    data: IQData | RFData,
+    grid: ImageGrid,
+    f_number: float | None = None,
+    *,
+    fine: tuple[int, int] | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Beamform channel data and detect the envelope on a grid fine enough for the band, resampled to `grid`.
+
+    Each pixel is the peak of the envelope in its cell, as in a scanner's peak detector: a point between two pixels is as
+    bright as one on a pixel. Where cells hold several samples, the speckle's mean / standard deviation grows with them
+    (docs/command-line.md has both, by probe).
+
+    Parameters
+    ----------
+    data : IQData or RFData
+        (..., n_transmits, n_elements, n_samples); RF data are demodulated first.
+    grid : ImageGrid
+        Pixel centres asked for.
+    f_number : float, optional
+        As in `delay_and_sum`.
+    fine : (int, int), optional
+        Samples per cell in z and in x; from the probe's resolution (`fine_factors`) by default, (1, 1) detects at the pixel
+        centres alone.
+    **options
+        Those of `delay_and_sum`.
+
+    Returns
+    -------
+    np.ndarray
+        (..., nz, nx) envelope, float32 (the reference engine: float64), where the engine computes.
+    """
+    iq = data if isinstance(data, IQData) else demodulate(data)
+    nz, nx = fine_factors(iq.acquisition.probe, grid, iq.acquisition.medium.speed_of_sound) if fine is None else fine
+    weights = options.get("transmit_weights")
+    if np.ndim(weights) == 3:  # of each pixel: all samples of its cell have them
+        options["transmit_weights"] = to_numpy(weights).repeat(nz, axis=-2).repeat(nx, axis=-1)
+    image = delay_and_sum(iq, refine(grid, nz, nx), f_number, **options)
+    with device_of(image):
+        return peaks(abs(image), nz, nx)
+
+
+def peaks(image: np.ndarray, nz: int, nx: int) -> np.ndarray:
+    """The largest of each nz x nx samples of an image (..., nz * rows, nx * columns) -> (..., rows, columns)."""
+    if (nz, nx) == (1, 1):
+        return image
+    rows, columns = image.shape[-2] // nz, image.shape[-1] // nx
+    return image.reshape(*image.shape[:-2], rows, nz, columns, nx).max(axis=(-3, -1))
+
+
+def fine_factors(probe: Probe, grid: ImageGrid, speed_of_sound: float) -> tuple[int, int]:
+    """Samples per cell in z and in x that resolve a point's echo, 1 where the cells do already."""
+    height, width = echo_size(probe, speed_of_sound)
+    return _factor(grid.z, height), _factor(grid.x, width)
+
+
+def echo_size(probe: Probe, speed_of_sound: float) -> tuple[float, float]:
+    """Height and width of a point's echo at half its height (-6 dB), m: of the pulse-echo band, and of the receive aperture
+    that the elements' directivity leaves."""
+    height = 0.88 * speed_of_sound / (2 * probe.bandwidth * probe.center_frequency)
+    wavelength = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
+    width = 1.2 * speed_of_sound / probe.center_frequency * physics.automatic_f_number(probe.element_width, wavelength)
+    return height, width
+
+
+def refine(grid: ImageGrid, nz: int, nx: int) -> ImageGrid:
+    """The grid of nz x nx samples spread evenly over the cell of each pixel."""
+    return grid if (nz, nx) == (1, 1) else ImageGrid(x=_split(grid.x, nx), z=_split(grid.z, nz))
+
+
+def _factor(axis: np.ndarray, size: float) -> int:
+    if len(axis) < 2:
+        return 1
+    return min(MOST_FINE, math.ceil(float(np.diff(axis).max()) / (FINE_STEP * size) - 1e-9))
+
+
+def _split(axis: np.ndarray, n: int) -> np.ndarray:
+    """n positions spread evenly over the cell of each of an axis's; cells end half way between neighbours."""
+    if n == 1:
+        return axis
+    between = (axis[1:] + axis[:-1]) / 2
+    edges = np.r_[2 * axis[0] - between[0], between, 2 * axis[-1] - between[-1]]
+    places = (np.arange(n) + 0.5) / n
+    return (edges[:-1, None] + np.diff(edges)[:, None] * places).ravel()

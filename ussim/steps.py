@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import ussim
 
 from . import console
+from .beamform import UNSEEN_SHARE, UnseenWarning, automatic_f_number, unseen_share
 from .compiling import announce
 from .describe import describe_excitation, describe_waves
 from .engines import get_engine
@@ -186,8 +188,23 @@ def beamform_bmode(
 ) -> np.ndarray:
     """Channel data to the B-mode on the host, (nz, nx) in [0, 1]; `options` are those of `delay_and_sum`."""
     iq = data if isinstance(data, ussim.IQData) else ussim.demodulate(data)
-    image = to_numpy(ussim.delay_and_sum(iq, grid, compounding=compounding, progress=progress, **options))
+    say_if_unseen(iq.acquisition, grid, options.get("f_number"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnseenWarning)
+        image = to_numpy(ussim.envelope_image(iq, grid, compounding=compounding, progress=progress, **options))
     return ussim.log_compress(image, dynamic_range_db)
+
+
+def say_if_unseen(acquisition: ussim.Acquisition, grid: ussim.ImageGrid, f_number: float | None) -> None:
+    """A word to the user where a good part of the picture is in no element's receive aperture."""
+    if f_number is None:
+        f_number = automatic_f_number(acquisition.probe, acquisition.medium.speed_of_sound)
+    share = unseen_share(acquisition, grid, f_number)
+    if share > UNSEEN_SHARE:
+        console.note(
+            f"{share:.0%} of the pixels are in no element's receive aperture (f-number {f_number:.2f}) and stay black; "
+            "--f-number 0 takes all elements"
+        )
 
 
 def one_transmit(probe, medium, focus_mm, plane_deg, diverging_deg, source_mm) -> tuple[Any, str]:

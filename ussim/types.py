@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from .engines import device_errors
 from .probes import Probe, ProbeError
 from .transmits import Waves
 from .waveforms import ImpulseResponse, Waveform, as_waveform
+
+HIGHEST_THRESHOLD_DB = -60.0  # of `Acquisition.threshold_db`
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,14 @@ class Acquisition:
     sampling_frequency: float = 0.0  # Hz; 0 means 4 center_frequency
     n_cycles: float = 1.0  # length of the excitation, in periods of the carrier; inf = continuous wave
     frequency_sweep: float | None = None  # Hz: a linear chirp of this sweep about the carrier, None = windowed sine
-    threshold_db: float = -100.0  # spectral components below this, relative to the strongest, are left out
+    # Spectral components below this, relative to the strongest of the pulse as transmitted, are left out; at most -60. It
+    # is a choice of the model, not of speed: a higher one cuts the spectrum off, and the pulse would ring without end.
+    threshold_db: float = -100.0
     receive_delays: np.ndarray | None = None  # (n_elements,) s
     full_frequency_directivity: bool = False
-    n_subelements: int | None = None  # None: one a shortest wavelength of element width (MUST)
+    # Parts that an element is divided into. None: as many as RF needs to be within 1.5 % of converged, each at most 0.47
+    # shortest wavelengths wide; "must": as MUST, one per shortest wavelength.
+    n_subelements: int | Literal["must"] | None = None
     transmit_frequency: float | None = None  # Hz
     waveform: Waveform | None = None
     impulse_response: ImpulseResponse | None = None
@@ -83,9 +89,17 @@ class Acquisition:
         if not (np.isfinite(self.sampling_frequency) and self.sampling_frequency > 0):
             raise ValueError(f"sampling_frequency: expected Hz above 0, got {self.sampling_frequency!r}")
         self._check_excitation()
-        if not (np.isfinite(self.threshold_db) and self.threshold_db < 0):
-            raise ValueError(f"threshold_db: expected dB below 0, got {self.threshold_db!r}")
-        if self.n_subelements is not None and self.n_subelements < 1:
+        if not (np.isfinite(self.threshold_db) and self.threshold_db <= HIGHEST_THRESHOLD_DB):
+            raise ValueError(
+                f"threshold_db: expected at most {HIGHEST_THRESHOLD_DB:g} dB (a higher one makes the pulse ring and the "
+                f"simulation slower), got {self.threshold_db!r}"
+            )
+        if isinstance(self.n_subelements, str):
+            if self.n_subelements != "must":
+                raise ValueError(
+                    f'n_subelements: expected a whole number, "must" or None (converged), got {self.n_subelements!r}'
+                )
+        elif self.n_subelements is not None and self.n_subelements < 1:
             raise ValueError(f"n_subelements: expected at least 1, got {self.n_subelements!r}")
         if self.receive_delays is not None:
             delays = np.asarray(self.receive_delays, dtype=np.float64)

@@ -1,0 +1,80 @@
+"""Formats of a dataset: new stores by the rules of today, old ones by those that they were begun with."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from datasets import fast_recipe, write_stacks
+
+import ussim
+from datagen import pipeline, store
+from datagen.formats import FORMAT, format_of, rules_of
+from datagen.pairs import Settings, make_imager, simulate_pair
+from datagen.pipeline import build
+from datagen.storage import open_storage
+from datagen.verify import TOLERANCE, verify
+
+# The first two rows of what the version before formats made of these settings.
+FIRST = {
+    "L11-5v": [[76, 127, 34, 0, 80, 0, 0, 64, 0, 100], [130, 107, 82, 57, 140, 61, 89, 93, 123, 203]],
+    "P4-2v": [[143, 18, 107, 113, 139, 189, 77, 122, 9, 105], [102, 175, 107, 241, 195, 145, 174, 188, 221, 171]],
+}
+
+
+def settings(name, **changes):
+    return Settings(
+        probe=ussim.load_probe(name), engine="cpu", size=10, n_transmits=1, mean_distance_wavelengths=6.0, **changes
+    )
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_format_makes_what_it_made(name):
+    imager = make_imager(settings(name))
+    lq = simulate_pair(np.full((10, 10), 220, np.uint8), imager, 5).lq
+    assert np.abs(lq[:2].astype(int) - FIRST[name]).max() <= TOLERANCE
+    assert imager.acquisition.n_subelements == "must"
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_formats_differ(name):
+    old, new = (make_imager(settings(name, format=number)) for number in (1, FORMAT))
+    hq = np.full((10, 10), 220, np.uint8)
+    assert (simulate_pair(hq, old, 5).lq != simulate_pair(hq, new, 5).lq).any()
+    assert (new.mask() >= old.mask()).all()
+
+
+@pytest.fixture
+def old_store(tmp_path, monkeypatch):
+    """(folder of the stacks, a finished store of format 1)."""
+    root = write_stacks(tmp_path / "stacks")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "FORMAT", 1)
+        build(fast_recipe(root, limit=4, samples_per_shard=2), tmp_path / "old.zarr")
+    return root, tmp_path / "old.zarr"
+
+
+def test_an_old_store_keeps_its_format(old_store, tmp_path):
+    root, path = old_store
+    attributes = store.read_attributes(open_storage(path))
+    assert "format" not in attributes["recipe"]  # as it was written then
+    report = verify(path, resimulate=4, root=str(root), seed=0)
+    assert (report.faults, report.notes, report.n_resimulated) == ((), (), 4)
+
+    cut = shutil.copytree(path, tmp_path / "cut.zarr")
+    for shard in (cut / "lq").rglob("1"):
+        shutil.rmtree(shard)
+    summary = build(fast_recipe(root, limit=4, samples_per_shard=2), cut, resume=True)
+    assert summary.n_built == 2
+    assert summary.digest == attributes["digest"]
+
+    new = build(fast_recipe(root, limit=4, samples_per_shard=2), path, overwrite=True)
+    assert new.digest != attributes["digest"]
+    assert format_of(store.read_attributes(open_storage(path))["recipe"]) == FORMAT
+
+
+def test_every_format_has_rules_and_others_are_refused():
+    assert [rules_of(number) for number in range(1, FORMAT + 1)]
+    with pytest.raises(ValueError, match=r"format: expected one of 1, 2, got 99: a store of a newer version"):
+        rules_of(99)
+    assert dataclasses.replace(settings("P4-2v"), format=FORMAT).format == FORMAT
