@@ -272,7 +272,7 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     mask = np.zeros(x.size, dtype=bool)
     front = np.flatnonzero(~probe.is_behind(x, z))
     period = 1 / acquisition.carrier_frequency
-    hears = acquisition.receiving.any(axis=0)
+    hears = np.asarray(acquisition.receiving.any(axis=0))
     block = max(1, 4_000_000 // (SOURCES_PER_ELEMENT * probe.n_elements))
     acceptance = _cos_acceptance(automatic_f_number(probe, c) if f_number is None else f_number)
     for first in range(0, len(front), block):
@@ -290,7 +290,7 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
 
 def unseen_share(acquisition: Acquisition, grid: ImageGrid, f_number: float) -> float:
     """Share of the pixels in front of the array that no element receives from, judged by some 32 x 32 of them."""
-    probe, hears = acquisition.probe, acquisition.receiving.any(axis=0)
+    probe, hears = acquisition.probe, np.asarray(acquisition.receiving.any(axis=0))
     if f_number == 0 and hears.any():
         return 0.0
     x, z = (axis.ravel() for axis in np.meshgrid(grid.x[:: len(grid.x) // 32 or 1], grid.z[:: len(grid.z) // 32 or 1]))

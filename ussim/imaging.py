@@ -99,7 +99,7 @@ def envelope_image(
     iq = data if isinstance(data, IQData) else demodulate(data)
     nz, nx = fine_factors(iq.acquisition.probe, grid, iq.acquisition.medium.speed_of_sound) if fine is None else fine
     weights = options.get("transmit_weights")
-    if np.ndim(weights) == 3:  # of each pixel: all samples of its cell have them
+    if weights is not None and np.ndim(weights) == 3:  # of each pixel: all samples of its cell have them
         options["transmit_weights"] = to_numpy(weights).repeat(nz, axis=-2).repeat(nx, axis=-1)
     image = delay_and_sum(iq, refine(grid, nz, nx), f_number, **options)
     with device_of(image):
