@@ -14,21 +14,23 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .files import natural, relative, sha256_of
+from .files import relative, sha256_of
+from .grouping import PHASE_KEYS, Frame, Grouping, group, split_label
 from .sources.anatomy import GE_IMAGE_KIND, derived_by_header, derived_by_type
 from .volumes import ACQUIRED, CANONICAL, DataError, Skipped, Volume, VolumeRef
 
 # Read from a header; everything else in the file is left alone.
 _TAGS = (
     "SOPClassUID SOPInstanceUID Modality ImageType SeriesDescription PatientID StudyInstanceUID SeriesInstanceUID "
-    "InstanceNumber ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness SpacingBetweenSlices "
+    "InstanceNumber SeriesNumber SliceLocation ConcatenationUID ConcatenationFrameOffsetNumber "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness SpacingBetweenSlices "
     "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BurnedInAnnotation EchoTime EchoNumbers "
     "TemporalPositionIdentifier AcquisitionNumber DiffusionBValue TriggerTime InversionTime FlipAngle "
     "AcquisitionTime ContentTime RescaleSlope RescaleIntercept SharedFunctionalGroupsSequence "
@@ -38,21 +40,6 @@ _TAGS = (
 )
 
 _READ: list[Any] = [*_TAGS.split(), GE_IMAGE_KIND]
-
-# What tells the images at one position apart, tried in this order.
-_PHASE_KEYS = (
-    "ImageType",
-    "TemporalPositionIdentifier",
-    "EchoTime",
-    "EchoNumbers",
-    "DiffusionBValue",
-    "InversionTime",
-    "TriggerTime",
-    "AcquisitionNumber",
-    "FlipAngle",
-    "AcquisitionTime",
-    "ContentTime",
-)
 
 _NOT_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.7": "secondary capture",
@@ -65,27 +52,12 @@ _NOT_IMAGES = {
 _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One image: a whole classic file, or one frame of a multi-frame file."""
+_Key = tuple[Any, ...]
+_COPY = "the same image as another file (equal position and pixels)"
 
-    path: str
-    index: int  # frame in the file, from 0
-    position: tuple[float, ...] | None  # mm, of the centre of the first pixel, patient axes (LPS)
-    cosines: tuple[float, ...] | None  # direction of a row, then of a column (LPS)
-    pixel_spacing: tuple[float, float] | None  # mm between rows, between columns
-    thickness: float | None  # mm
-    slope: float
-    intercept: float
-    order: int  # InstanceNumber, or the frame's number
-    phase: tuple[str, ...]  # one value for each of _PHASE_KEYS
 
-    def depth(self) -> float | None:
-        """Distance along the slices' normal in mm."""
-        if self.position is None or self.cosines is None:
-            return None
-        normal = np.cross(self.cosines[:3], self.cosines[3:])
-        return float(np.dot(normal, self.position))
+class DamagedPixels(DataError):
+    """Pixels of one file that cannot be decoded: cut short or damaged."""
 
 
 def scan_dicom(
@@ -104,7 +76,6 @@ def scan_dicom(
     series: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     identity: dict[tuple[Any, ...], Any] = {}
     skipped: list[Skipped] = []
-    instances: set[str] = set()
     for file in files:
         path = os.fspath(file)
         shown = relative(path, root)
@@ -113,32 +84,39 @@ def scan_dicom(
             skipped.append(Skipped(shown, "not a DICOM file"))
             continue
         reason = why_not(header, include_derived)
-        instance = str(header.get("SOPInstanceUID", path))
-        if not reason and instance in instances:
-            reason = "the same image as another file (SOPInstanceUID)"
         if reason:
             skipped.append(Skipped(shown, reason))
             continue
-        instances.add(instance)
+        several = int(header.get("NumberOfFrames") or 1) > 1
         key = (
+            *(str(header.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID")),
             str(header.get("SeriesInstanceUID") or Path(shown).parent),
             int(header.Rows),
             int(header.Columns),
-            path if int(header.get("NumberOfFrames") or 1) > 1 else "",
+            str(header.get("ConcatenationUID") or path) if several else "",  # its parts are one volume
         )
         series[key] += frames_of(header, path)
         identity.setdefault(key, header)
+
+    _drop_copies_of_files(series, skipped, root)
+    joined = _join_single_images(series, identity)
+    _drop_empty(series)
 
     refs = []
     used: dict[str, int] = defaultdict(int)
     for key in sorted(series):
         header = identity[key]
         subject = subject_of(header, relative(series[key][0].path, root))
-        base = f"{subject}-s{_short_hash('series', str(header.get('SeriesInstanceUID') or key[0]))}"
-        notes = []
+        base = f"{subject}-s{_short_hash('series', str(header.get('SeriesInstanceUID') or key[2]))}"
+        notes = ["a SeriesInstanceUID of its own in each slice: joined by study, number and geometry"] * (key in joined)
         if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
             notes.append("BurnedInAnnotation is YES: text, perhaps a name, may be part of the picture")
-        stacks = stacks_of(series[key])
+        grouping = group(series[key], _digest_of())
+        skipped += [Skipped(relative(frame.path, root), _COPY) for frame in grouping.copies]
+        skipped += [Skipped(relative(frame.path, root), reason) for frame, reason in grouping.strays]
+        if grouping.copies:
+            notes.append(f"{len(grouping.copies)} images sent twice (equal position and pixels): used once")
+        stacks = [stack.frames for stack in grouping.stacks]
         if len(stacks) > 1:
             notes.append(f"a series of {len(stacks)} stacks (orientations, phases, echoes): split into as many volumes")
         usable: list[int] = []
@@ -162,12 +140,73 @@ def scan_dicom(
                     source=source,
                     subject=subject,
                     name=base if used[base] == 1 else f"{base}-{used[base]}",
-                    paths=tuple(dict.fromkeys(frame.path for frame in stack)),
+                    # All files where frames share files, so that `part` counts the same stacks when they are read.
+                    paths=tuple(dict.fromkeys(frame.path for frame in (series[key] if key[-1] else stack))),
                     part=number if key[-1] else 0,  # a multi-frame file holds every stack: say which
-                    notes=tuple(notes),
+                    notes=(*notes, *grouping.stacks[number].notes),
+                    splits=grouping.stacks[number].splits,
                 )
             )
     return refs, skipped
+
+
+def _drop_copies_of_files(series: dict[_Key, list[Frame]], skipped: list[Skipped], root: str | Path) -> None:
+    """Empty the series of a multi-frame file whose frames all repeat another file's: geometry and pixels."""
+    alike: dict[Any, list[_Key]] = defaultdict(list)
+    for key, frames in series.items():
+        if key[-1]:
+            geometry = tuple((frame.index, frame.position, frame.cosines, frame.phase) for frame in frames)
+            alike[key[:-1], geometry].append(key)
+    for keys in alike.values():
+        digest, seen = _digest_of(), set()
+        for key in keys if len(keys) > 1 else ():
+            pixels = tuple(digest(frame) for frame in series[key])
+            if any(pixels) and pixels in seen:
+                skipped.append(Skipped(relative(series[key][0].path, root), _COPY))
+                series[key] = []
+            seen.add(pixels)
+
+
+def _join_single_images(series: dict[_Key, list[Frame]], identity: dict[_Key, Any]) -> set[_Key]:
+    """Join series of one image each that share patient, study, number and geometry; return the keys of the joined."""
+    alike: dict[Any, list[_Key]] = defaultdict(list)
+    for key, frames in series.items():
+        if len(frames) == 1 and not key[-1]:
+            frame, header = frames[0], identity[key]
+            words = tuple(str(header.get(name) or "") for name in ("SeriesNumber", "SeriesDescription"))
+            alike[key[:2], key[3:], words, frame.cosines, frame.pixel_spacing].append(key)
+    joined = set()
+    for keys in alike.values():
+        positions = {series[key][0].position for key in keys}
+        if len(keys) > 2 and len(positions) > 2 and None not in positions:
+            series[keys[0]] = [frame for key in keys for frame in series[key]]
+            series.update({key: [] for key in keys[1:]})
+            joined.add(keys[0])
+    return joined
+
+
+def _drop_empty(series: dict[_Key, list[Frame]]) -> None:
+    for key in [key for key, frames in series.items() if not frames]:
+        del series[key]
+
+
+def _digest_of() -> Callable[[Frame], str]:
+    """A function that gives the digest of a frame's stored pixels; "" where they cannot be read or are all equal."""
+    last: dict[str, np.ndarray | None] = {}
+
+    def digest(frame: Frame) -> str:
+        if frame.path not in last:
+            last.clear()  # frames of one file follow each other
+            try:
+                last[frame.path] = _pixels(frame.path, "")[1]
+            except DataError:
+                last[frame.path] = None
+        stored = last[frame.path]
+        if stored is None or frame.index >= len(stored) or (image := stored[frame.index]).min() == image.max():
+            return ""
+        return hashlib.sha256(str((image.shape, image.dtype)).encode() + image.tobytes()).hexdigest()
+
+    return digest
 
 
 def _derived(frame: Frame) -> str:
@@ -206,13 +245,34 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
             number = ref.paths.index(path) + 1
             raise DataError(f"{ref.name}: file {number} of {len(ref.paths)} is not a readable DICOM file")
         frames += frames_of(header, path)
-    stacks = stacks_of(frames)
-    if ref.part >= len(stacks):
-        raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(stacks)}")
-    if len(stacks) > 1 and (len(ref.paths) > 1 or ref.source == "file"):  # a file given by itself: nobody chose
-        ref = replace(ref, notes=(*ref.notes, f"the files make {len(stacks)} volumes: number {ref.part + 1} is used"))
-    stack = stacks[ref.part]
-    return _volume(ref, stack, _decode(stack, voi, ref.name))
+    grouping = group(frames, _digest_of())
+    if ref.part >= len(grouping.stacks):
+        raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(grouping.stacks)}")
+    stack = grouping.stacks[ref.part]
+    if not ref.splits and (len(ref.paths) > 1 or ref.source == "file"):  # files that nobody has sorted yet
+        ref = replace(ref, notes=(*ref.notes, *_what_is_left(grouping, ref.part), *stack.notes))
+    pixels, cut = _decode(stack.frames, voi, ref.name)
+    readable = [frame for frame in stack.frames if frame not in cut]
+    if cut:
+        count = f"{len(cut)} of {len(stack.frames)} slices cannot be read"
+        ref = replace(ref, notes=(*ref.notes, f"{count}: left out, the volume has a gap"))
+    return _volume(ref, readable, pixels)
+
+
+def _what_is_left(grouping: Grouping, part: int) -> list[str]:
+    """What is said of files that hold more than the one volume that is used."""
+    notes = []
+    if len(grouping.stacks) > 1:
+        others = [split_label(stack.splits) for n, stack in enumerate(grouping.stacks) if n != part and stack.splits]
+        left = f"; left out: {'; '.join(others[:8])}{'; ...' * (len(others) > 8)}" if others else ""
+        chosen = split_label(grouping.stacks[part].splits)
+        which = f"number {part + 1}{f' ({chosen})' if chosen else ''}"
+        notes.append(f"the files make {len(grouping.stacks)} volumes: {which} is used{left}")
+    if grouping.copies:
+        notes.append(f"{len(grouping.copies)} images sent twice (equal position and pixels): used once")
+    if grouping.strays:
+        notes.append(f"{len(grouping.strays)} images left out: {grouping.strays[0][1]}")
+    return notes
 
 
 def read_header(path: str | os.PathLike[str]) -> Any | None:
@@ -296,16 +356,16 @@ def frames_of(header: Any, path: str) -> list[Frame]:
         own = per_frame[index] if index < len(per_frame) else None
 
         def look(sequence: str, name: str, own: Any = own) -> Any:
-            for group in (own, shared):
-                if group is not None and group.get(sequence):
-                    value = group[sequence].value[0].get(name)
+            for groups in (own, shared):
+                if groups is not None and groups.get(sequence):
+                    value = groups[sequence].value[0].get(name)
                     if value is not None and value != "":
                         return value
             return header.get(name)
 
         measures = "PixelMeasuresSequence"
         transform = "PixelValueTransformationSequence"
-        phase = {key: header.get(key) for key in _PHASE_KEYS}
+        phase = {key: header.get(key) for key in PHASE_KEYS}
         if own is not None or shared is not None:
             phase["ImageType"] = look("MRImageFrameTypeSequence", "FrameType") or header.get("ImageType")
             component = look("MRImageFrameTypeSequence", "ComplexImageComponent")
@@ -326,71 +386,40 @@ def frames_of(header: Any, path: str) -> list[Frame]:
                 or _positive(look(measures, "SliceThickness")),
                 slope=_number(look(transform, "RescaleSlope"), 1.0),
                 intercept=_number(look(transform, "RescaleIntercept"), 0.0),
-                order=index if count > 1 else int(_number(header.get("InstanceNumber"), 0)),
-                phase=tuple(str(phase[key]) if phase[key] is not None else "" for key in _PHASE_KEYS),
+                order=index + int(_number(header.get("ConcatenationFrameOffsetNumber"), 0))
+                if count > 1
+                else int(_number(header.get("InstanceNumber"), 0)),
+                location=None if count > 1 else _maybe(header.get("SliceLocation")),
+                phase=tuple(str(phase[key]) if phase[key] is not None else "" for key in PHASE_KEYS),
             )
         )
     return frames
 
 
-def stacks_of(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Frames of one series to stacks of one orientation and pixel size in which every position occurs once."""
-    groups: list[list[Frame]] = []
-    for frame in sorted(frames, key=lambda frame: (frame.order, natural(frame.path), frame.index)):
-        for group in groups:
-            if _close(frame.cosines, group[0].cosines, 0.01) and _close(
-                frame.pixel_spacing, group[0].pixel_spacing, 0.001
-            ):
-                group.append(replace(frame, cosines=group[0].cosines))  # one normal, so that distances compare
-                break
-        else:
-            groups.append([frame])
-    return [stack for group in groups for stack in _split_phases(group)]
+def _decode(frames: Sequence[Frame], voi: bool, name: str) -> tuple[np.ndarray, list[Frame]]:
+    """Pixels of the frames in their order, (n_readable, n_rows, n_columns), and the frames whose files are cut short.
 
-
-def _split_phases(frames: list[Frame]) -> list[list[Frame]]:
-    """Frames of one orientation to stacks, each ordered along the normal.
-
-    Where a position repeats, the first of the attributes that tell echoes, phases and b-values apart is used that splits
-    the series cleanly; where none does, the n-th image at each position goes to the n-th stack.
+    A damaged file costs its slice, unless most of them are.
     """
-    if any(frame.depth() is None for frame in frames):
-        return [frames]
-    frames = sorted(frames, key=lambda frame: round(frame.depth() or 0.0, 2))  # stable: in order within a position
-    if _positions_differ(frames):
-        return [frames]
-    for number in range(len(_PHASE_KEYS)):
-        groups: dict[str, list[Frame]] = defaultdict(list)
-        for frame in frames:
-            groups[frame.phase[number]].append(frame)
-        sizes = {len(group) for group in groups.values()}
-        if len(groups) > 1 and len(sizes) == 1 and all(_positions_differ(group) for group in groups.values()):
-            return [groups[value] for value in sorted(groups, key=natural)]
-    stacks: list[list[Frame]] = []
-    seen: dict[float, int] = defaultdict(int)
-    for frame in frames:
-        depth = round(frame.depth() or 0.0, 2)
-        if seen[depth] == len(stacks):
-            stacks.append([])
-        stacks[seen[depth]].append(frame)
-        seen[depth] += 1
-    return stacks
-
-
-def _decode(frames: Sequence[Frame], voi: bool, name: str) -> np.ndarray:
-    """Pixels of the frames in their order, (n_frames, n_rows, n_columns)."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     images: list[np.ndarray] = []
     paths = list(dict.fromkeys(frame.path for frame in frames))
     opened: dict[str, tuple[Any, np.ndarray]] = {}
     inverted = False
+    cut: list[Frame] = []
     for frame in frames:
         if frame.path not in opened:
             opened.clear()  # frames of one file follow each other, so one file is held at a time
             # Not the file's name, which may be a person's: the error may end up in a store.
             label = name if len(paths) == 1 else f"{name}: file {paths.index(frame.path) + 1} of {len(paths)}"
-            opened[frame.path] = _pixels(frame.path, label)
+            try:
+                opened[frame.path] = _pixels(frame.path, label)
+            except DamagedPixels:
+                cut.append(frame)
+                if len(paths) < 3 or 2 * len(cut) > len(frames):
+                    raise
+                continue
         dataset, stored = opened[frame.path]
         image = stored[frame.index]
         padding = dataset.get("PixelPaddingValue")
@@ -411,7 +440,7 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str) -> np.ndarray:
     if any(image.dtype.kind == "f" for image in images):
         images = [image.astype(np.float32) for image in images]
     pixels = np.stack(images)
-    return pixels.max() + (pixels.min() - pixels) if inverted else pixels
+    return (pixels.max() + (pixels.min() - pixels) if inverted else pixels), cut
 
 
 def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
@@ -433,7 +462,7 @@ def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
         except OSError as error:
             raise DataError(f"{label}: {error.strerror or error}") from None
         except Exception as error:  # pydicom and its plug-ins raise many kinds on damaged pixel data
-            raise DataError(f"{label}: pixels cannot be read: {' '.join(str(error).split())}") from None
+            raise DamagedPixels(f"{label}: pixels cannot be read: {' '.join(str(error).split())}") from None
     if stored.ndim == 2:
         stored = stored[np.newaxis]
     if stored.ndim != 3:
@@ -453,11 +482,12 @@ def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volu
     digest = sha256_of(ref.paths)
     common: dict[str, Any] = {"source": ref.source, "subject": ref.subject, "name": ref.name, "file_sha256": digest}
     if first.position is None or first.cosines is None:
-        notes.append("no position or orientation in the file: slices in the order of their numbers")
+        step, by = _location_step(frames)
+        notes.append(f"no position or orientation in the file: slices in the order of their {by}")
         return Volume(
             **common,
             voxels=pixels,
-            spacing=(first.thickness, rows, columns),
+            spacing=(step or first.thickness, rows, columns),
             orientation=ref.orientation or ACQUIRED,
             notes=tuple(notes),
         )
@@ -505,9 +535,12 @@ def _step(frames: Sequence[Frame]) -> tuple[float | None, list[str]]:
     return float(np.mean(steps)), []
 
 
-def _positions_differ(frames: Sequence[Frame]) -> bool:
-    depths = [round(frame.depth() or 0.0, 2) for frame in frames]
-    return len(set(depths)) == len(depths)
+def _location_step(frames: Sequence[Frame]) -> tuple[float | None, str]:
+    """Distance between slices whose positions are lost, by SliceLocation, and what they are ordered by."""
+    locations = [frame.location for frame in frames if frame.location is not None]
+    if len(locations) == len(frames) > 1 and min(np.diff(locations)) > 0:
+        return float(np.median(np.diff(locations))), "SliceLocation"
+    return None, "numbers"
 
 
 def _image_type(header: Any) -> list[str]:
@@ -528,12 +561,6 @@ def _short_hash(kind: str, identifier: str) -> str:
     return hashlib.sha256(f"{_salt()}\0{kind}\0{identifier}".encode()).hexdigest()[:8]
 
 
-def _close(first: Sequence[float] | None, second: Sequence[float] | None, tolerance: float) -> bool:
-    if first is None or second is None:
-        return first is second
-    return all(abs(a - b) <= tolerance for a, b in zip(first, second, strict=True))
-
-
 def _floats(values: Any, count: int) -> tuple[float, ...] | None:
     try:
         numbers = tuple(float(value) for value in values)
@@ -550,6 +577,11 @@ def _positive_pair(values: Any) -> tuple[float, float] | None:
 def _positive(value: Any) -> float | None:
     number = _number(value, 0.0)
     return number if number > 0 else None
+
+
+def _maybe(value: Any) -> float | None:
+    number = _number(value, float("nan"))
+    return number if np.isfinite(number) else None
 
 
 def _number(value: Any, default: float) -> float:

@@ -36,6 +36,8 @@ class VolumeRef:
     orientation: str = ""  # of a bare stack whose folder names its plane; "" = read it from the file
     part: int = 0  # which 4-D frame, or which group of frames of a multi-frame DICOM file
     notes: tuple[str, ...] = ()  # oddities seen on the way
+    # How this volume was told from others of its series: attribute and value (("EchoTime", "20"),), () = it is alone.
+    splits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
