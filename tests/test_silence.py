@@ -134,8 +134,8 @@ def test_a_start_time_that_is_none_is_refused(start_time):
 
 def test_positions_in_a_record_are_bounded_whatever_the_delays():
     """What kernels index with: never far outside the record, and the same where the echo falls into it."""
-    delays = np.where(np.arange(N) < 16, 0.0, 1e3)  # s
-    laws = ussim.CustomTransmits(np.stack([np.zeros(N), delays, np.full(N, -1e3)])[:, None])
+    delays = np.where(np.arange(N) < 16, 0.0, 0.3)  # s, millions of samples
+    laws = ussim.CustomTransmits(np.stack([np.zeros(N), delays, np.full(N, -0.3)])[:, None])
     law = Beamforming(
         acquisition=ussim.Acquisition(PROBE, laws),
         grid=GRID,

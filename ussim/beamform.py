@@ -20,6 +20,7 @@ from . import physics
 from .arrivals import SOURCES_PER_ELEMENT, apertures, arrival_times, has_ray
 from .beamforming.weights import resolve_weights
 from .demodulation import demodulate
+from .doors import check_reach, check_record, check_speed
 from .engines import engine_of, get_engine
 from .interpolation import INTERPOLATIONS, Interpolation
 from .probes import Probe
@@ -127,6 +128,7 @@ def delay_and_sum(
             "compounding: incoherent needs IQData, whose magnitude is an envelope: use ussim.demodulate first"
         )
     weights = resolve_weights(transmit_weights, data.acquisition, grid)
+    check_record(data, grid.x, grid.z, speed_of_sound)
     unseen = unseen_share(data.acquisition, grid, f_number)
     if unseen > UNSEEN_SHARE:
         warnings.warn(
@@ -268,6 +270,7 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
         (nz, nx) bool.
     """
     probe, c = acquisition.probe, acquisition.medium.speed_of_sound
+    check_reach("grid", grid.x, grid.z, acquisition)
     x, z = (axis.ravel() for axis in grid.mesh())
     mask = np.zeros(x.size, dtype=bool)
     front = np.flatnonzero(~probe.is_behind(x, z))
@@ -392,7 +395,7 @@ class Beamforming:
     def receive_delays(self) -> np.ndarray:
         """(n_elements,) s, by which the acquisition delayed the echoes."""
         delays = self.acquisition.receive_delays
-        return np.zeros(self.acquisition.probe.n_elements) if delays is None else delays
+        return np.zeros(self.acquisition.probe.n_elements) if delays is None else delays.copy()
 
     @cached_property
     def live(self) -> np.ndarray:
@@ -405,7 +408,4 @@ class Beamforming:
 
 
 def _check_speed(speed_of_sound: float | None, acquisition: Acquisition) -> float:
-    speed = acquisition.medium.speed_of_sound if speed_of_sound is None else float(speed_of_sound)
-    if not (math.isfinite(speed) and speed > 0):
-        raise ValueError(f"speed_of_sound: expected m/s above 0, got {speed_of_sound!r}")
-    return speed
+    return acquisition.medium.speed_of_sound if speed_of_sound is None else check_speed(speed_of_sound)

@@ -165,7 +165,9 @@ def make_plan(acquisition: Acquisition) -> Plan:
         baffle=BAFFLES.get(probe.baffle, probe.baffle),  # type: ignore[arg-type]
         delays=np.where(off, 0.0, acquisition.transmit_delays),
         weights=np.where(off, 0.0, acquisition.transmit_weights[:, None, :]),
-        receive_delays=np.zeros(probe.n_elements) if acquisition.receive_delays is None else acquisition.receive_delays,
+        receive_delays=np.zeros(probe.n_elements)
+        if acquisition.receive_delays is None
+        else acquisition.receive_delays.copy(),
         minimum_distance=medium.speed_of_sound / probe.center_frequency / 2,
     )
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from .doors import probe_fault
+
 
 class ProbeError(ValueError):
     """A probe that cannot be: the message names the file, the key, what was expected and what came."""
@@ -78,6 +80,9 @@ class Probe:
             raise ProbeError(
                 f'{where}: baffle: expected "soft", "rigid" or an impedance ratio of at least 0, got {self.baffle!r}'
             )
+        fault = probe_fault(self.center_frequency, self.pitch, self.element_height)
+        if fault is not None:
+            raise ProbeError(f"{where}: {fault}")
         if not self.is_flat and (self.pitch >= 2 * self.radius or self._span >= math.pi):
             raise ProbeError(f"{where}: radius: expected an arc of less than half a circle, got {self.radius:g} m")
 

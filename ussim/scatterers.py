@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import physics
+from .doors import check_reach, check_real
 from .types import Acquisition, ImageGrid, Scatterers
 
 DENSITY = 0.4  # scatterers in a square of one mean distance: one a cell, uniform in it, puts the mean nearest at 1.0
@@ -49,6 +50,7 @@ def scatterers_from_image(
         raise ValueError(f"mean_distance: expected m above 0, got {mean_distance!r}")
     if not (np.isfinite(dynamic_range_db) and dynamic_range_db > 0):
         raise ValueError(f"dynamic_range_db: expected dB above 0, got {dynamic_range_db!r}")
+    check_reach("grid", grid.x, grid.z, acquisition)
     rng = np.random.default_rng(seed)
     x, z = _positions(grid, mean_distance, rng)
     amplitude = rng.rayleigh(scale=np.sqrt(2 / np.pi), size=x.size)  # mean 1
@@ -62,6 +64,7 @@ def scatterers_from_image(
 def _grey(image: np.ndarray) -> np.ndarray:
     from .types import to_numpy
 
+    check_real("image", image)
     image = to_numpy(image)
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"image: expected 2-D (rows, columns), got shape {image.shape}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .doors import check_reach
 from .engines import get_engine
 from .plan import Plan, audible, make_plan
 from .types import Acquisition, ImageGrid, RFData, Scatterers, device_of
@@ -59,6 +60,7 @@ def simulate(
     plan = _checked_plan(acquisition)
     start_sample = _start_sample(start_time, acquisition)
     heard = audible(scatterers, acquisition)
+    check_reach("Scatterers", heard.x, heard.z, acquisition)
     _check_reach(plan, [heard])
     if n_samples is None:
         n_samples = max(1, _record_length(plan, [heard]) - start_sample)
@@ -127,6 +129,7 @@ def pressure_field(
     """
     if not (math.isfinite(threshold_db) and threshold_db < 0):
         raise ValueError(f"threshold_db: expected dB below 0, got {threshold_db!r}")
+    check_reach("grid", grid.x, grid.z, acquisition)
     lowest = LOWEST_SAMPLING_RATIO * acquisition.probe.center_frequency
     if acquisition.sampling_frequency < lowest:  # of what is recorded; the field's own band needs this many
         acquisition = replace(acquisition, sampling_frequency=lowest)
@@ -147,6 +150,8 @@ def _simulate_all(media, acquisition: Acquisition, engine: str, max_memory, n_sa
     module = get_engine(engine)
     plan = _checked_plan(acquisition)
     heard = [audible(scatterers, acquisition) for scatterers in media]
+    for medium in heard:
+        check_reach("Scatterers", medium.x, medium.z, acquisition)
     _check_reach(plan, heard)
     if n_samples is None:
         n_samples = max(1, _record_length(plan, heard))

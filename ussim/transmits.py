@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from .doors import own
 
 if TYPE_CHECKING:
     from .probes import Probe
@@ -53,6 +56,7 @@ class PlaneWaves:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "angles", _row("angles", self.angles))
+        _own_apodization(self)
         _check_angles("angles", self.angles)
         _check_reference("PlaneWaves", self.time_reference)
 
@@ -96,12 +100,13 @@ class DivergingWaves:
                 _check_angles(key, edge)
             if np.any(width <= 0):
                 raise ValueError(f"width: expected a sector of more than 0 rad, got {width.min():g}")
-            object.__setattr__(self, "tilts", tilts.copy())
-            object.__setattr__(self, "width", width.copy())
+            object.__setattr__(self, "tilts", own("tilts", tilts))
+            object.__setattr__(self, "width", own("width", width))
         else:
             x, z = np.broadcast_arrays(_row("x", self.x), _row("z", self.z))
-            object.__setattr__(self, "x", x.copy())
-            object.__setattr__(self, "z", z.copy())
+            object.__setattr__(self, "x", own("x", x))
+            object.__setattr__(self, "z", own("z", z))
+        _own_apodization(self)
 
     def sources(self, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
         """(n_transmits,) x and z of the virtual sources, m."""
@@ -111,6 +116,11 @@ class DivergingWaves:
             raise ValueError(
                 f"DivergingWaves(tilts, width) is defined on flat arrays; {probe.name} is convex. Give virtual sources: "
                 f"DivergingWaves(x=0, z={probe.center_of_curvature:.4f}) fires all elements at once"
+            )
+        if probe.n_elements == 1:
+            raise ValueError(
+                f"DivergingWaves(tilts, width): a sector is made by several elements, {probe.name} has 1: "
+                "use PlaneWaves(0), which fires it, or virtual sources x, z"
             )
         # The sector's edges pass through the array's ends: tan(tilt ± width/2) = (±L/2 - x) / -z.
         assert self.tilts is not None
@@ -154,8 +164,9 @@ class FocusedWaves:
     def __post_init__(self) -> None:
         _check_reference("FocusedWaves", self.time_reference)
         x, z = np.broadcast_arrays(_row("x", self.x), _row("z", self.z))
-        object.__setattr__(self, "x", x.copy())
-        object.__setattr__(self, "z", z.copy())
+        object.__setattr__(self, "x", own("x", x))
+        object.__setattr__(self, "z", own("z", z))
+        _own_apodization(self)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
         if np.any(probe.is_behind(self.x, self.z)):
@@ -186,11 +197,9 @@ class CustomTransmits:
     apodization: np.ndarray | None = None
     time_reference: str = "given"  # or "first"
 
-    def __init__(
-        self, delays: np.ndarray, apodization: np.ndarray | None = None, time_reference: str = "given"
-    ) -> None:
+    def __init__(self, delays: ArrayLike, apodization: ArrayLike | None = None, time_reference: str = "given") -> None:
         _check_reference("CustomTransmits", time_reference, ("given", "first"))
-        times = np.atleast_2d(np.asarray(delays, dtype=np.float64))
+        times = np.atleast_2d(own("delays", delays))
         if times.ndim > 3 or times.size == 0:
             raise ValueError(
                 "CustomTransmits: expected delays of shape (n_transmits, n_elements) or (n_transmits, n_foci, n_elements), "
@@ -203,6 +212,7 @@ class CustomTransmits:
         object.__setattr__(self, "_delays", times)
         object.__setattr__(self, "apodization", apodization)
         object.__setattr__(self, "time_reference", time_reference)
+        _own_apodization(self)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
         if self._delays.shape[-1] != probe.n_elements:
@@ -342,10 +352,15 @@ def focused_scan(
 
 
 def _row(name: str, values) -> np.ndarray:
-    row = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    row = np.atleast_1d(own(name, values))
     if row.ndim != 1 or row.size == 0 or not np.all(np.isfinite(row)):
         raise ValueError(f"{name}: expected finite numbers, one a transmit, got {values!r}")
     return row
+
+
+def _own_apodization(waves) -> None:
+    if waves.apodization is not None:
+        object.__setattr__(waves, "apodization", own("apodization", waves.apodization))
 
 
 def _check_angles(name: str, angles: np.ndarray) -> None:

@@ -9,12 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
 
+from .doors import (
+    LARGEST_REFLECTIVITY,
+    check_count,
+    check_frequency,
+    check_reach,
+    check_real,
+    check_speed,
+    check_times,
+    own,
+)
 from .engines import device_errors
-from .probes import Probe, ProbeError
+from .probes import Probe, ProbeError, load_probe
 from .transmits import Waves
 from .waveforms import ImpulseResponse, Waveform, as_waveform
 
@@ -29,12 +40,15 @@ class Medium:
     attenuation_db_cm_mhz: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.speed_of_sound) and self.speed_of_sound > 0):
-            raise ValueError(f"speed_of_sound: expected m/s above 0, got {self.speed_of_sound!r}")
+        check_speed(self.speed_of_sound)
         if not (np.isfinite(self.attenuation_db_cm_mhz) and self.attenuation_db_cm_mhz >= 0):
             raise ValueError(
                 f"attenuation_db_cm_mhz: expected a number of at least 0, got {self.attenuation_db_cm_mhz!r}"
             )
+
+
+class DefaultRate(float):
+    """A sampling frequency that nobody asked for: 4 center_frequency, again so after `dataclasses.replace(probe=...)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +81,7 @@ class Acquisition:
     probe: Probe
     waves: Waves
     medium: Medium = field(default_factory=Medium)
-    sampling_frequency: float = 0.0  # Hz; 0 means 4 center_frequency
+    sampling_frequency: float = None  # type: ignore[assignment]  # Hz; None: 4 center_frequency of whatever probe
     n_cycles: float = 1.0  # length of the excitation, in periods of the carrier; inf = continuous wave
     frequency_sweep: float | None = None  # Hz: a linear chirp of this sweep about the carrier, None = windowed sine
     # Spectral components below this, relative to the strongest of the pulse as transmitted, are left out; at most -60. It
@@ -84,10 +98,21 @@ class Acquisition:
     receive_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.sampling_frequency == 0.0:
-            object.__setattr__(self, "sampling_frequency", 4 * self.probe.center_frequency)
+        given: Any = self.probe
+        if isinstance(given, str | PathLike):
+            object.__setattr__(self, "probe", load_probe(str(given)))
+        for name, kind in (("probe", Probe), ("medium", Medium)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        if (
+            self.sampling_frequency is None
+            or self.sampling_frequency == 0
+            or isinstance(self.sampling_frequency, DefaultRate)
+        ):
+            object.__setattr__(self, "sampling_frequency", DefaultRate(4 * self.probe.center_frequency))
         if not (np.isfinite(self.sampling_frequency) and self.sampling_frequency > 0):
             raise ValueError(f"sampling_frequency: expected Hz above 0, got {self.sampling_frequency!r}")
+        check_frequency("sampling_frequency", self.sampling_frequency, self.probe.center_frequency)
         self._check_excitation()
         if not (np.isfinite(self.threshold_db) and self.threshold_db <= HIGHEST_THRESHOLD_DB):
             raise ValueError(
@@ -99,15 +124,17 @@ class Acquisition:
                 raise ValueError(
                     f'n_subelements: expected a whole number, "must" or None (converged), got {self.n_subelements!r}'
                 )
-        elif self.n_subelements is not None and self.n_subelements < 1:
-            raise ValueError(f"n_subelements: expected at least 1, got {self.n_subelements!r}")
+        elif self.n_subelements is not None:
+            check_count("n_subelements", self.n_subelements)
         if self.receive_delays is not None:
-            delays = np.asarray(self.receive_delays, dtype=np.float64)
+            delays = own("receive_delays", self.receive_delays)
             if delays.shape != (self.probe.n_elements,) or not np.all(np.isfinite(delays)):
                 raise ValueError(
                     f"receive_delays: expected {self.probe.n_elements} finite times in s, got shape {delays.shape}"
                 )
+            check_times("receive_delays", delays, self.probe.center_frequency)
             object.__setattr__(self, "receive_delays", delays)
+        check_times("delays", self.transmit_delays, self.probe.center_frequency)
         if not self.transmit_weights.any():  # which fails here, too, where the caller can see why
             raise ValueError(
                 "Acquisition: expected a transmit that fires, got none: in each one every element is off (delay NaN) or has "
@@ -119,6 +146,8 @@ class Acquisition:
         if not self.n_cycles > 0:
             raise ValueError(f"n_cycles: expected a number above 0, got {self.n_cycles!r}")
         highest = 2 * self.probe.center_frequency
+        if self.transmit_frequency is not None:
+            check_frequency("transmit_frequency", self.transmit_frequency, self.probe.center_frequency)
         if self.transmit_frequency is not None and not 0 < self.transmit_frequency < highest:
             raise ValueError(
                 f"transmit_frequency: expected Hz between 0 and 2 center_frequency ({highest:g}), "
@@ -215,7 +244,10 @@ class Scatterers:
 
     def __post_init__(self) -> None:
         for name in ("x", "z", "reflectivity"):
-            object.__setattr__(self, name, as_float_array(getattr(self, name)))
+            values = getattr(self, name)
+            check_real(name, values)
+            single = getattr(values, "dtype", None) == np.float32
+            object.__setattr__(self, name, own(f"Scatterers: {name}", values, np.float32 if single else np.float64))
         if self.x.ndim != 1 or not (self.x.shape == self.z.shape == self.reflectivity.shape):
             raise ValueError(
                 "Scatterers: expected x, z and reflectivity of one length, got shapes "
@@ -224,6 +256,11 @@ class Scatterers:
         for name in ("x", "z", "reflectivity"):
             if not bool(np.isfinite(getattr(self, name)).all()):
                 raise ValueError(f"Scatterers: {name}: expected finite numbers, got NaN or infinity")
+        if len(self.x) and float(abs(self.reflectivity).max()) > LARGEST_REFLECTIVITY:
+            raise ValueError(
+                f"Scatterers: reflectivity: expected magnitudes of at most {LARGEST_REFLECTIVITY:g} (echoes are float32), "
+                f"got {float(abs(self.reflectivity).max()):g}"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -244,7 +281,7 @@ class ImageGrid:
 
     def __post_init__(self) -> None:
         for name in ("x", "z"):
-            axis = np.asarray(getattr(self, name), dtype=np.float64)
+            axis = own(f"ImageGrid: {name}", getattr(self, name))
             if axis.ndim != 1 or axis.size == 0 or not np.all(np.isfinite(axis)) or np.any(np.diff(axis) <= 0):
                 raise ValueError(f"ImageGrid: {name}: expected finite increasing positions in m, got {axis!r}")
             object.__setattr__(self, name, axis)
@@ -270,6 +307,9 @@ class ImageGrid:
         for name, extent in (("x", x), ("z", z)):
             if not extent[0] < extent[1]:
                 raise ValueError(f"{name}: expected (low, high) in m with low < high, got {tuple(extent)}")
+        for n in shape:
+            check_count("shape", n)
+        check_reach("for_acquisition", np.asarray(x, dtype=float), np.asarray(z, dtype=float), acquisition)
         return cls(x=np.linspace(x[0], x[1], shape[1]), z=np.linspace(z[0], z[1], shape[0]))
 
     @property
@@ -311,6 +351,7 @@ class RFData:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
         if not np.isfinite(pulse_time):
             raise ValueError(f"pulse_time: expected finite seconds, got {pulse_time!r}")
+        object.__setattr__(self, "sampling_frequency", float(self.sampling_frequency))
         started = _checked_start(self.start_time, self.acquisition)
         object.__setattr__(self, "start_time", _checked_start(started - pulse_time, self.acquisition))
         if np.iscomplexobj(self.samples):
@@ -350,9 +391,11 @@ class IQData:
 
     def __post_init__(self) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
+        object.__setattr__(self, "sampling_frequency", float(self.sampling_frequency))
         object.__setattr__(self, "start_time", _checked_start(self.start_time, self.acquisition))
         if not np.isfinite(self.demodulation_frequency):
             raise ValueError(f"demodulation_frequency: expected Hz, got {self.demodulation_frequency!r}")
+        check_frequency("demodulation_frequency", self.demodulation_frequency, self.acquisition.probe.center_frequency)
         if not np.iscomplexobj(self.samples):
             raise ValueError("IQData: expected complex samples, got real ones (not demodulated? use ussim.demodulate)")
 
@@ -424,18 +467,19 @@ def _check_channels(samples, acquisition: Acquisition, sampling_frequency: float
         )
     if not (np.isfinite(sampling_frequency) and sampling_frequency > 0):
         raise ValueError(f"sampling_frequency: expected Hz above 0, got {sampling_frequency!r}")
+    check_frequency("sampling_frequency", sampling_frequency, acquisition.probe.center_frequency)
 
 
 def _checked_start(start_time: Any, acquisition: Acquisition) -> float | np.ndarray:
     """The start time as a float, or as a read-only (n_transmits,) float64 array of its own."""
-    times = np.array(start_time, dtype=np.float64)
+    times = own("start_time", start_time)
     if times.shape not in ((), (acquisition.n_transmits,)) or not np.all(np.isfinite(times)):
         raise ValueError(
             f"start_time: expected finite seconds, one or ({acquisition.n_transmits},) of each transmit, got {start_time!r}"
         )
+    check_times("start_time", times, acquisition.probe.center_frequency)
     if times.ndim == 0:
         return float(times)
-    times.setflags(write=False)
     return times
 
 

@@ -57,8 +57,10 @@ def simulate(
     record = np.zeros((acquisition.n_transmits, acquisition.probe.n_elements, n_samples), dtype=np.float32)
     if len(scatterers) == 0:
         return record
-    cells = make_cells(scatterers.x, scatterers.z, plan, LANES)
-    work = _Work(plan, cells, scatterers.x, scatterers.z, scatterers.reflectivity)
+    # Copies: the value's own are read-only, and kernels would compile once more for those.
+    x, z, reflectivity = (a.copy() for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
+    cells = make_cells(x, z, plan, LANES)
+    work = _Work(plan, cells, x, z, reflectivity)
     _in_rounds(work, max_memory, partial(_add_round, work, record, start_sample), progress)
     return record
 

@@ -48,7 +48,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     n_transmits, n_elements, n_samples = samples.shape[-3:]
     pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
     records = pairs.reshape(-1, n_transmits, n_elements, pairs.shape[-1])
-    probe, z_all, x = b.acquisition.probe, b.grid.z, b.grid.x
+    probe, z_all, x = b.acquisition.probe, b.grid.z.copy(), b.grid.x.copy()  # read-only ones compile anew
     n_images = n_transmits if b.compounding == "none" else 1
     images = np.zeros((len(records), n_images, *b.grid.shape), dtype=np.complex64)
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))

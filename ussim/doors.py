@@ -1,0 +1,142 @@
+"""What may enter a value: real numbers in arrays of its own, in SI units.
+
+Units are checked by ratios that no physics allows, far outside of what is in use (sonar, air, steel, microscopes): a probe
+in mm, a frequency in MHz, a time in µs ends in one line that says so.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .types import Acquisition
+
+WATER = 1540.0  # m/s, for wavelengths where no medium is known
+SPEEDS = 100.0, 20_000.0  # m/s: heavy gases have 130, diamond 18,000
+LOWEST_FREQUENCY = 100.0  # Hz
+LARGEST_ELEMENT = 1.0  # m
+LARGE_ELEMENT = 0.03, 300.0  # m and wavelengths: elements larger than both do not exist; half a wavelength in mm is 500
+PERIODS = 1e6  # a time of more is not in seconds: 0.13 s at 7.6 MHz
+RECORDS = 30.0  # a grid whose times are more than this many records away has nothing to do with them
+LOWEST_RATIO = 1e-3  # of a sampling or carrier frequency to the center frequency
+FAR = 50_000.0  # wavelengths to the farthest point; sound of less than LOW_FREQUENCY goes further
+FAR_LOW = 200_000.0
+LOW_FREQUENCY = 500e3  # Hz
+LARGEST_REFLECTIVITY = 1e30  # float32 ends at 3e38: sums of echoes must stay below
+
+
+def own(name: str, values: Any, dtype: Any = np.float64) -> Any:
+    """Copy values to a read-only array that nobody else holds; CuPy arrays, which know no such flag, stay as they are.
+
+    Raises
+    ------
+    ValueError
+        The values are complex, masked or no numbers.
+    """
+    if type(values).__module__.partition(".")[0] == "cupy":
+        if values.dtype.kind == "c":
+            raise ValueError(f"{name}: expected real numbers, got complex ones: take .real or abs() of them first")
+        return values
+    check_real(name, values)
+    try:
+        array = np.array(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: expected numbers in a regular array, got {type(values).__name__} ({error})"
+        ) from None
+    array.flags.writeable = False
+    return array
+
+
+def check_real(name: str, values: Any) -> None:
+    """Refuse what NumPy would drop without a word: imaginary parts and masks."""
+    if np.ma.isMaskedArray(values):
+        raise ValueError(
+            f"{name}: expected a plain array, got a masked one: fill it, values.filled(0), or drop the rest"
+        )
+    if not isinstance(values, np.ndarray):
+        try:
+            values = np.asarray(values)
+        except ValueError:
+            return  # ragged: refused where it is converted
+    if values.dtype.kind == "c":
+        raise ValueError(f"{name}: expected real numbers, got complex ones: take .real or abs() of them first")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse anything but a whole number of at least 1."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+
+
+def check_speed(value: Any) -> float:
+    """The speed of sound as a float, m/s."""
+    speed = float(value) if isinstance(value, numbers.Real) else math.nan
+    if not SPEEDS[0] <= speed <= SPEEDS[1]:
+        hint = f" (km/s? write {1e3 * speed:g})" if SPEEDS[0] <= 1e3 * speed <= SPEEDS[1] else ""
+        raise ValueError(
+            f"speed_of_sound: expected m/s above 0, in {SPEEDS[0]:g} to {SPEEDS[1]:g}, got {value!r}{hint}"
+        )
+    return speed
+
+
+def probe_fault(center_frequency: float, pitch: float, element_height: float) -> str | None:
+    """What is wrong with the units of a probe, or None."""
+    if center_frequency < LOWEST_FREQUENCY:
+        return f"center_frequency: expected Hz, got {center_frequency:g} Hz (MHz? write {center_frequency:g}e6)"
+    size, wavelengths = LARGE_ELEMENT
+    if pitch > LARGEST_ELEMENT or (pitch > size and pitch * center_frequency / WATER > wavelengths):
+        return f"pitch: expected m, got {pitch:g} m (mm? write {pitch:g}e-3)"
+    if LARGEST_ELEMENT < element_height < math.inf:
+        return f"element_height: expected m, got {element_height:g} m (mm? write {element_height:g}e-3)"
+    return None
+
+
+def check_frequency(name: str, value: float, center_frequency: float) -> None:
+    """Refuse a frequency that is not 0 and next to nothing beside the center frequency."""
+    if 0 < abs(value) < LOWEST_RATIO * center_frequency:
+        raise ValueError(
+            f"{name}: expected Hz, got {value:g} Hz for a center frequency of {center_frequency:g} Hz "
+            f"(MHz? write {value:g}e6)"
+        )
+
+
+def check_times(name: str, times: np.ndarray, center_frequency: float) -> None:
+    """Refuse times (NaN = none) of millions of periods."""
+    largest = float(np.max(np.abs(times), initial=0.0, where=~np.isnan(times)))
+    if largest * center_frequency > PERIODS:
+        raise ValueError(f"{name}: expected s, got {largest:g} s (µs? write {largest:g}e-6)")
+
+
+def check_reach(name: str, x: np.ndarray, z: np.ndarray, acquisition: Acquisition) -> None:
+    """Refuse positions farther away than sound of this frequency goes."""
+    if x.size == 0 or z.size == 0:
+        return
+    frequency, speed = acquisition.probe.center_frequency, acquisition.medium.speed_of_sound
+    farthest = math.hypot(float(np.abs(x).max()), float(np.abs(z).max()))
+    far = FAR if frequency >= LOW_FREQUENCY else FAR_LOW
+    if farthest * frequency / speed > far:
+        raise ValueError(
+            f"{name}: expected positions in m, got some {farthest:g} m away, "
+            f"{farthest * frequency / speed:,.0f} wavelengths of {acquisition.probe.name} (mm? divide them by 1000)"
+        )
+
+
+def check_record(data: Any, x: np.ndarray, z: np.ndarray, speed_of_sound: float) -> None:
+    """Refuse a record whose times are beyond all reason for the pixels."""
+    check_reach("grid", x, z, data.acquisition)
+    starts = np.asarray(data.start_time)
+    first, last = float(starts.min()), float(starts.max()) + data.samples.shape[-1] / data.sampling_frequency
+    nearest = 2 * float(np.abs(z).min()) / speed_of_sound
+    farthest = 2 * math.hypot(float(np.abs(x).max()), float(np.abs(z).max())) / speed_of_sound
+    probe = data.acquisition.probe
+    slack = 2 * float(np.hypot(probe.element_x, probe.element_z).max()) / speed_of_sound
+    if nearest > RECORDS * max(last, slack) or first > RECORDS * (farthest + slack):
+        raise ValueError(
+            f"grid: its echoes come {1e6 * nearest:.4g} to {1e6 * farthest:.4g} µs after the transmit, the record runs from "
+            f"{1e6 * first:.4g} to {1e6 * last:.4g} µs: expected a grid in m, start_time in s and sampling_frequency in Hz"
+        )
