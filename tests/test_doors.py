@@ -22,6 +22,7 @@ VALUES = {
     ],
     "FocusedWaves": [{"x": np.zeros(2), "z": np.full(2, 5e-3), "apodization": np.ones(N)}],
     "CustomTransmits": [{"delays": np.zeros((2, N)), "apodization": np.ones(N)}],
+    "SyntheticAperture": [{"elements": np.arange(2), "apodization": np.ones(N)}],
     "Acquisition": [
         {"probe": PROBE, "waves": WAVES, "receive_delays": np.zeros(N), "receive_mask": np.ones(N, dtype=bool)}
     ],

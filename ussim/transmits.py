@@ -241,7 +241,8 @@ class SyntheticAperture:
             elements = _row("elements", self.elements)
             if np.any(elements < 0) or np.any(elements != np.rint(elements)):
                 raise ValueError(f"elements: expected whole numbers of at least 0, got {self.elements!r}")
-            object.__setattr__(self, "elements", elements.astype(np.int64))
+            object.__setattr__(self, "elements", own("elements", elements, np.int64))
+        _own_apodization(self)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
         elements = np.arange(probe.n_elements) if self.elements is None else self.elements
