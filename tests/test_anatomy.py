@@ -129,7 +129,7 @@ def test_sidecars_and_intent_codes_of_nifti_files(tmp_path):
     import nibabel as nib
 
     for name, said in (("a", {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}), ("b", {"ImageType": ["ORIGINAL", "M"]})):
-        trees.write_nifti(tmp_path / f"{name}.nii.gz", shape=(8, 8, 8))
+        trees.write_nifti(tmp_path / f"{name}.nii.gz", shape=(8, 8, 8 + (name == "b")))  # no copies: they are skipped
         (tmp_path / f"{name}.json").write_text(json.dumps(said))
     (tmp_path / "b.json").write_text("{")  # damaged: says nothing
     for code, name in ((1002, "c"), (1007, "d"), (3, "e"), (0, "f")):
