@@ -220,3 +220,15 @@ def test_a_default_rate_follows_the_probe_and_a_given_one_stays():
     asked = ussim.Acquisition(PROBE, WAVES, sampling_frequency=20e6)
     assert replace(asked, probe=other).sampling_frequency == 20e6
     assert replace(replace(ACQUISITION, n_cycles=2.0), probe=other).sampling_frequency == 12e6
+
+
+@pytest.mark.parametrize("center_frequency", [1e3, 5e6, 400e6])
+def test_the_step_of_a_pulse_follows_the_frequency(center_frequency):
+    """At 1 kHz steps of 1 ns would take gigabytes, at 400 MHz they would be 2.5 per period."""
+    time, wave = ussim.pulse(
+        ussim.Acquisition(replace(PROBE, center_frequency=center_frequency, pitch=1e-6, element_width=1e-6), WAVES)
+    )
+    per_period = 1 / (center_frequency * (time[1] - time[0]))
+    assert 20 * (1 - 1e-9) <= per_period <= 1000 * (1 + 1e-9)
+    assert len(wave) < 20_000
+    assert np.abs(wave).max() == 1.0

@@ -8,7 +8,7 @@ from scipy.fft import irfft, next_fast_len
 from .plan import make_plan
 from .types import Acquisition
 
-TIME_STEP = 1e-9  # s
+TIME_STEP = 1e-9  # s, as MUST; between 20 and 1000 steps per period
 SMALLEST = 1 / 1023  # of the peak: the record ends where the pulse stays below
 
 
@@ -25,8 +25,10 @@ def pulse(acquisition: Acquisition, ways: int = 2) -> tuple[np.ndarray, np.ndarr
     if ways not in (1, 2):
         raise ValueError(f"ways: expected 1 (transmitted) or 2 (pulse-echo), got {ways!r}")
     plan = make_plan(acquisition)
-    n = next_fast_len(int(8 * plan.pulse_half_length(0.0, tail=1e-6) / TIME_STEP), real=True)
-    frequency = np.fft.rfftfreq(n, TIME_STEP)
+    period = 1 / acquisition.probe.center_frequency
+    step = min(max(TIME_STEP, period / 1000), period / 20)
+    n = next_fast_len(int(8 * plan.pulse_half_length(0.0, tail=1e-6) / step), real=True)
+    frequency = np.fft.rfftfreq(n, step)
     inside = frequency <= 2 * acquisition.probe.center_frequency
     spectrum = np.zeros(len(frequency), dtype=np.complex128)
     spectrum[inside] = plan.excitation(frequency[inside])
@@ -36,4 +38,4 @@ def pulse(acquisition: Acquisition, ways: int = 2) -> tuple[np.ndarray, np.ndarr
     wave /= np.abs(wave).max()
     center = n // 2
     half = np.abs(np.flatnonzero(np.abs(wave) > SMALLEST) - center).max()
-    return np.arange(-half, half + 1) * TIME_STEP, wave[center - half : center + half + 1]
+    return np.arange(-half, half + 1) * step, wave[center - half : center + half + 1]
