@@ -43,7 +43,15 @@ _READ: list[Any] = [*_TAGS.split(), GE_IMAGE_KIND]
 
 _NOT_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.7": "secondary capture",
-    "1.2.840.10008.5.1.4.1.1.66": "segmentation or surface",
+    "1.2.840.10008.5.1.4.1.1.66.4": "segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.5": "surface segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.6": "tractography",
+    "1.2.840.10008.5.1.4.1.1.66.1": "spatial registration",
+    "1.2.840.10008.5.1.4.1.1.66.3": "spatial registration",
+    "1.2.840.10008.5.1.4.1.1.66": "raw data",
+    "1.2.840.10008.5.1.4.1.1.4.2": "spectroscopy",
+    "1.2.840.10008.5.1.4.1.1.481": "radiotherapy object",
+    "1.3.12.2.1107.5.9.1": "raw data (Siemens CSA non-image)",
     "1.2.840.10008.5.1.4.1.1.11": "presentation state",
     "1.2.840.10008.5.1.4.1.1.88": "structured report",
     "1.2.840.10008.5.1.4.1.1.104": "encapsulated document",
@@ -282,20 +290,42 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
 
     with _quiet():
         try:
-            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ)
+            return _settled(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ))
         except (InvalidDicomError, EOFError):
             # Files written without the 128-byte preamble are common; other files read as nonsense or not at all.
-            if Path(path).suffix.lower() not in (".dcm", ".dicom", ".ima", ""):
+            if not _starts_like_a_dataset(path):
                 return None
             try:
                 header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ, force=True)
-                return header if "SOPClassUID" in header and "Rows" in header else None
+                return _settled(header) if "SOPClassUID" in header and "Rows" in header else None
             except Exception:  # whatever a non-DICOM file provokes in the parser
                 return None
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from None
         except Exception:  # pydicom raises many kinds on damaged headers
             return None
+
+
+def _starts_like_a_dataset(path: str | os.PathLike[str]) -> bool:
+    """True where the first tag is of group 2 or 8, in either byte order, as in files without a preamble."""
+    with open(path, "rb") as file:
+        group_number = file.read(2)
+    return group_number in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
+
+
+def _settled(header: Any) -> Any:
+    """Convert every value now, where warnings are silenced, and drop those that cannot be: nothing is left to warn."""
+    for tag in list(header.keys()):
+        try:
+            element = header[tag]
+        except Exception:  # pydicom raises many kinds on values that break their type's rules
+            del header[tag]
+            continue
+        for item in element.value if element.VR == "SQ" else ():
+            _settled(item)
+        if element.VR == "IS" and isinstance(element.value, str):  # no whole number, kept as it was found
+            del header[tag]
+    return header
 
 
 def why_not(header: Any, include_derived: bool = False) -> str:
@@ -314,6 +344,9 @@ def why_not(header: Any, include_derived: bool = False) -> str:
         return f"colour ({photometric})"
     image_type = _image_type(header)
     description = str(header.get("SeriesDescription", "")).lower()
+    for word, vendor in (("MOSAIC", "Siemens"), ("VFRAME", "UIH")):
+        if word in image_type:
+            return f"montage of slices tiled in one picture ({vendor} {word}): convert it to single slices (dcm2niix)"
     if "LOCALIZER" in image_type or any(word in description for word in _LOCALIZERS):
         return "localizer"
     return ("" if include_derived else derived_by_header(header)) or missing_decoder(header)

@@ -121,8 +121,16 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     voxels = voxels.astype(dtype.newbyteorder("="), copy=False)
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     if (slope, intercept) != (1.0, 0.0):
-        voxels = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    elif dtype.itemsize == 8:
+        if max(abs(slope), abs(intercept)) < 1e30:
+            voxels = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        else:
+            voxels = voxels.astype(np.float64) * (slope / abs(slope)) + intercept / abs(slope)
+            notes.append(f"scale {slope:g} in the header: values given without it")
+    if voxels.dtype.itemsize == 8:
+        peak = float(np.abs(voxels).max()) if voxels.dtype.kind == "f" else 0.0
+        if np.isfinite(peak) and peak > 1e30:
+            notes.append(f"values up to {peak:g}: scaled to 1")
+            voxels = voxels / peak
         voxels = voxels.astype(np.float32)
 
     spacing, affine, _ = _geometry(image)
@@ -134,7 +142,22 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
     header, affine, notes = image.header, image.affine, []
     sizes = [float(zoom) if np.isfinite(zoom) and zoom > 0 else None for zoom in header.get_zooms()]
     spacing = [*sizes, None, None, None][:3]
-    if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9):
+    if not _is_usable(affine) and header["qform_code"] > 0 and _is_usable(header.get_qform()):
+        notes.append("sform in the header is singular: qform used")
+        affine = header.get_qform()
+    if _is_usable(affine) and None not in spacing:
+        # The affine that gives the orientation gives the size: some tools leave 1 x 1 x 1 in pixdim.
+        columns = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
+        if not np.allclose(columns, spacing, rtol=1e-3):
+            if not np.allclose(columns, spacing, rtol=0.01):
+                said, used = (" x ".join(f"{size:.3g}" for size in sizes[:3]) for sizes in (spacing, columns))
+                notes.append(f"pixdim {said} mm and affine {used} mm differ: affine used")
+            spacing = [*columns]
+        if header["sform_code"] > 0 and header["qform_code"] > 0 and _is_usable(header.get_qform()):
+            other = header.get_qform()[:3, :3]
+            if not np.allclose(other, affine[:3, :3], atol=0.01 * max(columns)):
+                notes.append("sform and qform in the header differ: sform used")
+    if not _is_usable(affine):
         notes.append("no usable affine in the header: axes taken as Right, Anterior, Superior")
         affine = np.eye(4)
     elif header["sform_code"] == 0 and header["qform_code"] == 0:
@@ -147,6 +170,10 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
     if tilt > 10:
         notes.append(f"oblique: {tilt:.0f} degrees off the anatomical axes; planes are the closest ones")
     return spacing, affine, notes
+
+
+def _is_usable(affine: np.ndarray) -> bool:
+    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9)
 
 
 def load_npy(ref: VolumeRef) -> Volume:

@@ -14,7 +14,7 @@ import trees
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from datagen.dicom import load_dicom, scan_dicom
+from datagen.dicom import load_dicom, read_header, scan_dicom
 from datagen.files import natural, walk
 from datagen.readers import load_nifti, load_npy, load_pictures, read_image
 from datagen.sources import Selection, get_source
@@ -169,6 +169,34 @@ def test_colour_nifti_is_refused(tmp_path):
     nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "v.nii")
     with pytest.raises(DataError, match="colour or complex"):
         load_nifti(ref(tmp_path / "v.nii"))
+
+
+def test_voxel_size_comes_from_the_affine_that_gives_the_orientation(tmp_path):
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.int16), np.diag([0.5, 0.5, 5.0, 1.0]))
+    image.header["pixdim"][1:4] = 1.0
+    (tmp_path / "v.nii").write_bytes(image.to_bytes())
+    volume = load_nifti(ref(tmp_path / "v.nii"))
+    assert volume.spacing == pytest.approx((0.5, 0.5, 5.0))
+    assert any("differ: affine used" in note for note in volume.notes)
+
+
+def test_a_singular_sform_leaves_the_qform(tmp_path):
+    values = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+    image = nib.Nifti1Image(values, np.diag([-2.0, 2.0, 3.0, 1.0]))
+    image.set_qform(np.diag([-2.0, 2.0, 3.0, 1.0]), 1)
+    image.set_sform(np.diag([-2.0, 2.0, 3.0, 1.0]), 1)
+    raw = bytearray(image.to_bytes())
+    raw[280:328] = bytes(48)  # srow_x, srow_y, srow_z
+    (tmp_path / "v.nii").write_bytes(raw)
+    volume = load_nifti(ref(tmp_path / "v.nii"))
+    assert np.array_equal(volume.voxels, values[::-1])
+    assert "sform in the header is singular: qform used" in volume.notes
+
+
+def test_values_of_1e300_are_scaled(tmp_path):
+    values = np.linspace(0, 1e300, 120).reshape(4, 5, 6)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii")
+    np.testing.assert_allclose(load_nifti(ref(tmp_path / "v.nii")).voxels, values / 1e300, atol=1e-6)
 
 
 # --- NPY and pictures ------------------------------------------------------------------------------------------------
@@ -532,6 +560,36 @@ def test_oblique_series_is_noted(tmp_path):
     trees.write_series(tmp_path, cosines=(1, 0, 0, 0, np.cos(tilt), np.sin(tilt)))
     (only,), _ = series(tmp_path)
     assert any(note.startswith("oblique: 25 degrees") for note in load_dicom(only).notes)
+
+
+@pytest.mark.parametrize(("tags", "reason"), [
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "montage of slices tiled in one picture (Siemens MOSAIC)"),
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "VFRAME"]}, "montage of slices tiled in one picture (UIH VFRAME)"),
+    ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66"}, "raw data"),
+    ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "segmentation"),
+    ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.2"}, "spectroscopy"),
+])  # fmt: skip
+def test_montages_and_raw_data_are_skipped_by_their_names(tmp_path, tags, reason):
+    trees.write_series(tmp_path, n_slices=1, **tags)
+    refs, skipped = series(tmp_path)
+    assert not refs
+    assert skipped["IM0000.dcm"].startswith(reason)
+
+
+def test_dotted_names_without_a_preamble_are_read(tmp_path):
+    for number, path in enumerate(trees.write_series(tmp_path)):
+        dataset = pydicom.dcmread(path)
+        del dataset.file_meta
+        path.unlink()
+        dataset.save_as(tmp_path / f"MR.1.3.12.{number}", implicit_vr=True, little_endian=True)
+    (only,), _ = series(tmp_path)
+    assert_in_place(load_dicom(only))
+
+
+def test_values_that_break_their_types_rules_warn_nobody():
+    header = read_header(get_testdata_file("badVR.dcm", download=False))
+    assert "NumberOfFrames" not in header or int(header.NumberOfFrames) > 0
+    assert [element.value for element in header]
 
 
 # --- nobody is named ------------------------------------------------------------------------------------------------
