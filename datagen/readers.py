@@ -41,6 +41,7 @@ def load_nifti(ref: VolumeRef) -> Volume:
     path = ref.paths[0]
     with _named(ref), open_nifti(path) as (image, oddities):
         voxels, spacing, affine, notes = _nifti_frame(path, image, ref.part)
+    voxels = _filled_outside(voxels, notes)
     orientation = io_orientation(affine)
     along: list[float | None] = [None, None, None]
     for size, (axis, _) in zip(spacing, orientation, strict=True):
@@ -137,6 +138,21 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     return voxels, spacing, affine, notes
 
 
+def _filled_outside(voxels: np.ndarray, notes: list[str]) -> np.ndarray:
+    """NaN that reaches the border of the volume, as masking tools leave it, becomes the lowest value; others stay."""
+    if voxels.dtype.kind != "f" or not (empty := np.isnan(voxels)).any() or empty.all():
+        return voxels
+    from scipy.ndimage import binary_propagation
+
+    border = np.ones(voxels.shape, bool)
+    border[tuple(slice(1, -1) if n > 2 else slice(None) for n in voxels.shape)] = False
+    outside = binary_propagation(empty & (border | (border.sum() == 0)), mask=empty)
+    if not outside.any():
+        return voxels
+    notes.append(f"{outside.mean():.0%} of the voxels are NaN, outside the body: taken as the lowest value")
+    return np.where(outside, np.nanmin(voxels), voxels)
+
+
 def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
     """Voxel size in mm along the file's axes, affine, and what is odd about them. Reads the header only."""
     header, affine, notes = image.header, image.affine, []
@@ -148,8 +164,9 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
     if _is_usable(affine) and None not in spacing:
         # The affine that gives the orientation gives the size: some tools leave 1 x 1 x 1 in pixdim.
         columns = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
-        if not np.allclose(columns, spacing, rtol=1e-3):
-            if not np.allclose(columns, spacing, rtol=0.01):
+        pixdim = [size for size in spacing if size is not None]
+        if not np.allclose(columns, pixdim, rtol=1e-3):
+            if not np.allclose(columns, pixdim, rtol=0.01):
                 said, used = (" x ".join(f"{size:.3g}" for size in sizes[:3]) for sizes in (spacing, columns))
                 notes.append(f"pixdim {said} mm and affine {used} mm differ: affine used")
             spacing = [*columns]

@@ -199,6 +199,19 @@ def test_values_of_1e300_are_scaled(tmp_path):
     np.testing.assert_allclose(load_nifti(ref(tmp_path / "v.nii")).voxels, values / 1e300, atol=1e-6)
 
 
+def test_nan_outside_the_body_is_outside_and_inside_is_damage(tmp_path):
+    values = np.full((6, 6, 6), np.nan, np.float32)
+    values[2:5, 2:5, 2:5] = np.arange(27).reshape(3, 3, 3) + 5
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii")
+    volume = load_nifti(ref(tmp_path / "v.nii"))
+    assert volume.voxels[0, 0, 0] == 5
+    assert any("NaN, outside the body" in note for note in volume.notes)
+    values[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii")
+    with pytest.raises(DataError, match="1 of 216 values are NaN"):
+        load_nifti(ref(tmp_path / "v.nii"))
+
+
 # --- NPY and pictures ------------------------------------------------------------------------------------------------
 
 
