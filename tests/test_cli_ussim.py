@@ -152,7 +152,7 @@ def test_focused_transmits_count_where_they_are_told(run):
         assert run("beamform", "focused.npz", *grid, "--transmit-weights", weights, "-o", f"{weights}.png")[0] == 0
         with np.load(f"{weights}.npz") as arrays:
             assert json.loads(str(arrays["settings"]))["transmit_weights"] == weights
-            image = ussim.delay_and_sum(
+            image = ussim.envelope_image(
                 ussim.demodulate(data),
                 ussim.ImageGrid(x=arrays["x"], z=arrays["z"]),
                 transmit_weights=None if weights == "none" else weights,
