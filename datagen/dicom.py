@@ -127,6 +127,10 @@ def scan_dicom(
         stacks = [stack.frames for stack in grouping.stacks]
         if len(stacks) > 1:
             notes.append(f"a series of {len(stacks)} stacks (orientations, phases, echoes): split into as many volumes")
+        if is_localizer(stacks):
+            reason = f"localizer: three directions at right angles, {len(series[key])} images"
+            skipped.append(Skipped(relative(series[key][0].path, root), reason))
+            continue
         usable: list[int] = []
         for number, stack in enumerate(stacks):
             # A multi-frame file says per frame what it is: its root says MIXED.
@@ -156,6 +160,19 @@ def scan_dicom(
                 )
             )
     return refs, skipped
+
+
+def is_localizer(stacks: Sequence[Sequence[Frame]], most_slices: int = 15) -> bool:
+    """True for a series of three orthogonal directions of few slices each, whatever it is called."""
+    directions: list[np.ndarray] = []
+    for stack in stacks:
+        if len(stack) > most_slices or stack[0].cosines is None:
+            return False
+        normal = np.cross(stack[0].cosines[:3], stack[0].cosines[3:])
+        if not any(abs(float(normal @ other)) > 0.9 for other in directions):
+            directions.append(normal)
+    angles = [abs(float(a @ b)) for n, a in enumerate(directions) for b in directions[:n]]
+    return len(directions) == 3 and max(angles) < 0.3
 
 
 def _drop_copies_of_files(series: dict[_Key, list[Frame]], skipped: list[Skipped], root: str | Path) -> None:

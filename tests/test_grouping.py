@@ -219,3 +219,13 @@ def test_a_collection_that_takes_one_stack_says_which_it_leaves(tmp_path):
     assert "the files make 2 volumes: number 1 (EchoTime 1) is used; left out: EchoTime 2" in [
         note.replace("1.0", "1").replace("2.0", "2") for note in volume.notes
     ]
+
+
+@pytest.mark.parametrize(("n_slices", "is_one"), [(3, True), (20, False)])
+def test_three_orthogonal_directions_of_few_slices_are_a_localizer(tmp_path, n_slices, is_one):
+    for number, plane in enumerate(("axial", "coronal", "sagittal")):
+        for index, path in enumerate(trees.write_series(tmp_path / plane, plane, n_slices, SeriesInstanceUID=UID)):
+            edit(path, lambda dataset, uid=f"1.2.{number}.{index}": setattr(dataset, "SOPInstanceUID", uid))
+    refs, skipped = series(tmp_path)
+    assert len(refs) == (0 if is_one else 3)
+    assert [reason.split(":")[0] for reason in skipped.values()] == ["localizer"] * is_one
