@@ -362,6 +362,23 @@ def test_elements_that_are_off_send_nothing():
 # --- log compression and the field -----------------------------------------------------------------------------------
 
 
+def test_an_envelope_is_the_magnitude_of_iq_and_of_rf_images():
+    z = np.arange(400)[:, None] * 10e-6
+    shape = np.exp(-(((z - 2e-3) / 0.4e-3) ** 2)) * np.array([1.0, 0.5])
+    phase = 2 * np.pi * 2 * 5e6 / 1540 * z
+    np.testing.assert_allclose(ussim.envelope(shape * np.exp(1j * phase)), shape, atol=1e-12)
+    rf = (shape * np.cos(phase)).astype(np.float32)
+    found = ussim.envelope(np.stack([rf, -rf]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [shape, shape], atol=1e-3)  # the band reaches below 0 Hz by e-7 of its energy
+    np.testing.assert_allclose(ussim.log_compress(ussim.envelope(rf), 20), ussim.log_compress(shape, 20), atol=5e-3)
+    with pytest.raises(ValueError, match="got the shape"):
+        ussim.envelope(np.ones(3))
+    for signed in (rf, rf.astype(np.float64), (100 * rf).astype(np.int16)):
+        with pytest.raises(ValueError, match=r"an RF image\. Demodulate the channel data first"):
+            ussim.log_compress(signed)
+
+
 def test_log_compression_maps_decibels_to_grey():
     levels = ussim.log_compress(np.array([1.0, 0.1, 0.01, 0.001, 0.0]), 60)
     assert levels.dtype == np.float32

@@ -124,3 +124,11 @@ def test_real_recording_sampled_below_twice_its_carrier_shows_the_disk(shared):
     radius = np.hypot(x + 0.9e-3, z - 22.6e-3)  # its centre, read off the image
     # Speckle inside, water outside (seen: 20 dB)
     assert energy[radius < 9e-3].mean() > 50 * energy[radius > 12e-3].mean()
+
+
+def test_sampling_at_the_carrier_is_told_apart_from_too_wide_a_band():
+    """At f_s = f_c every band folds, so that a narrower one is no advice."""
+    probe = ussim.load_probe("L11-5v")
+    rf = channel_data(np.ones((1, probe.n_elements, 64)), probe, sampling_frequency=probe.center_frequency)
+    with pytest.raises(ValueError, match=r"however narrow: .* Sample at 4 x the carrier"):
+        ussim.demodulate(rf)

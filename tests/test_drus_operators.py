@@ -197,6 +197,36 @@ def test_what_is_transmitted_and_received_names_the_operator():
     ]
     acquisitions = [ussim.Acquisition(probe, ussim.PlaneWaves(0.0), **change) for change in changes]
     assert len({acquisition_digest(a, grid) for a in acquisitions}) == len(changes)
+    _check_every_field(probe, grid, signal, mask, acquisition_digest)
     gains = [echo_model(a, grid).gain for a in (acquisitions[0], acquisitions[-1])]
     assert not gains[1][:, 3].any()
     assert np.array_equal(gains[1][:, mask], gains[0][:, mask])
+
+
+def _check_every_field(probe, grid, signal, mask, acquisition_digest):
+    """A field of `Acquisition` that a cache does not know would serve it stale operators and tables."""
+    from dataclasses import fields, replace
+
+    others = {
+        "probe": replace(probe, pitch=0.31e-3),
+        "waves": ussim.PlaneWaves(0.1),
+        "medium": ussim.Medium(1500.0),
+        "sampling_frequency": 13e6,
+        "n_cycles": 2.0,
+        "frequency_sweep": 1e6,
+        "threshold_db": -80.0,
+        "receive_delays": np.arange(8) * 1e-8,
+        "full_frequency_directivity": True,
+        "n_subelements": 3,
+        "transmit_frequency": 2.5e6,
+        "waveform": signal,
+        "impulse_response": signal,
+        "receive_mask": mask,
+    }
+    acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(0.0))
+    assert {f.name for f in fields(acquisition)} == others.keys()
+    changed = [acquisition, *(replace(acquisition, **{name: value}) for name, value in others.items())]
+    assert len({a.key() for a in changed}) == len(changed)
+    assert len({acquisition_digest(a, grid) for a in changed}) == len(changed)
+    again = ussim.Acquisition(replace(probe), ussim.PlaneWaves([0.0]))
+    assert (again.key(), acquisition_digest(again, grid)) == (acquisition.key(), acquisition_digest(acquisition, grid))

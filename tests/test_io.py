@@ -233,3 +233,11 @@ def test_a_missing_folder_is_told_by_the_users_name(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         rf_data().save(path)
     assert caught.value.filename == str(path)
+
+
+def test_a_file_with_a_threshold_of_earlier_releases_opens():
+    from ussim.io import acquisition_from_dict, acquisition_to_dict
+
+    plain = acquisition_to_dict(ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(0.0)))
+    assert acquisition_from_dict(plain | {"threshold_db": -40.0}).threshold_db == -60
+    assert acquisition_from_dict(plain | {"threshold_db": -90.0}).threshold_db == -90

@@ -34,6 +34,7 @@ _HOME = {
     "bmode": "imaging",
     "delay_and_sum": "beamform",
     "demodulate": "beamform",
+    "envelope": "beamform",
     "envelope_image": "imaging",
     "field_mask": "beamform",
     "focused_scan": "transmits",
@@ -54,7 +55,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from .beamform import delay_and_sum, demodulate, field_mask, log_compress
+    from .beamform import delay_and_sum, demodulate, envelope, field_mask, log_compress
     from .compression import matched_filter
     from .engines import EngineError
     from .imaging import bmode, envelope_image

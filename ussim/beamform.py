@@ -32,6 +32,7 @@ __all__ = [
     "automatic_f_number",
     "delay_and_sum",
     "demodulate",
+    "envelope",
     "field_mask",
     "log_compress",
     "transmit_time",
@@ -164,7 +165,7 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image
     Parameters
     ----------
     image : np.ndarray
-        Any shape: complex, or real (an envelope, or an RF image of which the magnitude is taken).
+        Any shape: complex, or an envelope (real, not negative).
     dynamic_range_db : float
         Above 0.
     per_image : bool
@@ -179,22 +180,60 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image
     Raises
     ------
     ValueError
-        The range is not above 0, the image has values that are not finite, or `per_image` and no axes (nz, nx).
+        The range is not above 0, the image has negative values or values that are not finite, or `per_image` and no axes
+        (nz, nx).
     """
     if not (math.isfinite(dynamic_range_db) and dynamic_range_db > 0):
         raise ValueError(f"dynamic_range_db: expected dB above 0, got {dynamic_range_db!r}")
     with device_of(image):
-        envelope = abs(image if is_on_device(image) else to_numpy(image))
-        if per_image and envelope.ndim < 2:
-            raise ValueError(f"log_compress: per_image: expected images (..., nz, nx), got the shape {envelope.shape}")
-        if envelope.size == 0:
-            return np.zeros_like(envelope, dtype=np.float32)
-        largest = envelope.max(axis=(-2, -1) if per_image else None, keepdims=True)
+        image = image if is_on_device(image) else to_numpy(image)
+        detected = abs(image)
+        if per_image and detected.ndim < 2:
+            raise ValueError(f"log_compress: per_image: expected images (..., nz, nx), got the shape {detected.shape}")
+        if detected.size == 0:
+            return np.zeros_like(detected, dtype=np.float32)
+        if image.dtype.kind != "c" and bool((image < 0).any()):
+            raise ValueError(
+                "log_compress: expected a complex image or an envelope, got a real one with negative values: an RF image. "
+                "Demodulate the channel data first, or detect the image along depth with ussim.envelope"
+            )
+        largest = detected.max(axis=(-2, -1) if per_image else None, keepdims=True)
         if not bool(np.isfinite(largest).all()):
             raise ValueError("log_compress: expected a finite image, got NaN or infinity")
         floor = 10 ** (-dynamic_range_db / 20)
-        decibels = 20 * np.log10(np.maximum(envelope / (largest + (largest == 0)), floor))
+        decibels = 20 * np.log10(np.maximum(detected / (largest + (largest == 0)), floor))
         return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32) * (largest > 0)
+
+
+def envelope(image: np.ndarray) -> np.ndarray:
+    """Detect the envelope of an image.
+
+    Parameters
+    ----------
+    image : np.ndarray
+        (..., nz, nx): complex, as beamformed from IQ data; or real, an RF image whose rows lie less than a quarter of a
+        wavelength apart.
+
+    Returns
+    -------
+    np.ndarray
+        Of the same shape and precision: the magnitude of a complex image; of a real one that of its analytic signal along
+        depth (Hilbert transform).
+
+    Raises
+    ------
+    ValueError
+        A real image has no axes (nz, nx).
+    """
+    if np.iscomplexobj(image):
+        with device_of(image):
+            return abs(image)
+    from scipy.signal import hilbert
+
+    samples = to_numpy(image)
+    if samples.ndim < 2:
+        raise ValueError(f"envelope: expected an image (..., nz, nx), got the shape {samples.shape}")
+    return abs(hilbert(samples, axis=-2)).astype(samples.dtype if samples.dtype.kind == "f" else np.float64, copy=False)
 
 
 def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:

@@ -169,6 +169,11 @@ def _check_band(frequency: float, bandwidth: float, sampling_frequency: float) -
     apart = _distance_to_image(frequency, sampling_frequency)
     band = bandwidth * frequency
     if apart < band * (1 - 1e-9):
+        if apart < 1e-9 * frequency:
+            raise ValueError(
+                f"sampling_frequency: {sampling_frequency:g} Hz folds a band about {frequency:g} Hz onto itself, however "
+                "narrow: expected a rate of which 2 x the carrier is no multiple. Sample at 4 x the carrier, or name another"
+            )
         raise ValueError(
             f"sampling_frequency: {sampling_frequency:g} Hz folds the band {frequency - band / 2:g} to "
             f"{frequency + band / 2:g} Hz onto itself: expected 2 x {frequency:g} Hz to be at least {band:g} Hz from a "

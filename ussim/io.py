@@ -30,7 +30,7 @@ import numpy as np
 
 from .probes import Imaging, Probe
 from .transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, SyntheticAperture, Waves
-from .types import Acquisition, IQData, Medium, RFData, to_numpy
+from .types import HIGHEST_THRESHOLD_DB, Acquisition, IQData, Medium, RFData, to_numpy
 from .waveforms import ImpulseResponse, Waveform
 
 FORMAT = "ussim channel data"
@@ -205,6 +205,8 @@ def acquisition_from_dict(plain: Mapping[str, Any]) -> Acquisition:
         if plain.get(name) is not None:
             _check_keys(name, plain[name], {f.name for f in fields(kind)}, required=("samples", "rate"))
             values[name] = kind(**{key: _to_array(value) for key, value in plain[name].items()})
+    if "threshold_db" in values:  # earlier releases took higher ones; recorded samples do not depend on it
+        values["threshold_db"] = min(values["threshold_db"], HIGHEST_THRESHOLD_DB)
     _check_keys("medium", plain["medium"], {f.name for f in fields(Medium)})
     medium = Medium(**{key: _to_array(value) for key, value in plain["medium"].items()})
     return Acquisition(probe_from_dict(plain["probe"]), _waves_from_dict(plain["waves"]), medium, **values)

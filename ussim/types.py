@@ -5,9 +5,9 @@ Plain frozen dataclasses, checked where they are built, so that the code behind 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from os import PathLike
 from typing import Any, Literal
@@ -168,6 +168,18 @@ class Acquisition:
             )
         for name, kind in (("waveform", Waveform), ("impulse_response", ImpulseResponse)):
             object.__setattr__(self, name, as_waveform(name, getattr(self, name), kind, 2 * self.carrier_frequency))
+
+    def key(self) -> Hashable:
+        """Return what is equal for acquisitions of equal content and differs where any field does: the key of every cache.
+
+        Waves that are no dataclass count by the firing times and weights that they give.
+        """
+        return self._key
+
+    @cached_property
+    def _key(self) -> Hashable:
+        fired = (self.transmit_delays, self.transmit_weights) if not is_dataclass(self.waves) else ()
+        return (_content(self), *map(_content, fired))
 
     @property
     def carrier_frequency(self) -> float:
@@ -419,6 +431,17 @@ class IQData:
         from .io import save_channel_data
 
         save_channel_data(self, path)
+
+
+def _content(value: Any) -> Hashable:
+    """What a value consists of, down to numbers, words and the bytes of arrays."""
+    if is_dataclass(value):
+        return (type(value).__name__, *((f.name, _content(getattr(value, f.name))) for f in fields(value)))
+    if isinstance(value, np.ndarray):
+        return (value.shape, value.dtype.str, value.tobytes())
+    if isinstance(value, list | tuple):
+        return tuple(map(_content, value))
+    return value if isinstance(value, Hashable) else repr(value)
 
 
 def to_numpy(array: Any) -> np.ndarray:

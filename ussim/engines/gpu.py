@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..plan import Plan
-from ..types import Acquisition, ImageGrid, Scatterers
+from ..types import ImageGrid, Scatterers
 from . import EngineError, device_errors
 
 if TYPE_CHECKING:
@@ -167,31 +167,13 @@ class GpuEngine:
     def _simulator(self, plan: Plan) -> Simulator:
         from .gpu_simulate import Simulator
 
-        key = acquisition_key(plan.acquisition)
+        key = plan.acquisition.key()
         if key not in self._simulators:
             self._simulators[key] = Simulator(self.backend, plan, tuning=self.tuning)
         self._simulators.move_to_end(key)
         while len(self._simulators) > KEPT_ACQUISITIONS:
             self._simulators.popitem(last=False)
         return self._simulators[key]
-
-
-def acquisition_key(acquisition: Acquisition) -> Hashable:
-    """Equal for acquisitions of equal content: copies that other processes sent find the tables of the first."""
-    a, waves = acquisition, acquisition.waves
-    foci = [np.asarray(getattr(waves, axis)).tobytes() for axis in ("x", "z") if getattr(waves, axis, None) is not None]
-    return (
-        a.probe,
-        a.medium,
-        (a.sampling_frequency, a.n_cycles, a.frequency_sweep, a.threshold_db),
-        (a.full_frequency_directivity, a.n_subelements),
-        a.transmit_frequency,
-        *(None if w is None else (*w.key,) for w in (a.waveform, a.impulse_response)),
-        a.receiving.tobytes(),
-        None if a.receive_delays is None else a.receive_delays.tobytes(),
-        (a.transmit_delays.shape, a.transmit_delays.tobytes(), a.transmit_weights.tobytes()),
-        (type(waves).__name__, *foci),  # delay-and-sum beyond a focus
-    )
 
 
 def read_source(file: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .gpu import Backend, acquisition_key
+from .gpu import Backend
 
 if TYPE_CHECKING:
     from ..beamform import Beamforming
@@ -139,7 +139,7 @@ class Beamformer:
 
     def _tables(self, b: Beamforming, n_samples: int) -> _GridTables:
         key = (
-            acquisition_key(b.acquisition),
+            b.acquisition.key(),
             b.grid.x.tobytes(),
             b.grid.z.tobytes(),
             b.speed_of_sound,
