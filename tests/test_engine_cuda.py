@@ -462,7 +462,7 @@ def test_an_error_of_the_card_is_an_engine_error_wherever_it_surfaces(
     grid = ussim.ImageGrid(x=np.linspace(-1e-3, 1e-3, 3), z=np.linspace(5e-3, 9e-3, 5))
     card = cuda.engine(0)
     rf = ussim.simulate(scatterers, acquisition, "cuda")
-    image = ussim.delay_and_sum(rf, grid, engine="cuda")
+    image = ussim.delay_and_sum(ussim.demodulate(rf), grid, engine="cuda")
 
     def fail(*arguments, **options):
         raise error

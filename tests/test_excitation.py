@@ -189,7 +189,7 @@ def test_the_field_is_that_of_the_elements_that_receive():
     wide = ussim.Probe("wide", 3e6, 0.7, 64, 0.3e-3, 0.28e-3)
     grid = ussim.ImageGrid(np.linspace(-9e-3, 9e-3, 37), np.linspace(1e-3, 3e-3, 3))
     masks = [
-        ussim.field_mask(ussim.Acquisition(wide, ussim.PlaneWaves(0.0), receive_mask=mask), grid)
+        ussim.field_mask(ussim.Acquisition(wide, ussim.PlaneWaves(0.0), receive_mask=mask), grid, f_number=1.0)
         for mask in (None, np.arange(64) < 32)
     ]
     assert masks[0][:, 30].all()
