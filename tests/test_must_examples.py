@@ -25,8 +25,8 @@ PRESSURE_TOLERANCE = 1e-3  # the frequency steps of two integrals whose integran
 
 
 def quick_start():
-    probe = ussim.load_probe("P4-2v")
-    acquisition = ussim.Acquisition(probe, ussim.DivergingWaves(tilts=np.deg2rad([-10, 0, 10]), width=np.deg2rad(60)))
+    waves = ussim.DivergingWaves(tilts=np.deg2rad([-10, 0, 10]), width=np.deg2rad(60))
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), waves, n_subelements="must")
     wires = ussim.Scatterers(x=[0, -8e-3, 10e-3], z=[40e-3, 50e-3, 60e-3], reflectivity=[1, 1, 1])
     rf = ussim.simulate(wires, acquisition)
     grid = ussim.ImageGrid(x=np.linspace(-20e-3, 20e-3, 81), z=np.linspace(30e-3, 70e-3, 161))
@@ -35,13 +35,15 @@ def quick_start():
 
 
 def pfield_1_focused_phased_array():
-    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.FocusedWaves(x=20e-3, z=50e-3))
+    waves = ussim.FocusedWaves(x=20e-3, z=50e-3)
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), waves, n_subelements="must")
     grid = ussim.ImageGrid(x=np.linspace(-40e-3, 40e-3, 41), z=np.linspace(2e-3, 100e-3, 50))
     return acquisition, grid, ussim.pressure_field(acquisition, grid)
 
 
 def pfield_2_circular_wave():
-    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.DivergingWaves(tilts=0.0, width=np.deg2rad(60)))
+    waves = ussim.DivergingWaves(tilts=0.0, width=np.deg2rad(60))
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), waves, n_subelements="must")
     grid = ussim.ImageGrid(x=np.linspace(-40e-3, 40e-3, 41), z=np.linspace(2e-3, 100e-3, 50))
     return acquisition, grid, ussim.pressure_field(acquisition, grid)
 
@@ -49,7 +51,8 @@ def pfield_2_circular_wave():
 def pfield_3_multi_line_transmit():
     probe = ussim.load_probe("P4-2v")
     foci = ussim.FocusedWaves(x=60e-3 * np.sin([-0.5, 0, 0.5]), z=60e-3 * np.cos([-0.5, 0, 0.5]))
-    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(foci.delays(probe, ussim.Medium())[None]))
+    waves = ussim.CustomTransmits(foci.delays(probe, ussim.Medium())[None])
+    acquisition = ussim.Acquisition(probe, waves, n_subelements="must")
     grid = ussim.ImageGrid(x=np.linspace(-40e-3, 40e-3, 41), z=np.linspace(2e-3, 100e-3, 50))
     return acquisition, grid, ussim.pressure_field(acquisition, grid)
 
@@ -58,20 +61,21 @@ def pfield_4_linear_sub_aperture():
     probe = ussim.load_probe("L11-5v")
     delays = ussim.FocusedWaves(x=-9.45e-3, z=20e-3).delays(probe, ussim.Medium())
     delays = np.where(np.arange(128) < 64, delays - delays[:, :64].min(), np.nan)  # the left half fires
-    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), n_subelements=2)
+    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), n_subelements="must")
     grid = ussim.ImageGrid(x=np.linspace(-20e-3, 20e-3, 41), z=np.linspace(2e-3, 40e-3, 39))
     return acquisition, grid, ussim.pressure_field(acquisition, grid)
 
 
 def pfield_5_convex_array():
     probe = ussim.load_probe("C5-2v")
-    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(np.zeros(probe.n_elements)), n_subelements=2)
+    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(np.zeros(probe.n_elements)), n_subelements="must")
     grid = ussim.ImageGrid(x=np.linspace(-60e-3, 60e-3, 41), z=np.linspace(2e-3, 120e-3, 50))
     return acquisition, grid, ussim.pressure_field(acquisition, grid)
 
 
 def pfield_6_continuous_wave():
-    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.FocusedWaves(x=0.0, z=40e-3), n_cycles=np.inf)
+    probe, waves = ussim.load_probe("P4-2v"), ussim.FocusedWaves(x=0.0, z=40e-3)
+    acquisition = ussim.Acquisition(probe, waves, n_cycles=np.inf, n_subelements="must")
     grid = ussim.ImageGrid(x=np.linspace(-20e-3, 20e-3, 41), z=np.linspace(10e-3, 80e-3, 36))
     return acquisition, grid, ussim.pressure_field(acquisition, grid)
 
@@ -79,7 +83,7 @@ def pfield_6_continuous_wave():
 def pfield_7_apodized_and_attenuated():
     waves = ussim.PlaneWaves(angles=np.deg2rad(10), apodization=np.hanning(130)[1:-1])  # no end is 0
     medium = ussim.Medium(attenuation_db_cm_mhz=0.5)
-    acquisition = ussim.Acquisition(ussim.load_probe("L11-5v"), waves, medium, n_subelements=2)
+    acquisition = ussim.Acquisition(ussim.load_probe("L11-5v"), waves, medium, n_subelements="must")
     grid = ussim.ImageGrid(x=np.linspace(-20e-3, 20e-3, 41), z=np.linspace(2e-3, 40e-3, 39))
     return acquisition, grid, ussim.pressure_field(acquisition, grid)
 
@@ -104,27 +108,28 @@ def txdelay_4_convex_array():
 
 
 def rf_1_phased_array():
-    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.FocusedWaves(x=0.0, z=60e-3))
+    waves = ussim.FocusedWaves(x=0.0, z=60e-3)
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), waves, n_subelements="must")
     points = ussim.Scatterers(x=np.zeros(6), z=np.linspace(20e-3, 90e-3, 6), reflectivity=np.ones(6))
     return points, ussim.simulate(points, acquisition)
 
 
 def rf_2_plane_wave():
-    acquisition = ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(np.deg2rad(10)), n_subelements=2)
+    acquisition = ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(np.deg2rad(10)), n_subelements="must")
     points = ussim.Scatterers(x=[-6e-3, 0, 6e-3], z=[15e-3, 20e-3, 25e-3], reflectivity=[1, 2, 1])
     return points, ussim.simulate(points, acquisition)
 
 
 def rf_3_convex_array():
     probe = ussim.load_probe("C5-2v")
-    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(np.zeros(probe.n_elements)), n_subelements=2)
+    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(np.zeros(probe.n_elements)), n_subelements="must")
     points = ussim.Scatterers(x=[-25e-3, 0, 20e-3], z=[40e-3, 60e-3, 50e-3], reflectivity=[1, 1, 1])
     return points, ussim.simulate(points, acquisition)
 
 
 def rf_4_heart_sector():
     waves = ussim.DivergingWaves(tilts=np.deg2rad([-15, 0, 15]), width=np.deg2rad(60))
-    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), waves)
+    acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), waves, n_subelements="must")
     field = ussim.ImageGrid(x=np.linspace(-30e-3, 30e-3, 40), z=np.linspace(30e-3, 90e-3, 40))
     heart = ussim.scatterers_from_image(HEART, field, acquisition, seed=0, mean_distance=2e-3)
     rf = ussim.simulate(heart, acquisition)
@@ -145,7 +150,7 @@ def rf2iq_2_sampled_below_the_carrier():
 
 
 def das_rf_and_iq():
-    acquisition = ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(np.deg2rad(5)), n_subelements=2)
+    acquisition = ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(np.deg2rad(5)), n_subelements="must")
     rf = ussim.simulate(ussim.Scatterers(x=[-4e-3, 5e-3], z=[18e-3, 22e-3], reflectivity=[1, 1]), acquisition)
     grid = ussim.ImageGrid(x=np.linspace(-8e-3, 8e-3, 65), z=np.linspace(15.03e-3, 25.03e-3, 101))
     iq = ussim.demodulate(rf)
@@ -153,7 +158,7 @@ def das_rf_and_iq():
 
 
 def dasmtx_interpolations():
-    acquisition = ussim.Acquisition(ussim.load_probe("C5-2v"), ussim.PlaneWaves(0.0), n_subelements=2)
+    acquisition = ussim.Acquisition(ussim.load_probe("C5-2v"), ussim.PlaneWaves(0.0), n_subelements="must")
     iq = ussim.demodulate(ussim.simulate(ussim.Scatterers(x=[3e-3], z=[45e-3], reflectivity=[1]), acquisition))
     grid = ussim.ImageGrid(x=np.linspace(-8e-3, 12e-3, 61), z=np.linspace(40e-3, 50e-3, 61))
     methods = ("nearest", "linear", "quadratic", "lanczos3")

@@ -306,7 +306,7 @@ def test_sub_apertures_on_the_clock_of_must():
     options = pymust.utils.Options()
     options.WaitBar = False
     theirs, _ = pymust.simus(x, z, np.ones(2), delays.copy(), param, options)
-    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays))
+    acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), n_subelements="must")
     ours = ussim.simulate(ussim.Scatterers(x, z, np.ones(2)), acquisition, "reference", n_samples=len(theirs)).samples
     theirs = theirs.T
     assert np.linalg.norm(ours[0] / ours.max() - theirs / theirs.max()) < 1e-3 * np.linalg.norm(theirs / theirs.max())
