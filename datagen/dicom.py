@@ -7,10 +7,13 @@ turned into `Frame`s first and treated alike from there. Attribute names are tho
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
 import re
 import warnings
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +60,8 @@ _NOT_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.104": "encapsulated document",
     "1.2.840.10008.1.3.10": "DICOMDIR",
 }
+_FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # 2 or 8, in either byte order
+_MOST_UNPACKED = 2**32  # bytes of a .dcm.gz
 _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
 
 
@@ -307,13 +312,13 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
 
     with _quiet():
         try:
-            return _settled(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ))
+            return _settled(pydicom.dcmread(_opened(path), stop_before_pixels=True, specific_tags=_READ))
         except (InvalidDicomError, EOFError):
             # Files written without the 128-byte preamble are common; other files read as nonsense or not at all.
             if not _starts_like_a_dataset(path):
                 return None
             try:
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ, force=True)
+                header = pydicom.dcmread(_opened(path), stop_before_pixels=True, specific_tags=_READ, force=True)
                 return _settled(header) if "SOPClassUID" in header and "Rows" in header else None
             except Exception:  # whatever a non-DICOM file provokes in the parser
                 return None
@@ -323,11 +328,29 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
             return None
 
 
+def _opened(path: str | os.PathLike[str]) -> Any:
+    """What pydicom reads: the path, or of a gzip file (.dcm.gz) that holds DICOM its content."""
+    if not os.fspath(path).lower().endswith(".gz"):
+        return path
+    try:
+        with open(path, "rb") as raw:
+            if raw.read(2) != b"\x1f\x8b":
+                return path
+        with gzip.open(path) as file:
+            start = file.read(132)
+            if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
+                return io.BytesIO(start)
+            return io.BytesIO(start + file.read(_MOST_UNPACKED))
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # cut short: no file of DICOM
+        return io.BytesIO()
+
+
 def _starts_like_a_dataset(path: str | os.PathLike[str]) -> bool:
     """True where the first tag is of group 2 or 8, in either byte order, as in files without a preamble."""
-    with open(path, "rb") as file:
+    content = _opened(path)
+    with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
         group_number = file.read(2)
-    return group_number in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
+    return group_number in _FIRST_GROUPS
 
 
 def _settled(header: Any) -> Any:
@@ -500,7 +523,7 @@ def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
 
     with _quiet():
         try:
-            dataset = pydicom.dcmread(path, force=True)
+            dataset = pydicom.dcmread(_opened(path), force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             missing = missing_decoder(dataset)

@@ -98,7 +98,11 @@ def relative(path: str | Path, root: str | Path) -> str:
 def stem(path: str | Path) -> str:
     """A file's name without its image extensions: `a/b.nii.gz` is `b`."""
     name = Path(path).name
-    for suffix in (".nii.gz", ".nii", ".npy", ".dicom", ".dcm", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"):
+    suffixes = (
+        ".nii.gz .nii .hdr.gz .hdr .img.gz .img .mgh.gz .mgh .mgz .nrrd .nhdr .mha .mhd .npy .dicom.gz .dcm.gz .dicom .dcm "
+        ".png .jpg .jpeg .bmp .tif .tiff"
+    )
+    for suffix in suffixes.split():
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name

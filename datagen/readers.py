@@ -10,8 +10,9 @@ import gzip
 import math
 import os
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ import numpy as np
 
 from .dicom import load_dicom, obliquity_degrees, scan_dicom
 from .files import sha256_of, walk
+from .headers import META, NRRD, PAIRS, Block, files_of, open_block
 from .volumes import ACQUIRED, CANONICAL, DataError, Volume, VolumeRef
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+MGH_SUFFIXES = (".mgz", ".mgh", ".mgh.gz")
+# Volumes of one file, or of a header and a file of voxels, that are read as NIfTI is.
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *MGH_SUFFIXES, *PAIRS, *PAIRS.values(), *NRRD, *META)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 def load_nifti(ref: VolumeRef) -> Volume:
-    """Read a NIfTI volume in its closest canonical orientation; of a 4-D file, frame `ref.part`.
+    """Read a NIfTI volume (or one of `VOLUME_SUFFIXES`) in its closest canonical orientation; of a 4-D file, frame `ref.part`.
 
     Compression is told by the file's first bytes, not its name: uncompressed files called .nii.gz are common.
 
@@ -62,33 +67,76 @@ def load_nifti(ref: VolumeRef) -> Volume:
 @contextmanager
 def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
     """A nibabel image (header read, voxels not) for as long as the block lasts, and what is odd about the file."""
-    import nibabel as nib
     from nibabel.fileholders import FileHolder
     from nibabel.spatialimages import HeaderDataError
 
+    lower = str(path).lower()
+    if lower.endswith((*NRRD, *META)):
+        block = open_block(Path(path))
+        yield block, [*block.notes, *_geometry(block)[2]]
+        return
+    is_pair = lower.endswith((*PAIRS, *PAIRS.values()))
+    files = files_of(Path(path)) if is_pair else (Path(path),)
+    path = files[0]
+    is_gzip, start = _first_bytes(path)
+    kind = _kind_of(path, start, is_pair)
+    notes = []
+    if str(path).lower().endswith(".gz") and not is_gzip:
+        notes.append("uncompressed file named .gz")
+    elif is_gzip and not str(path).lower().endswith((".gz", ".mgz")):
+        notes.append("gzip file not named .gz")
+    # A name ending in .gz would make nibabel decompress whatever the bytes are, so it is given an open file.
+    with ExitStack() as opened:
+        streams = [
+            opened.enter_context(gzip.open(file) if _first_bytes(file)[0] else open(file, "rb")) for file in files
+        ]
+        parts = dict(zip(("header", "image") if is_pair else ("image",), map(_holder, streams), strict=True))
+        parts["mat"] = FileHolder(filename=os.fspath(path)[: -len(path.suffix)] + ".mat")  # SPM's, beside Analyze
+        try:
+            image = kind.from_file_map(parts)
+        except (HeaderDataError, ValueError, OSError, EOFError, TypeError, zlib.error) as error:
+            raise DataError(f"{path}: damaged {_format(path)} header: {' '.join(str(error).split())}") from None
+        yield image, [*notes, *_geometry(image)[2]]
+
+
+def _holder(stream: Any) -> Any:
+    from nibabel.fileholders import FileHolder
+
+    return FileHolder(fileobj=stream)
+
+
+def _first_bytes(path: Path) -> tuple[bool, bytes]:
+    """Whether a file is gzip, told by its first bytes, and how its content begins."""
     try:
         with open(path, "rb") as file:
             is_gzip = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            start = (gzip.GzipFile(fileobj=file) if is_gzip else file).read(4)
-    except (OSError, EOFError) as error:
+            return is_gzip, (gzip.GzipFile(fileobj=file) if is_gzip else file).read(348)
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    sizes = {struct.unpack(order + "i", start)[0] for order in "<>"} if len(start) == 4 else set()
+
+
+def _format(path: Path) -> str:
+    return "MGH" if path.name.lower().endswith(MGH_SUFFIXES) else "NIfTI"
+
+
+def _kind_of(path: Path, start: bytes, is_pair: bool) -> Any:
+    """The class of nibabel that reads a file that begins so; raises DataError where none does."""
+    import nibabel as nib
+
+    if path.name.lower().endswith(MGH_SUFFIXES):
+        if start[:4] != b"\0\0\0\1":
+            raise DataError(f"{path}: not an MGH file (expected version 1)")
+        return nib.MGHImage
+    sizes = {struct.unpack(order + "i", start[:4])[0] for order in "<>"} if len(start) >= 4 else set()
     if not sizes & {348, 540}:
-        raise DataError(f"{path}: not a NIfTI file (expected a header of 348 or 540 bytes)")
-    kind = nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
-    notes = []
-    if str(path).lower().endswith(".gz") and not is_gzip:
-        notes.append("uncompressed file named .gz")
-    elif is_gzip and not str(path).lower().endswith(".gz"):
-        notes.append("gzip file not named .gz")
-    # A name ending in .gz would make nibabel decompress whatever the bytes are, so it is given an open file.
-    with gzip.open(path) if is_gzip else open(path, "rb") as stream:
-        try:
-            image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
-        except (HeaderDataError, ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path}: damaged NIfTI header: {' '.join(str(error).split())}") from None
-        yield image, [*notes, *_geometry(image)[2]]
+        what = "NIfTI or Analyze header" if is_pair else "NIfTI file"
+        raise DataError(f"{path}: not a {what} (expected a header of 348 or 540 bytes)")
+    if not is_pair:
+        return nib.Nifti2Image if 540 in sizes else nib.Nifti1Image
+    if 540 in sizes:
+        return nib.Nifti2Pair
+    return nib.Nifti1Pair if start[344:347] in (b"ni1", b"n+1") else nib.Spm99AnalyzeImage
 
 
 def four_d_note(n_frames: int, part: int = 0) -> str:
@@ -113,14 +161,20 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     if n_frames > 1:
         notes.append(four_d_note(n_frames, part))
     # Through a proxy without scaling, so that the values come in the file's own type and only this frame is read.
-    raw = ArrayProxy(image.dataobj.file_like, (shape, dtype, image.dataobj.offset, 1.0, 0.0))
     frame = np.unravel_index(part, shape[3:], order="F") if len(shape) > 3 else ()
     try:
+        raw = (
+            image.raw()
+            if isinstance(image, Block)
+            else ArrayProxy(image.dataobj.file_like, (shape, dtype, image.dataobj.offset, 1.0, 0.0))
+        )
         voxels = np.asarray(raw[(slice(None), slice(None), slice(None), *frame)])
-    except (OSError, EOFError, ValueError) as error:  # cut short, or a damaged gzip stream
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # cut short, or a damaged gzip stream
         raise DataError(f"{path}: voxels cannot be read: {' '.join(str(error).split())}") from None
     voxels = voxels.astype(dtype.newbyteorder("="), copy=False)
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    slope, intercept = (1.0, 0.0) if isinstance(image, Block) else (image.dataobj.slope, image.dataobj.inter)
     if (slope, intercept) != (1.0, 0.0):
         if max(abs(slope), abs(intercept)) < 1e30:
             voxels = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
@@ -156,9 +210,11 @@ def _filled_outside(voxels: np.ndarray, notes: list[str]) -> np.ndarray:
 def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
     """Voxel size in mm along the file's axes, affine, and what is odd about them. Reads the header only."""
     header, affine, notes = image.header, image.affine, []
+    codes = [int(header[name]) if name in header else None for name in ("sform_code", "qform_code")]
+    sform, qform = codes
     sizes = [float(zoom) if np.isfinite(zoom) and zoom > 0 else None for zoom in header.get_zooms()]
     spacing = [*sizes, None, None, None][:3]
-    if not _is_usable(affine) and header["qform_code"] > 0 and _is_usable(header.get_qform()):
+    if not _is_usable(affine) and qform and qform > 0 and _is_usable(header.get_qform()):
         notes.append("sform in the header is singular: qform used")
         affine = header.get_qform()
     if _is_usable(affine) and None not in spacing:
@@ -170,14 +226,19 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
                 said, used = (" x ".join(f"{size:.3g}" for size in sizes[:3]) for sizes in (spacing, columns))
                 notes.append(f"pixdim {said} mm and affine {used} mm differ: affine used")
             spacing = [*columns]
-        if header["sform_code"] > 0 and header["qform_code"] > 0 and _is_usable(header.get_qform()):
+        if sform and qform and sform > 0 and qform > 0 and _is_usable(header.get_qform()):
             other = header.get_qform()[:3, :3]
             if not np.allclose(other, affine[:3, :3], atol=0.01 * max(columns)):
                 notes.append("sform and qform in the header differ: sform used")
     if not _is_usable(affine):
         notes.append("no usable affine in the header: axes taken as Right, Anterior, Superior")
         affine = np.eye(4)
-    elif header["sform_code"] == 0 and header["qform_code"] == 0:
+    elif codes == [None, None]:
+        if "goodRASFlag" not in header:
+            notes.append("Analyze says nothing of orientation: left and right are a guess")
+        elif not header["goodRASFlag"]:
+            notes.append("no orientation in the header (goodRASFlag 0): axes are a guess")
+    elif sform == 0 and qform == 0:
         notes.append("no orientation in the header (sform and qform codes 0): axes are a guess")
     if None in spacing:
         notes.append("no voxel size in the header: voxels taken as cubes")
@@ -319,18 +380,18 @@ def _open_any(path: Path, voi: bool) -> Volume:
             why = f" (the first of {len(skipped)} skipped: {skipped[0].path}: {skipped[0].reason})" if skipped else ""
             raise DataError(f"{path}: expected a folder with one DICOM series, got {len(refs)}{why}")
         return load_dicom(replace(refs[0], name=str(path)), voi)
-    if lower.endswith(NIFTI_SUFFIXES):
-        return load_nifti(ref)
+    if lower.endswith(VOLUME_SUFFIXES):
+        return load_nifti(replace(ref, paths=tuple(str(file) for file in files_of(path))))
     if lower.endswith(".npy"):
         return load_npy(ref)
     if lower.endswith(PICTURE_SUFFIXES):
         return load_pictures(ref)
     with open(path, "rb") as file:
         start = file.read(132)
-    if lower.endswith((".dcm", ".dicom", ".ima")) or start[128:] == b"DICM":
+    if lower.endswith((".dcm", ".dicom", ".ima", ".dcm.gz", ".dicom.gz")) or start[128:] == b"DICM":
         return load_dicom(ref, voi)
     raise DataError(
-        f"{path}: expected .npy, .png, .jpg, .nii, .nii.gz, a DICOM file, or a folder with one DICOM series"
+        f"{path}: expected .npy, .png, .jpg, .nii, .hdr, .mgz, .nrrd, .mha, a DICOM file, or a folder with one DICOM series"
     )
 
 

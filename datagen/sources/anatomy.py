@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..files import stem
+
 GE_IMAGE_KIND = 0x0043102F  # GE's private "image type": 0 magnitude, 1 phase, 2 real, 3 imaginary
 _GE_KINDS = {1: "phase image", 2: "real part", 3: "imaginary part"}
 
@@ -89,7 +91,9 @@ def label_reason(shown: str) -> str:
     """Return why the path of a file (relative to the root) makes it a label map or a warp, or ""."""
     *folders, name = shown.split("/")
     if _LABEL_NAME.search(
-        name.split(".")[0] if name.lower().endswith((".nii.gz", ".npy")) else name.rpartition(".")[0]
+        name.split(".")[0]
+        if name.lower().endswith((".nii.gz", ".hdr.gz", ".mgh.gz", ".npy"))
+        else name.rpartition(".")[0]
     ):
         return "label map, by its name"
     if any(_LABEL_FOLDER.fullmatch(folder) for folder in folders):
@@ -105,7 +109,7 @@ def derived_by_name(shown: str) -> str:
     *folders, name = shown.split("/")
     if any(folder.lower() == "fmap" for folder in folders):
         return "field map, by its folder"
-    words = re.sub(r"(\.nii)?(\.gz)?$|\.\w+$", "", name).lower().split("_")[1:]
+    words = re.sub(r"(\.(nii|hdr|mgh))?(\.gz)?$|\.\w+$", "", name).lower().split("_")[1:]
     for rule in DERIVED:
         if any(re.fullmatch(rule.names, word) for word in words[-2:]) or "_".join(words[-2:]) in ("t1_map", "t2_map"):
             return f"{rule.reason}, by its name"
@@ -114,7 +118,7 @@ def derived_by_name(shown: str) -> str:
 
 def derived_by_sidecar(path: Path) -> str:
     """Return which derived image the JSON beside a NIfTI file says it is, or ""."""
-    sidecar = path.with_name(re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) + ".json")
+    sidecar = path.with_name(stem(path) + ".json")
     if not sidecar.is_file():
         return ""
     try:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from ..dicom import load_dicom, scan_dicom
 from ..files import relative, stem, walk
-from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, four_d_note, load_nifti, load_npy, load_pictures, open_nifti
+from ..headers import PAIRS, files_of
+from ..readers import PICTURE_SUFFIXES, VOLUME_SUFFIXES, four_d_note, load_nifti, load_npy, load_pictures, open_nifti
 from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
 from .anatomy import derived_by_intent, derived_by_name, derived_by_sidecar, label_reason
 from .base import Source, frames_chosen
@@ -35,17 +37,18 @@ class _Own(Source):
 
 
 class Nifti(_Own):
-    """Every NIfTI volume under a folder, or a single file."""
+    """Every volume file (NIfTI, Analyze, MGH, NRRD, MetaImage) under a folder, or a single one."""
 
     name = "nifti"
     title = "NIfTI files of your own"
-    layout = "a folder with .nii or .nii.gz files, or one such file"
+    layout = "a folder with .nii, .nii.gz, .hdr/.img, .mgz, .nrrd or .mha files, or one such file"
 
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
         refs, skipped = [], []
-        for path in walk(base):
-            if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        seen: set[Path] = set()  # files of volumes that have been met
+        for path in _headers_first(walk(base)):
+            if not path.name.lower().endswith(VOLUME_SUFFIXES) or path in seen:
                 continue
             shown = relative(path, base)
             derived = not self.selection.include_derived
@@ -54,9 +57,11 @@ class Nifti(_Own):
                 skipped.append(Skipped(shown, reason))
                 continue
             try:
-                with open_nifti(path) as (image, notes):
-                    shape = image.shape
-                    reason = derived_by_intent(int(image.header["intent_code"]))
+                files = files_of(path)
+                seen.update(files)
+                with open_nifti(files[0]) as (image, notes):
+                    shape = image.header.get_data_shape()
+                    reason = derived_by_intent(int(image.header["intent_code"]) if "intent_code" in image.header else 0)
             except DataError as error:
                 skipped.append(Skipped(shown, _without_path(error, path)))
                 continue
@@ -67,7 +72,7 @@ class Nifti(_Own):
                 skipped.append(Skipped(shown, reason))
                 continue
             n_frames = math.prod(shape[3:])
-            ref = _ref(self, base, path, tuple(notes))
+            ref = replace(_ref(self, base, path, tuple(notes)), paths=tuple(str(file) for file in files))
             for part in frames_chosen(n_frames, self.selection.frames):
                 said = (*ref.notes, four_d_note(n_frames, part)) if n_frames > 1 else ref.notes
                 name = f"{ref.name}-frame{part:03d}" if part else ref.name
@@ -173,6 +178,11 @@ class Dicom(_Own):
         return load_dicom(ref)
 
 
+def _headers_first(paths: Iterable[Path]) -> list[Path]:
+    """Files of voxels (.img) last: a header of any format may name them."""
+    return sorted(paths, key=lambda path: path.name.lower().endswith(tuple(PAIRS.values())))
+
+
 def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) -> VolumeRef:
     name = stem(path) if root.is_file() else str(Path(relative(path, root)).with_name(stem(path)).as_posix())
     return VolumeRef(source.name, subject_from(root, path), name, (str(path),), notes=notes)
@@ -213,4 +223,4 @@ def _unique(refs: list[VolumeRef], root: Path) -> list[VolumeRef]:
 
 
 def _without_path(error: DataError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    return str(error).removeprefix(f"{path}: ").replace(f"{path.parent}/", "")
