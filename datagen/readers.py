@@ -32,8 +32,9 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 def load_nifti(ref: VolumeRef) -> Volume:
-    """Read a NIfTI volume (or one of `VOLUME_SUFFIXES`) in its closest canonical orientation; of a 4-D file, frame `ref.part`.
+    """Read a NIfTI volume in its closest canonical orientation; of a 4-D file, frame `ref.part`.
 
+    The other formats of `VOLUME_SUFFIXES` (Analyze, MGH, NRRD, MetaImage) are read alike.
     Compression is told by the file's first bytes, not its name: uncompressed files called .nii.gz are common.
 
     Raises
@@ -87,10 +88,9 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
         notes.append("gzip file not named .gz")
     # A name ending in .gz would make nibabel decompress whatever the bytes are, so it is given an open file.
     with ExitStack() as opened:
-        streams = [
-            opened.enter_context(gzip.open(file) if _first_bytes(file)[0] else open(file, "rb")) for file in files
-        ]
-        parts = dict(zip(("header", "image") if is_pair else ("image",), map(_holder, streams), strict=True))
+        streams = [opened.enter_context(_stream(file)) for file in files]
+        holders = [FileHolder(fileobj=stream) for stream in streams]
+        parts = dict(zip(("header", "image") if is_pair else ("image",), holders, strict=True))
         parts["mat"] = FileHolder(filename=os.fspath(path)[: -len(path.suffix)] + ".mat")  # SPM's, beside Analyze
         try:
             image = kind.from_file_map(parts)
@@ -99,10 +99,8 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
         yield image, [*notes, *_geometry(image)[2]]
 
 
-def _holder(stream: Any) -> Any:
-    from nibabel.fileholders import FileHolder
-
-    return FileHolder(fileobj=stream)
+def _stream(path: Path) -> Any:
+    return gzip.open(path) if _first_bytes(path)[0] else open(path, "rb")
 
 
 def _first_bytes(path: Path) -> tuple[bool, bytes]:
@@ -163,7 +161,7 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     # Through a proxy without scaling, so that the values come in the file's own type and only this frame is read.
     frame = np.unravel_index(part, shape[3:], order="F") if len(shape) > 3 else ()
     try:
-        raw = (
+        raw: Any = (
             image.raw()
             if isinstance(image, Block)
             else ArrayProxy(image.dataobj.file_like, (shape, dtype, image.dataobj.offset, 1.0, 0.0))
