@@ -6,6 +6,7 @@ A command parses its options, calls one function and prints one summary. Nothing
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,7 +256,7 @@ def _print_summary(summary: Summary, previews: list[str], out: str) -> None:
     console.result(f"digest: {summary.digest}")
     console.result(f"picture: {', '.join(previews)}")
     again = "the same command with --resume tries the samples set aside again" if summary.set_aside else ""
-    console.result(f"next: {again or f'datagen verify {out}'}")
+    console.result(f"next: {again or f'datagen verify {shlex.quote(out)}'}")
 
 
 def _print_left_out(skipped: dict[str, int], unreadable: Any, notes: Any) -> None:

@@ -577,6 +577,13 @@ def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volu
     tilt = obliquity_degrees(affine)
     if tilt > 10:
         notes.append(f"oblique: {tilt:.0f} degrees off the anatomical axes; planes are the closest ones")
+    shift = _shift(frames, affine)
+    only_plane = ""
+    if shift is not None:
+        degrees = float(np.degrees(np.arctan2(np.linalg.norm(shift), step or 1.0)))
+        only_plane = ("sagittal", "coronal", "axial")[int(orientation[2, 0])]
+        notes.append(f"tilted gantry: slices shifted by {degrees:.0f} degrees, only the {only_plane} plane is cut")
+        affine[:3, 2] += shift
     voxels = apply_orientation(pixels.transpose(2, 1, 0), orientation)
     spacing: list[float | None] = [None, None, None]
     for size, (axis, _) in zip((columns, rows, step), orientation, strict=True):
@@ -588,7 +595,26 @@ def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volu
         orientation=CANONICAL,
         notes=tuple(notes),
         file_affine=affine,
+        only_plane=only_plane,
     )
+
+
+def _shift(frames: Sequence[Frame], affine: np.ndarray) -> np.ndarray | None:
+    """How far each slice lies beside the one before (mm in RAS), where a tilted gantry shifted them; None where not.
+
+    Under 1 degree, or a pixel from end to end, it is the rounding of positions.
+    """
+    if len(frames) < 2 or frames[0].position is None or frames[-1].position is None:
+        return None
+    moved = (np.array(frames[-1].position) - np.array(frames[0].position)) * (-1, -1, 1)
+    normal = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    along = float(moved @ normal)
+    beside = moved - along * normal
+    pixel = float(np.linalg.norm(affine[:3, :2], axis=0).min())
+    length = float(np.linalg.norm(beside))
+    if length <= max(pixel, abs(along) * np.tan(np.radians(1.0))):
+        return None
+    return beside / (len(frames) - 1)
 
 
 def obliquity_degrees(affine: np.ndarray) -> float:

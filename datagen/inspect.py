@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files import walk
 from .sources import Selection, get_source
 from .sources.base import NothingFound, under_terms
 from .sources.known import archives
@@ -77,12 +79,15 @@ def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
         raise DataError(f"{path}: no such file or folder")
     hits: list[tuple[str, Found]] = []
     fault: DataError | None = None
+    why = ""
     for name in (*_COLLECTIONS, *_GENERIC):
         if hits and (hits[0][0] in _COLLECTIONS):
             break
         try:
             hits.append((name, get_source(name, selection).find(path)))
-        except NothingFound:
+        except NothingFound as error:
+            if name != "dicom":  # which looks at every file, whatever it is called
+                why = why or error.reason
             continue
         except DataError as error:
             if name in _COLLECTIONS:  # something is wrong with it; it is not a folder of one's own for that
@@ -91,13 +96,14 @@ def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
     if not hits and fault:
         raise fault
     if not hits:
+        said = _kinds(path) + (f", {why}" if why else "")
         packed = [item.path for item in archives(path)]
         count = _count(len(packed), "packed archive")
         raise DataError(
             f"{path}: no MRI found, but {count} (the first: {packed[0]}): unpack and look again"
             if packed
-            else f"{path}: no MRI found; expected a known collection ({', '.join(_COLLECTIONS)}) or NIfTI, DICOM, NPY or "
-            "picture files"
+            else f"{path}: no MRI found{said}; expected a known collection ({', '.join(_COLLECTIONS)}) or NIfTI, "
+            "DICOM, NPY or picture files"
         )
     # Of the generic sources the one with most files, since a picture or two beside a DICOM tree is common.
     hits.sort(key=lambda hit: -sum(len(ref.paths) for ref in hit[1]))
@@ -122,6 +128,24 @@ def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
         terms=source.terms,
         redistributable=source.redistributable,
     )
+
+
+def _kinds(root: Path) -> str:
+    """What lies under a folder by suffix, most frequent first: " in 12 files (7 .xml, 5 .txt)"."""
+    kinds = Counter(_suffix(path.name) for path in walk(root))
+    if not kinds:
+        return ": no file in it"
+    said = ", ".join(
+        f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
+    )
+    more = f", {len(kinds) - _SHOWN} more kinds" if len(kinds) > _SHOWN else ""
+    return f" in {_count(kinds.total(), 'file')} ({said}{more})"
+
+
+def _suffix(name: str) -> str:
+    """The last words of a name that say its kind; the numbers that end a name like MR.1.3.12 do not."""
+    found = re.search(r"\.[a-z0-9]*[a-z][a-z0-9]*(\.(gz|bz2|xz|zip))?$", name.lower())
+    return found.group() if found and found.start() else "without suffix"
 
 
 def _count(number: int, what: str = "volume") -> str:

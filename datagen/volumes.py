@@ -100,6 +100,8 @@ class Volume:
     notes: tuple[str, ...] = ()
     # (4, 4), index along the axes of the file, before they were turned to RAS, to mm in RAS; None = bare stack
     file_affine: np.ndarray | None = None
+    # The one plane of a canonical block whose slices are shifted against each other; "" = all planes are true.
+    only_plane: str = ""
 
     def __post_init__(self) -> None:
         label = f"{self.source} {self.name}"
@@ -121,7 +123,7 @@ class Volume:
         """The planes this volume can be cut along: those in which an image has at least two rows and columns."""
         if self.orientation != CANONICAL:
             return (self.orientation,)
-        return tuple(plane for plane in PLANES if min(self._across(plane)) > 1)
+        return tuple(plane for plane in PLANES if min(self._across(plane)) > 1 and self.only_plane in ("", plane))
 
     def square_planes(self, max_anisotropy: float = 2.0) -> tuple[str, ...]:
         """The planes whose pixels are near enough to square to make an image: both sizes within `max_anisotropy`.

@@ -222,3 +222,55 @@ def test_dicom_in_gzip_is_the_same_series(tmp_path: Path) -> None:
     first.write_bytes(first.read_bytes()[:40])
     found = get_source("dicom").find(packed)
     assert [item.path for item in found.skipped] == [first.name]
+
+
+@pytest.mark.parametrize(("degrees", "planes"), [(0.0, 3), (0.3, 3), (15.0, 1), (-20.0, 1)])
+@pytest.mark.parametrize("plane", ["axial", "coronal"])
+def test_a_tilted_gantry_leaves_the_acquired_plane(degrees: float, planes: int, plane: str, tmp_path: Path) -> None:
+    cosines = np.array(trees.COSINES[plane], float)
+    normal, down = np.cross(cosines[:3], cosines[3:]), cosines[3:]
+    shift = 6.0 * np.tan(np.radians(degrees))
+
+    def position(index: int) -> list[float]:
+        return [float(value) for value in -40 * cosines[:3] + (shift * index - 40) * down + 6.0 * index * normal]
+
+    trees.write_series(tmp_path, plane, n_slices=8, Modality="CT", ImagePositionPatient=position)
+    volume = open_volume(tmp_path)
+    assert len(volume.planes()) == planes
+    assert plane in volume.planes()
+    assert any("tilted gantry" in note for note in volume.notes) == (planes == 1)
+    image, pixel = volume.slice(plane, 0)
+    assert image.shape == (64, 64)
+    assert pixel == (1.6, 1.6)
+    # From index to place: the last slice lies where its file says, with its shift.
+    if planes == 1:
+        step = np.linalg.norm(volume.file_affine[:3, 2])
+        assert step == pytest.approx(6.0 / np.cos(np.radians(degrees)), rel=1e-5)  # positions have 6 decimals
+        with pytest.raises(DataError, match="no 'sagittal' plane"):
+            volume.slice("sagittal", 0)
+
+
+def test_a_folder_without_images_is_listed_by_kind(tmp_path: Path) -> None:
+    for name in ("a.xml", "b.XML", "c.txt", "README", "MR.1.3.12", "d.csv.gz"):
+        (tmp_path / name).write_text("words")
+    with pytest.raises(DataError) as error:
+        inspect(tmp_path)
+    message = str(error.value)
+    assert "no MRI found in 6 files (2 .xml, 2 without suffix, 1 .csv.gz, 1 .txt)" in message
+    assert "\n" not in message
+    (tmp_path / "scan.mha").write_text("words")
+    with pytest.raises(DataError, match=r"1 skipped, the first: scan.mha: damaged MetaImage header"):
+        inspect(tmp_path)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="no file in it"):
+        inspect(tmp_path / "none")
+
+
+def test_hints_quote_paths_with_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    from datagen.cli import _print_summary
+    from datagen.pipeline import Summary
+
+    fields = dict.fromkeys(Summary.__dataclass_fields__, 0) | {"probes": (), "set_aside": (), "skipped": {}}
+    fields |= {"url": "my store", "unreadable": (), "notes": ()}
+    _print_summary(Summary(**fields), [], "my store")
+    assert "next: datagen verify 'my store'" in capsys.readouterr().out

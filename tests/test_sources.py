@@ -367,5 +367,5 @@ def test_inspect_says_what_else_a_folder_holds(tmp_path):
     assert inspection.also == (("npy", 1),)
     assert inspection.as_dict()["n_volumes"] == 1
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no MRI found; expected a known collection"):
+    with pytest.raises(DataError, match="no MRI found: no file in it; expected a known collection"):
         inspect(tmp_path / "empty")

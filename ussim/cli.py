@@ -7,6 +7,7 @@ Nothing but click is imported before a command runs.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -272,7 +273,7 @@ def render(
     )
     if channel_data is not None:
         console.result(f"{channel_data}: channel data {rf.samples.shape}")
-        console.note(f"next: ussim beamform {channel_data}")
+        console.note(f"next: ussim beamform {shlex.quote(str(channel_data))}")
     elif mean_distance_wavelengths > 0.5:
         console.note(
             "next: --mean-distance-wavelengths 0.5 for fully developed speckle, --probe to see with another array"

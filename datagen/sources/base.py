@@ -13,6 +13,8 @@ from ..volumes import DataError, Found, Volume, VolumeRef
 class NothingFound(DataError):
     """A folder in which a source finds nothing of its own, as opposed to something wrong with it."""
 
+    reason = ""  # why the first of the files that looked right cannot be used
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -100,8 +102,11 @@ class Source(ABC):
         reason = ""
         if found is not None and found.skipped:
             first = found.skipped[0]
-            reason = f" ({len(found.skipped)} skipped, the first: {first.path}: {first.reason})"
-        return NothingFound(f"{self.name}: no usable volume in {root}{reason}; expected {self.layout}")
+            reason = f"{len(found.skipped)} skipped, the first: {first.path}: {first.reason}"
+        shown = f" ({reason})" if reason else ""
+        error = NothingFound(f"{self.name}: no usable volume in {root}{shown}; expected {self.layout}")
+        error.reason = reason
+        return error
 
 
 def resolve(source: Source, root: str | Path | None) -> Path:
