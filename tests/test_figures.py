@@ -69,11 +69,23 @@ def test_a_probe_is_drawn_to_scale(any_probe):
     acquisition = ussim.Acquisition(any_probe, ussim.imaging_waves(any_probe))
     figure = figures.probe_figure(acquisition)
     geometry, delays = figure.axes
-    assert len(geometry.lines) == any_probe.n_elements
+    assert len(geometry.lines) == any_probe.n_elements + (not any_probe.is_flat)
     assert geometry.lines[0].get_xdata().mean() == pytest.approx(1e3 * any_probe.element_x[0])
     assert geometry.get_aspect() == 1
     assert len(delays.lines) == 15
     assert any_probe.name in figure.get_suptitle()
+
+
+def test_a_convex_probe_shows_where_depths_are_counted_from():
+    probe = ussim.load_probe("C5-2v")
+    geometry = figures.probe_figure(ussim.Acquisition(probe, ussim.imaging_waves(probe))).axes[0]
+    chord = geometry.lines[-1]
+    assert list(chord.get_ydata()) == [0, 0]
+    assert probe.element_z[[0, -1]] == pytest.approx(0, abs=1e-9)
+    (label,) = geometry.texts
+    apex = probe.radius + probe.center_of_curvature  # the array's middle element is within a pitch of it
+    assert 1e3 * apex == pytest.approx(1e3 * probe.element_z.max(), abs=0.05)
+    assert f"{1e3 * apex:.1f} mm" in label.get_text()
 
 
 @pytest.mark.parametrize(

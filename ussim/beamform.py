@@ -160,7 +160,7 @@ def delay_and_sum(
 
 
 def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image: bool = False) -> np.ndarray:
-    """B-mode: the envelope in decibels below its maximum, 0 dB -> 1 and -dynamic_range_db and less -> 0 (MUST's `bmode`).
+    """Compress to B-mode (MUST's `bmode`): decibels below the maximum, 0 dB -> 1, -dynamic_range_db and less -> 0.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ def transmit_time(
 
 
 def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None = None) -> np.ndarray:
-    """Pixels in the probe's field: in front of the array, within reach of a transmit, and seen by an element.
+    """Tell which pixels are in the probe's field: in front of the array, reached by a transmit, seen by an element.
 
     Within reach of a transmit: a ray of its wave passes there, that is, the arrival τ_e + d_e/c has its extremum inside the
     firing aperture and not at its end; or the pixel lies just outside, where a wave of quadratic phase continued past the
@@ -303,10 +303,24 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     field); or all elements' waves arrive within half a period (a focus). Seen by an element: one at least counts by the
     `f_number`, which is as in `delay_and_sum`, and is not silenced by the receive mask in all transmits.
 
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Probe, waves, medium and sampling.
+    grid : ImageGrid
+        Pixel centres, m.
+    f_number : float, optional
+        As in `delay_and_sum`.
+
     Returns
     -------
     np.ndarray
         (nz, nx) bool.
+
+    Raises
+    ------
+    ValueError
+        The f-number is out of range.
     """
     probe, c = acquisition.probe, acquisition.medium.speed_of_sound
     check_reach("grid", grid.x, grid.z, acquisition)

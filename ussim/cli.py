@@ -61,7 +61,8 @@ def grid_options(command: Callable) -> Callable:
             type=console.Number(minimum=0),
             nargs=2,
             metavar="LOW HIGH",
-            help="Depths to show.  [default: the probe's field of view]",
+            help="Depths to show, from z = 0: of a convex probe the chord through its outermost elements, not the apex."
+            "  [default: the probe's field of view]",
         ),
         click.option(
             "--width-mm",

@@ -98,6 +98,8 @@ def probe_figure(acquisition: Acquisition) -> Figure:
     geometry.plot(1e3 * x, 1e3 * z, color=ELEMENT_COLOUR, linewidth=3, solid_capstyle="butt")
     geometry.set_aspect("equal")
     geometry.margins(0.08)
+    if not probe.is_flat:
+        _draw_chord(geometry, probe)
     geometry.invert_yaxis()
     _label(geometry)
     geometry.set_title("elements and field of view")
@@ -113,6 +115,23 @@ def probe_figure(acquisition: Acquisition) -> Figure:
     for side in ("top", "right"):
         delays.spines[side].set_visible(False)
     return figure
+
+
+def _draw_chord(axes: Axes, probe: Probe) -> None:
+    """Mark where depths are counted from: z = 0, the chord of a convex array, and how much deeper its apex lies."""
+    sagitta = probe.radius + probe.center_of_curvature
+    axes.axhline(0, color="0.45", linewidth=0.6)
+    axes.annotate(
+        f"z = 0: depths from here (apex at {1e3 * sagitta:.1f} mm)",
+        (0.5, 0),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize="small",
+        color="0.35",
+    )
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

@@ -39,20 +39,48 @@ def bmode(
     tgc: bool = False,
     engine: str = "auto",
 ) -> np.ndarray:
-    """The simulated B-mode of an image, (nz, nx) float32 in [0, 1].
+    """Simulate the B-mode of an image.
 
     Scatterers from the image, channel data, demodulation, delay-and-sum and detection (`envelope_image`), log compression,
     each with its defaults.
 
     Parameters
     ----------
-    mean_distance : between scatterers, m (see `scatterers_from_image`).
-    dynamic_range_db : of the display, from white to black.
-    scatterer_range_db : of the scatterers, from white to black of the image; default `dynamic_range_db`.
-    f_number : of the receive aperture (see `delay_and_sum`).
-    frequency, bandwidth : carrier (Hz) and pass band (a fraction of it) of `demodulate`. The default, the probe's band,
-        makes a point longer in depth than its pulse; 2 leaves the pulse as it is.
-    tgc : whether to compensate the medium's attenuation (see `time_gain_compensation`).
+    image : np.ndarray
+        (rows, columns) float in [0, 1] or uint8, stretched onto the grid.
+    acquisition : Acquisition
+        Probe, waves, medium and sampling.
+    grid : ImageGrid
+        Pixel centres, m.
+    seed : int or np.random.Generator
+        Of the scatterers, 0 by default.
+    mean_distance : float, optional
+        Between scatterers, m (see `scatterers_from_image`).
+    dynamic_range_db : float
+        Of the display, from white to black, dB; 40 by default.
+    scatterer_range_db : float, optional
+        Of the scatterers, from white to black of the image, dB; `dynamic_range_db` by default.
+    f_number : float, optional
+        Of the receive aperture (see `delay_and_sum`).
+    frequency, bandwidth : float, optional
+        Carrier (Hz) and pass band (a fraction of it) of `demodulate`. The default, the probe's band, makes a point longer
+        in depth than its pulse; 2 leaves the pulse as it is.
+    tgc : bool
+        Compensate the medium's attenuation (see `time_gain_compensation`); False by default.
+    engine : str
+        As in `simulate`.
+
+    Returns
+    -------
+    np.ndarray
+        (nz, nx) float32 in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        A value is out of range (see the functions named above).
+    EngineError
+        No such engine or device, or not enough memory.
     """
     scatterer_range_db = dynamic_range_db if scatterer_range_db is None else scatterer_range_db
     scatterers = scatterers_from_image(image, grid, acquisition, seed, mean_distance, scatterer_range_db)
@@ -95,6 +123,11 @@ def envelope_image(
     -------
     np.ndarray
         (..., nz, nx) envelope, float32 (the reference engine: float64), where the engine computes.
+
+    Raises
+    ------
+    ValueError
+        A value is out of range.
     """
     iq = data if isinstance(data, IQData) else demodulate(data)
     nz, nx = fine_factors(iq.acquisition.probe, grid, iq.acquisition.medium.speed_of_sound) if fine is None else fine

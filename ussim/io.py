@@ -98,7 +98,17 @@ def save_channel_data(data: RFData | IQData, path: str | Path) -> None:
 
 
 def load_channel_data(path: str | Path) -> RFData | IQData:
-    """The channel data of a file that `save_channel_data` (or `rf.save`) wrote.
+    """Read the channel data of a file that `save_channel_data` (or `rf.save`) wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The .npz file.
+
+    Returns
+    -------
+    RFData or IQData
+        What was saved, in host memory.
 
     Raises
     ------

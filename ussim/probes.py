@@ -26,14 +26,30 @@ class ProbeError(ValueError):
 
 @dataclass(frozen=True)
 class Imaging:
-    """How a probe is used for imaging when nothing else is asked for."""
+    """How a probe is used for imaging when nothing else is asked for.
 
-    x: tuple[float, float]  # m, lateral extent of the field of view
-    z: tuple[float, float]  # m, axial extent
-    transmit: str = "plane"  # "plane" or "diverging"
+    Attributes
+    ----------
+    x : (float, float)
+        Lateral extent of the field of view, m.
+    z : (float, float)
+        Axial extent of the field of view, m, from z = 0 (of a convex array the chord, see `Probe`).
+    transmit : str
+        "plane" (the default) or "diverging".
+    n_transmits : int
+        Number of transmits, 15 by default.
+    max_angle : float
+        The steering (plane) or tilt (diverging) runs over ± this, rad; 10 degrees by default.
+    width : float
+        Sector width of a diverging wave, rad; 75 degrees by default.
+    """
+
+    x: tuple[float, float]
+    z: tuple[float, float]
+    transmit: str = "plane"
     n_transmits: int = 15
-    max_angle: float = math.radians(10.0)  # rad, the steering (plane) or tilt (diverging) runs over ± this
-    width: float = math.radians(75.0)  # rad, sector width of a diverging wave
+    max_angle: float = math.radians(10.0)
+    width: float = math.radians(75.0)
 
 
 @dataclass(frozen=True)
@@ -42,18 +58,62 @@ class Probe:
 
     Elements are numbered left to right. A flat array lies on z = 0; a convex one has its outermost elements at z = 0 and
     its apex at z = +sagitta, as in MUST (Garcia 2021, "Make the most of MUST").
+
+    Attributes
+    ----------
+    name : str
+        As in messages and figures.
+    center_frequency : float
+        Hz.
+    bandwidth : float
+        Fraction of the center frequency, pulse-echo at -6 dB, in (0, 2).
+    n_elements : int
+        Number of elements.
+    pitch : float
+        Between element centres, along the chord between neighbours, m.
+    element_width : float
+        Active width, at most the pitch, m.
+    element_height : float
+        Extent in elevation, m; infinite by default.
+    elevation_focus : float
+        Depth of the elevation focus, m; infinite (none) by default.
+    radius : float
+        Radius of curvature, m; infinite, of a flat array, by default.
+    baffle : str or float
+        "soft" (the default), "rigid", or the impedance ratio medium / baffle, at least 0.
+    imaging : Imaging, optional
+        Default field of view and transmit sequence; none by default.
+    source : str
+        Where the values come from; empty by default.
+    path : str
+        File that the probe was read from; empty by default.
+    is_flat : bool
+        Whether the array is linear or phased rather than convex.
+    kerf : float
+        Gap between neighbouring elements, m.
+    center_of_curvature : float
+        z of the centre of curvature of a convex array, m, negative; the apex lies at center_of_curvature + radius.
+    element_angle : np.ndarray
+        (n_elements,) angle of each element's normal to the z axis, rad.
+    element_x, element_z : np.ndarray
+        (n_elements,) lateral position and depth of the element centres, m.
+
+    Raises
+    ------
+    ProbeError
+        A value is out of range.
     """
 
     name: str
-    center_frequency: float  # Hz
-    bandwidth: float  # fraction of the centre frequency, pulse-echo at -6 dB
+    center_frequency: float
+    bandwidth: float
     n_elements: int
-    pitch: float  # m, between element centres (along the chord between neighbours)
-    element_width: float  # m
-    element_height: float = math.inf  # m
-    elevation_focus: float = math.inf  # m
-    radius: float = math.inf  # m, curvature; infinite for a flat array
-    baffle: str | float = "soft"  # "soft", "rigid", or the impedance ratio medium / baffle
+    pitch: float
+    element_width: float
+    element_height: float = math.inf
+    elevation_focus: float = math.inf
+    radius: float = math.inf
+    baffle: str | float = "soft"
     imaging: Imaging | None = None
     source: str = ""
     path: str = field(default="", compare=False)
@@ -128,7 +188,18 @@ class Probe:
         return self.radius * np.cos(self.element_angle) + self.center_of_curvature
 
     def is_behind(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """True where a point lies behind the array: z < 0, or inside the circle that a convex array lies on."""
+        """Tell which points lie behind the array: z < 0, or inside the circle that a convex array lies on.
+
+        Parameters
+        ----------
+        x, z : np.ndarray
+            Lateral position and depth of the points, m, of shapes that broadcast.
+
+        Returns
+        -------
+        np.ndarray
+            bool, of the points' shape.
+        """
         behind = np.asarray(z) < 0
         if not self.is_flat:
             behind = behind | (np.hypot(x, z - self.center_of_curvature) <= self.radius)
@@ -136,12 +207,26 @@ class Probe:
 
 
 def probe_names() -> list[str]:
-    """Names of the presets, sorted."""
+    """Return the names of the presets, sorted.
+
+    Returns
+    -------
+    list of str
+    """
     return sorted(_presets(), key=str.lower)
 
 
 def load_probe(name: str | Path) -> Probe:
-    """The probe of a preset (any case of its name) or of a TOML file.
+    """Load the probe of a preset or of a TOML file.
+
+    Parameters
+    ----------
+    name : str or Path
+        A preset's name, in any case, or the path of a TOML file.
+
+    Returns
+    -------
+    Probe
 
     Raises
     ------

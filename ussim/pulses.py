@@ -13,9 +13,21 @@ SMALLEST = 1 / 1023  # of the peak: the record ends where the pulse stays below
 
 
 def pulse(acquisition: Acquisition, ways: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Time (n,) in s and pulse (n,), peak 1: transmitted (`ways` = 1) or pulse-echo (2), without attenuation.
+    """Compute the pulse, transmitted or pulse-echo, without attenuation.
 
     The inverse transform of conj(S B) or conj(S B²), centred on time 0 (MUST's getpulse; Garcia 2022).
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Probe, waves, medium and sampling.
+    ways : int
+        1: transmitted; 2, the default: pulse-echo.
+
+    Returns
+    -------
+    tuple of np.ndarray
+        Time (n,), s, and pulse (n,), without unit, of peak 1.
 
     Raises
     ------

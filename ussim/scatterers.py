@@ -20,7 +20,7 @@ def scatterers_from_image(
     mean_distance: float | None = None,
     dynamic_range_db: float = 40.0,
 ) -> Scatterers:
-    """Scatterers over the extent of `grid`, their local mean reflectivity set by the grey level of `image`.
+    """Draw scatterers over the extent of `grid`, their local mean reflectivity set by the grey level of `image`.
 
     The plane is cut into square cells, DENSITY of them a mean_distance²; each holds one scatterer, uniform in its cell, so
     that the mean distance to the nearest neighbour is `mean_distance`. The reflectivity of a scatterer at grey level I is
@@ -28,14 +28,23 @@ def scatterers_from_image(
 
     Parameters
     ----------
-    image : (rows, columns) float in [0, 1] or uint8
-        Stretched onto the grid: its corner pixels are the grid's corner pixels.
-    mean_distance : m; default the shortest wavelength, c / (f_c (1 + bandwidth / 2)), as MUST.
-    seed : of the random stream, or a generator to draw from.
+    image : np.ndarray
+        (rows, columns) float in [0, 1] or uint8, stretched onto the grid: its corner pixels are the grid's corner pixels.
+    grid : ImageGrid
+        Its extent, m, is what is filled.
+    acquisition : Acquisition
+        Its probe bounds the scatterers, and with the medium gives the shortest wavelength.
+    seed : int or np.random.Generator
+        Of the random stream, 0 by default, or a generator to draw from.
+    mean_distance : float, optional
+        m; the shortest wavelength, c / (f_c (1 + bandwidth / 2)), by default, as MUST.
+    dynamic_range_db : float
+        From white to black, dB, above 0; 40 by default.
 
     Returns
     -------
-    Scatterers, those in front of the array, in row order of their cells.
+    Scatterers
+        Those in front of the array, in row order of their cells.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def simulate(
     start_time: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> RFData:
-    """Channel data of point scatterers: the model of `ussim.physics` (SIMUS, Garcia 2022).
+    """Simulate channel data of point scatterers: the model of `ussim.physics` (SIMUS, Garcia 2022).
 
     Equal to MUST's `simus` in sign and time zero: time is that of the firing delays (`acquisition.transmit_delays`), which
     are 0 at the first element that fires unless the waves have another `time_reference` or delays of one's own. Pulses are
@@ -36,18 +36,28 @@ def simulate(
 
     Parameters
     ----------
-    engine : "auto" (the fastest here), "cpu", "cuda" (an NVIDIA card; "cuda:1" the second one), or "reference" (float64,
-        literal: the oracle).
-    max_memory : bytes of working memory that the engine may take beside the result; None is the engine's own bound.
-    n_samples : length of the record; default until the last echo has passed.
-    start_time : s, at least 0, a multiple of the sampling period: time of the first sample.
-    progress : called in the calling thread with the steps done and their total, from time to time and when all are done;
-        what it raises ends the work and comes out here.
+    scatterers : Scatterers
+        Positions, m, and reflectivities.
+    acquisition : Acquisition
+        Probe, waves, medium and sampling.
+    engine : str
+        "auto" (the fastest here, the default), "cpu", "cuda" (an NVIDIA card; "cuda:1" the second one), or "reference"
+        (float64, literal: the oracle).
+    max_memory : float, optional
+        Bytes of working memory that the engine may take beside the result; None is the engine's own bound.
+    n_samples : int, optional
+        Length of the record; until the last echo has passed by default.
+    start_time : float
+        Time of the first sample, s: at least 0, a multiple of the sampling period; 0 by default.
+    progress : callable, optional
+        Called in the calling thread with the steps done and their total, from time to time and when all are done; what it
+        raises ends the work and comes out here.
 
     Returns
     -------
-    RFData, samples (n_transmits, n_elements, n_samples) float32 (reference: float64; cuda: on the card, see
-    `RFData.to_numpy`).
+    RFData
+        Samples (n_transmits, n_elements, n_samples) float32 (reference: float64; cuda: on the card, see
+        `RFData.to_numpy`).
 
     Raises
     ------
@@ -78,9 +88,34 @@ def simulate_batch(
     max_memory: float | None = None,
     n_samples: int | None = None,
 ) -> list[RFData]:
-    """`simulate` for many media under one acquisition: on a graphics card all at once, as memory allows.
+    """Simulate many media under one acquisition: on a graphics card all at once, as memory allows.
 
     The records are as long as the longest needs, so that they stack. A medium's record does not depend on the others.
+
+    Parameters
+    ----------
+    media : sequence of Scatterers
+        One medium per record.
+    acquisition : Acquisition
+        Probe, waves, medium and sampling.
+    engine : str
+        As in `simulate`.
+    max_memory : float, optional
+        Bytes, as in `simulate`.
+    n_samples : int, optional
+        Length of the records; as long as the longest needs by default.
+
+    Returns
+    -------
+    list of RFData
+        As of `simulate`, one per medium.
+
+    Raises
+    ------
+    ValueError
+        As `simulate`.
+    EngineError
+        As `simulate`.
     """
     records = _simulate_all(media, acquisition, engine, max_memory, n_samples)
     return [RFData(samples, acquisition, acquisition.sampling_frequency) for samples in records]
@@ -93,11 +128,25 @@ def simulate_stack(
     max_memory: float | None = None,
     n_samples: int | None = None,
 ) -> RFData:
-    """The records of `simulate_batch` as one stack, which `demodulate` and `delay_and_sum` take whole.
+    """Simulate many media into one stack of records, which `demodulate` and `delay_and_sum` take whole.
+
+    Parameters
+    ----------
+    media : sequence of Scatterers
+        One medium per record.
+    acquisition : Acquisition
+        Probe, waves, medium and sampling.
+    engine : str
+        As in `simulate`.
+    max_memory : float, optional
+        Bytes, as in `simulate`.
+    n_samples : int, optional
+        Length of the records; as long as the longest needs by default.
 
     Returns
     -------
-    RFData, samples (n_media, n_transmits, n_elements, n_samples): on a card the one array that they were computed in.
+    RFData
+        Samples (n_media, n_transmits, n_elements, n_samples): on a card the one array that they were computed in.
 
     Raises
     ------
@@ -122,10 +171,36 @@ def pressure_field(
     max_memory: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """RMS acoustic pressure of each transmit, (n_transmits, nz, nx): MUST's `pfield` (Garcia 2022), 2-D.
+    """Compute the RMS acoustic pressure of each transmit: MUST's `pfield` (Garcia 2022), 2-D.
 
     sqrt(width Σ_f |P|² df), spectral components below `threshold_db` left out; 0 behind the array.
-    `progress` is called as by `simulate`.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Probe, waves, medium and sampling.
+    grid : ImageGrid
+        Points of the field, m.
+    threshold_db : float
+        dB relative to the strongest component, -60 by default.
+    engine : str
+        As in `simulate`.
+    max_memory : float, optional
+        Bytes, as in `simulate`.
+    progress : callable, optional
+        As in `simulate`.
+
+    Returns
+    -------
+    np.ndarray
+        (n_transmits, nz, nx), in the model's own unit.
+
+    Raises
+    ------
+    ValueError
+        A value is out of range.
+    EngineError
+        No such engine or device, or not enough memory.
     """
     if not (math.isfinite(threshold_db) and threshold_db < 0):
         raise ValueError(f"threshold_db: expected dB below 0, got {threshold_db!r}")

@@ -44,15 +44,25 @@ class Waves(Protocol):
 class PlaneWaves:
     """Plane waves steered by `angles`, one transmit each, from a flat or convex array.
 
+    Attributes
+    ----------
+    angles : np.ndarray
+        (n_transmits,) from the z axis towards +x, rad.
+    apodization : np.ndarray, optional
+        Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
+    time_reference : str
+        When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
+        the centre of the array.
+
     Raises
     ------
     ValueError
         An angle is not finite or not within ±π/2.
     """
 
-    angles: np.ndarray  # (n_transmits,) rad
+    angles: np.ndarray
     apodization: np.ndarray | None = None
-    time_reference: str = "first"  # or "center"
+    time_reference: str = "first"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "angles", _row("angles", self.angles))
@@ -61,7 +71,20 @@ class PlaneWaves:
         _check_reference("PlaneWaves", self.time_reference)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
-        """The front along (sin t, cos t) passes an element at (x sin t + z cos t) / c."""
+        """Compute the firing times: the front along (sin t, cos t) passes an element at (x sin t + z cos t) / c.
+
+        Parameters
+        ----------
+        probe : Probe
+            The array.
+        medium : Medium
+            Its speed of sound counts.
+
+        Returns
+        -------
+        np.ndarray
+            (n_transmits, n_elements) firing times, s.
+        """
         sine, cosine = np.sin(self.angles)[:, None], np.cos(self.angles)[:, None]
         times = (probe.element_x * sine + probe.element_z * cosine) / medium.speed_of_sound
         return _on_clock(self.time_reference, self.apodization, times, _apex(probe) * cosine / medium.speed_of_sound)
@@ -71,18 +94,32 @@ class PlaneWaves:
 class DivergingWaves:
     """Circular waves, either `tilts` and `width` (MUST's form, flat arrays) or virtual sources (`x`, `z`) behind any array.
 
+    Attributes
+    ----------
+    tilts : np.ndarray, optional
+        (n_transmits,) direction of the sector's axis from the z axis towards +x, rad; None where sources are given.
+    width : float or np.ndarray, optional
+        Opening of the sector, one or (n_transmits,), rad; None where sources are given.
+    x, z : np.ndarray, optional
+        (n_transmits,) lateral position and depth of the virtual sources, m; None where tilts are given.
+    apodization : np.ndarray, optional
+        Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
+    time_reference : str
+        When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
+        the centre of the array.
+
     Raises
     ------
     ValueError
         Both or neither form is given, a sector leaves ±π/2, or (in `delays`) a source is not behind the array.
     """
 
-    tilts: np.ndarray | None = None  # (n_transmits,) rad, direction of the sector's axis
-    width: float | np.ndarray | None = None  # rad, opening of the sector
-    x: np.ndarray | None = None  # (n_transmits,) m, virtual sources
+    tilts: np.ndarray | None = None
+    width: float | np.ndarray | None = None
+    x: np.ndarray | None = None
     z: np.ndarray | None = None
     apodization: np.ndarray | None = None
-    time_reference: str = "first"  # or "center"
+    time_reference: str = "first"
 
     def __post_init__(self) -> None:
         _check_reference("DivergingWaves", self.time_reference)
@@ -109,7 +146,23 @@ class DivergingWaves:
         _own_apodization(self)
 
     def sources(self, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
-        """(n_transmits,) x and z of the virtual sources, m."""
+        """Locate the virtual sources.
+
+        Parameters
+        ----------
+        probe : Probe
+            The array; a flat one of two elements or more where tilts and width are given.
+
+        Returns
+        -------
+        tuple of np.ndarray
+            x and z, each (n_transmits,), m.
+
+        Raises
+        ------
+        ValueError
+            Tilts and width are not defined on this array.
+        """
         if self.x is not None and self.z is not None:
             return self.x, self.z
         if not probe.is_flat:
@@ -131,6 +184,25 @@ class DivergingWaves:
         return aperture / 2 + z * right, z
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
+        """Compute the firing times: the distances from the virtual sources over c.
+
+        Parameters
+        ----------
+        probe : Probe
+            The array.
+        medium : Medium
+            Its speed of sound counts.
+
+        Returns
+        -------
+        np.ndarray
+            (n_transmits, n_elements) firing times, s.
+
+        Raises
+        ------
+        ValueError
+            A source is not behind the array.
+        """
         x, z = self.sources(probe)
         if not np.all(probe.is_behind(x, z)):
             raise ValueError(
@@ -148,7 +220,17 @@ class DivergingWaves:
 
 @dataclass(frozen=True, eq=False)
 class FocusedWaves:
-    """One focus in front of the array a transmit.
+    """One focus in front of the array per transmit.
+
+    Attributes
+    ----------
+    x, z : np.ndarray
+        (n_transmits,) lateral position and depth of the foci, m.
+    apodization : np.ndarray, optional
+        Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
+    time_reference : str
+        When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
+        the centre of the array.
 
     Raises
     ------
@@ -156,10 +238,10 @@ class FocusedWaves:
         Positions are not finite, or (in `delays`) a focus is behind the array.
     """
 
-    x: np.ndarray  # (n_transmits,) m
+    x: np.ndarray
     z: np.ndarray
     apodization: np.ndarray | None = None
-    time_reference: str = "first"  # or "center"
+    time_reference: str = "first"
 
     def __post_init__(self) -> None:
         _check_reference("FocusedWaves", self.time_reference)
@@ -169,6 +251,25 @@ class FocusedWaves:
         _own_apodization(self)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
+        """Compute the firing times: all elements' waves come together at the focus.
+
+        Parameters
+        ----------
+        probe : Probe
+            The array.
+        medium : Medium
+            Its speed of sound counts.
+
+        Returns
+        -------
+        np.ndarray
+            (n_transmits, n_elements) firing times, s.
+
+        Raises
+        ------
+        ValueError
+            A focus is behind the array.
+        """
         if np.any(probe.is_behind(self.x, self.z)):
             raise ValueError(
                 f"FocusedWaves: expected foci in front of the {probe.name} array, got x={self.x.tolist()}, "
@@ -187,6 +288,18 @@ class CustomTransmits:
     Times are kept as given, on the clock of the channel data: a constant added to them moves every echo by it. With
     `time_reference` "first" the first element that fires does so at 0. `_delays` holds the times as given.
 
+    Parameters
+    ----------
+    delays : array_like
+        Firing times, s, of the shapes above. As an attribute, `delays` is the method that every sequence has.
+
+    Attributes
+    ----------
+    apodization : np.ndarray, optional
+        Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
+    time_reference : str
+        "given" (the default) or "first".
+
     Raises
     ------
     ValueError
@@ -195,7 +308,7 @@ class CustomTransmits:
 
     _delays: np.ndarray
     apodization: np.ndarray | None = None
-    time_reference: str = "given"  # or "first"
+    time_reference: str = "given"
 
     def __init__(self, delays: ArrayLike, apodization: ArrayLike | None = None, time_reference: str = "given") -> None:
         _check_reference("CustomTransmits", time_reference, ("given", "first"))
@@ -215,6 +328,25 @@ class CustomTransmits:
         _own_apodization(self)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
+        """Return the firing times on the clock of `time_reference`.
+
+        Parameters
+        ----------
+        probe : Probe
+            The array.
+        medium : Medium
+            Not used: times are given.
+
+        Returns
+        -------
+        np.ndarray
+            (n_transmits, n_elements) or (n_transmits, n_foci, n_elements) firing times, s, NaN where an element is off.
+
+        Raises
+        ------
+        ValueError
+            The delays are not of this array's elements.
+        """
         if self._delays.shape[-1] != probe.n_elements:
             raise ValueError(
                 f"CustomTransmits: expected delays for the {probe.n_elements} elements of {probe.name}, "
@@ -227,13 +359,20 @@ class CustomTransmits:
 class SyntheticAperture:
     """One element per transmit, at time 0: full-matrix capture, as many transmits as elements, or those of `elements`.
 
+    Attributes
+    ----------
+    elements : np.ndarray, optional
+        (n_transmits,) numbers of the elements that fire, from 0; None, the default: each in turn.
+    apodization : np.ndarray, optional
+        Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
+
     Raises
     ------
     ValueError
         An element is not a whole number of at least 0, or (in `delays`) the array has no such element.
     """
 
-    elements: np.ndarray | None = None  # (n_transmits,) numbers of the elements that fire, from 0; None: each in turn
+    elements: np.ndarray | None = None
     apodization: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -245,6 +384,25 @@ class SyntheticAperture:
         _own_apodization(self)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
+        """Return the firing times: 0 at the element that fires.
+
+        Parameters
+        ----------
+        probe : Probe
+            The array.
+        medium : Medium
+            Not used: there is one firing, at 0.
+
+        Returns
+        -------
+        np.ndarray
+            (n_transmits, n_elements) firing times, s, NaN where an element is off.
+
+        Raises
+        ------
+        ValueError
+            The array has no such element.
+        """
         elements = np.arange(probe.n_elements) if self.elements is None else self.elements
         if elements.max() >= probe.n_elements:
             raise ValueError(f"elements: expected 0 to {probe.n_elements - 1} of {probe.name}, got {elements.max()}")
@@ -258,15 +416,32 @@ def imaging_waves(
     max_angle: float | None = None,
     width: float | None = None,
 ) -> PlaneWaves | DivergingWaves:
-    """The probe's default imaging sequence, any part of it overridden: `n_transmits` waves over ±`max_angle` rad.
+    """Return the probe's default imaging sequence, any part of it overridden.
 
     On a convex array "diverging" means virtual sources at the centre of curvature's distance from the apex, turned by the
     tilt: tilt 0 fires all elements at once.
 
+    Parameters
+    ----------
+    probe : Probe
+        Its `imaging` gives the defaults; without it they are 15 plane waves over ±10 degrees.
+    transmit : str, optional
+        "plane" or "diverging".
+    n_transmits : int, optional
+        Number of waves, evenly spread over ±`max_angle`; one goes straight ahead.
+    max_angle : float, optional
+        Largest steering or tilt, rad.
+    width : float, optional
+        Sector width of a diverging wave of a flat array, rad; 75 degrees where the probe has no default.
+
+    Returns
+    -------
+    PlaneWaves or DivergingWaves
+
     Raises
     ------
     ValueError
-        The probe has no imaging defaults and `transmit` or `max_angle` is missing, or a value is out of range.
+        A value is out of range.
     """
     default = probe.imaging
     transmit = transmit or (default.transmit if default else "plane")
@@ -302,6 +477,7 @@ def focused_scan(
     Parameters
     ----------
     probe : Probe
+        The array that the lines leave from.
     focus_depth : float
         Of the foci from the array, along the lines, m.
     n_lines : int, optional

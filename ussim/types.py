@@ -34,9 +34,22 @@ HIGHEST_THRESHOLD_DB = -60.0  # of `Acquisition.threshold_db`
 
 @dataclass(frozen=True)
 class Medium:
-    """A homogeneous medium with attenuation linear in frequency."""
+    """A homogeneous medium with attenuation linear in frequency.
 
-    speed_of_sound: float = 1540.0  # m/s
+    Attributes
+    ----------
+    speed_of_sound : float
+        m/s, 1540 by default.
+    attenuation_db_cm_mhz : float
+        dB/cm/MHz, at least 0; 0 by default.
+
+    Raises
+    ------
+    ValueError
+        A value is out of range.
+    """
+
+    speed_of_sound: float = 1540.0
     attenuation_db_cm_mhz: float = 0.0
 
     def __post_init__(self) -> None:
@@ -57,6 +70,27 @@ class Acquisition:
 
     Attributes
     ----------
+    probe : Probe
+        The array; the name of a preset or a probe file's path is loaded.
+    waves : PlaneWaves, DivergingWaves, FocusedWaves, CustomTransmits or SyntheticAperture
+        The transmit sequence: when each element fires.
+    medium : Medium
+        Speed of sound and attenuation; 1540 m/s without attenuation by default.
+    sampling_frequency : float, optional
+        Of the channel data, Hz; 4 center_frequency of the probe by default.
+    frequency_sweep : float, optional
+        Hz: a linear chirp of this sweep about the carrier. None, the default: a windowed sine.
+    threshold_db : float
+        Spectral components below this, in dB relative to the strongest of the pulse as transmitted, are left out; at most
+        -60, -100 by default. It is a choice of the model, not of speed: a higher one cuts the spectrum off, and the pulse
+        would ring without end.
+    receive_delays : np.ndarray, optional
+        (n_elements,) s, added to the arrival times of echoes at each element; none by default.
+    full_frequency_directivity : bool
+        Compute the elements' directivity at each frequency rather than at the center frequency; False by default.
+    n_subelements : int, "must" or None
+        Parts that an element is divided into. None, the default: as many as RF needs to be within 1.5 % of converged, each
+        at most 0.47 shortest wavelengths wide; "must": as MUST, one per shortest wavelength.
     transmit_frequency : float, optional
         Carrier of the built-in sine or chirp in Hz, which `demodulate` follows; the probe's center frequency by default.
         Element directivity stays that of the center frequency (but with full_frequency_directivity).
@@ -68,9 +102,24 @@ class Acquisition:
         band-pass, centred on time 0 and scaled to a spectrum of peak 1.
     receive_mask : np.ndarray, optional
         (n_elements,) or (n_transmits, n_elements) bool: where it is False a channel records 0, and `delay_and_sum` leaves
-        it out.
+        it out. None, the default: all receive.
     n_cycles : float
-        Length of the excitation in periods of the carrier; infinity is a continuous wave, for `pressure_field` alone.
+        Length of the excitation in periods of the carrier, 1 by default; infinity is a continuous wave, for
+        `pressure_field` alone.
+    carrier_frequency : float
+        Frequency that the transmitted pulse is centred on, Hz.
+    is_continuous : bool
+        Whether the excitation never ends.
+    excitation_duration : float
+        Length of the excitation, s.
+    n_transmits : int
+        Number of transmits of the sequence.
+    transmit_delays : np.ndarray
+        (n_transmits, n_foci, n_elements) firing times, s, NaN where an element is off.
+    transmit_weights : np.ndarray
+        (n_transmits, n_elements) transmit apodization, 0 where an element is off.
+    receiving : np.ndarray
+        (n_transmits, n_elements) bool, False where a channel is masked.
 
     Raises
     ------
@@ -81,18 +130,14 @@ class Acquisition:
     probe: Probe
     waves: Waves
     medium: Medium = field(default_factory=Medium)
-    sampling_frequency: float = None  # type: ignore[assignment]  # Hz; None: 4 center_frequency of whatever probe
-    n_cycles: float = 1.0  # length of the excitation, in periods of the carrier; inf = continuous wave
-    frequency_sweep: float | None = None  # Hz: a linear chirp of this sweep about the carrier, None = windowed sine
-    # Spectral components below this, relative to the strongest of the pulse as transmitted, are left out; at most -60. It
-    # is a choice of the model, not of speed: a higher one cuts the spectrum off, and the pulse would ring without end.
+    sampling_frequency: float = None  # type: ignore[assignment]
+    n_cycles: float = 1.0
+    frequency_sweep: float | None = None
     threshold_db: float = -100.0
-    receive_delays: np.ndarray | None = None  # (n_elements,) s
+    receive_delays: np.ndarray | None = None
     full_frequency_directivity: bool = False
-    # Parts that an element is divided into. None: as many as RF needs to be within 1.5 % of converged, each at most 0.47
-    # shortest wavelengths wide; "must": as MUST, one per shortest wavelength.
     n_subelements: int | Literal["must"] | None = None
-    transmit_frequency: float | None = None  # Hz
+    transmit_frequency: float | None = None
     waveform: Waveform | None = None
     impulse_response: ImpulseResponse | None = None
     receive_mask: np.ndarray | None = None
@@ -173,6 +218,10 @@ class Acquisition:
         """Return what is equal for acquisitions of equal content and differs where any field does: the key of every cache.
 
         Waves that are no dataclass count by the firing times and weights that they give.
+
+        Returns
+        -------
+        Hashable
         """
         return self._key
 
@@ -198,6 +247,7 @@ class Acquisition:
 
     @property
     def n_transmits(self) -> int:
+        """Number of transmits of the sequence."""
         return len(self.transmit_delays)
 
     @cached_property
@@ -244,15 +294,22 @@ class Acquisition:
 class Scatterers:
     """Point scatterers. Those behind the array give no echo.
 
+    Attributes
+    ----------
+    x, z : np.ndarray
+        (n,) lateral position and depth, m; float32 stays, anything else becomes float64.
+    reflectivity : np.ndarray
+        (n,) amplitude, of either sign, without unit.
+
     Raises
     ------
     ValueError
         The arrays are not one-dimensional, of one length and finite.
     """
 
-    x: np.ndarray  # (n,) m
-    z: np.ndarray  # (n,) m
-    reflectivity: np.ndarray  # (n,)
+    x: np.ndarray
+    z: np.ndarray
+    reflectivity: np.ndarray
 
     def __post_init__(self) -> None:
         for name in ("x", "z", "reflectivity"):
@@ -282,14 +339,26 @@ class Scatterers:
 class ImageGrid:
     """Pixel centres of an image: columns at `x`, rows at `z`.
 
+    Depth is from z = 0: the face of a flat array; of a convex one the chord through its outermost elements, not its apex,
+    which lies radius + center_of_curvature (`Probe`) deeper.
+
+    Attributes
+    ----------
+    x : np.ndarray
+        (nx,) lateral positions, m, increasing; 0 is the middle of the array.
+    z : np.ndarray
+        (nz,) depths, m, increasing.
+    shape : tuple of int
+        (nz, nx).
+
     Raises
     ------
     ValueError
         An axis is not finite and increasing, or (in `for_acquisition`) the field of view is not known.
     """
 
-    x: np.ndarray  # (nx,) m
-    z: np.ndarray  # (nz,) m
+    x: np.ndarray
+    z: np.ndarray
 
     def __post_init__(self) -> None:
         for name in ("x", "z"):
@@ -306,7 +375,28 @@ class ImageGrid:
         x: tuple[float, float] | None = None,
         z: tuple[float, float] | None = None,
     ) -> ImageGrid:
-        """(nz, nx) pixels over the probe's default field of view, or over `x` = (low, high), `z` = (low, high) in m."""
+        """Lay pixels over the probe's default field of view, or over extents of one's own.
+
+        Parameters
+        ----------
+        acquisition : Acquisition
+            Its probe has the default field of view.
+        shape : (int, int)
+            (nz, nx) pixels, (256, 256) by default.
+        x : (float, float), optional
+            Lateral extent (low, high), m; the probe's by default.
+        z : (float, float), optional
+            Depths (low, high), m, from z = 0; the probe's by default.
+
+        Returns
+        -------
+        ImageGrid
+
+        Raises
+        ------
+        ValueError
+            The probe has no default field of view and `x` or `z` is missing, or a value is out of range.
+        """
         imaging = acquisition.probe.imaging
         if imaging is None and (x is None or z is None):
             raise ValueError(
@@ -326,10 +416,11 @@ class ImageGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(nz, nx), the shape of an image on this grid."""
         return len(self.z), len(self.x)
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """x and z of every pixel, each (nz, nx) m."""
+        """Return x and z of every pixel, each (nz, nx), m."""
         x, z = np.meshgrid(self.x, self.z)
         return x, z
 
@@ -347,17 +438,32 @@ class RFData:
     One record, or a stack of records of one acquisition: what is computed of a stack is what is computed of each of
     its records alone.
 
+    Attributes
+    ----------
+    samples : np.ndarray
+        (..., n_transmits, n_elements, n_samples) float32 (reference engine: float64); CuPy where computed on a card.
+    acquisition : Acquisition
+        What the data were acquired with.
+    sampling_frequency : float
+        Hz.
+    start_time : float or np.ndarray
+        Time of the first sample, s: one, or (n_transmits,) of each transmit; 0 by default.
+    start_times : np.ndarray
+        (n_transmits,) time of each transmit's first sample, s.
+    pulse_time : float
+        Of the constructor alone: time from an element's firing to the middle of its two-way pulse, s; 0 by default.
+
     Raises
     ------
     ValueError
         The shape is not the acquisition's, or the samples are complex.
     """
 
-    samples: np.ndarray  # (..., n_transmits, n_elements, n_samples) float32 (reference engine: float64)
+    samples: np.ndarray
     acquisition: Acquisition
-    sampling_frequency: float  # Hz
-    start_time: float | np.ndarray = 0.0  # s, time of the first sample: one, or (n_transmits,) of each transmit
-    pulse_time: InitVar[float] = 0.0  # s, from an element's firing to the middle of its two-way pulse
+    sampling_frequency: float
+    start_time: float | np.ndarray = 0.0
+    pulse_time: InitVar[float] = 0.0
 
     def __post_init__(self, pulse_time: float) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
@@ -375,11 +481,22 @@ class RFData:
         return np.broadcast_to(self.start_time, self.acquisition.n_transmits)
 
     def to_numpy(self) -> RFData:
-        """The same data in host memory."""
+        """Return the same data in host memory."""
         return RFData(to_numpy(self.samples), self.acquisition, self.sampling_frequency, self.start_time)
 
     def save(self, path) -> None:
-        """Write one record to `path` (.npz); `load_channel_data` reads it back. Raises ValueError of a stack."""
+        """Write one record to a file, which `load_channel_data` reads back.
+
+        Parameters
+        ----------
+        path : str or Path
+            The .npz file.
+
+        Raises
+        ------
+        ValueError
+            The data are a stack.
+        """
         from .io import save_channel_data
 
         save_channel_data(self, path)
@@ -389,17 +506,32 @@ class RFData:
 class IQData:
     """Demodulated channel data: RF(t) = Re[IQ(t) exp(2πi demodulation_frequency t)]. One record or a stack, as `RFData`.
 
+    Attributes
+    ----------
+    samples : np.ndarray
+        (..., n_transmits, n_elements, n_samples) complex64; CuPy where computed on a card.
+    acquisition : Acquisition
+        What the data were acquired with.
+    sampling_frequency : float
+        Hz.
+    demodulation_frequency : float
+        Carrier that was taken away, Hz.
+    start_time : float or np.ndarray
+        Time of the first sample, s: one, or (n_transmits,) of each transmit; 0 by default.
+    start_times : np.ndarray
+        (n_transmits,) time of each transmit's first sample, s.
+
     Raises
     ------
     ValueError
         The shape is not the acquisition's, or the samples are real.
     """
 
-    samples: np.ndarray  # (..., n_transmits, n_elements, n_samples) complex64
+    samples: np.ndarray
     acquisition: Acquisition
-    sampling_frequency: float  # Hz
-    demodulation_frequency: float  # Hz
-    start_time: float | np.ndarray = 0.0  # s, time of the first sample: one, or (n_transmits,) of each transmit
+    sampling_frequency: float
+    demodulation_frequency: float
+    start_time: float | np.ndarray = 0.0
 
     def __post_init__(self) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
@@ -417,7 +549,7 @@ class IQData:
         return np.broadcast_to(self.start_time, self.acquisition.n_transmits)
 
     def to_numpy(self) -> IQData:
-        """The same data in host memory."""
+        """Return the same data in host memory."""
         return IQData(
             to_numpy(self.samples),
             self.acquisition,
@@ -427,7 +559,18 @@ class IQData:
         )
 
     def save(self, path) -> None:
-        """Write one record to `path` (.npz); `load_channel_data` reads it back. Raises ValueError of a stack."""
+        """Write one record to a file, which `load_channel_data` reads back.
+
+        Parameters
+        ----------
+        path : str or Path
+            The .npz file.
+
+        Raises
+        ------
+        ValueError
+            The data are a stack.
+        """
         from .io import save_channel_data
 
         save_channel_data(self, path)

@@ -26,6 +26,10 @@ class Waveform:
         (n,) real; of an excitation, 1 is the amplitude of the built-in sine.
     rate : float
         Samples per second, Hz.
+    duration : float
+        Length, s.
+    key : tuple
+        Equal for signals of equal content.
 
     Raises
     ------
@@ -66,7 +70,18 @@ class Waveform:
         return len(self.samples) / self.rate
 
     def spectrum(self, frequency: np.ndarray) -> np.ndarray:
-        """Conjugate Fourier transform at frequencies in Hz, complex, in s: the sign of `physics.excitation_spectrum`."""
+        """Compute the conjugate Fourier transform: the sign of `physics.excitation_spectrum`.
+
+        Parameters
+        ----------
+        frequency : np.ndarray
+            Hz, of any shape.
+
+        Returns
+        -------
+        np.ndarray
+            complex, s, of the same shape.
+        """
         return physics.sampled_spectrum(frequency, self.samples, self.rate)
 
 
@@ -82,7 +97,11 @@ class ImpulseResponse(Waveform):
         Samples per second, Hz.
     ways : int
         1: of one way, which counts twice in an echo; 2: pulse-echo, as measured on a reflector with a short spike. Its
-        magnitude is shared evenly between the ways, its phase is given to the way back.
+        magnitude is shared evenly between the ways, its phase is given to the way back. 1 by default.
+    duration : float
+        Length, s.
+    key : tuple
+        Equal for responses of equal content and ways.
 
     Raises
     ------
@@ -101,15 +120,38 @@ class ImpulseResponse(Waveform):
 
     @property
     def key(self) -> tuple[Hashable, ...]:
+        """Equal for responses of equal content and ways."""
         return (*super().key, self.ways)
 
     def transmit(self, frequency: np.ndarray) -> np.ndarray:
-        """Response on the way out, at frequencies in Hz."""
+        """Compute the response on the way out.
+
+        Parameters
+        ----------
+        frequency : np.ndarray
+            Hz, of any shape.
+
+        Returns
+        -------
+        np.ndarray
+            Without unit, of the same shape; complex where `ways` is 1.
+        """
         spectrum = self._normalized(frequency)
         return spectrum if self.ways == 1 else np.sqrt(np.abs(spectrum))
 
     def receive(self, frequency: np.ndarray) -> np.ndarray:
-        """Response on the way back, at frequencies in Hz."""
+        """Compute the response on the way back.
+
+        Parameters
+        ----------
+        frequency : np.ndarray
+            Hz, of any shape.
+
+        Returns
+        -------
+        np.ndarray
+            complex, without unit, of the same shape.
+        """
         spectrum = self._normalized(frequency)
         if self.ways == 1:
             return spectrum
