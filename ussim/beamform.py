@@ -316,11 +316,6 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     -------
     np.ndarray
         (nz, nx) bool.
-
-    Raises
-    ------
-    ValueError
-        The f-number is out of range.
     """
     probe, c = acquisition.probe, acquisition.medium.speed_of_sound
     check_reach("grid", grid.x, grid.z, acquisition)
