@@ -15,7 +15,7 @@ import trees
 
 from datagen.inspect import inspect
 from datagen.readers import open_volume
-from datagen.sources import get_source
+from datagen.sources import Selection, get_source
 from datagen.volumes import DataError
 
 SPACING = (2.0, 3.0, 5.0)
@@ -194,6 +194,19 @@ def test_a_false_header_of_metaimage(old: str, new: str, message: str, tmp_path:
     path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
     with pytest.raises(DataError, match=message):
         open_volume(path)
+
+
+def test_a_pair_is_named_by_its_header(tmp_path: Path) -> None:
+    write_pair(tmp_path / "PAT01_T1.hdr")
+    write_meta(tmp_path / "PAT02_T1.mhd", data="voxels.raw")
+    table = tmp_path / "who.csv"
+    table.write_text("file,subject\nPAT01_T1.hdr,a\nPAT02_T1.mhd,b\n")
+    for subjects, expected in ((None, ["PAT01", "PAT02"]), (str(table), ["a", "b"])):
+        found = get_source("nifti", Selection(subjects)).find(tmp_path)
+        assert [ref.subject for ref in found] == expected
+        assert "2 files" in found.subjects[0] or subjects
+    alone = get_source("nifti").find(tmp_path / "PAT01_T1.img")
+    assert [(ref.name, ref.subject) for ref in alone] == [("PAT01_T1", "PAT01")]
 
 
 @pytest.mark.parametrize("name", ["pair.hdr", "pair.img"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,9 @@ class Nifti(_Own):
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
         refs, skipped = [], []
+        if base.is_file() and base.name.lower().endswith(tuple(PAIRS.values())):
+            with suppress(DataError):  # said below, as of any other file
+                base = files_of(base)[0]
         seen: set[Path] = set()  # files of volumes that have been met
         for path in _headers_first(walk(base)):
             if not path.name.lower().endswith(VOLUME_SUFFIXES) or path in seen:
@@ -198,7 +202,7 @@ def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipp
     notes: list[str] = []
     rules: tuple[str, ...] = ()
     if refs and (by_name or override is not None):
-        assigned = assign_subjects((relative(path, root) for ref in refs for path in ref.paths), override)
+        assigned = assign_subjects((relative(path, root) for ref in refs for path in _naming(ref)), override)
         notes, rules = [f"subjects: {text}" for text in assigned.warnings], assigned.described()
         refs = [replace(ref, subject=_only_subject(ref, root, assigned.subjects, override is not None)) for ref in refs]
     elif refs:
@@ -209,8 +213,13 @@ def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipp
     return source.some(root, Found(refs, [*skipped, *packed], notes, rules))
 
 
+def _naming(ref: VolumeRef) -> tuple[str, ...]:
+    """The files whose names say whose a volume is: of a header and its voxels the header, of a stack all."""
+    return ref.paths[:1] if ref.source == Nifti.name else ref.paths
+
+
 def _only_subject(ref: VolumeRef, root: Path, subjects: dict[str, str], told: bool) -> str:
-    names = list(dict.fromkeys(subjects[relative(path, root)] for path in ref.paths))
+    names = list(dict.fromkeys(subjects[relative(path, root)] for path in _naming(ref)))
     if len(names) > 1 and told:
         raise DataError(f"{ref.name}: one volume, but its files are given several subjects: {', '.join(sorted(names))}")
     return names[0]
