@@ -157,7 +157,7 @@ class Workload:
         self.size, self.engine, self.xp = size, engine, engine.backend.array_module
         probe = ussim.load_probe(size.probe)
         waves = ussim.imaging_waves(probe, n_transmits=size.n_transmits)
-        self.acquisition = ussim.Acquisition(probe, waves, ussim.Medium(1540.0, 0.5))
+        self.acquisition = ussim.Acquisition(probe, waves, ussim.Medium(1540.0, 0.5), n_subelements="must")
         self.grid = ussim.ImageGrid.for_acquisition(self.acquisition, size.shape)
         self.plan = make_plan(self.acquisition)
         self.n_samples = record_length(self.acquisition, self.grid)

@@ -101,7 +101,9 @@ def main() -> int:
 
 def workload_acquisition(n_transmits: int) -> ussim.Acquisition:
     angles = np.deg2rad(np.linspace(-10, 10, n_transmits)) if n_transmits > 1 else np.zeros(1)
-    return ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(angles), ussim.Medium(1540.0, 0.5))
+    return ussim.Acquisition(
+        ussim.load_probe("L11-5v"), ussim.PlaneWaves(angles), ussim.Medium(1540.0, 0.5), n_subelements="must"
+    )
 
 
 def workload_scatterers(n: int) -> ussim.Scatterers:

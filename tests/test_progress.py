@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -82,3 +84,24 @@ def test_what_progress_raises_ends_the_work(name):
     with pytest.raises(TimeoutError, match="enough"):
         call(name, "cpu", 400, progress=enough)
     assert len(calls) == 1
+
+
+def test_ctrl_c_at_any_moment_ends_work_of_many_tasks():
+    """Ctrl-C that is raised while `wait` takes the tasks' locks leaves them taken: workers and caller then wait for ever."""
+    code = """
+import os, signal, sys, threading, time
+from ussim.engines import threads
+from ussim.engines.threads import finish, workers
+threads.INTERVAL = 1e-4  # nearly always among the locks
+for k in range(12):
+    threading.Timer(0.02 + 0.003 * k, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        with workers(2) as pool:
+            finish([pool.submit(time.sleep, 0.0005) for _ in range(4000)])
+    except KeyboardInterrupt:
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    else:
+        sys.exit("not interrupted")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr

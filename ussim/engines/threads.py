@@ -6,6 +6,8 @@ without the interpreter's lock, so the calling thread stays free to hear ctrl-C 
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -19,6 +21,43 @@ Progress = Callable[
 ]  # called with the steps done and their total, in the thread that called the engine
 INTERVAL = 0.1  # s between looks at a running kernel
 STOP, FINISHED = 0, 1  # places in a kernel's `watch`: not 0 = leave; steps finished by each worker, from there on
+
+
+_heard: list[int] | None = None  # signals that `_held_back` holds back, None outside of it
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold ctrl-C back until `_raise_if_heard` or the end of the block.
+
+    An exception between a lock's taking and its release, as Python raises ctrl-C in the midst of `wait`, leaves the lock
+    taken, and the workers wait for it without end. Handlers of others, which raise nothing here, stay as they are.
+    """
+    global _heard
+    is_default = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if not is_default:
+        yield
+        return
+    heard: list[int] = []
+    _heard = heard
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        _heard = None
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if heard:
+            raise KeyboardInterrupt
+
+
+def _raise_if_heard() -> None:
+    """Raise the ctrl-C that is held back, where no lock is taken."""
+    if _heard and threading.current_thread() is threading.main_thread():
+        _heard.clear()
+        raise KeyboardInterrupt
 
 
 def n_threads() -> int:
@@ -36,12 +75,13 @@ def in_threads(
     """
     n_workers = n_threads()
     watch = np.zeros(FINISHED + n_workers, np.int64)
-    with ThreadPoolExecutor(n_workers) as pool:
+    with _held_back(), ThreadPoolExecutor(n_workers) as pool:
         try:
             tasks = [pool.submit(kernel, *arguments, watch, worker, n_workers) for worker in range(n_workers)]
             waiting: set[Future] = set(tasks)
             while waiting:
                 _, waiting = wait(waiting, INTERVAL)
+                _raise_if_heard()
                 if progress is not None:
                     progress(done + int(watch[FINISHED:].sum()), total)
             for task in tasks:
@@ -54,13 +94,14 @@ def in_threads(
 @contextmanager
 def workers(n: int) -> Iterator[ThreadPoolExecutor]:
     """Give a pool of n threads; whatever ends the block early takes the tasks that have not begun with it."""
-    pool = ThreadPoolExecutor(n)
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
+    with _held_back():
+        pool = ThreadPoolExecutor(n)
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
 
 
 def finish(tasks: Sequence[Future[Any]], progress: Progress | None = None) -> None:
@@ -68,6 +109,7 @@ def finish(tasks: Sequence[Future[Any]], progress: Progress | None = None) -> No
     waiting: set[Future] = set(tasks)
     while waiting:
         done, waiting = wait(waiting, INTERVAL)
+        _raise_if_heard()
         for task in done:
             task.result()
         if progress is not None:
