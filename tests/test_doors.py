@@ -1,7 +1,9 @@
 """What enters a value: arrays of its own, real numbers, SI units; what physics allows is never refused."""
 
+import ast
 import dataclasses
 import inspect
+import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -232,3 +234,28 @@ def test_the_step_of_a_pulse_follows_the_frequency(center_frequency):
     assert 20 * (1 - 1e-9) <= per_period <= 1000 * (1 + 1e-9)
     assert len(wave) < 20_000
     assert np.abs(wave).max() == 1.0
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        ussim.PlaneWaves,
+        ussim.DivergingWaves,
+        ussim.FocusedWaves,
+        ussim.SyntheticAperture,
+        ussim.Acquisition,
+        ussim.Scatterers,
+        ussim.ImageGrid,
+    ],
+)
+def test_what_type_checkers_read_is_what_is_called(cls):
+    """Constructors written out for type checkers, which take lists and numbers, have the fields in their order."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    (written,) = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    ]  # fmt: skip
+    arguments = [*written.args.args, *written.args.kwonlyargs]
+    parameters = inspect.signature(cls).parameters
+    assert [argument.arg for argument in arguments[1:]] == list(parameters)
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    assert len(arguments) - 1 - len(written.args.defaults) == len(required)

@@ -64,6 +64,15 @@ class PlaneWaves:
     apodization: np.ndarray | None = None
     time_reference: str = "first"
 
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(
+            self,
+            angles: ArrayLike,
+            apodization: ArrayLike | None = None,
+            time_reference: str = "first",
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "angles", _row("angles", self.angles))
         _own_apodization(self)
@@ -120,6 +129,18 @@ class DivergingWaves:
     z: np.ndarray | None = None
     apodization: np.ndarray | None = None
     time_reference: str = "first"
+
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(
+            self,
+            tilts: ArrayLike | None = None,
+            width: ArrayLike | None = None,
+            x: ArrayLike | None = None,
+            z: ArrayLike | None = None,
+            apodization: ArrayLike | None = None,
+            time_reference: str = "first",
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         _check_reference("DivergingWaves", self.time_reference)
@@ -242,6 +263,16 @@ class FocusedWaves:
     z: np.ndarray
     apodization: np.ndarray | None = None
     time_reference: str = "first"
+
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(
+            self,
+            x: ArrayLike,
+            z: ArrayLike,
+            apodization: ArrayLike | None = None,
+            time_reference: str = "first",
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         _check_reference("FocusedWaves", self.time_reference)
@@ -374,6 +405,14 @@ class SyntheticAperture:
 
     elements: np.ndarray | None = None
     apodization: np.ndarray | None = None
+
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(
+            self,
+            elements: ArrayLike | None = None,
+            apodization: ArrayLike | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if self.elements is not None:

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .doors import (
     LARGEST_REFLECTIVITY,
@@ -141,6 +142,26 @@ class Acquisition:
     waveform: Waveform | None = None
     impulse_response: ImpulseResponse | None = None
     receive_mask: np.ndarray | None = None
+
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(
+            self,
+            probe: Probe | str | PathLike[str],
+            waves: Waves,
+            medium: Medium = ...,
+            sampling_frequency: float | None = None,
+            n_cycles: float = 1.0,
+            frequency_sweep: float | None = None,
+            threshold_db: float = -100.0,
+            receive_delays: ArrayLike | None = None,
+            full_frequency_directivity: bool = False,
+            n_subelements: int | Literal["must"] | None = None,
+            transmit_frequency: float | None = None,
+            waveform: Waveform | tuple[ArrayLike, float] | None = None,
+            impulse_response: ImpulseResponse | tuple[ArrayLike, float] | None = None,
+            receive_mask: ArrayLike | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         given: Any = self.probe
@@ -311,6 +332,15 @@ class Scatterers:
     z: np.ndarray
     reflectivity: np.ndarray
 
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(
+            self,
+            x: ArrayLike,
+            z: ArrayLike,
+            reflectivity: ArrayLike,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         for name in ("x", "z", "reflectivity"):
             values = getattr(self, name)
@@ -359,6 +389,14 @@ class ImageGrid:
 
     x: np.ndarray
     z: np.ndarray
+
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(
+            self,
+            x: ArrayLike,
+            z: ArrayLike,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("x", "z"):
