@@ -1,4 +1,4 @@
-"""What the defaults of imaging rest on: receive aperture, detection grid, speckle.
+"""Measurements that the defaults of imaging rest on: receive aperture, detection grid, speckle.
 
     python benchmarks/imaging_defaults.py aperture|grid|speckle -o benchmarks/results/NAME.json
 

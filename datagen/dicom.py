@@ -290,7 +290,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
 
 
 def _what_is_left(grouping: Grouping, part: int) -> list[str]:
-    """What is said of files that hold more than the one volume that is used."""
+    """Return the notes on files that hold more than the one volume that is used."""
     notes = []
     if len(grouping.stacks) > 1:
         others = [split_label(stack.splits) for n, stack in enumerate(grouping.stacks) if n != part and stack.splits]
@@ -329,7 +329,7 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
-    """What pydicom reads: the path, or of a gzip file (.dcm.gz) that holds DICOM its content."""
+    """Return what pydicom reads: the path, or the content of a gzip file that holds DICOM (.dcm.gz)."""
     if not os.fspath(path).lower().endswith(".gz"):
         return path
     try:
@@ -600,7 +600,7 @@ def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volu
 
 
 def _shift(frames: Sequence[Frame], affine: np.ndarray) -> np.ndarray | None:
-    """How far each slice lies beside the one before (mm in RAS), where a tilted gantry shifted them; None where not.
+    """Return the shift of each slice beside the one before (mm in RAS), where a tilted gantry shifted them; None where not.
 
     Under 1 degree, or a pixel from end to end, it is the rounding of positions.
     """

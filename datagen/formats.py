@@ -20,14 +20,14 @@ FORMAT = 2  # of new stores
 
 @dataclass(frozen=True)
 class Rules:
-    """What a format settles."""
+    """Rules that a format settles."""
 
     n_subelements: Literal["must"] | None  # of an acquisition; None: converged
     fine: tuple[int, int] | None  # samples of the envelope per pixel, z and x; None: from the probe's resolution
     by_directivity: bool  # whether every probe's receive aperture is limited by its elements' directivity
 
     def f_number(self, asked: float | None, probe: ussim.Probe, speed_of_sound: float) -> float | None:
-        """What `delay_and_sum` is given for the f-number of some settings."""
+        """Return the f-number of some settings as `delay_and_sum` takes it."""
         if asked is None and self.by_directivity:
             from ussim.beamform import directivity_f_number
 
@@ -35,7 +35,7 @@ class Rules:
         return asked
 
     def mask_f_number(self, asked: float | None, acquisition: ussim.Acquisition) -> float | None:
-        """What `field_mask` is given: format 1 knows no f-number but the directivity's there."""
+        """Return the f-number that `field_mask` takes: format 1 knows no f-number but the directivity's there."""
         return self.f_number(
             None if self.by_directivity else asked, acquisition.probe, acquisition.medium.speed_of_sound
         )

@@ -1,4 +1,4 @@
-"""Who was imaged, read from names: a table of rules, first match wins, and what speaks against its answer.
+"""Persons, read from names: a table of rules, first match wins, and what speaks against its answer.
 
 A wrong guess that joins two persons costs a fold; one that parts a person leaks it into the test. In doubt, join.
 """
@@ -131,7 +131,7 @@ def assign_subjects(paths: Iterable[str], override: str | None = None) -> Assign
 
 
 def subject_from(root: Path, path: Path) -> str:
-    """Who was imaged, from the names on the way from `root` to the file alone."""
+    """Return who was imaged, from the names on the way from `root` to the file alone."""
     return _by_rules(path.name if root.is_file() else relative(path, root), {})[0]
 
 
@@ -250,7 +250,7 @@ def _from_table(path: str):  # type: ignore[no-untyped-def]
 
 
 def _warnings(subjects: dict[str, str]) -> tuple[str, ...]:
-    """What makes an assignment doubtful whatever rule made it."""
+    """Return what makes an assignment doubtful, whatever rule made it."""
     warnings = []
     odd = sorted({subject for subject in subjects.values() if _GROUP.fullmatch(subject)})
     if odd:
