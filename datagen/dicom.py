@@ -14,7 +14,7 @@ import os
 import re
 import warnings
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +27,7 @@ import numpy as np
 from .files import relative, sha256_of
 from .grouping import PHASE_KEYS, Frame, Grouping, group, split_label
 from .sources.anatomy import GE_IMAGE_KIND, derived_by_header, derived_by_type
+from .values import absurd, filled_outside, inverted, narrowed
 from .volumes import ACQUIRED, CANONICAL, DataError, Skipped, Volume, VolumeRef
 
 # Read from a header; everything else in the file is left alone.
@@ -79,12 +80,13 @@ def scan_dicom(
     source: str,
     include_derived: bool = False,
     choose: Callable[[int], Sequence[int]] = range,
+    notes_of_all: list[str] | None = None,
 ) -> tuple[list[VolumeRef], list[Skipped]]:
     """Sort files into volumes by their headers.
 
     A series is split where orientation, matrix or pixel size change, and where one position is imaged more than once
     (phases, echoes, b-values); of so many stacks of the same slices, those in `choose(count)` are kept. What is no grey
-    MR (or CT) image is skipped with a reason.
+    MR (or CT) image is skipped with a reason. What speaks against the PatientIDs is added to `notes_of_all`.
     """
     series: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     identity: dict[tuple[Any, ...], Any] = {}
@@ -116,6 +118,7 @@ def scan_dicom(
     _drop_empty(series)
 
     refs = []
+    studies: set[tuple[str, str]] = set()  # (PatientID, study) of the volumes
     used: dict[str, int] = defaultdict(int)
     for key in sorted(series):
         header = identity[key]
@@ -152,6 +155,7 @@ def scan_dicom(
             if number not in kept:
                 continue
             used[base] += 1
+            studies.add((str(key[0]), str(key[1]) or str(Path(relative(series[key][0].path, root)).parent)))
             refs.append(
                 VolumeRef(
                     source=source,
@@ -164,7 +168,26 @@ def scan_dicom(
                     splits=grouping.stacks[number].splits,
                 )
             )
+    if notes_of_all is not None:
+        notes_of_all += _doubts_of_patients(studies)
     return refs, skipped
+
+
+def _doubts_of_patients(studies: Iterable[tuple[str, str]], most_visits: int = 3) -> list[str]:
+    """A line on PatientIDs that say little: empty, or shared by more studies than a person's visits. No ID is named."""
+    count = Counter(patient for patient, _ in studies)
+    doubts = []
+    if count[""]:
+        doubts.append(f"empty in {count['']} of {count.total()} studies (each taken for a person)")
+    shared = [number for patient, number in count.items() if patient and number > most_visits]
+    if shared:
+        each = (
+            f"{len(shared)} shared by {sum(shared)} studies"
+            if len(shared) > 1
+            else f"one shared by {shared[0]} studies"
+        )
+        doubts.append(f"{each} (taken for one person{' each' * (len(shared) > 1)})")
+    return [f"PatientID: {'; '.join(doubts)}; if that is wrong, --subjects says who is whom"] if doubts else []
 
 
 def is_localizer(stacks: Sequence[Sequence[Frame]], most_slices: int = 15) -> bool:
@@ -281,7 +304,10 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     stack = grouping.stacks[ref.part]
     if not ref.splits and (len(ref.paths) > 1 or ref.source == "file"):  # files that nobody has sorted yet
         ref = replace(ref, notes=(*ref.notes, *_what_is_left(grouping, ref.part), *stack.notes))
-    pixels, cut = _decode(stack.frames, voi, ref.name)
+    oddities: list[str] = []
+    pixels, cut = _decode(stack.frames, voi, ref.name, oddities)
+    pixels = filled_outside(pixels, oddities)
+    ref = replace(ref, notes=(*ref.notes, *oddities))
     readable = [frame for frame in stack.frames if frame not in cut]
     if cut:
         count = f"{len(cut)} of {len(stack.frames)} slices cannot be read"
@@ -307,25 +333,40 @@ def _what_is_left(grouping: Grouping, part: int) -> list[str]:
 
 def read_header(path: str | os.PathLike[str]) -> Any | None:
     """The attributes that sorting needs, as a pydicom Dataset; None where the file is not DICOM."""
-    import pydicom
     from pydicom.errors import InvalidDicomError
 
     with _quiet():
         try:
-            return _settled(pydicom.dcmread(_opened(path), stop_before_pixels=True, specific_tags=_READ))
+            return _header(path)
         except (InvalidDicomError, EOFError):
             # Files written without the 128-byte preamble are common; other files read as nonsense or not at all.
             if not _starts_like_a_dataset(path):
                 return None
             try:
-                header = pydicom.dcmread(_opened(path), stop_before_pixels=True, specific_tags=_READ, force=True)
-                return _settled(header) if "SOPClassUID" in header and "Rows" in header else None
+                header = _header(path, force=True)
+                return header if "SOPClassUID" in header and "Rows" in header else None
             except Exception:  # whatever a non-DICOM file provokes in the parser
                 return None
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from None
         except Exception:  # pydicom raises many kinds on damaged headers
             return None
+
+
+def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
+    """The attributes as pydicom reads them; `lacks_pixels` is True where no pixels follow."""
+    import pydicom
+
+    content = _opened(path)
+    with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_READ, force=force)
+        # The parser stops at the pixels' tag (7FE0,...), in either byte order. A deflated file is unpacked elsewhere.
+        syntax = header.file_meta.get("TransferSyntaxUID")
+        is_deflated = syntax is not None and not syntax.is_private and syntax.is_transfer_syntax and syntax.is_deflated
+        lacks_pixels = not is_deflated and file.read(2) not in (b"\xe0\x7f", b"\x7f\xe0")
+    header = _settled(header)
+    header.lacks_pixels = lacks_pixels
+    return header
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
@@ -376,6 +417,8 @@ def why_not(header: Any, include_derived: bool = False) -> str:
             return what
     if not header.get("Rows") or not header.get("Columns"):
         return "no image in it"
+    if getattr(header, "lacks_pixels", False):
+        return "a header without pixels"
     modality = str(header.get("Modality") or "MR")
     if modality not in ("MR", "CT"):
         return f"modality {modality}, expected MR"
@@ -469,7 +512,7 @@ def frames_of(header: Any, path: str) -> list[Frame]:
     return frames
 
 
-def _decode(frames: Sequence[Frame], voi: bool, name: str) -> tuple[np.ndarray, list[Frame]]:
+def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> tuple[np.ndarray, list[Frame]]:
     """Pixels of the frames in their order, (n_readable, n_rows, n_columns), and the frames whose files are cut short.
 
     A damaged file costs its slice, unless most of them are.
@@ -479,8 +522,12 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str) -> tuple[np.ndarray, 
     images: list[np.ndarray] = []
     paths = list(dict.fromkeys(frame.path for frame in frames))
     opened: dict[str, tuple[Any, np.ndarray]] = {}
-    inverted = False
+    is_inverted = False
     cut: list[Frame] = []
+    # Slices keep their scales relative to each other.
+    scale = absurd(number for frame in frames for number in (frame.slope, frame.intercept))
+    if scale:
+        notes.append(f"scale {scale:g} in the header: values given without it")
     for frame in frames:
         if frame.path not in opened:
             opened.clear()  # frames of one file follow each other, so one file is held at a time
@@ -500,20 +547,21 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str) -> tuple[np.ndarray, 
         with _quiet():
             if "ModalityLUTSequence" in dataset:
                 image = apply_modality_lut(image, dataset)
-            elif (frame.slope, frame.intercept) != (1.0, 0.0):
-                image = (image * frame.slope + frame.intercept).astype(np.float32)
+            elif scale or (frame.slope, frame.intercept) != (1.0, 0.0):
+                slope, intercept = (number / (scale or 1.0) for number in (frame.slope, frame.intercept))
+                image = (image * slope + intercept).astype(np.float32)
             if voi:
                 image = apply_voi_lut(image, dataset)
         if outside.any() and not outside.all():
             image = np.where(outside, image[~outside].min(), image)
-        inverted |= str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1"
+        is_inverted |= str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1"
         images.append(image)
     if len({image.shape for image in images}) > 1:
         raise DataError(f"{name}: slices differ in size: {sorted({image.shape for image in images})}")
-    if any(image.dtype.kind == "f" for image in images):
-        images = [image.astype(np.float32) for image in images]
     pixels = np.stack(images)
-    return (pixels.max() + (pixels.min() - pixels) if inverted else pixels), cut
+    if pixels.dtype.kind == "f":
+        pixels = narrowed(pixels, notes)
+    return (inverted(pixels) if is_inverted else pixels), cut
 
 
 def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:

@@ -22,6 +22,7 @@ import numpy as np
 from .dicom import load_dicom, obliquity_degrees, scan_dicom
 from .files import sha256_of, walk
 from .headers import META, NRRD, PAIRS, Block, files_of, open_block
+from .values import absurd, filled_outside, narrowed
 from .volumes import ACQUIRED, CANONICAL, DataError, Volume, VolumeRef
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -47,7 +48,7 @@ def load_nifti(ref: VolumeRef) -> Volume:
     path = ref.paths[0]
     with _named(ref), open_nifti(path) as (image, oddities):
         voxels, spacing, affine, notes = _nifti_frame(path, image, ref.part)
-    voxels = _filled_outside(voxels, notes)
+    voxels = filled_outside(voxels, notes)
     orientation = io_orientation(affine)
     along: list[float | None] = [None, None, None]
     for size, (axis, _) in zip(spacing, orientation, strict=True):
@@ -174,35 +175,14 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     voxels = voxels.astype(dtype.newbyteorder("="), copy=False)
     slope, intercept = (1.0, 0.0) if isinstance(image, Block) else (image.dataobj.slope, image.dataobj.inter)
     if (slope, intercept) != (1.0, 0.0):
-        if max(abs(slope), abs(intercept)) < 1e30:
+        if not absurd((slope, intercept)):
             voxels = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
         else:
             voxels = voxels.astype(np.float64) * (slope / abs(slope)) + intercept / abs(slope)
             notes.append(f"scale {slope:g} in the header: values given without it")
-    if voxels.dtype.itemsize == 8:
-        peak = float(np.abs(voxels).max()) if voxels.dtype.kind == "f" else 0.0
-        if np.isfinite(peak) and peak > 1e30:
-            notes.append(f"values up to {peak:g}: scaled to 1")
-            voxels = voxels / peak
-        voxels = voxels.astype(np.float32)
-
+    voxels = narrowed(voxels, notes)
     spacing, affine, _ = _geometry(image)
     return voxels, spacing, affine, notes
-
-
-def _filled_outside(voxels: np.ndarray, notes: list[str]) -> np.ndarray:
-    """NaN that reaches the border of the volume, as masking tools leave it, becomes the lowest value; others stay."""
-    if voxels.dtype.kind != "f" or not (empty := np.isnan(voxels)).any() or empty.all():
-        return voxels
-    from scipy.ndimage import binary_propagation
-
-    border = np.ones(voxels.shape, bool)
-    border[tuple(slice(1, -1) if n > 2 else slice(None) for n in voxels.shape)] = False
-    outside = binary_propagation(empty & (border | (border.sum() == 0)), mask=empty)
-    if not outside.any():
-        return voxels
-    notes.append(f"{outside.mean():.0%} of the voxels are NaN, outside the body: taken as the lowest value")
-    return np.where(outside, np.nanmin(voxels), voxels)
 
 
 def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
@@ -255,15 +235,18 @@ def _is_usable(affine: np.ndarray) -> bool:
 def load_npy(ref: VolumeRef) -> Volume:
     """Read a NumPy array: a stack (slice, row, column), or a single slice (row, column). The file has no voxel size."""
     path = ref.paths[0]
+    notes = ["no voxel size in the file: pixels taken as square"]
     with _named(ref):
-        voxels = _read_npy(path)
+        voxels = narrowed(_read_npy(path), notes)
         if voxels.ndim == 2:
             voxels = voxels[np.newaxis]
         if voxels.ndim != 3:
             raise DataError(f"{path}: expected (slice, row, column) or (row, column), got shape {voxels.shape}")
         if voxels.shape[2] in (3, 4) and min(voxels.shape[:2]) > 16:
             raise DataError(f"{path}: shape {voxels.shape} looks like a colour picture; expected (slice, row, column)")
-    return _stack(ref, voxels, ["no voxel size in the file: pixels taken as square"])
+    if ref.source != "file" or len(voxels) > 1:  # an image opened on its own may be computed: NaN in it is a fault
+        voxels = filled_outside(voxels, notes)
+    return _stack(ref, voxels, notes)
 
 
 def load_pictures(ref: VolumeRef) -> Volume:
@@ -412,8 +395,7 @@ def _read_npy(path: str) -> np.ndarray:
         raise DataError(f"{path}: holds several arrays (.npz); save one array as .npy")
     if array.dtype.kind not in "buif":
         raise DataError(f"{path}: expected real numbers, got {array.dtype}")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array.astype(np.float32) if array.dtype.itemsize == 8 else array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _read_picture(path: str) -> np.ndarray:

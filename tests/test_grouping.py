@@ -93,6 +93,27 @@ def test_an_attribute_of_each_slice_splits_nothing(tmp_path, attribute):
     assert any("1 images sent twice" in note for note in volumes[0].notes)
 
 
+@pytest.mark.parametrize("attribute", PHASE_KEYS)
+def test_one_more_image_of_any_attribute_is_no_volume_and_disturbs_none(tmp_path, attribute):
+    phases(tmp_path, attribute)
+    third = {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ECHO3"], "TriggerTime": 800}
+    value = third.get(attribute, "101314" if "Time" in attribute and attribute in VALUES else 3)
+    path = tmp_path / "more.dcm"
+    path.write_bytes((tmp_path / "1" / "IM0002.dcm").read_bytes())
+
+    def change(dataset):
+        setattr(dataset, attribute, value)
+        dataset.SOPInstanceUID, dataset.InstanceNumber = "1.2.9", 99
+        dataset.PixelData = (dataset.pixel_array * 3).tobytes()
+
+    edit(path, change)
+    volumes, refs, skipped = loaded(tmp_path)
+    assert_phases(volumes, [N, N])
+    assert [item.splits[0][0] for item in refs] == [attribute] * 2
+    assert list(skipped) == ["more.dcm"]
+    assert skipped["more.dcm"].startswith(f"one image of {attribute} ")
+
+
 def test_a_second_image_with_other_pixels_is_no_copy_and_no_volume(tmp_path):
     trees.write_series(tmp_path, n_slices=N, SeriesInstanceUID=UID, AcquisitionNumber=1)
     trees.write_series(

@@ -199,6 +199,31 @@ def test_values_of_1e300_are_scaled(tmp_path):
     np.testing.assert_allclose(load_nifti(ref(tmp_path / "v.nii")).voxels, values / 1e300, atol=1e-6)
 
 
+def test_a_qform_that_differs_from_the_sform_is_noted(tmp_path):
+    """Other directions and other sizes, not the rounding of a quaternion."""
+    for qform, differs in ((np.diag([2.0, 2, 3, 1]), True), (np.diag([-2.0, 2, 3.1, 1]), True), (None, False)):
+        image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), np.diag([-2.0, 2.0, 3.0, 1.0]))
+        image.set_qform(image.affine if qform is None else qform, 1)
+        image.set_sform(image.affine, 1)
+        nib.save(image, tmp_path / "v.nii")
+        volume = load_nifti(ref(tmp_path / "v.nii"))
+        assert ("sform and qform in the header differ: sform used" in volume.notes) == differs
+        assert volume.voxels[-1, 0, 0] == 0  # the sform's Left
+
+
+@pytest.mark.parametrize("slope", [1e30, -1e35, 1e-35])
+def test_a_nifti_slope_that_float32_cannot_hold_is_left_out(tmp_path, slope):
+    values = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+    image = nib.Nifti1Image(values, np.eye(4))
+    image.header.set_slope_inter(slope, 0)
+    raw = bytearray(image.to_bytes())
+    raw[112:120] = np.array([slope, 0], "<f4").tobytes()  # scl_slope, scl_inter
+    (tmp_path / "v.nii").write_bytes(raw)
+    volume = load_nifti(ref(tmp_path / "v.nii"))
+    assert np.array_equal(volume.voxels, values * np.sign(slope))
+    assert any("in the header: values given without it" in note for note in volume.notes)
+
+
 def test_nan_outside_the_body_is_outside_and_inside_is_damage(tmp_path):
     values = np.full((6, 6, 6), np.nan, np.float32)
     values[2:5, 2:5, 2:5] = np.arange(27).reshape(3, 3, 3) + 5
@@ -226,6 +251,30 @@ def test_npy_of_any_real_type(tmp_path, dtype):
     assert volume.orientation == "acquired"
     assert volume.spacing == (None, None, None)
     assert any("square" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize("peak", [1e300, -1e300, 1e-300, 1e30])
+def test_npy_values_that_float32_cannot_hold_are_scaled(tmp_path, peak):
+    values = np.linspace(0, peak, 24).reshape(2, 3, 4)
+    values[0, 0, 0] = np.nan  # at the border: outside
+    np.save(tmp_path / "v.npy", values)
+    volume = load_npy(ref(tmp_path / "v.npy"))
+    lowest = np.nanmin(values)
+    np.testing.assert_allclose(volume.voxels, np.nan_to_num(values, nan=lowest) / abs(peak), atol=1e-6)  # of float32
+    assert any("scaled to 1" in note for note in volume.notes)
+
+
+def test_nan_around_the_body_in_npy_is_outside_and_inside_is_damage(tmp_path):
+    values = np.full((6, 6, 6), np.nan, np.float32)
+    values[2:5, 2:5, 2:5] = np.arange(27).reshape(3, 3, 3) + 5
+    np.save(tmp_path / "v.npy", values)
+    volume = load_npy(ref(tmp_path / "v.npy"))
+    assert volume.voxels[0, 0, 0] == 5
+    assert any("NaN, outside the body" in note for note in volume.notes)
+    values[3, 3, 3] = np.nan
+    np.save(tmp_path / "v.npy", values)
+    with pytest.raises(DataError, match="1 of 216 values are NaN"):
+        load_npy(ref(tmp_path / "v.npy"))
 
 
 def test_two_dimensional_npy_is_one_slice(tmp_path):
@@ -500,6 +549,38 @@ def test_rescale_of_each_slice_is_undone(tmp_path):
     assert np.abs(volume.voxels - load_unscaled(tmp_path)).max() <= 2
 
 
+@pytest.mark.parametrize("size", [1e300, 1e-300, 1e30])
+def test_absurd_rescale_slopes_keep_their_ratios(tmp_path, size):
+    trees.write_series(tmp_path, RescaleSlope=lambda i: size * (1 + i % 2), RescaleIntercept=0.0)
+    (only,), _ = series(tmp_path)
+    volume = load_dicom(only)
+    expected = load_unscaled(tmp_path / "b") * np.array([0.5, 1.0, 0.5, 1.0, 0.5])
+    np.testing.assert_allclose(volume.voxels, expected, rtol=1e-6)  # float32
+    assert any("in the header: values given without it" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("peak", [26, 26e299])
+def test_dicom_of_floats_with_nan_around_the_body(tmp_path, photometric, peak):
+    """Parametric maps hold float32 or float64; outside is dark, whichever way the grey runs."""
+    image = np.full((6, 6), np.nan)
+    image[2:5, 2:5] = np.arange(9).reshape(3, 3) * peak / 8
+    path = trees.write_dicom(
+        tmp_path / "f.dcm", np.zeros((6, 6), np.uint16), (0, 0, 0), trees.COSINES["axial"],
+        PhotometricInterpretation=photometric,
+    )  # fmt: skip
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData
+    dataset.BitsAllocated, dataset.DoubleFloatPixelData = 64, image.tobytes()
+    dataset.save_as(path)
+    volume = load_dicom(ref(path))
+    scale = 1 if peak == 26 else peak
+    assert volume.voxels.max() == pytest.approx(peak / scale)
+    assert volume.voxels.min() == 0
+    assert np.count_nonzero(volume.voxels == 0) == 36 - 8
+    assert any("NaN, outside the body" in note for note in volume.notes)
+
+
 def load_unscaled(tmp_path):
     trees.write_series(tmp_path / "plain")
     (only,), _ = series(tmp_path / "plain")
@@ -587,6 +668,38 @@ def test_montages_and_raw_data_are_skipped_by_their_names(tmp_path, tags, reason
     refs, skipped = series(tmp_path)
     assert not refs
     assert skipped["IM0000.dcm"].startswith(reason)
+
+
+@pytest.mark.parametrize("form", ["explicit", "implicit", "no preamble", "gzip"])
+def test_headers_without_pixels_are_skipped_by_that_name(tmp_path, form):
+    """And only those: files that end within their pixels are told when they are read."""
+    paths = trees.write_series(tmp_path, n_slices=5)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        if path == paths[0]:
+            del dataset.PixelData
+        if form == "no preamble":
+            del dataset.file_meta
+        options = {"implicit_vr": True, "little_endian": True} if form in ("implicit", "no preamble") else {}
+        if form == "implicit":
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        dataset.save_as(path, **options)
+        if form == "gzip":
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    (only,), skipped = series(tmp_path)
+    assert skipped == {paths[0].name + ".gz" * (form == "gzip"): "a header without pixels"}
+    assert load_dicom(only).voxels.shape[2] == 4
+
+
+def test_a_deflated_file_holds_pixels(tmp_path):
+    for path in trees.write_series(tmp_path):
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+        dataset.save_as(path)
+    (only,), skipped = series(tmp_path)
+    assert not skipped
+    assert_in_place(load_dicom(only))
 
 
 def test_dotted_names_without_a_preamble_are_read(tmp_path):

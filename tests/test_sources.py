@@ -12,6 +12,8 @@ import trees
 from PIL import Image
 
 from datagen.inspect import inspect
+from datagen.recipe import Recipe
+from datagen.samples import make_plan
 from datagen.slices import hq_slices
 from datagen.sources import Selection, get_source, resolve_root, source_names
 from datagen.volumes import DataError, Found, VolumeRef
@@ -306,6 +308,32 @@ def test_dicom_subjects_are_the_patient_ids_unless_told(tmp_path):
     assert get_source("dicom").find(tmp_path).subjects == ("by the PatientID in the files, hashed",)
     told = get_source("dicom", Selection(subjects=r"^(a)\d")).find(tmp_path)
     assert {ref.subject for ref in told} == {"a"}
+
+
+@pytest.mark.parametrize(("patients", "says"), [
+    (["A", "B", "B", "B"], ""),  # visits
+    (["", "", "A"], "empty in 2 of 3 studies (each taken for a person)"),
+    (["X"] * 5, "one shared by 5 studies (taken for one person)"),
+    (["X"] * 4 + ["Y"] * 4, "2 shared by 8 studies (taken for one person each)"),
+    (["", "X", "X", "X", "X"], "empty in 1 of 5 studies (each taken for a person); one shared by 4 studies"),
+])  # fmt: skip
+def test_patient_ids_that_say_little_are_said(tmp_path, patients, says):
+    for number, patient in enumerate(patients):
+        trees.write_series(tmp_path / f"s{number}", PatientID=patient, StudyInstanceUID=f"1.2.3.{number}")
+    found = get_source("dicom").find(tmp_path)
+    (note,) = found.notes or ("",)
+    assert says in note
+    assert bool(note) == bool(says)
+    assert not says or note in inspect(tmp_path).oddities
+    told = get_source("dicom", Selection(subjects=r"^(s\d)")).find(tmp_path).notes
+    assert not any("PatientID" in line for line in told)
+
+
+def test_build_says_that_patient_ids_are_shared(tmp_path):
+    for number in range(4):
+        trees.write_series(tmp_path / f"s{number}", StudyInstanceUID=f"1.2.3.{number}", gain=lambda i, n=number: n + 1)
+    notes = make_plan(Recipe(source="dicom", root=str(tmp_path), probes="P4-2v", limit=4), "cpu").notes
+    assert any("PatientID: one shared by 4 studies" in note for note in notes)
 
 
 def test_one_name_in_two_formats_is_two_volumes(tmp_path):

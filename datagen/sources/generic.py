@@ -169,14 +169,16 @@ class Dicom(_Own):
 
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
+        doubts: list[str] = []
         refs, skipped = scan_dicom(
             (path for path in walk(base) if not path.name.lower().endswith(ARCHIVES)),
             base,
             self.name,
             self.selection.include_derived,
             lambda count: frames_chosen(count, self.selection.frames),
+            doubts,
         )
-        return _some(self, base, refs, skipped, by_name=False)
+        return _some(self, base, refs, skipped, () if self.selection.subjects else doubts, by_name=False)
 
     def load(self, ref: VolumeRef) -> Volume:
         return load_dicom(ref)
@@ -192,18 +194,26 @@ def _ref(source: Source, root: Path, path: Path, notes: tuple[str, ...] = ()) ->
     return VolumeRef(source.name, subject_from(root, path), name, (str(path),), notes=notes)
 
 
-def _some(source: Source, root: Path, refs: list[VolumeRef], skipped: list[Skipped], by_name: bool = True) -> Found:
+def _some(
+    source: Source,
+    root: Path,
+    refs: list[VolumeRef],
+    skipped: list[Skipped],
+    doubts: Iterable[str] = (),
+    by_name: bool = True,
+) -> Found:
     """What was found with its subjects: as the user says, else as names say, else (DICOM) as the files said."""
     override = source.selection.subjects
     packed = archives(root)
     if by_name:
         refs, copies = without_copies(root, _unique(refs, root))
         skipped = [*skipped, *copies]
-    notes: list[str] = []
+    notes = list(doubts)
     rules: tuple[str, ...] = ()
     if refs and (by_name or override is not None):
         assigned = assign_subjects((relative(path, root) for ref in refs for path in _naming(ref)), override)
-        notes, rules = [f"subjects: {text}" for text in assigned.warnings], assigned.described()
+        notes += [f"subjects: {text}" for text in assigned.warnings]
+        rules = assigned.described()
         refs = [replace(ref, subject=_only_subject(ref, root, assigned.subjects, override is not None)) for ref in refs]
     elif refs:
         rules = ("by the PatientID in the files, hashed",)
