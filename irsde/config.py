@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 FORMAT = 2  # of a run folder; 2 records this number, the version of ussim, and the digest of the store
 # Of settings that came after a format: how runs of that format behaved. {1: {"new_setting": value}, ...}
-DEFAULTS_BEFORE: dict[int, dict[str, Any]] = {}
+DEFAULTS_BEFORE: dict[int, dict[str, Any]] = {1: {"floor": 0.0}}
+# What an initial run hands on with its weights: without it they would mean something else.
+HANDED_ON = (
+    "method", "preset", "n_steps", "max_sigma", "delta", "normalization", "inverse", "loss", "condition", "precondition",
+)  # fmt: skip
 # What may differ between the run that is resumed and the command that resumes it.
 FREE_ON_RESUME = ("steps", "log_every", "checkpoint_every", "validate_every", "workers", "device", "store")
 
@@ -52,16 +58,18 @@ class ConfigError(ValueError):
 class TrainConfig:
     """One training run. Lengths in pixels, times in optimiser steps. `create` fills what the preset knows."""
 
-    store: str  # the pairs store
+    store: str | tuple[str, ...]  # the pairs store, or several, which are learned from together
     probes: tuple[str, ...] = ()  # which simulated images to learn from; () = all the store has
     fold: int | None = None  # subjects of this fold are held out; None trains on all
     method: str = "irsde"  # "irsde"; or a supervised baseline on the same pairs: "unet", "dncnn"
     preset: str = "paper"  # network size: "paper", "small", "tiny"
+    init: str | None = None  # run folder whose averaged weights training starts from; None = at random
     n_steps: int = 100  # T of the SDE
     max_sigma: float = 0.2  # λ, in the units the network sees
     delta: float = 0.005
     normalization: str = "shared"  # "shared": LQ mean and std for both images; "own": each its own; "none"
     inverse: str = "lq"  # for "own" only: whose mean and std bring the result back
+    floor: float = 1 / 255  # smallest standard deviation that is divided by; pairs below it are left out. 0 = neither
     loss: str = "noise_l1"  # "noise_l1", "ml_l1", "balanced_l1"
     condition: str = "difference"  # network input: "difference" [x - lq, lq] or "concat" [x, lq]
     precondition: bool = False  # scale input and output to unit variance at every time (Karras et al. 2022, sec. 5)
@@ -91,6 +99,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", tuple(self.probes))
         object.__setattr__(self, "betas", tuple(self.betas))
+        if not isinstance(self.store, str):
+            stores = tuple(map(os.fspath, self.store)) if isinstance(self.store, Sequence) else (os.fspath(self.store),)
+            object.__setattr__(self, "store", stores[0] if len(stores) == 1 else stores)
+        if not self.stores or "" in self.stores:
+            raise ConfigError(f"store: expected one pairs store or several, got {self.store!r}")
         for name, choices in (
             ("method", METHODS),
             ("preset", tuple(PRESETS)),
@@ -120,12 +133,19 @@ class TrainConfig:
         for name in ("max_sigma", "learning_rate"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if not 0 <= self.floor < 1:
+            raise ConfigError(f"floor: expected a standard deviation of grey levels, 0 <= floor < 1, got {self.floor}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay}")
         if self.patch_size % 8:
             raise ConfigError(f"patch_size: expected a multiple of 8, got {self.patch_size}")
         if self.normalization != "own" and self.inverse != "lq":
             raise ConfigError(f"inverse: {self.inverse!r} goes with normalization 'own', got {self.normalization!r}")
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The pairs stores, one or several."""
+        return (self.store,) if isinstance(self.store, str) else self.store
 
     @classmethod
     def create(cls, **given: Any) -> TrainConfig:
@@ -173,14 +193,16 @@ def _typed(given: dict[str, Any]) -> TrainConfig:
 
     try:
         # JSON has no tuples and writes 1 for 1.0: strict in all the rest, as "no" is not False and 2.5 steps are none.
-        return TypeAdapter(TrainConfig).validate_json(json.dumps(given), strict=True)
+        return TypeAdapter(TrainConfig).validate_json(json.dumps(given, default=os.fspath), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):
             raise cause from None
-        name = ".".join(str(part) for part in first["loc"])
+        # Of several stores and one, the name of the kind that was tried comes last: "store.str".
+        name = ".".join(str(part) for part in first["loc"] if part not in ("str", "tuple[str, ...]"))
         expected = first["msg"].removeprefix("Input should be ")
+        expected = "a value more" if first["type"] == "missing" else expected
         raise ConfigError(f"{name}: expected {expected}, got {first['input']!r}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"settings: expected numbers, words, true and false ({error})") from None

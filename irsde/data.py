@@ -6,7 +6,7 @@ A pairs object, as `datagen.open_pairs` returns it for one probe, has `len`, `[i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-FLOOR = 1e-6  # of the [0, 1] range: what the standard deviation of a constant image is taken for
+FLOOR = 1e-6  # of the [0, 1] range: the smallest number that is divided by, whatever a run's own floor
+GREY_LEVEL = 1 / 255  # of 8 bits, in the [0, 1] range
+NAMED = 3  # pairs that a message names; it counts the others
 
 
 class DataError(ValueError):
@@ -34,6 +36,7 @@ class Subset:
     probe: str
     indices: tuple[int, ...]
     subjects: tuple[str, ...]  # whose each pair is, as "source/subject"
+    names: tuple[str, ...] = ()  # of each pair, for messages
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -48,16 +51,26 @@ class Subset:
     def select(self, places: Sequence[int] | NDArray) -> Subset:
         """The pairs at these places of this subset."""
         return Subset(
-            self.pairs, self.probe, tuple(self.indices[k] for k in places), tuple(self.subjects[k] for k in places)
+            self.pairs,
+            self.probe,
+            tuple(self.indices[k] for k in places),
+            tuple(self.subjects[k] for k in places),
+            tuple(self.names[k] for k in places) if self.names else (),
         )
+
+    def name(self, i: int) -> str:
+        """Probe and id of a pair, as a message names it."""
+        return f"{self.probe} {(self.names or self.indices)[i]}"
 
 
 def whole(pairs: Any) -> Subset:
     """All pairs of one probe."""
     if len(pairs.probes) != 1:
         raise DataError(f"expected the pairs of one probe, got those of {', '.join(pairs.probes)}")
-    subjects = tuple(f"{row.get('source', '')}/{row['subject']}" for row in pairs.samples)
-    return Subset(pairs, pairs.probes[0], tuple(range(len(pairs))), subjects)
+    rows = pairs.samples
+    subjects = tuple(f"{row.get('source', '')}/{row['subject']}" for row in rows)
+    names = tuple(str(row.get("id", i)) for i, row in enumerate(rows))
+    return Subset(pairs, pairs.probes[0], tuple(range(len(pairs))), subjects, names)
 
 
 def split(pairs: Any, fold: int | None) -> tuple[Subset, Subset]:
@@ -65,20 +78,46 @@ def split(pairs: Any, fold: int | None) -> tuple[Subset, Subset]:
 
     Raises DataError if the fold does not exist, or if a subject lies in two folds, which would leak it into training.
     """
-    everything = whole(pairs)
-    folds = [int(row["fold"]) for row in pairs.samples]
-    home: dict[str, int] = {}
-    for subject, k in zip(everything.subjects, folds, strict=True):
-        if home.setdefault(subject, k) != k:
-            raise DataError(f"subject {subject} is in folds {home[subject]} and {k}: build the store anew, by subject")
+    return split_all([pairs], fold)[0]
+
+
+def split_all(opened: Sequence[Any], fold: int | None) -> list[tuple[Subset, Subset]]:
+    """(training pairs, held-out pairs) of several probes or stores.
+
+    A subject that is in `fold` in one of them is held out of all: stores deal their subjects each on its own.
+
+    Raises
+    ------
+    DataError
+        The fold is in none of them or holds every pair, or a subject lies in two folds of one of them.
+    """
+    everything = [whole(pairs) for pairs in opened]
+    folds = [[int(row["fold"]) for row in pairs.samples] for pairs in opened]
+    for subset, own in zip(everything, folds, strict=True):
+        home: dict[str, int] = {}
+        for subject, k in zip(subset.subjects, own, strict=True):
+            if home.setdefault(subject, k) != k:
+                raise DataError(
+                    f"subject {subject} is in folds {home[subject]} and {k}: build the store anew, by subject"
+                )
     if fold is None:
-        return everything, everything.select([])
-    if fold not in folds:
-        raise DataError(f"fold {fold}: expected one of {sorted(set(folds))}")
-    if set(folds) == {fold}:
+        return [(subset, subset.select([])) for subset in everything]
+    known = sorted({k for own in folds for k in own})
+    if fold not in known:
+        raise DataError(f"fold {fold}: expected one of {known}")
+    absent = {
+        subject
+        for subset, own in zip(everything, folds, strict=True)
+        for subject, k in zip(subset.subjects, own, strict=True)
+        if k == fold
+    }
+    parts = []
+    for subset in everything:
+        held_out = np.array([subject in absent for subject in subset.subjects], dtype=bool)
+        parts.append((subset.select(np.flatnonzero(~held_out)), subset.select(np.flatnonzero(held_out))))
+    if not any(len(training) for training, _ in parts):
         raise DataError(f"fold {fold} holds every pair, nothing is left to train on: build with more subjects")
-    held_out = np.array(folds) == fold
-    return everything.select(np.flatnonzero(~held_out)), everything.select(np.flatnonzero(held_out))
+    return parts
 
 
 def open_store(store: str, probes: Sequence[str] = ()) -> list[Any]:
@@ -87,6 +126,82 @@ def open_store(store: str, probes: Sequence[str] = ()) -> list[Any]:
 
     names = datagen.open_pairs(store, probe=list(probes) or None).probes
     return [datagen.open_pairs(store, probe=name) for name in names]
+
+
+def open_stores(stores: Sequence[str], probes: Sequence[str] = ()) -> list[Any]:
+    """The pairs of each probe of each store, of `probes` those that a store has; () = all.
+
+    Raises
+    ------
+    DataError
+        A store holds none of the probes, or one of them is in no store, or two stores hold the same images.
+    """
+    import datagen
+
+    if len(stores) == 1:
+        return open_store(stores[0], probes)
+    opened: list[Any] = []
+    found: set[str] = set()
+    digests: dict[str, str] = {}
+    for store in stores:
+        known = {name.lower(): name for name in datagen.open_pairs(store).probes}
+        wanted = [known[name.lower()] for name in probes if name.lower() in known]
+        if probes and not wanted:
+            raise DataError(
+                f"{store}: expected one of the probes {', '.join(probes)}, it has {', '.join(known.values())}"
+            )
+        found |= {name.lower() for name in wanted}
+        opened += open_store(store, wanted)
+        digest = getattr(opened[-1], "attributes", {}).get("digest")
+        if digest and digest in digests:
+            raise DataError(f"{store}: holds the same images as {digests[digest]}; give each store once")
+        digests[digest] = store
+    missing = [name for name in probes if name.lower() not in found]
+    if missing:
+        raise DataError(f"no probe {', '.join(missing)} in {', '.join(stores)}")
+    return opened
+
+
+# --- pairs that teach nothing ----------------------------------------------------------------------------------------
+
+
+def without_flat(subset: Subset, floor: float, also_hq: bool = False) -> tuple[Subset, list[str]]:
+    """The pairs whose LQ image varies by more than `floor`, and the names of the others.
+
+    Normalisation divides by the standard deviation of the LQ image: of a black one the pair would weigh as much as all
+    others together. With `also_hq` the same is asked of the HQ image.
+
+    Raises
+    ------
+    DataError
+        A pair holds values that are no finite numbers.
+    """
+    if floor <= 0 or not len(subset):
+        return subset, []
+    kept: list[int] = []
+    flat: list[int] = []
+    for i, (hq, lq) in enumerate(_raw(subset)):
+        if not (np.isfinite(hq).all() and np.isfinite(lq).all()):
+            raise DataError(f"pair {subset.name(i)}: expected finite grey levels, got NaN or infinity")
+        is_flat = any(np.std(image, dtype=np.float64) < floor for image in ((lq, hq) if also_hq else (lq,)))
+        (flat if is_flat else kept).append(i)
+    return (subset.select(kept), [subset.name(i) for i in flat]) if flat else (subset, [])
+
+
+def _raw(subset: Subset, together: int = 64) -> Iterator[tuple[NDArray, NDArray]]:
+    """Every (hq, lq) of a subset in [0, 1]; of a store, shard by shard."""
+    if not hasattr(subset.pairs, "read"):
+        yield from (subset[i] for i in range(len(subset)))
+        return
+    for first in range(0, len(subset), together):
+        hq, lq = subset.pairs.read(subset.indices[first : first + together])
+        yield from ((a / np.float32(255), b / np.float32(255)) for a, b in zip(hq, lq, strict=True))
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 # --- normalisation ---------------------------------------------------------------------------------------------------
@@ -109,11 +224,12 @@ class Normalization:
     low: float = -4.0  # range of normalised HQ images; used where the range cannot be derived
     high: float = 4.0
     difference_rms: float = 1.0  # of normalised HQ - LQ
+    floor: float = GREY_LEVEL  # smallest standard deviation that is divided by
 
     def pair(self, hq: NDArray, lq: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Both images of a training pair in network units."""
         if self.kind == "own":
-            return _standardize(hq, *statistics(hq)), _standardize(lq, *statistics(lq))
+            return _standardize(hq, *self._measured(hq)), _standardize(lq, *self._measured(lq))
         mean, std = self._of(lq)
         return _standardize(hq, mean, std), _standardize(lq, mean, std)
 
@@ -133,7 +249,7 @@ class Normalization:
             if self.kind == "own" and self.inverse == "oracle":
                 if hq is None:
                     raise ValueError("the oracle inverse needs the HQ image: it is an upper bound, not a method")
-                mean, std = statistics(hq)
+                mean, std = self._measured(hq)
             grey = z * std + mean
         return np.clip(grey, 0, 1).astype(np.float32)
 
@@ -145,26 +261,28 @@ class Normalization:
         return -mean / std, (1 - mean) / std
 
     def _of(self, lq: NDArray) -> tuple[float, float]:
-        return (0.0, 1.0) if self.kind == "none" else statistics(lq)
+        return (0.0, 1.0) if self.kind == "none" else self._measured(lq)
+
+    def _measured(self, image: NDArray) -> tuple[float, float]:
+        """Mean and standard deviation, the latter at least the floor."""
+        mean, std = (float(f(image, dtype=np.float64)) for f in (np.mean, np.std))
+        return mean, max(std, self.floor, FLOOR)
 
 
-def statistics(image: NDArray) -> tuple[float, float]:
-    """Mean and standard deviation, the latter at least FLOOR."""
-    return float(np.mean(image, dtype=np.float64)), max(float(np.std(image, dtype=np.float64)), FLOOR)
-
-
-def measure(kind: str, inverse: str, subsets: Sequence[Subset], limit: int = 256) -> Normalization:
+def measure(
+    kind: str, inverse: str, subsets: Sequence[Subset], limit: int = 256, floor: float = GREY_LEVEL
+) -> Normalization:
     """The normalisation with its numbers measured on up to `limit` training pairs, evenly spread."""
     everywhere = [(subset, i) for subset in subsets for i in range(len(subset))]
     if not everywhere:
         raise DataError("no pairs to train on")
-    plain = Normalization(kind, inverse)
+    plain = Normalization(kind, inverse, floor=floor)
     means, stds, squares, lows, highs = [], [], [], [], []
     for k in np.unique(np.linspace(0, len(everywhere) - 1, min(limit, len(everywhere))).astype(int)):
         subset, i = everywhere[k]
         hq, lq = subset[i]
         z_hq, z_lq = plain.pair(hq, lq)
-        mean, std = statistics(hq)
+        mean, std = plain._measured(hq)
         means.append(mean)
         stds.append(std)
         squares.append(np.mean((z_hq - z_lq) ** 2, dtype=np.float64))
@@ -172,8 +290,13 @@ def measure(kind: str, inverse: str, subsets: Sequence[Subset], limit: int = 256
         highs.append(z_hq.max())
     return Normalization(
         kind, inverse, float(np.mean(means)), float(np.mean(stds)), float(min(lows)), float(max(highs)),
-        max(float(np.sqrt(np.median(squares))), FLOOR),
+        max(float(np.sqrt(np.median(squares))), FLOOR), floor,
     )  # fmt: skip
+
+
+def normalization_of(record: dict[str, Any]) -> Normalization:
+    """The normalization in a run's record; one without a floor is of a version that had none."""
+    return Normalization(**({"floor": 0.0} | record["normalization"]))
 
 
 def _standardize(image: NDArray, mean: float, std: float) -> NDArray[np.float32]:
@@ -233,16 +356,26 @@ class TrainingBatches(torch.utils.data.Dataset):
         return 2**31
 
     def __getitem__(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        n = int(self.ends[-1])
-        batch = [self._patch(position, n) for position in range(k * self.batch_size, (k + 1) * self.batch_size)]
+        batch = [self._patch(position) for position in range(k * self.batch_size, (k + 1) * self.batch_size)]
         hq, lq = (torch.from_numpy(np.stack(images)[:, None]) for images in zip(*batch, strict=True))
         return hq, lq
 
-    def _patch(self, position: int, n: int) -> tuple[NDArray, NDArray]:
-        turn, place = divmod(position, n)
-        index = int(np.random.default_rng([self.seed, 1, turn]).permutation(n)[place])
+    def names(self, k: int, broken: bool = False) -> list[str]:
+        """The pairs of batch k, as a message names them; with `broken` those that hold NaN or infinity alone."""
+        places = [self._place(p) for p in range(k * self.batch_size, (k + 1) * self.batch_size)]
+        if broken:
+            places = [(s, i) for s, i in places if not all(np.isfinite(image).all() for image in s[i])]
+        return list(dict.fromkeys(subset.name(i) for subset, i in places))
+
+    def _place(self, position: int) -> tuple[Subset, int]:
+        """The subset, and the place in it, of the pair that is visited at a position of the run."""
+        turn, place = divmod(position, int(self.ends[-1]))
+        index = int(np.random.default_rng([self.seed, 1, turn]).permutation(int(self.ends[-1]))[place])
         part = int(np.searchsorted(self.ends, index, side="right"))
-        subset = self.subsets[part]
-        hq, lq = subset[index - (int(self.ends[part - 1]) if part else 0)]
+        return self.subsets[part], index - (int(self.ends[part - 1]) if part else 0)
+
+    def _patch(self, position: int) -> tuple[NDArray, NDArray]:
+        subset, i = self._place(position)
+        hq, lq = subset[i]
         z_hq, z_lq = self.normalization.pair(hq, lq)
         return self.augmentation(z_hq, z_lq, np.random.default_rng([self.seed, 2, position]))

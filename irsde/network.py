@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from irsde.checkpoints import DamagedError, read_checkpoint, read_tensors
 from irsde.config import FORMAT, TrainConfig
-from irsde.data import DataError, Normalization
+from irsde.data import DataError, Normalization, normalization_of
 from irsde.group_norm import replace_group_norms
 from irsde.sde import IRSDE
 
@@ -183,7 +183,7 @@ def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
     run = Path(run)
     record = read_record(run)
     config = TrainConfig.from_record(record)
-    normalization = Normalization(**record["normalization"])
+    normalization = normalization_of(record)
     if weights not in ("ema", "raw"):
         raise ValueError(f'expected weights "ema" or "raw", got {weights!r}')
     sde = IRSDE(config.n_steps, config.max_sigma, config.delta)

@@ -14,18 +14,13 @@ seed and the step alone: a resumed run continues with the batches and noise it w
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
-import platform
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from irsde import run_folder
 from irsde.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
@@ -41,22 +37,16 @@ from irsde.checkpoints import (
     set_aside_after,
     write_checkpoint,
 )
-from irsde.config import FORMAT, TrainConfig
-from irsde.data import (
-    Augmentation,
-    Normalization,
-    TrainingBatches,
-    measure,
-    open_store,
-    split,
-)
+from irsde.config import TrainConfig
+from irsde.data import Augmentation, TrainingBatches, named
+from irsde.initial import load_initial
+from irsde.lessons import Lessons, ResumeError, prepare
 from irsde.network import Model, build_network, pick_device, read_record
 from irsde.run_lock import RunLock, hold
 from irsde.sample import restore
 from irsde.sde import IRSDE
 from ussim import console
 
-COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
 # ctrl-C; the end of a job's time or of a container; a terminal that closed, where there is such a signal
 STOPS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 PREVIEWS = 4  # images a sample sheet
@@ -67,12 +57,6 @@ class ExistsError(ValueError):
     """The run folder holds something, and --resume was not given."""
 
     exit_code = 2
-
-
-class ResumeError(RuntimeError):
-    """A run that cannot be continued as asked: other settings, other pairs."""
-
-    exit_code = 5
 
 
 class TrainingDiverged(RuntimeError):
@@ -91,7 +75,8 @@ def train(
     """Train a model and return its run folder.
 
     `pairs`, one pairs object a probe, replaces opening `config.store`. `report` gets the few lines worth keeping (None:
-    standard error), beside the progress bar. With `resume`, a run that is there goes on; one that is not, starts.
+    standard error), beside the progress bar. With `resume`, a run that is there goes on; one that is not, starts. Nothing is
+    written before settings, pairs and the initial run are found to fit.
 
     Raises ExistsError if `out` holds something and `resume` is off, ResumeError if it was started with other settings or
     pairs, DataError for pairs that cannot be used, a folder in which another training is at work, or checkpoints of which
@@ -104,6 +89,11 @@ def train(
     out = Path(out)
     report = report or console.note
     device = pick_device(config.device)
+    record = _record_to_continue(config, out, resume)
+    lessons = prepare(config, out, record, pairs, report)
+    initial = None
+    if record is None or newest_checkpoint(out) is None:
+        initial = load_initial(config, {s for subset in lessons.held_out for s in subset.subjects}, report)
     # Accelerate keeps its mode for the whole process; a second training may ask for another.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
@@ -111,10 +101,9 @@ def train(
         gradient_accumulation_steps=config.gradient_accumulation,
         cpu=device.type == "cpu",
     )
-    record = _record_to_continue(config, out, resume)
     try:
         with hold(out, report) if accelerator.is_main_process else nullcontext() as lock:
-            _Run(config, out, record, pairs, report, accelerator, lock).loop()
+            _Run(config, out, record, lessons, initial, report, accelerator, lock).loop()
     finally:
         accelerator.free_memory()
     return out
@@ -128,29 +117,21 @@ class _Run:
         config: TrainConfig,
         out: Path,
         record: dict[str, Any] | None,  # of the run to go on with
-        pairs: Any,
+        lessons: Lessons,
+        initial: Model | None,
         report: Callable[[str], None],
         accelerator: Any,
         lock: RunLock | None,
     ):
         self.config, self.out, self.report, self.accelerator, self.lock = config, out, report, accelerator, lock
-        opened = list(pairs) if pairs is not None else open_store(config.store, config.probes)
-        parts = [split(p, config.fold) for p in opened]
-        self.training, self.held_out = [a for a, _ in parts], [b for _, b in parts if len(b)]
-        normalization = measure(config.normalization, config.inverse, self.training)
-        if record and Normalization(**record["normalization"]) != normalization:
-            raise ResumeError(f"{out}: the pairs in {config.store} are not those this run was started with")
-        self.normalization = normalization
-        self.store_digests = sorted({getattr(p, "attributes", {}).get("digest", "") for p in opened} - {""})
-        if record and record.get("store_digests", self.store_digests) != self.store_digests:
-            raise ResumeError(
-                f"{out}: {config.store} holds other images than when this run was started (digest "
-                f"{', '.join(self.store_digests)}, was {', '.join(record['store_digests'])}); choose another --out"
-            )
+        self.lessons, self.training, self.held_out = lessons, lessons.training, lessons.held_out
+        self.normalization, self.initial = lessons.normalization, initial
 
         torch.manual_seed(config.seed)
         self.sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
-        network = build_network(config, self.sde, normalization.difference_rms)
+        network = build_network(config, self.sde, self.normalization.difference_rms)
+        if initial:
+            network.load_state_dict(initial.network.state_dict())
         if config.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.n_parameters = sum(p.numel() for p in network.parameters())
@@ -180,11 +161,7 @@ class _Run:
                 loss, norm = self._optimise(batches)
                 if self.lock:
                     self.lock.beat()
-                if not torch.isfinite(loss):
-                    raise TrainingDiverged(
-                        f"the loss is {float(loss)} at step {self.step}; the last checkpoint is of step {saved}. "
-                        "Use a smaller --learning-rate, or --mixed-precision no"
-                    )
+                self._check_finite(loss, norm, saved)
                 self.losses.append(loss.cpu())
                 last = self.step == config.steps
                 if self.step % config.log_every == 0 or last:
@@ -205,10 +182,32 @@ class _Run:
                     saved = self.step
                 bar.advance(note=status)
         if writer:
-            writer.close()
+            with run_folder.naming(self.out / "tensorboard"):
+                writer.close()
         if interrupted:
             self.report(f"stopped after step {self.step}, which is saved; go on with --resume")
             raise KeyboardInterrupt
+
+    def _check_finite(self, loss: Tensor, norm: Tensor, saved: int) -> None:
+        """Raise TrainingDiverged, before the weights are saved, where a step gave NaN or infinity; name its pairs.
+
+        With a gradient scaler (fp16) a gradient may overflow: such a step changes no weight.
+        """
+        scaled = self.accelerator.scaler is not None
+        if torch.isfinite(loss) and (scaled or torch.isfinite(norm)):
+            return
+        what = f"the gradient is {float(norm)}" if torch.isfinite(loss) else f"the loss is {float(loss)}"
+        last = f"the last checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
+        per_step = self.config.gradient_accumulation
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        numbers = [k * world + rank for k in range((self.step - 1) * per_step, self.step * per_step)]
+        broken = [name for k in numbers for name in self.dataset.names(k, broken=True)]
+        if broken:
+            advice = f"Not finite: {named(broken)}"
+        else:
+            seen = named([name for k in numbers for name in self.dataset.names(k)])
+            advice = f"It saw the pairs {seen}; look at them, or use a smaller --learning-rate, or --mixed-precision no"
+        raise TrainingDiverged(f"{what} at step {self.step}; {last}. {advice}")
 
     def _optimise(self, batches: Any) -> tuple[Tensor, Tensor]:
         """One optimiser step over `gradient_accumulation` batches: mean loss, gradient norm."""
@@ -250,13 +249,13 @@ class _Run:
         """(number, hq, lq) from the current step on; each process of several takes every n-th batch."""
         config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
         augmentation = Augmentation(config.patch_size, config.flip_lateral, config.flip_axial, config.rotate)
-        dataset = TrainingBatches(self.training, self.normalization, augmentation, config.batch_size, config.seed)
+        self.dataset = TrainingBatches(self.training, self.normalization, augmentation, config.batch_size, config.seed)
         start, stop = (n * config.gradient_accumulation for n in (self.step, config.steps))
         numbers = [k * world + rank for k in range(start, stop)]
         workers: dict[str, Any] = {}
         if config.workers:  # spawn: a forked worker may hang in a store its parent has read from
             workers = {"num_workers": config.workers, "multiprocessing_context": "spawn", "prefetch_factor": 4}
-        loader = torch.utils.data.DataLoader(dataset, batch_size=None, sampler=numbers, **workers)
+        loader = torch.utils.data.DataLoader(self.dataset, batch_size=None, sampler=numbers, **workers)
         return ((number, hq, lq) for number, (hq, lq) in zip(numbers, loader, strict=True))
 
     def _rate(self, step: int) -> float:
@@ -303,7 +302,7 @@ class _Run:
             middle = tuple(slice((n - size) // 2, (n - size) // 2 + size) for n in hq.shape)
             hq, lq = hq[middle], lq[middle]
             shown.append((lq, restore(model, lq, min(PREVIEW_STEPS, self.config.n_steps), "ddim", mask=None), hq))
-        _write_sheet(shown, self.out / "samples" / f"{self.step:06d}.png")
+        run_folder.write_sheet(shown, self.out / "samples" / f"{self.step:06d}.png")
         if not self.held_out:
             return {}
         return {
@@ -313,9 +312,12 @@ class _Run:
 
     def _headline(self) -> str:
         subjects = len({s for subset in self.training for s in subset.subjects})
-        probes = ", ".join(subset.probe or "?" for subset in self.training)
+        probes = ", ".join(dict.fromkeys(subset.probe or "?" for subset in self.training))
         n = sum(map(len, self.training))
         processes = f"{self.accelerator.num_processes} process{'es' if self.accelerator.num_processes > 1 else ''}"
+        if self.accelerator.num_processes == 1 and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1"):
+            # Its launcher takes --num_processes and starts one.
+            processes = "1 process (`accelerate launch --cpu` starts no more; torchrun --nproc_per_node N does)"
         return (
             f"{self.config.method} ({self.config.preset}, {self.n_parameters:,} parameters) on {n} pairs of {subjects} "
             f"subjects ({probes}), {processes} on {self.accelerator.device}; steps {self.step} to {self.config.steps}"
@@ -324,12 +326,12 @@ class _Run:
     def _log(self, row: dict[str, float], writer: Any) -> None:
         if not self.main:
             return
-        with open(self.out / "metrics.csv", "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+        run_folder.append_row(self.out, row)
         if writer:
-            for name, value in row.items():
-                if name != "step":
-                    writer.add_scalar(name, value, int(row["step"]))
+            with run_folder.naming(self.out / "tensorboard"):
+                for name, value in row.items():
+                    if name != "step":
+                        writer.add_scalar(name, value, int(row["step"]))
         if "held_out_psnr" in row:
             self.report(
                 f"step {row['step']}: loss {row['loss']:.4f}, held out {row['held_out_loss']:.4f} and "
@@ -349,29 +351,9 @@ class _Run:
     # --- the run folder ----------------------------------------------------------------------------------------------
 
     def _start_folder(self) -> None:
-        for name in ("checkpoints", "samples"):
-            (self.out / name).mkdir(parents=True, exist_ok=True)
-        with open(self.out / "metrics.csv", "w", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writeheader()
-        record = {
-            "format": FORMAT,
-            "config": self.config.to_dict(),
-            "store_digests": self.store_digests,
-            "processes": self.accelerator.num_processes,
-            "normalization": asdict(self.normalization),
-            "parameters": self.n_parameters,
-            "probes": [subset.probe for subset in self.training],
-            "training_subjects": sorted({str(s) for subset in self.training for s in subset.subjects}),
-            "held_out_subjects": sorted({str(s) for subset in self.held_out for s in subset.subjects}),
-            "training_pairs": sum(map(len, self.training)),
-            "python": platform.python_version(),
-            "versions": {
-                name: metadata.version(name) for name in ("ussim", "torch", "diffusers", "accelerate", "numpy")
-            },
-        }
-        partial = self.out / "config.json.partial"
-        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        os.replace(partial, self.out / "config.json")
+        run_folder.start(
+            self.out, self.config, self.lessons, self.initial, self.n_parameters, self.accelerator.num_processes
+        )
 
     def _save(self) -> None:
         """Write a checkpoint of this step, then remove all but the newest ones."""
@@ -404,7 +386,7 @@ class _Run:
             raise ResumeError(f"{self.out}: is at step {self.step} already, --steps asks for {self.config.steps}")
         if self.accelerator.is_main_process:
             set_aside_after(self.out, self.step)
-            _drop_rows_after(self.out / "metrics.csv", self.step)
+            run_folder.drop_rows_after(self.out, self.step)
 
 
 def _read_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -445,26 +427,3 @@ def _record_to_continue(config: TrainConfig, out: Path, resume: bool) -> dict[st
     if different:
         raise ResumeError(f"{out}: was started with other settings ({'; '.join(different)}); choose another --out")
     return record
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Remove rows that an interrupted run wrote after its last checkpoint; they will be written again."""
-    rows = []
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= step]
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
-
-
-def _write_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
-    """One row of images a pair (LQ, restored, HQ), grey levels in [0, 1], as a PNG."""
-    from PIL import Image
-
-    sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)).save(path)
