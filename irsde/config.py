@@ -130,6 +130,10 @@ class TrainConfig:
         for name in ("warmup", "seed", "workers", "validate_every", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"delta: expected 0 < delta < 1, got {self.delta}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas: expected two numbers, 0 <= beta < 1, got {self.betas}")
         for name in ("max_sigma", "learning_rate"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"{name}: expected a positive number, got {getattr(self, name)}")

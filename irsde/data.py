@@ -155,7 +155,7 @@ def open_stores(stores: Sequence[str], probes: Sequence[str] = ()) -> list[Any]:
         digest = getattr(opened[-1], "attributes", {}).get("digest")
         if digest and digest in digests:
             raise DataError(f"{store}: holds the same images as {digests[digest]}; give each store once")
-        digests[digest] = store
+        digests[str(digest)] = store
     missing = [name for name in probes if name.lower() not in found]
     if missing:
         raise DataError(f"no probe {', '.join(missing)} in {', '.join(stores)}")

@@ -28,7 +28,8 @@ class RunLock:
         """Say that the holder is alive, at most once in `PULSE` seconds."""
         if time.monotonic() - self._last >= PULSE:
             self._last = time.monotonic()
-            os.utime(self._path)
+            with suppress(FileNotFoundError):  # deleted by hand, as the message to others suggests
+                os.utime(self._path)
 
 
 @contextmanager
@@ -44,25 +45,34 @@ def hold(run: Path, report: Callable[[str], None]) -> Iterator[RunLock]:
         Another training is at work in the folder: the message names host and process.
     """
     path = run / "lock.json"
-    is_new = not run.exists()
-    run.mkdir(parents=True, exist_ok=True)
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        _take(path, report)
+        try:
+            yield RunLock(path)
+        finally:
+            if _holder(path) == _myself():
+                path.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError):  # where nothing was written, as if the folder had never been asked for
+            for folder in new:
+                folder.rmdir()
+
+
+def _take(path: Path, report: Callable[[str], None]) -> None:
+    """Write the lock; raises DataError where another holds it."""
     for _ in range(2):
         try:
             with open(path, "x", encoding="utf-8") as file:
                 json.dump(_myself(), file)
-            break
+            return
         except FileExistsError:
             _take_over(path, report)
-    else:
-        raise DataError(f"{run}: another training took this run folder just now; choose another --out")
-    try:
-        yield RunLock(path)
-    finally:
-        if _holder(path) == _myself():
+        except OSError as error:  # half a lock would name nobody, and keep everybody out for an hour
             path.unlink(missing_ok=True)
-        if is_new:
-            with suppress(OSError):  # nothing was written: as if it had never been asked for
-                run.rmdir()
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    raise DataError(f"{path.parent}: another training took this run folder just now; choose another --out")
 
 
 def _take_over(path: Path, report: Callable[[str], None]) -> None:
