@@ -30,11 +30,12 @@ from typing import Any
 import numpy as np
 from timing import RESULTS, machine, write_result
 
-from datagen import Recipe, build, open_pairs, store
-from datagen.pipeline import Watcher
-from datagen.samples import make_plan
-from datagen.shards import image_of, make_jobs
-from datagen.storage import open_storage
+from datagen import Recipe, build, open_pairs
+from datagen.make.build import Watcher
+from datagen.make.shards import image_of, make_jobs
+from datagen.plan.samples import make_plan
+from datagen.store import layout as store
+from datagen.store.location import open_storage
 
 KNEE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mri_dicom" / "knee_mese_te1"
 SMALL = {"probes": "P4-2v", "size": 64, "n_transmits": 3}  # a fraction of a second a sample
@@ -56,7 +57,7 @@ class Stopwatch(Watcher):
 
 
 def throughput(root: Path, folder: Path, n_samples: int, probe: str) -> dict[str, Any]:
-    from datagen.pairs import make_imager, probe_seed, simulate_pair
+    from datagen.make.pairs import make_imager, probe_seed, simulate_pair
 
     recipe = Recipe(source="dicom", root=root, probes=probe, limit=n_samples)
     plan = make_plan(recipe, "cpu")

@@ -32,7 +32,7 @@ import numpy as np
 
 from irsde.drus import priors, study
 from irsde.drus.regions import to_decibels
-from ussim import console
+from ussim.commands import console
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = {"y": "o", "DRUSmean": "s", "DRUSvar": "^"}

@@ -38,8 +38,9 @@ sys.path.insert(0, str(HERE.parent))  # the repository need not be installed
 from timing import machine, write_result  # noqa: E402
 
 import ussim  # noqa: E402
-from ussim.engines import EngineError, cuda  # noqa: E402
-from ussim.engines.gpu_simulate import Simulator, Tuning  # noqa: E402
+from ussim.engines import EngineError  # noqa: E402
+from ussim.engines.cuda import backend as cuda  # noqa: E402
+from ussim.engines.cuda.simulate import Simulator, Tuning  # noqa: E402
 from ussim.plan import audible, make_plan  # noqa: E402
 from ussim.simulation import record_length  # noqa: E402
 from ussim.types import to_numpy  # noqa: E402

@@ -29,13 +29,13 @@ import numpy as np
 from timing import machine, write_result
 
 import datagen
-from datagen.pipeline import Watcher
+from datagen.make.build import Watcher
 from irsde.config import TrainConfig
 from irsde.data import Subset, open_store, split
-from irsde.evaluate import Result, Row, evaluate, write_report
+from irsde.evaluation.evaluate import Result, Row, evaluate, write_report
 from irsde.network import load
-from irsde.train import train
-from ussim import console
+from irsde.training import train
+from ussim.commands import console
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STEP_COUNTS = (100, 50, 20, 10, 5)

@@ -30,10 +30,10 @@ from timing import machine, write_result
 import datagen
 from irsde.config import TrainConfig
 from irsde.data import Subset, open_store, whole
-from irsde.evaluate import Result, evaluate, write_report
+from irsde.evaluation.evaluate import Result, evaluate, write_report
 from irsde.network import load
-from irsde.train import train
-from ussim import console
+from irsde.training import train
+from ussim.commands import console
 
 TRAINED_ON = "L11-5v"
 PROBES = (TRAINED_ON, "L12-3v", "C5-2v", "P4-2v")

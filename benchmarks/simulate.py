@@ -32,7 +32,7 @@ from timing import RESULTS, machine, peak_memory_mb, time_calls, write_result
 
 import ussim
 from ussim.cells import make_cells
-from ussim.engines.simd import LANES, compiled, fma, load, store
+from ussim.engines.cpu.simd import LANES, compiled, fma, load, store
 from ussim.plan import make_plan
 
 N_TRANSMITS = 15

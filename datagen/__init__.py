@@ -14,27 +14,28 @@ from typing import TYPE_CHECKING
 from ussim.lazy import attach
 
 _HOME = {
-    "ChangedError": "pipeline",
-    "DataError": "volumes",
-    "Pairs": "loader",
-    "Ranges": "randomize",
-    "Recipe": "recipe",
-    "RecipeError": "recipe",
-    "Summary": "pipeline",
-    "build": "pipeline",
+    "ChangedError": "ussim.errors",
+    "DataError": "ussim.errors",
+    "Pairs": "store.loader",
+    "Ranges": "plan.randomize",
+    "Recipe": "plan.recipe",
+    "RecipeError": "plan.recipe",
+    "Summary": "make.build",
+    "build": "make.build",
     "get_source": "sources",
-    "open_pairs": "loader",
+    "open_pairs": "store.loader",
     "source_names": "sources",
 }
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from .loader import Pairs, open_pairs
-    from .pipeline import ChangedError, Summary, build
-    from .randomize import Ranges
-    from .recipe import Recipe, RecipeError
+    from ussim.errors import ChangedError, DataError
+
+    from .make.build import Summary, build
+    from .plan.randomize import Ranges
+    from .plan.recipe import Recipe, RecipeError
     from .sources import get_source, source_names
-    from .volumes import DataError
+    from .store.loader import Pairs, open_pairs
 
 
 __getattr__, __dir__ = attach(__name__, _HOME)

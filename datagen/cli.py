@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ussim import __version__, console
+from ussim import __version__
+from ussim.commands import console
 
 if TYPE_CHECKING:
-    from .pipeline import Summary
-    from .recipe import Recipe
+    from .make.build import Summary
+    from .plan.recipe import Recipe
 
 _SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image"
 DEMO_LIMIT = 12  # samples: a first look, in minutes; --limit asks for more
@@ -110,7 +111,7 @@ def build(context: click.Context, **options: Any) -> int:
         return _dry_run(recipe, out)
     from ussim.compiling import announce
 
-    from . import pipeline
+    from .make import build as pipeline
 
     announce(console.note)
     summary = pipeline.build(
@@ -130,8 +131,8 @@ def build(context: click.Context, **options: Any) -> int:
 
 def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
     """The recipe of the options given, over that of a file."""
-    from .randomize import read_ranges
-    from .recipe import Recipe, read_table
+    from .plan.randomize import read_ranges
+    from .plan.recipe import Recipe, read_table
 
     fields = read_table(options["config"]) if options["config"] else {}
     for name in given:
@@ -158,7 +159,7 @@ def _default_out(recipe: Recipe) -> str:
 
 def _dry_run(recipe: Recipe, out: str) -> int:
     """Say what a build would make; nothing is written."""
-    from .estimate import estimate
+    from .make.estimate import estimate
 
     watcher = _watcher()
     figures = estimate(recipe, watcher)
@@ -181,7 +182,7 @@ def _watcher() -> Any:
     """What a build says, on the console."""
     import time
 
-    from .pipeline import Watcher
+    from .make.build import Watcher
 
     class ConsoleWatcher(Watcher):
         def __init__(self) -> None:
@@ -221,10 +222,10 @@ def _watcher() -> Any:
 
 def _write_previews(summary: Summary) -> list[str]:
     """A picture of pairs in the store, one a probe."""
-    from .loader import open_pairs
-    from .preview import preview_png
-    from .recipe import array_name
-    from .storage import open_storage
+    from .plan.recipe import array_name
+    from .show.preview import preview_png
+    from .store.loader import open_pairs
+    from .store.location import open_storage
 
     storage = open_storage(summary.url)
     written = []
@@ -296,8 +297,8 @@ def inspect(root: str, as_json: bool, subjects: str | None, frames: str, include
     \b
     datagen inspect MRNet-v1.0
     """
-    from .inspect import inspect as look
     from .sources.base import Selection, frames_asked
+    from .sources.inspect import inspect as look
 
     found = look(root, Selection(subjects, frames_asked(frames), include_derived))
     console.result(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(found.lines()))
@@ -314,8 +315,8 @@ def info(store: str, digest: bool, as_json: bool) -> None:
     \b
     datagen info pairs.zarr --digest
     """
-    from . import store as stores
-    from .storage import open_storage
+    from .store import layout as stores
+    from .store.location import open_storage
 
     storage = open_storage(store)
     if as_json:
@@ -360,7 +361,7 @@ def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None)
     \b
     datagen verify pairs.zarr --resimulate 3
     """
-    from .verify import verify as check
+    from .make.verify import verify as check
 
     with console.Progress("shards", 0) as progress:
 
@@ -383,7 +384,7 @@ def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None)
 
 
 def _fault(text: str) -> Exception:
-    from .store import StoreError
+    from .store.layout import StoreError
 
     return StoreError(text)
 
@@ -400,10 +401,10 @@ def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
     \b
     datagen preview pairs.zarr -o pairs.png
     """
-    from ussim.figures import save_figure
+    from ussim.show.figures import save_figure
 
-    from .loader import open_pairs
-    from .preview import preview_figure
+    from .show.preview import preview_figure
+    from .store.loader import open_pairs
 
     console.check_picture(out)
     pairs = open_pairs(store, probe=probe)
@@ -424,7 +425,7 @@ def report(store: str, n_pairs: int, out: Path) -> None:
     \b
     datagen report pairs.zarr -o report.html
     """
-    from .report import write_report
+    from .show.report import write_report
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"{out}: expected a name ending in .html")
@@ -446,7 +447,7 @@ def export(store: str, kind: str, out: Path, probe: str | None, licence: str | N
     \b
     datagen export pairs.zarr --format webdataset -o shards/
     """
-    from .export import export as write
+    from .show.export import export as write
 
     with console.Progress("pairs", 0) as progress:
 

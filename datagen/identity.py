@@ -10,10 +10,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ussim.errors import ConfigError
+
 DEFAULT_FOLDS = 5
 
 
-class FoldError(ValueError):
+class FoldError(ConfigError):
     """A number of folds that leaves one empty; the message suggests another."""
 
 

@@ -7,34 +7,42 @@ Names are imported when first used: `import irsde` loads neither torch nor diffu
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_EXPORTS = {
-    "IRSDE": "irsde.sde",
-    "Model": "irsde.network",
-    "build_network": "irsde.network",
-    "load": "irsde.network",
-    "TrainConfig": "irsde.train",
-    "restore": "irsde.sample",
-    "ensemble": "irsde.sample",
-    "draw_samples": "irsde.sample",
-    "evaluate": "irsde.evaluate",
+from ussim.lazy import attach
+
+_HOME = {
+    "IRSDE": "sde",
+    "Model": "network",
+    "TrainConfig": "config",
+    "build_network": "network",
+    "draw_samples": "sample",
+    "ensemble": "sample",
+    "evaluate": "evaluation.evaluate",
+    "load": "network",
+    "restore": "sample",
+    "train": "training",
 }
-_MODULES = ("baselines", "data", "drus", "metrics", "network", "sample", "sde")
+_MODULES = {
+    "baselines": "evaluation.baselines",
+    "data": "data",
+    "drus": "drus",
+    "metrics": "evaluation.metrics",
+    "network": "network",
+    "sample": "sample",
+    "sde": "sde",
+}
+__all__ = sorted([*_HOME, *_MODULES])
 
-__all__ = sorted([*_EXPORTS, *_MODULES, "train"])
+if TYPE_CHECKING:
+    from . import data, drus, network, sample, sde
+    from .config import TrainConfig
+    from .evaluation import baselines, metrics
+    from .evaluation.evaluate import evaluate
+    from .network import Model, build_network, load
+    from .sample import draw_samples, ensemble, restore
+    from .sde import IRSDE
+    from .training import train
 
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(_EXPORTS[name]), name)
-    if name in _MODULES:
-        return import_module(f"irsde.{name}")
-    if name == "train":
-        return import_module("irsde.train").train
-    raise AttributeError(f"module 'irsde' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = attach(__name__, _HOME, _MODULES)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irsde.config import INVERSES, METHODS, NORMALIZATIONS, PRESETS, SCHEDULES, TrainConfig, read_settings
-from ussim import console
+from ussim.commands import console
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from irsde.network import Model
 
 SAMPLERS = ("posterior", "sde", "ode", "ddim")
-ELSEWHERE = {"drus": "irsde.drus_cli", "drus-train": "irsde.drus_cli"}  # command -> module that defines it
+ELSEWHERE = {"drus": "irsde.drus.cli", "drus-train": "irsde.drus.cli"}  # command -> module that defines it
 
 
 class Group(click.Group):
@@ -128,9 +128,9 @@ def train(
             raise click.UsageError("expected --data STORE (or `store` in --config), got neither")
         chosen = TrainConfig.create(**settings)
     with _memory():
-        import irsde.train
+        from irsde.training import train
 
-        folder = irsde.train.train(chosen, out, resume)
+        folder = train(chosen, out, resume)
     console.result(f"{folder}: step {chosen.steps} of {chosen.steps}")
 
 
@@ -411,7 +411,7 @@ def evaluate(
     read = [file for _, file in named] + ([] if lpips_backbone is None else [lpips_backbone])
     console.check_outputs([output, output.with_suffix(".csv")], read)
     with _memory():
-        import irsde.evaluate as evaluation
+        import irsde.evaluation.evaluate as evaluation
         from irsde.network import load
 
         models = [load(folder, weights, device) for folder in runs]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ussim.errors import ConfigError
+
 METHODS = ("irsde", "unet", "dncnn")
 NORMALIZATIONS = ("shared", "own", "none")
 INVERSES = ("lq", "train_mean", "minmax", "oracle")
@@ -48,10 +50,6 @@ HANDED_ON = (
 )  # fmt: skip
 # What may differ between the run that is resumed and the command that resumes it.
 FREE_ON_RESUME = ("steps", "log_every", "checkpoint_every", "validate_every", "workers", "device", "store")
-
-
-class ConfigError(ValueError):
-    """A training choice that cannot be: which, what was expected, what came."""
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ussim.errors import DataError
+
 FLOOR = 1e-6  # of the [0, 1] range: the smallest number that is divided by, whatever a run's own floor
 GREY_LEVEL = 1 / 255  # of 8 bits, in the [0, 1] range
 NAMED = 3  # pairs that a message names; it counts the others
-
-
-class DataError(ValueError):
-    """Pairs or files that cannot be used: which, why, what to do."""
-
-    exit_code = 3
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------

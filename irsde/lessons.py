@@ -23,12 +23,11 @@ from irsde.data import (
     split_all,
     without_flat,
 )
+from ussim.errors import ChangedError
 
 
-class ResumeError(RuntimeError):
+class ResumeError(ChangedError):
     """A run that cannot be continued as asked: other settings, other pairs."""
-
-    exit_code = 5
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from irsde.config import FORMAT, TrainConfig
 from irsde.data import DataError, Normalization, normalization_of
 from irsde.group_norm import replace_group_norms
 from irsde.sde import IRSDE
+from ussim.errors import DeviceError
 
 # "paper" has 56,572,865 parameters; its decoder has one residual block a level more than its encoder, as diffusers builds
 # it. `fold` gathers 2 x 2 pixels into channels first, so that no layer works at full resolution, where a CPU is slowest.
@@ -226,12 +227,6 @@ def read_record(run: Path) -> dict[str, Any]:
         raise DataError(f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-
-
-class DeviceError(RuntimeError):
-    """A device that is not here."""
-
-    exit_code = 6
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -21,7 +21,7 @@ import numpy as np
 from irsde.config import FORMAT, TrainConfig
 from irsde.lessons import Lessons, places
 from irsde.network import Model
-from ussim.io import replacing
+from ussim.io.atomic import replacing
 
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
 ALWAYS = COLUMNS[:5]  # what no whole row lacks

@@ -2,8 +2,8 @@
 
     open_stack(path) ─► Stack ─► sample.restore_stack(models, stack) ─► mean, variance ─► write_stack(path, stack, ...)
 
-All slices of a volume share one grey window, the one that `datagen.readers.read_image` shows a single slice with. A file
-appears under its name when it is whole.
+All slices of a volume share one grey window, the one that `read_image` shows a single slice with.
+A file appears under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datagen.files import stem
-from datagen.readers import NIFTI_SUFFIXES, choose_plane, choose_slice, display_range, open_volume
-from datagen.slices import to_uint8, to_unit
-from datagen.volumes import Volume
-from ussim.io import replacing
+from datagen.plan.slices import to_uint8
+from ussim.io.atomic import replacing
+from ussim.volumes.files import stem
+from ussim.volumes.grey import to_unit
+from ussim.volumes.reading import NIFTI_SUFFIXES, choose_plane, choose_slice, display_range, open_volume
+from ussim.volumes.volume import Volume
 
 Image = NDArray[np.float32]
 SUFFIXES = (".png", ".npy", *NIFTI_SUFFIXES)

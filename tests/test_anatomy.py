@@ -10,8 +10,8 @@ import pytest
 import trees
 
 from datagen.sources import Selection, get_source
-from datagen.sources import anatomy as rules
 from datagen.sources.base import frames_chosen
+from ussim.volumes import anatomy as rules
 
 REASONS = {
     # path under the root -> the reason, "" where it is an image
@@ -92,7 +92,7 @@ def test_the_private_tag_of_ge_is_read_from_a_file(tmp_path):
     dataset = dcmread(path)
     dataset.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", 1)
     dataset.save_as(path)
-    from datagen.dicom import read_header, why_not
+    from ussim.volumes.dicom import read_header, why_not
 
     assert why_not(read_header(path)) == "phase image"
 

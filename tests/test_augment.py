@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from datagen.augment import Augmentation, apply_augmentation, augment, draw_augmentation
-from datagen.slices import resize
+from datagen.plan.augment import Augmentation, apply_augmentation, augment, draw_augmentation
+from datagen.plan.slices import resize
 
 
 @pytest.fixture

@@ -7,9 +7,18 @@ import pytest
 import pywt
 from speckle_pairs import make_pair
 
-from irsde import metrics
-from irsde.anisotropic import diffuse
-from irsde.baselines import BASELINES, Baseline, BaselineUnavailable, fit_tone_curve, obnlm, srad, tune, wavelet
+from irsde.evaluation import metrics
+from irsde.evaluation.anisotropic import diffuse
+from irsde.evaluation.baselines import (
+    BASELINES,
+    Baseline,
+    BaselineUnavailable,
+    fit_tone_curve,
+    obnlm,
+    srad,
+    tune,
+    wavelet,
+)
 
 
 def speckled_step(size=64):

@@ -8,7 +8,7 @@ import pytest
 from datasets import PROBE, write_stacks
 
 from datagen.cli import cli
-from ussim import console
+from ussim.commands import console
 
 FAST = ["--size", "16", "--angles", "1", "--mean-distance-wavelengths", "8", "--min-tissue", "0.05"]
 
@@ -114,7 +114,7 @@ def test_a_file_holds_the_recipe_and_options_win(run, root, tmp_path):
 
 @pytest.mark.parametrize(("limit", "code"), [(24, 4), (3, 7)], ids=["a small share", "a large share"])
 def test_a_sample_set_aside_ends_with_a_code_of_its_own(run, root, tmp_path, monkeypatch, limit, code):
-    from datagen import shards
+    from datagen.make import shards
 
     simulate, first = shards.simulate_pairs, []
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import ussim
-from ussim import console
-from ussim.cli import cli
+from ussim.commands import console
+from ussim.commands.cli import cli
 
 # A field so small that the literal engine takes a blink: these tests are about the commands, not about speed.
 SMALL = ("--probe", "P4-2v", "--angles", "1", "--depth-mm", "30", "36", "--width-mm", "6", "--size", "24")
@@ -222,7 +222,7 @@ def test_probes_lists_describes_and_draws(run, here):
 @pytest.mark.parametrize("command", [(), ("render",), ("beamform",), ("field",), ("probes",), ("doctor",)])
 def test_help_imports_nothing_heavy(command):
     code = (
-        "import sys\nfrom ussim import console, cli\n"
+        "import sys\nfrom ussim.commands import cli, console\n"
         f"assert console.run(cli.cli, 'ussim', [*{command!r}, '--help']) == 0\n"
         "heavy = {'numpy', 'scipy', 'numba', 'matplotlib', 'rich', 'torch', 'dask', 'zarr', 'cupy'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -419,9 +419,8 @@ def test_a_small_disk(run, here):
 )
 def test_ctrl_c(here, command):
     """The real signal to a real process, in the middle of work that would take minutes."""
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ussim.cli import main; main()"
-    )
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{hear}; from ussim.commands.cli import main; main()"
     arguments = [sys.executable, "-c", program, *command]
     with subprocess.Popen(arguments, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline().startswith(("simulating", "computing"))
@@ -497,7 +496,7 @@ def test_durations(seconds, words):
 @pytest.fixture
 def quick_doctor(monkeypatch):
     """The examination without its simulation, which compiles the cpu engine."""
-    from ussim import doctor
+    from ussim.commands import doctor
 
     monkeypatch.setattr(doctor, "_engines_agree", lambda: iter([doctor.Finding("engine cpu", doctor.OK, "1e-5")]))
     return doctor

@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch")
 h5py = pytest.importorskip("h5py")
 
 import ussim  # noqa: E402
-from irsde import drus, drus_cli  # noqa: E402
+from irsde import drus  # noqa: E402
+from irsde.drus import cli as drus_cli  # noqa: E402
 from irsde.drus import despeckle, imaging, phantoms, recordings, regions, study  # noqa: E402
-from ussim import console  # noqa: E402
+from ussim.commands import console  # noqa: E402
 
 L11_4V = ussim.load_probe("L11-4v")
 
@@ -206,9 +207,9 @@ def test_picmus_phantom_gives_the_regions(picmus):
     outer = np.hypot(2.25 - 0.62, 2.25 + 0.62) * 1e-3
     np.testing.assert_array_equal(case.regions.outside[0], (distance > (2.25 + 0.62) * 1e-3) & (distance < outer))
     assert case.regions.speckle[0].any()
-    with pytest.raises(ussim.io.DataError, match="phantom_"):
+    with pytest.raises(ussim.DataError, match="phantom_"):
         recordings.read_picmus_phantom(picmus / "rf.hdf5")
-    with pytest.raises(ussim.io.DataError, match="PICMUS"):
+    with pytest.raises(ussim.DataError, match="PICMUS"):
         recordings.read_picmus(picmus / "phantom.hdf5")
 
 
@@ -229,7 +230,7 @@ def test_recordings_that_are_none_are_named(tmp_path):
     with pytest.raises(FileNotFoundError):
         recordings.read_recording(tmp_path / "none.mat")
     (tmp_path / "a.mat").write_bytes(b"no mat file")
-    with pytest.raises(ussim.io.DataError, match=r"param\.fs"):
+    with pytest.raises(ussim.DataError, match=r"param\.fs"):
         recordings.read_recording(tmp_path / "a.mat")
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import ussim
-from ussim.engines import EngineError, cpu, reference
+from ussim.engines import EngineError, reference
+from ussim.engines.cpu import engine as cpu
 from ussim.plan import audible, make_plan
 
 PROMISED = 1e-4

@@ -12,9 +12,9 @@ from PIL import Image
 from speckle_pairs import SpecklePairs
 from test_restore import make_model
 
-from irsde import metrics
 from irsde.data import DataError, Normalization, split, whole
-from irsde.evaluate import (
+from irsde.evaluation import metrics
+from irsde.evaluation.evaluate import (
     Method,
     Result,
     Row,

@@ -9,9 +9,10 @@ import pytest
 from scipy.signal import hilbert
 
 import ussim
-from ussim import io
-from ussim.describe import describe_excitation
-from ussim.steps import select_transmits
+from ussim.commands.steps import select_transmits
+from ussim.io import channel_data as io
+from ussim.io.plain import OPTIONAL
+from ussim.show.describe import describe_excitation
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 16, 0.3e-3, 0.25e-3)
 WAVES = ussim.PlaneWaves(np.deg2rad([-4.0, 5.0]))
@@ -464,7 +465,7 @@ def test_an_acquisition_comes_back_from_its_file(tmp_path, options):
     assert np.array_equal(read.receiving, given.receiving)
     plain = json.loads(json.dumps(io.acquisition_to_dict(given), allow_nan=False))
     assert io.acquisition_to_dict(read) == plain
-    assert set(io.OPTIONAL) & set(plain) == set(options) - {"n_cycles"}  # what is not used is not written
+    assert set(OPTIONAL) & set(plain) == set(options) - {"n_cycles"}  # what is not used is not written
 
 
 @pytest.mark.parametrize(

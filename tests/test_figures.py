@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import ussim
-from ussim import figures
-from ussim.describe import describe_waves
+from ussim.show import figures
+from ussim.show.describe import describe_waves
 
 PROBE = ussim.load_probe("C5-2v")
 ACQUISITION = ussim.Acquisition(PROBE, ussim.imaging_waves(PROBE))

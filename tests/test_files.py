@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import trees
 
-from datagen.inspect import inspect
-from datagen.readers import open_volume
 from datagen.sources import Selection, get_source
-from datagen.volumes import DataError
+from datagen.sources.inspect import inspect
+from ussim.errors import DataError
+from ussim.volumes.reading import open_volume
 
 SPACING = (2.0, 3.0, 5.0)
 ORIGIN = (-11.0, 7.0, 20.0)
@@ -281,7 +281,7 @@ def test_a_folder_without_images_is_listed_by_kind(tmp_path: Path) -> None:
 
 def test_hints_quote_paths_with_spaces(capsys: pytest.CaptureFixture[str]) -> None:
     from datagen.cli import _print_summary
-    from datagen.pipeline import Summary
+    from datagen.make.build import Summary
 
     fields = dict.fromkeys(Summary.__dataclass_fields__, 0) | {"probes": (), "set_aside": (), "skipped": {}}
     fields |= {"url": "my store", "unreadable": (), "notes": ()}

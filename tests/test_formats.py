@@ -8,12 +8,13 @@ import pytest
 from datasets import fast_recipe, write_stacks
 
 import ussim
-from datagen import pipeline, store
-from datagen.formats import FORMAT, format_of, rules_of
-from datagen.pairs import Settings, make_imager, simulate_pair
-from datagen.pipeline import build
-from datagen.storage import open_storage
-from datagen.verify import TOLERANCE, verify
+from datagen.make import build as pipeline
+from datagen.make.build import build
+from datagen.make.pairs import Settings, make_imager, simulate_pair
+from datagen.make.verify import TOLERANCE, verify
+from datagen.plan.formats import FORMAT, format_of, rules_of
+from datagen.store import layout as store
+from datagen.store.location import open_storage
 
 # The first two rows of what the version before formats made of these settings.
 FIRST = {

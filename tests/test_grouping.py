@@ -8,9 +8,9 @@ import pytest
 import trees
 from test_readers import ref, series
 
-from datagen.dicom import load_dicom
-from datagen.files import walk
-from datagen.grouping import PHASE_KEYS
+from ussim.volumes.dicom import load_dicom
+from ussim.volumes.files import walk
+from ussim.volumes.grouping import PHASE_KEYS
 
 N = 6
 UID = "1.2.3.4"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ussim
-from ussim import io
+from ussim.io import channel_data as io
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 16, 0.3e-3, 0.25e-3, radius=0.05, baffle=1.75, source="a test")
 TIMES = np.linspace(0, 1e-6, 16) / 3  # thirds: not a round decimal
@@ -236,7 +236,7 @@ def test_a_missing_folder_is_told_by_the_users_name(tmp_path):
 
 
 def test_a_file_with_a_threshold_of_earlier_releases_opens():
-    from ussim.io import acquisition_from_dict, acquisition_to_dict
+    from ussim.io.plain import acquisition_from_dict, acquisition_to_dict
 
     plain = acquisition_to_dict(ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(0.0)))
     assert acquisition_from_dict(plain | {"threshold_db": -40.0}).threshold_db == -60

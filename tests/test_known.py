@@ -10,10 +10,10 @@ import pytest
 import trees
 
 from datagen import Recipe
-from datagen.inspect import inspect
-from datagen.samples import COPIED, make_plan
+from datagen.plan.samples import COPIED, make_plan
 from datagen.sources import get_source
-from datagen.volumes import DataError
+from datagen.sources.inspect import inspect
+from ussim.errors import DataError
 
 
 def renamed(root, **changes):

@@ -9,8 +9,8 @@ import pytest
 from datasets import PROBE, fast_recipe, write_stacks
 
 import datagen
-from datagen.pipeline import build
-from datagen.store import StoreError
+from datagen.make.build import build
+from datagen.store.layout import StoreError
 
 PROBES = (PROBE, "PA4-2/20")
 
@@ -93,7 +93,7 @@ def test_a_wrong_probe_or_place_is_said(path, tmp_path):
 
 def test_torch_is_not_imported_unless_asked_for():
     code = (
-        "import sys, datagen, datagen.cli, datagen.pipeline, datagen.loader; "
+        "import sys, datagen, datagen.cli, datagen.make.build, datagen.store.loader; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'dask', 'distributed')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -129,7 +129,7 @@ def test_torch_can_leave_the_scaling_to_the_device(path):
 
 def test_shuffling_keeps_to_few_shards_and_follows_the_seed(path):
     pytest.importorskip("torch")
-    from datagen.torch_data import ShardBatches
+    from datagen.store.torch_data import ShardBatches
 
     dataset = datagen.open_pairs(path, probe=PROBE).torch()
 
@@ -149,7 +149,7 @@ def test_shuffling_keeps_to_few_shards_and_follows_the_seed(path):
 
 def test_each_worker_has_shards_of_its_own(path):
     pytest.importorskip("torch")
-    from datagen.torch_data import ShardBatches
+    from datagen.store.torch_data import ShardBatches
 
     dataset = datagen.open_pairs(path, probe=PROBE).torch()
     batches = list(ShardBatches(dataset, 2, mixed=1, n_workers=2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from irsde import metrics
+from irsde.evaluation import metrics
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_lpips_reads_a_backbone_in_torchvision_layout(tmp_path, rng):
     assert metrics.lpips(a, a, backbone=path) == 0
     assert metrics.lpips(a, b, backbone=path) == pytest.approx(metrics.lpips(b, a, backbone=path), rel=1e-5)
 
-    from irsde import perceptual
+    from irsde.evaluation import perceptual
 
     heads = perceptual._read(perceptual._head_file())
     with torch.no_grad():

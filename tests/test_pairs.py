@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import ussim
-from datagen.pairs import Settings, make_imager, probe_seed, simulate_pair
-from datagen.randomize import Ranges
+from datagen.make.pairs import Settings, make_imager, probe_seed, simulate_pair
+from datagen.plan.randomize import Ranges
 
 SETTINGS = Settings(
     probe=ussim.load_probe("P4-2v"), engine="cpu", size=48, n_transmits=3, mean_distance_wavelengths=2.0

@@ -13,11 +13,13 @@ from datasets import PROBE, fast_recipe, write_stacks
 
 import datagen
 import ussim
-from datagen import pipeline, shards, store
-from datagen.pipeline import ChangedError, ExistsError, build
-from datagen.samples import make_plan
-from datagen.storage import open_storage
-from datagen.volumes import DataError
+from datagen.make import build as pipeline
+from datagen.make import shards
+from datagen.make.build import ChangedError, ExistsError, build
+from datagen.plan.samples import make_plan
+from datagen.store import layout as store
+from datagen.store.location import open_storage
+from ussim.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_a_stopped_build_goes_on(root, built, tmp_path, monkeypatch):
 @pytest.mark.parametrize("stage", range(6))
 def test_a_build_stopped_at_any_write_goes_on(root, built, tmp_path, monkeypatch, stage):
     """Killed before the n-th file is in place: creation, a shard's file, its record, the table, the end."""
-    from datagen.storage import LocalStorage
+    from datagen.store.location import LocalStorage
 
     recipe = fast_recipe(root, samples_per_shard=12)
     write, written = LocalStorage.write, []

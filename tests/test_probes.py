@@ -1,7 +1,6 @@
 """Probe presets: MUST's numbers, geometry, and files of one's own."""
 
 import math
-from importlib import resources
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import pytest
 import ussim
 from ussim import physics
 from ussim.beamform import directivity_f_number
+from ussim.probes import presets_folder
 
 # getparam of PyMUST 0.1.9: center frequency, bandwidth, elements, pitch, kerf, height, elevation focus, radius.
 # None: MUST says nothing. LA530 has no bandwidth there; MUST's default for a probe without one is 75 %.
@@ -129,7 +129,7 @@ def test_the_default_field_is_covered(any_probe):
     """No pixel more than 20 dB below the strongest; the presets' files give the level of the weakest."""
     weakest = two_way_coverage_db(any_probe).min()
     assert weakest > -20
-    text = resources.files("probes").joinpath(any_probe.path.rpartition("/")[2]).read_text()
+    text = presets_folder().joinpath(any_probe.path.rpartition("/")[2]).read_text()
     written = float(text.partition("weakest pixel is ")[2].partition(" dB")[0])
     assert weakest == pytest.approx(written, abs=1.0)  # written in whole dB, from a finer grid
 

@@ -90,8 +90,8 @@ def test_ctrl_c_at_any_moment_ends_work_of_many_tasks():
     """Ctrl-C that is raised while `wait` takes the tasks' locks leaves them taken: workers and caller then wait for ever."""
     code = """
 import os, signal, sys, threading, time
-from ussim.engines import threads
-from ussim.engines.threads import finish, workers
+from ussim.engines.cpu import threads
+from ussim.engines.cpu.threads import finish, workers
 threads.INTERVAL = 1e-4  # nearly always among the locks
 for k in range(12):
     threading.Timer(0.02 + 0.003 * k, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -14,11 +14,12 @@ import trees
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from datagen.dicom import load_dicom, read_header, scan_dicom
-from datagen.files import natural, walk
-from datagen.readers import load_nifti, load_npy, load_pictures, read_image
 from datagen.sources import Selection, get_source
-from datagen.volumes import DataError, Volume, VolumeRef
+from ussim.errors import DataError
+from ussim.volumes.dicom import load_dicom, read_header, scan_dicom
+from ussim.volumes.files import natural, walk
+from ussim.volumes.reading import load_nifti, load_npy, load_pictures, read_image
+from ussim.volumes.volume import Volume, VolumeRef
 
 
 def ref(*paths, **fields) -> VolumeRef:

@@ -93,8 +93,8 @@ def test_guide_python(tmp_path, monkeypatch):
     from speckle_pairs import SpecklePairs
 
     from irsde.config import TrainConfig
-    from irsde.evaluate import load_torch_model
-    from irsde.train import train
+    from irsde.evaluation.evaluate import load_torch_model
+    from irsde.training import train
 
     monkeypatch.chdir(tmp_path)
     pairs = SpecklePairs(n=2)
@@ -130,7 +130,8 @@ def test_drus_python(tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", [pytest.param(w, id=" ".join(w)) for page in PAGES.values() for w in commands(page)])
 def test_commands_parse(words):
     program, name, *arguments = words
-    command = import_module(f"{program}.cli").cli.get_command(None, name)
+    module = import_module("ussim.commands.cli" if program == "ussim" else f"{program}.cli")
+    command = module.cli.get_command(None, name)
     assert command is not None, f"no command {name!r}"
     command.make_context(name, arguments)  # raises a usage error for options or values that are not there
 

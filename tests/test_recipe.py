@@ -4,9 +4,9 @@ import pytest
 
 from datagen import Recipe, RecipeError
 from datagen.identity import FoldError, choose_folds, fold_of, sample_id, sample_seed
-from datagen.pairs import Settings
-from datagen.randomize import Ranges
-from datagen.recipe import array_name, differences, digest, probe_of_record, probe_record
+from datagen.make.pairs import Settings
+from datagen.plan.randomize import Ranges
+from datagen.plan.recipe import array_name, differences, digest, probe_of_record, probe_record
 
 
 def recipe(**changes):

@@ -15,11 +15,11 @@ from PIL import Image
 
 import datagen
 from datagen.cli import cli
-from datagen.export import LicenceError, export
-from datagen.pipeline import build
-from datagen.report import speckle, spread, write_report
-from datagen.storage import open_storage
-from ussim import console
+from datagen.make.build import build
+from datagen.show.export import LicenceError, export
+from datagen.show.report import speckle, spread, write_report
+from datagen.store.location import open_storage
+from ussim.commands import console
 
 PROBES = (PROBE, "PA4-2/20")
 
@@ -72,7 +72,7 @@ def test_developed_speckle_measures_1_91():
 
 
 def test_a_name_cannot_write_into_the_page(path, tmp_path):
-    from datagen import report as module
+    from datagen.show import report as module
 
     pairs = datagen.open_pairs(path)
     pairs.attributes["source"] = "<script>alert(1)</script>"
@@ -150,7 +150,7 @@ def test_png_files_hold_the_images(path, tmp_path):
 
 
 def test_webdataset_shards_hold_the_images(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("datagen.export.PER_TAR", 5)
+    monkeypatch.setattr("datagen.show.export.PER_TAR", 5)
     out = export(path, tmp_path / "tars", "webdataset", probe=PROBE)
     assert sorted(file.name for file in out.iterdir()) == ["README.md", "pairs-000000.tar", "pairs-000001.tar"]
     with tarfile.open(out / "pairs-000000.tar") as tar:
@@ -186,7 +186,7 @@ def test_a_failed_export_leaves_nothing(path, tmp_path, monkeypatch):
     def full(image):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("datagen.export._png", full)
+    monkeypatch.setattr("datagen.show.export._png", full)
     with pytest.raises(OSError, match="No space"):
         export(path, tmp_path / "png", "png")
     assert list(tmp_path.iterdir()) == []

@@ -25,7 +25,7 @@ from irsde.data import DataError, Normalization, open_stores, split_all, whole
 from irsde.initial import handed_on
 from irsde.lessons import recorded_stores
 from irsde.network import load
-from irsde.train import ResumeError, TrainingDiverged, train
+from irsde.training import ResumeError, TrainingDiverged, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -352,15 +352,15 @@ def test_a_loss_that_is_no_number_names_its_pair_and_keeps_the_checkpoint(tmp_pa
 
 def test_a_gradient_that_is_no_number_is_not_saved(tmp_path, monkeypatch):
     """The loss of that step is finite: its weights would have gone into the checkpoint."""
-    import irsde.train
+    import irsde.training
 
-    compute = irsde.train._Run._loss
+    compute = irsde.training._Run._loss
 
     def steep(self, network, hq, lq, number):
         loss = compute(self, network, hq, lq, number)
         return loss + (next(network.parameters()).sum() * 0).sqrt() if number == 2 else loss
 
-    monkeypatch.setattr(irsde.train._Run, "_loss", steep)
+    monkeypatch.setattr(irsde.training._Run, "_loss", steep)
     with pytest.raises(
         TrainingDiverged, match=r"the gradient is nan at step 3; there is no checkpoint yet\. It saw the pairs"
     ):
@@ -461,14 +461,14 @@ sys.path.insert(0, {tests!r})
 from speckle_pairs import SpecklePairs
 import datagen
 datagen.open_pairs = lambda url, probe=None: SpecklePairs(n=6)
-import irsde.train
-slow = irsde.train._Run._loss
+import irsde.training
+slow = irsde.training._Run._loss
 def loss(self, network, hq, lq, number):
     if number == {number}:
         print("at step", number, flush=True)
         sys.stdin.readline()
     return slow(self, network, hq, lq, number)
-irsde.train._Run._loss = loss
+irsde.training._Run._loss = loss
 from irsde.cli import run
 sys.exit(run(sys.argv[1:]))
 """

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ussim
-from ussim import steps
 from ussim.beamform import Beamforming
+from ussim.commands import steps
 from ussim.engines import get_engine
 from ussim.interpolation import INTERPOLATIONS
 from ussim.types import to_numpy

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ussim import physics
-from ussim.engines import simd
-from ussim.engines.simd import (
+from ussim.engines.cpu import simd
+from ussim.engines.cpu.simd import (
     LANES,
     aligned_empty,
     compiled,
@@ -149,7 +149,7 @@ def test_aligned_empty_begins_on_a_cache_line():
 
 def test_importing_the_engine_compiles_nothing():
     code = (
-        "import ussim.engines.cpu as cpu, numba\n"
+        "import ussim.engines.cpu.engine as cpu, numba\n"
         "compiled = [n for n, f in vars(cpu).items() if isinstance(f, numba.core.dispatcher.Dispatcher) and f.signatures]\n"
         "assert not compiled, compiled"
     )

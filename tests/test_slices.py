@@ -13,23 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.morphology import disk
 
-from datagen.readers import load_nifti
-from datagen.segment import sam2_segmenter
-from datagen.slices import (
+from datagen.plan.segment import sam2_segmenter
+from datagen.plan.slices import (
     MIN_SIDE,
     Unusable,
     chosen_planes,
-    foreground,
-    grey_range,
     hq_patch,
     hq_slice,
     hq_slices,
     largest_square,
     resize,
     square_box,
-    to_unit,
 )
-from datagen.volumes import DataError, Volume, VolumeRef
+from ussim.errors import DataError
+from ussim.volumes.grey import foreground, grey_range, to_unit
+from ussim.volumes.reading import load_nifti
+from ussim.volumes.volume import Volume, VolumeRef
 
 
 def volume_of(voxels, spacing=(None, None, None), orientation="acquired") -> Volume:

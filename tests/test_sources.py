@@ -11,12 +11,13 @@ import pytest
 import trees
 from PIL import Image
 
-from datagen.inspect import inspect
-from datagen.recipe import Recipe
-from datagen.samples import make_plan
-from datagen.slices import hq_slices
+from datagen.plan.recipe import Recipe
+from datagen.plan.samples import make_plan
+from datagen.plan.slices import hq_slices
 from datagen.sources import Selection, get_source, resolve_root, source_names
-from datagen.volumes import DataError, Found, VolumeRef
+from datagen.sources.inspect import inspect
+from ussim.errors import DataError
+from ussim.volumes.volume import Found, VolumeRef
 
 COLLECTIONS = [(name, make) for name, makers in trees.TREES.items() for make in makers]
 

@@ -8,10 +8,10 @@ import pytest
 import trees
 from test_restore import make_model
 
-from datagen.readers import read_image
-from datagen.volumes import DataError
 from irsde.sample import restore, restore_stack
 from irsde.stacks import companions, image_seed, open_stack, to_nifti, write_nifti, write_stack
+from ussim.errors import DataError
+from ussim.volumes.reading import read_image
 
 EVERY = slice(None)
 

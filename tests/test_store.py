@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
-from datagen import store
-from datagen.storage import LocalStorage, open_storage
-from datagen.volumes import DataError
+from datagen.store import layout as store
+from datagen.store.location import LocalStorage, open_storage
+from ussim.errors import DataError
 
 PROBES = ("PA4-2/20", "C5-2v")
 SIZE, PER_SHARD = 16, 16  # two chunks of eight a shard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datagen.sources.subjects import assign_subjects, recorded
-from datagen.volumes import DataError
+from ussim.errors import DataError
 
 # Files of one layout, each person's on a line: every line is one subject, no two lines share one.
 LAYOUTS = {

@@ -16,16 +16,16 @@ import pytest
 import torch
 from speckle_pairs import SpecklePairs
 
-import irsde.train
-from irsde import metrics
+import irsde.training
 from irsde.checkpoints import newest_checkpoint
 from irsde.config import FORMAT, ConfigError, TrainConfig, read_settings
 from irsde.data import Augmentation, DataError, Normalization, TrainingBatches, measure, split, whole
+from irsde.evaluation import metrics
 from irsde.network import load
 from irsde.run_lock import hold
 from irsde.sample import restore
 from irsde.sde import IRSDE
-from irsde.train import ExistsError, ResumeError, TrainingDiverged, train
+from irsde.training import ExistsError, ResumeError, TrainingDiverged, train
 
 
 def config(**changes):
@@ -232,14 +232,14 @@ def test_run_folder_says_everything(tmp_path):
 def test_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path, monkeypatch, stop, ends):
     """A signal in the middle of a step: the one that a checkpoint follows anyway (3), and one between two (5)."""
     whole_run = run(tmp_path / "whole", log_every=2)
-    compute = irsde.train._Run._loss
+    compute = irsde.training._Run._loss
 
     def interrupt(self, network, hq, lq, number):
         if number == stop - 1:
             os.kill(os.getpid(), ends)
         return compute(self, network, hq, lq, number)
 
-    monkeypatch.setattr(irsde.train._Run, "_loss", interrupt)
+    monkeypatch.setattr(irsde.training._Run, "_loss", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "part", log_every=2)
     monkeypatch.undo()

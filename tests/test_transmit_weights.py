@@ -269,7 +269,7 @@ def test_a_stack_gives_each_records_image(engine, compounding):
 
 
 def test_rows_in_blocks_give_the_same_image(monkeypatch):
-    from ussim.engines import cpu_beamform
+    from ussim.engines.cpu import beamform as cpu_beamform
 
     acquisition, _, _ = focused("P4-2v", 5)
     iq = random_iq(acquisition, 300)

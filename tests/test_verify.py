@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasets import PROBE, fast_recipe, write_stacks
 
-from datagen.pipeline import build
-from datagen.verify import verify
+from datagen.make.build import build
+from datagen.make.verify import verify
 
 
 @pytest.fixture(scope="module")

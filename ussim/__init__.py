@@ -17,6 +17,7 @@ _HOME = {
     "Acquisition": "types",
     "CustomTransmits": "transmits",
     "DivergingWaves": "transmits",
+    "DataError": "errors",
     "EngineError": "engines",
     "FocusedWaves": "transmits",
     "IQData": "types",
@@ -39,7 +40,7 @@ _HOME = {
     "field_mask": "beamform",
     "focused_scan": "transmits",
     "imaging_waves": "transmits",
-    "load_channel_data": "io",
+    "load_channel_data": "io.channel_data",
     "load_probe": "probes",
     "log_compress": "beamform",
     "matched_filter": "compression",
@@ -50,6 +51,7 @@ _HOME = {
     "simulate": "simulation",
     "simulate_batch": "simulation",
     "simulate_stack": "simulation",
+    "UssimError": "errors",
     "time_gain_compensation": "receive",
 }
 __all__ = sorted(_HOME)
@@ -58,8 +60,9 @@ if TYPE_CHECKING:
     from .beamform import delay_and_sum, demodulate, envelope, field_mask, log_compress
     from .compression import matched_filter
     from .engines import EngineError
+    from .errors import DataError, UssimError
     from .imaging import bmode, envelope_image
-    from .io import load_channel_data
+    from .io.channel_data import load_channel_data
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse
     from .receive import time_gain_compensation

@@ -144,7 +144,7 @@ def filter_law(
 
 
 def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge: int) -> np.ndarray:
-    from .engines.cpu_beamform import mix_and_filter
+    from .engines.cpu.beamform import mix_and_filter
 
     samples = to_numpy(samples)
     if samples.dtype not in (np.float32, np.float64):

@@ -8,18 +8,31 @@ from importlib import import_module
 from typing import Any
 
 
-def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package whose public `homes` are {name: module of the package that defines it}."""
+def attach(
+    package: str, homes: Mapping[str, str], modules: Mapping[str, str] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` of a package whose names are imported when first used.
+
+    Parameters
+    ----------
+    package : name of the package, its `__name__`.
+    homes : public name -> the module of the package that defines it, dotted below the package, or in full from `ussim.` on.
+    modules : public name -> the module of the package that it stands for.
+    """
+    modules = modules or {}
 
     def __getattr__(name: str) -> Any:
-        home = homes.get(name)
-        if home is None:
+        if name in homes:
+            home = homes[name]
+            value = getattr(import_module(home if home.startswith("ussim.") else f"{package}.{home}"), name)
+        elif name in modules:
+            value = import_module(f"{package}.{modules[name]}")
+        else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{home}"), name)
         setattr(sys.modules[package], name, value)
         return value
 
     def __dir__() -> list[str]:
-        return sorted(homes)
+        return sorted([*homes, *modules])
 
     return __getattr__, __dir__

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from .doors import probe_fault
+from .errors import ConfigError
 
 
-class ProbeError(ValueError):
+class ProbeError(ConfigError):
     """A probe that cannot be: the message names the file, the key, what was expected and what came."""
 
 
@@ -255,9 +256,15 @@ _TRANSDUCER_KEYS = {f.name for f in fields(Probe)} - {"imaging", "path"}
 _IMAGING_KEYS = {"x_mm", "z_mm", "transmit", "n_transmits", "max_angle_deg", "width_deg"}
 
 
+def presets_folder() -> Any:
+    """Return the folder of the presets: `ussim/presets` where the package is installed, `probes` in a checkout."""
+    installed = resources.files("ussim") / "presets"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[1] / "probes"
+
+
 def _presets() -> dict[str, Any]:
     """Preset name -> its file. The name is written in the file: a name may hold a slash, a file name may not."""
-    files = [entry for entry in resources.files("probes").iterdir() if entry.name.endswith(".toml")]
+    files = [entry for entry in presets_folder().iterdir() if entry.name.endswith(".toml")]
     return {_first_name(entry): entry for entry in files}
 
 

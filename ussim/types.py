@@ -535,7 +535,7 @@ class RFData:
         ValueError
             The data are a stack.
         """
-        from .io import save_channel_data
+        from .io.channel_data import save_channel_data
 
         save_channel_data(self, path)
 
@@ -609,7 +609,7 @@ class IQData:
         ValueError
             The data are a stack.
         """
-        from .io import save_channel_data
+        from .io.channel_data import save_channel_data
 
         save_channel_data(self, path)
 

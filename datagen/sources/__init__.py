@@ -9,7 +9,8 @@ import difflib
 from importlib import import_module
 from pathlib import Path
 
-from ..volumes import DataError
+from ussim.errors import DataError
+
 from .base import Selection, Source, resolve
 
 # name -> module and class; a module is imported when its source is asked for.

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..volumes import DataError, Found, Volume, VolumeRef
+from ussim.errors import DataError
+from ussim.volumes.volume import Found, Volume, VolumeRef
 
 
 class NothingFound(DataError):

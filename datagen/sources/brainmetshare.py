@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..files import files_in, folders_named, relative, stem, subfolders
-from ..readers import NIFTI_SUFFIXES, PICTURE_SUFFIXES, load_nifti, load_pictures, open_nifti
-from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
+from ussim.errors import DataError
+from ussim.volumes.files import files_in, folders_named, relative, stem, subfolders
+from ussim.volumes.reading import NIFTI_SUFFIXES, PICTURE_SUFFIXES, load_nifti, load_pictures, open_nifti
+from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
+
 from .base import Source
 from .known import archives, without_repeats
 

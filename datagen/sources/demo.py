@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..dicom import load_dicom, scan_dicom
-from ..readers import load_nifti
-from ..volumes import DataError, Found, Volume, VolumeRef
+from ussim.errors import DataError
+from ussim.volumes.dicom import load_dicom, scan_dicom
+from ussim.volumes.reading import load_nifti
+from ussim.volumes.volume import Found, Volume, VolumeRef
+
 from .base import Source
 
 

@@ -14,9 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..dicom import load_dicom
-from ..files import files_in, folders_named, relative, subfolders
-from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
+from ussim.errors import DataError
+from ussim.volumes.dicom import load_dicom
+from ussim.volumes.files import files_in, folders_named, relative, subfolders
+from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
+
 from .base import Source
 from .duke_liver import series_reason
 from .known import archives, without_repeats

@@ -12,10 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..dicom import load_dicom, read_header, why_not
-from ..files import files_in, folders_named, relative, subfolders
-from ..volumes import Found, Skipped, Volume, VolumeRef
-from .anatomy import derived_by_header
+from ussim.volumes.anatomy import derived_by_header
+from ussim.volumes.dicom import load_dicom, read_header, why_not
+from ussim.volumes.files import files_in, folders_named, relative, subfolders
+from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
+
 from .base import Source
 from .known import archives, without_repeats
 

@@ -13,12 +13,22 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ..dicom import load_dicom, scan_dicom
-from ..files import relative, stem, walk
-from ..headers import PAIRS, files_of
-from ..readers import PICTURE_SUFFIXES, VOLUME_SUFFIXES, four_d_note, load_nifti, load_npy, load_pictures, open_nifti
-from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
-from .anatomy import derived_by_intent, derived_by_name, derived_by_sidecar, label_reason
+from ussim.errors import DataError
+from ussim.volumes.anatomy import derived_by_intent, derived_by_name, derived_by_sidecar, label_reason
+from ussim.volumes.dicom import load_dicom, scan_dicom
+from ussim.volumes.files import relative, stem, walk
+from ussim.volumes.nrrd import PAIRS, files_of
+from ussim.volumes.reading import (
+    PICTURE_SUFFIXES,
+    VOLUME_SUFFIXES,
+    four_d_note,
+    load_nifti,
+    load_npy,
+    load_pictures,
+    open_nifti,
+)
+from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
+
 from .base import Source, frames_chosen
 from .known import ARCHIVES, LOOKS_LIKE, archives, looks_like, without_copies
 from .subjects import assign_subjects, subject_from

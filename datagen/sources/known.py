@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..files import relative, sha256_of, subfolders, walk
-from ..volumes import Skipped, VolumeRef
+from ussim.volumes.files import relative, sha256_of, subfolders, walk
+from ussim.volumes.volume import Skipped, VolumeRef
 
 # Names of folders (or of archives) by which a collection is known, whatever the case. Each pattern matches a whole name.
 SIGNATURES = {

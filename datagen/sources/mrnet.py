@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from ..files import files_in, relative, subfolders
-from ..readers import load_npy
-from ..volumes import PLANES, Found, Skipped, Volume, VolumeRef
+from ussim.volumes.files import files_in, relative, subfolders
+from ussim.volumes.reading import load_npy
+from ussim.volumes.volume import PLANES, Found, Skipped, Volume, VolumeRef
+
 from .base import Source
 from .known import archives, without_repeats
 

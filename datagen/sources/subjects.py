@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import relative, stem
-from ..volumes import DataError
+from ussim.errors import DataError
+from ussim.volumes.files import relative, stem
 
 # Words of a file's name that say what was acquired, when, or how it was processed, never who.
 _SEQUENCE = (

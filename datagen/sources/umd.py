@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..dicom import load_dicom, read_header
-from ..files import files_in, folders_named, relative, stem
-from ..readers import NIFTI_SUFFIXES, load_nifti, open_nifti
-from ..volumes import DataError, Found, Skipped, Volume, VolumeRef
+from ussim.errors import DataError
+from ussim.volumes.dicom import load_dicom, read_header
+from ussim.volumes.files import files_in, folders_named, relative, stem
+from ussim.volumes.reading import NIFTI_SUFFIXES, load_nifti, open_nifti
+from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
+
 from .base import Source
 from .duke_liver import why_not_curated
 from .known import archives, without_repeats

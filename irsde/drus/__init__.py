@@ -8,8 +8,9 @@ Names are imported when first used: `import irsde` and the command line's help l
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from ussim.lazy import attach
 
 _HOME = {
     "DDPMPrior": "priors",
@@ -34,15 +35,14 @@ _HOME = {
     "sample": "ddrm",
     "variance_image": "ddrm",
 }
-
 __all__ = sorted(_HOME)
 
+if TYPE_CHECKING:
+    from .acoustics import bandpass_step, beamform, echo_model
+    from .build import measure_residual, operator
+    from .ddrm import Prior, estimate_noise, mean, reflectivity_scale, sample, variance_image
+    from .operators import DenseOperator, IdentityOperator, PatchwiseOperator, SeparableOperator, SpectralOperator
+    from .priors import DDPMPrior, GaussianPrior, LocalVariancePrior, PriorError, load_prior
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"irsde.drus.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'irsde.drus' has no attribute {name!r}")
 
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = attach(__name__, _HOME)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ussim.io import replacing
+from ussim.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..anisotropic import FLOOR, diffuse
+from ..evaluation.anisotropic import FLOOR, diffuse
 
 
 def srad(

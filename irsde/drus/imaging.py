@@ -279,7 +279,7 @@ def comparison_figure(
     images: dict[str, np.ndarray], grid: ImageGrid, title: str = "", dynamic_range_db: float = DYNAMIC_RANGE_DB
 ) -> Figure:
     """The images side by side, each over its own maximum, 20 log10 (of a variance too, as the authors show it)."""
-    from ussim.figures import decibel_bar, image_row, show_grey
+    from ussim.show.figures import decibel_bar, image_row, show_grey
 
     rows = math.ceil(len(images) / 6)
     columns = math.ceil(len(images) / rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ussim.io import DataError
+from ussim.errors import DataError
 from ussim.types import ImageGrid
 
 FLOOR_DB = -60.0  # dynamic range of the training maps

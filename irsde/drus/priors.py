@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ussim.io import DataError
+from ussim.errors import DataError
 
 from .ddrm import vp_sigmas
 

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from ussim.beamform import demodulate
-from ussim.io import DataError, load_channel_data
+from ussim.errors import DataError
+from ussim.io.channel_data import load_channel_data
 from ussim.probes import Probe, load_probe
 from ussim.transmits import CustomTransmits, PlaneWaves
 from ussim.types import Acquisition, IQData, Medium, RFData, to_numpy

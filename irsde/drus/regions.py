@@ -14,7 +14,7 @@ import numpy as np
 
 from ussim.types import ImageGrid
 
-from ..metrics import fwhm, gcnr, speckle_snr
+from ..evaluation.metrics import fwhm, gcnr, speckle_snr
 from .phantoms import Layout
 
 GUARD = 1.1  # resolutions between a disc's edge and the regions on both sides, in the numerical study

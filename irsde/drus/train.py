@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..train import ExistsError, ResumeError
+from ..training import ExistsError, ResumeError
 from .phantoms import load_slices, training_map
 from .priors import DEFAULT_BRIGHT_STD, PRIOR_FILE
 

@@ -1,4 +1,4 @@
-"""As much of CuPy as `ussim.engines.cuda` uses, over NumPy and `HostBackend`: the engine's own code, run without a card.
+"""As much of CuPy as the CUDA engine uses, over NumPy and `HostBackend`: the engine's own code, run without a card.
 
 `install(folder)` puts it where `import cupy` finds it and returns how to take it away again.
 """
@@ -120,7 +120,7 @@ def install(folder: Path):
     added = {"cupy": cupy, "cupy.cuda": cupy.cuda}
     sys.modules.update(added)
 
-    from ussim.engines import cuda
+    from ussim.engines.cuda import backend as cuda
 
     found = cuda._has_driver
     cuda._has_driver = lambda: True

@@ -1,11 +1,11 @@
 """Engines: the same model, computed on different machines.
 
-An engine is a module, or an object, with these functions, all on checked arguments:
+An engine is a module, or an object, with a `name` and these functions, all on checked arguments:
 
     simulate(scatterers, plan, n_samples, start_sample, max_memory) -> (n_transmits, n_elements, n_samples)
     pressure_field(plan, grid, threshold_db, max_memory) -> (n_transmits, nz, nx)
     delay_and_sum(samples (..., n_transmits, n_elements, n_samples), beamforming) -> (..., nz, nx)
-    arrival_bounds(...), see `cpu_beamform`
+    arrival_bounds(...), see `cpu.beamform`
 
 `reference` is the oracle: float64 NumPy, literal. `cpu` is the fast one on any machine. `cuda` runs on an NVIDIA card, by
 number as `cuda:1`; it has `simulate_batch` and `mix_and_filter` besides, and its arrays stay on the card.
@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from ..errors import DeviceError
+
 ENGINES = ("auto", "cpu", "cuda", "reference")
 
 
-class EngineError(RuntimeError):
+class EngineError(DeviceError):
     """No such engine or device, or not enough memory: the message says what to use instead."""
 
 
@@ -70,12 +72,12 @@ def get_engine(name: str = "auto") -> Any:
             f"unknown engine {name!r}: expected one of {', '.join(ENGINES)}, or cuda:N for the card number N"
         )
     if base in ("auto", "cuda"):
-        from . import cuda
+        from .cuda import backend as cuda
 
         if base == "cuda" or cuda.device_count():
             return cuda.engine(int(index or 0))
         base = "cpu"
-    return import_module(f"{__name__}.{base}")
+    return import_module(f"{__name__}.cpu.engine" if base == "cpu" else f"{__name__}.{base}")
 
 
 def engine_of(array: Any) -> Any:
@@ -84,6 +86,6 @@ def engine_of(array: Any) -> Any:
 
     if not is_on_device(array):
         return None
-    from . import cuda
+    from .cuda import backend as cuda
 
     return cuda.engine(array.device.id)

@@ -16,7 +16,9 @@ from ..plan import Plan
 from ..types import ImageGrid, Scatterers
 from .reference_beamform import arrival_bounds, delay_and_sum
 
-__all__ = ["arrival_bounds", "delay_and_sum", "pressure_field", "simulate"]
+__all__ = ["arrival_bounds", "delay_and_sum", "name", "pressure_field", "simulate"]
+
+name = "reference"
 
 
 def simulate(

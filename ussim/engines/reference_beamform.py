@@ -18,7 +18,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
 
 
 def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
-    """First and last arrival of each law at points (see `cpu_beamform.arrival_bounds`)."""
+    """First and last arrival of each law at points (see `cpu.beamform.arrival_bounds`)."""
     way = np.hypot(x[:, None] - source_x, z[:, None] - source_z) / speed_of_sound
     first = np.array([(way + law).min(axis=1) for law in delays])
     return first, np.array([(way + law).max(axis=1) for law in delays]) if with_last else None

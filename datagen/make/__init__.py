@@ -1,0 +1,1 @@
+"""Making a dataset: pairs, shards, the build and its checks."""

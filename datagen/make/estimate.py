@@ -1,0 +1,62 @@
+"""What a build would make, how large it would be and how long it would take: counted, and measured on one sample."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ussim.errors import DataError
+
+from ..plan.recipe import Recipe
+from ..plan.samples import Plan, make_plan
+from ..store import layout as store
+from .build import Watcher, local_engine
+from .shards import make_jobs, make_sample
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Figures of a build."""
+
+    plan: Plan
+    n_full: int
+    n_patches: int
+    n_bytes: float
+    seconds_a_sample: float  # in one process
+    timed: str  # the sample that was timed
+
+
+def estimate(recipe: Recipe, watcher: Watcher | None = None) -> Estimate:
+    """Plan a build and simulate one of its samples; nothing is written."""
+    watcher = watcher or Watcher()
+    engine = local_engine(recipe)
+    plan = make_plan(recipe, engine, lambda function, refs: _watched(function, list(refs), watcher))
+    job = make_jobs(plan.record, plan.samples, "", 1, recipe.sam2_checkpoint)[0]
+    sample = plan.samples[len(plan.samples) // 2]
+    for _ in range(2):  # the first one compiles
+        started = time.perf_counter()
+        made = make_sample(sample, job)
+        seconds = time.perf_counter() - started
+    if made.row["set_aside"]:
+        raise DataError(f"{sample.id}: {made.row['set_aside']}")
+    per_shard = recipe.samples_per_shard or store.shard_size(len(plan.samples))
+    n_bytes = sum(
+        store.encoded_size(np.repeat(image[None], per_shard, axis=0)) / per_shard for image in made.images.values()
+    )
+    n_full = sum(sample.kind == "full" for sample in plan.samples)
+    return Estimate(
+        plan=plan,
+        n_full=n_full,
+        n_patches=len(plan.samples) - n_full,
+        n_bytes=n_bytes * len(plan.samples),
+        seconds_a_sample=seconds,
+        timed=sample.id,
+    )
+
+
+def _watched(function, refs, watcher):  # type: ignore[no-untyped-def]
+    for done, ref in enumerate(refs, start=1):
+        yield function(ref)
+        watcher.reading(done, len(refs))

@@ -1,0 +1,227 @@
+"""One shard of a dataset, from its samples' descriptions to files in place: a pure function of its job.
+
+A sample that fails is tried again, then set aside: its images stay blank and its row says why. What is wrong with the
+machine rather than with the sample (no space, no device, an interrupt) ends the shard, which is then as if never begun.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ussim.errors import DataError
+
+from ..identity import stable_hash
+from ..plan.randomize import Ranges
+from ..plan.recipe import array_name, probe_of_record
+from ..plan.samples import Cutting, Sample, image_of
+from ..store.layout import lq_key, mask_key, write_shard
+from ..store.location import open_storage
+from .pairs import Settings, make_imager, on_device, pixel_size_mm, probe_seed, simulate_pairs
+
+MASK_STEP = (
+    4  # pixels between those at which a field that differs in every sample is worked out: it costs as much as imaging
+)
+ATTEMPTS = 3  # at a sample, before it is set aside
+HOPELESS = 16  # samples that fail in a row, of more than one volume: the machine fails, not the samples
+# Samples simulated together on a card: its kernels then outlast what the host does between them, the channel data stay
+# below 1.5 GB for any preset probe, and little is done again where one sample fails.
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs to make one shard; small, picklable."""
+
+    url: str  # of the store
+    index: int  # of the shard
+    samples: tuple[Sample, ...]
+    folds: int
+    cutting: Cutting
+    settings: tuple[Settings, ...]  # one a probe
+    ranges: Ranges | None
+    samples_per_shard: int
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """One finished sample."""
+
+    row: dict[str, Any]  # of the table of samples
+    images: dict[str, np.ndarray]  # "hq", "lq/..." (uint8) and, where they vary, "mask/..." (bool) -> (size, size)
+
+
+class Streak:
+    """Failures in a row, by which a failing machine is told from a failing sample.
+
+    One damaged file fails by itself and is set aside. A library that vanished or a full scratch disk fails everything from
+    then on, and a build that went on would set all of it aside.
+    """
+
+    def __init__(self, of_one_volume: bool = False) -> None:
+        self._one_is_enough = of_one_volume  # the dataset has no second volume to compare with
+        self._length = 0
+        self._volumes: set[str] = set()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a finished sample.
+
+        Raises
+        ------
+        DataError
+            It is the last of HOPELESS failures in a row.
+        """
+        if not row["set_aside"]:
+            self._length = 0
+            self._volumes.clear()
+            return
+        self._length += 1
+        self._volumes.add(row["volume"])
+        if self._length >= HOPELESS and (self._one_is_enough or len(self._volumes) > 1):
+            raise DataError(
+                f"{self._length} samples in a row failed, the last one {row['id']}: {row['set_aside']}; what was made "
+                "before stays: mend the cause and run the same command with --resume"
+            )
+
+
+def make_jobs(
+    recipe: dict[str, Any],
+    samples: Sequence[Sample],
+    url: str,
+    samples_per_shard: int,
+    sam2_checkpoint: str | None = None,
+) -> list[Job]:
+    """The shards of a dataset, from its recipe as recorded: at least one, empty where there are no samples."""
+    cutting = Cutting.of(recipe, sam2_checkpoint)
+    settings = tuple(Settings.of(recipe, probe_of_record(numbers)) for numbers in recipe["probes"].values())
+    ranges = None if recipe["randomize"] is None else Ranges(**recipe["randomize"])
+    parts = [tuple(samples[first : first + samples_per_shard]) for first in range(0, len(samples), samples_per_shard)]
+    return [
+        Job(url, index, part, recipe["folds"], cutting, settings, ranges, samples_per_shard)
+        for index, part in enumerate(parts or [()])
+    ]
+
+
+def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
+    """Simulate the samples of a shard, put its files in place, and return its record.
+
+    Parameters
+    ----------
+    on_sample : called with the number of samples done so far, after each.
+
+    Raises
+    ------
+    DataError
+        HOPELESS samples in a row fail, of more than one volume.
+    ussim.EngineError
+        The device fails.
+    """
+    started = time.time()
+    made: list[Made] = []
+    streak = Streak()
+    # Where settings are drawn for each sample, no two share what the engine prepares.
+    together = job.ranges is None and any(on_device(settings.engine) for settings in job.settings)
+    for first in range(0, len(job.samples), BATCH if together else 1):
+        for sample in make_samples(job.samples[first : first + (BATCH if together else 1)], job):
+            made.append(sample)
+            streak.add(sample.row)
+            on_sample(len(made))
+    return finish_shard(job, made, started)
+
+
+def finish_shard(job: Job, made: list[Made], started: float) -> dict[str, Any]:
+    """Put the files of finished samples in place, log the time, and return the shard's record."""
+    storage = open_storage(job.url)
+    arrays = {key: np.stack([sample.images[key] for sample in made]) for key in made[0].images}
+    record = write_shard(storage, job.index, arrays, [sample.row for sample in made], job.samples_per_shard)
+    entry = {"shard": job.index, "samples": len(made), "seconds": round(time.time() - started, 3)}
+    log(job.url, "shard", **entry)
+    return record
+
+
+def make_samples(samples: Sequence[Sample], job: Job) -> Iterator[Made]:
+    """Samples that share their settings, simulated together; where one of them fails, one by one, which sets it aside."""
+    if len(samples) > 1:
+        try:
+            yield from _make(samples, job)
+            return
+        except Exception:  # of too little memory for all of them, too
+            pass
+    yield from (make_sample(sample, job) for sample in samples)
+
+
+def make_sample(sample: Sample, job: Job) -> Made:
+    """One sample under every probe; set aside after ATTEMPTS failures."""
+    from ussim import EngineError
+    from ussim.engines import device_errors
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with device_errors(job.settings[0].engine):
+                return _make([sample], job)[0]
+        except EngineError:
+            raise  # no such device, or a dead one: no sample would do better
+        except Exception as error:
+            if attempt == ATTEMPTS:
+                return blank_sample(sample, job, f"{type(error).__name__}: {error}")
+    raise AssertionError("unreachable")
+
+
+def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
+    """The place of a sample that is set aside."""
+    row = sample.row(job.cutting.size, job.folds) | {"set_aside": " ".join(reason.split())}
+    images = {"hq": np.zeros((job.cutting.size,) * 2, np.uint8)}
+    for settings in job.settings:
+        name = settings.probe.name
+        row |= {f"{column}_{array_name(name)}": None for column in _simulated_columns(job)}
+        images[lq_key(name)] = np.zeros_like(images["hq"])
+        if job.ranges is not None:
+            images[mask_key(name)] = np.zeros(images["hq"].shape, bool)
+    return Made(row, images)
+
+
+def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
+    """Samples that share their settings, or one alone."""
+    hqs = [image_of(sample, job.cutting) for sample in samples]
+    made = [Made(sample.row(job.cutting.size, job.folds), {"hq": hq}) for sample, hq in zip(samples, hqs, strict=True)]
+    for settings in job.settings:
+        name = settings.probe.name
+        seeds = [probe_seed(sample.seed, name) for sample in samples]
+        drawn, masks = {}, {}
+        if job.ranges is not None:
+            (seed,) = seeds
+            drawn = job.ranges.draw(np.random.default_rng([seed, stable_hash("randomize")]))
+            imager = make_imager(settings.with_drawn(drawn))
+            masks = {mask_key(name): imager.mask(MASK_STEP)}
+        else:
+            imager = make_imager(settings)
+        pixel_x, pixel_z = pixel_size_mm(imager)
+        values = {"lq_pixel_x_mm": f"{pixel_x:.6g}", "lq_pixel_z_mm": f"{pixel_z:.6g}"} | drawn
+        for sample, pair in zip(made, simulate_pairs(hqs, imager, seeds), strict=True):
+            row = values | {"scatterers": pair.n_scatterers}
+            sample.row.update({f"{column}_{array_name(name)}": row[column] for column in _simulated_columns(job)})
+            sample.images.update(masks | {lq_key(name): pair.lq})
+    return made
+
+
+def _simulated_columns(job: Job) -> tuple[str, ...]:
+    """What the table says of a sample under one probe, `_<PROBE>` appended."""
+    drawn = job.ranges.names if job.ranges is not None else ()
+    return ("scatterers", "lq_pixel_x_mm", "lq_pixel_z_mm", *drawn)
+
+
+def log(url: str, event: str, **entry: Any) -> None:
+    """A line in the store's log: what depends on the machine and the hour, and no digest covers."""
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": platform.node(),
+        "event": event,
+        **entry,
+    }
+    open_storage(url).append("build/log.jsonl", json.dumps(line))

@@ -1,0 +1,309 @@
+"""The recipe of a dataset: every choice that shapes it, checked where it is made, and what of it is recorded.
+
+A recipe is read from options, from a TOML file, or written in Python; its field names are the keys of the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ussim.errors import ConfigError
+
+from ..sources.base import Selection, frames_asked
+from ..sources.subjects import recorded
+from .formats import FORMAT
+from .randomize import Ranges
+
+# Option names, for those who write a file from what `--help` shows.
+_ALIASES = {
+    "sources": "source",
+    "roots": "root",
+    "probe": "probes",
+    "angles": "n_transmits",
+    "attenuation": "attenuation_db_cm_mhz",
+}
+
+
+# Fields that are recorded only where they say other than the default.
+_WHERE_USED = ("subjects", "frames", "include_derived")
+
+
+class RecipeError(ConfigError):
+    """A recipe that cannot be: one line with the field, what was expected and what came."""
+
+
+class Recipe(BaseModel):
+    """Every choice that shapes a dataset. Frozen.
+
+    Raises
+    ------
+    RecipeError
+        A value is wrong; one line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # What is imaged.
+    source: tuple[str, ...] = Field(min_length=1)  # names of `datagen.sources`
+    root: tuple[str | None, ...] = ()  # one folder a source; None = where the source looks by itself
+    subjects: str | None = None  # of files of one's own: regular expression or CSV; None: by the names' rules
+    frames: Literal["first", "all"] | int = "first"  # of several at one place (echoes, b-values, time points)
+    include_derived: bool = False  # phase images, maps, projections and the like, of files of one's own
+    planes: tuple[Literal["axial", "coronal", "sagittal"], ...] | None = None  # None: the source's own
+    every: int = Field(1, ge=1)  # every n-th slice
+    min_tissue: float = Field(0.1, ge=0, lt=1)  # fraction of a slice that must be tissue
+    size: int = Field(256, ge=8, le=4096)  # pixels on a side
+    full: bool = True  # whole slices
+    patches: bool = True  # the largest square of tissue of each slice
+    segmenter: Literal["otsu", "sam2"] = "otsu"
+    sam2_checkpoint: str | None = None
+    augmentations: int = Field(0, ge=0)  # variants of each image, beside the image itself
+    limit: int | None = Field(None, ge=1)  # samples
+    limit_full: int | None = Field(None, ge=0)
+    limit_patches: int | None = Field(None, ge=0)
+    folds: int | None = Field(None, ge=1)  # None: 5, or as many as leave none empty
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    # How it is imaged.
+    probes: tuple[str, ...] = Field(min_length=1)  # preset names or paths to probe files
+    transmit: Literal["plane", "diverging"] | None = None  # None, here and below: the probe's own
+    n_transmits: int | None = Field(None, ge=1)
+    max_angle_deg: float | None = Field(None, ge=0, lt=90)
+    width_deg: float | None = Field(None, gt=0, lt=180)  # of a diverging wave
+    attenuation_db_cm_mhz: float = Field(0.0, ge=0, allow_inf_nan=False)
+    mean_distance_wavelengths: float = Field(1.0, gt=0, allow_inf_nan=False)  # between scatterers, shortest wavelengths
+    dynamic_range_db: float = Field(40.0, gt=0, allow_inf_nan=False)  # of the scatterers and of the display
+    snr_db: float | None = Field(None, allow_inf_nan=False)  # of the channel data; None = no noise
+    tgc: bool | None = None  # None: where there is attenuation
+    randomize: Ranges | None = None
+    engine: str = "auto"
+
+    # How it is stored; does not shape the content.
+    samples_per_shard: int | None = Field(None, ge=1)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RecipeError(_one_line(error)) from None
+
+    @field_validator("source", "root", "planes", "probes", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, str | Path):
+            return (str(value),)
+        if isinstance(value, list | tuple):
+            return tuple(str(item) if isinstance(item, Path) else item for item in value)
+        return value
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _no_root(cls, value: Any) -> Any:
+        return () if value is None else value
+
+    @field_validator("frames", mode="before")
+    @classmethod
+    def _frames(cls, value: Any) -> Any:
+        return frames_asked(value)
+
+    @field_validator("planes")
+    @classmethod
+    def _no_planes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return value or None
+
+    @field_validator("source")
+    @classmethod
+    def _known_sources(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from ..sources import source_names
+
+        for name in names:
+            if name not in source_names():
+                raise ValueError(f"unknown source {name!r}{_near(name, source_names())}: {', '.join(source_names())}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"each source once, got {', '.join(names)}")
+        return names
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.root and len(self.root) != len(self.source):
+            raise ValueError(
+                f"root: expected one folder a source ({len(self.source)}: {', '.join(self.source)}), got {len(self.root)}"
+            )
+        own = {"nifti", "dicom", "npy", "image"}
+        if self.subjects is not None and not set(self.source) <= own:
+            known = ", ".join(name for name in self.source if name not in own)
+            raise ValueError(
+                f"subjects: for files of your own ({', '.join(sorted(own))}); {known} has its own subjects"
+            )
+        if not (self.full or self.patches):
+            raise ValueError("full, patches: expected at least one of the two kinds of image, got neither")
+        if self.segmenter == "sam2" and not self.sam2_checkpoint:
+            raise ValueError("sam2_checkpoint: expected the path of a SAM 2 checkpoint with segmenter sam2, got none")
+        names = [probe.name for probe in self.load_probes()]
+        keys = [array_name(name) for name in names]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise ValueError(f"probes: expected each probe once, got {names[i]!r} twice")
+        return self
+
+    @classmethod
+    def from_file(cls, path: str | Path, **overrides: Any) -> Recipe:
+        """The recipe in a TOML file, fields in `overrides` replaced."""
+        return cls(**(read_table(path) | overrides))
+
+    @property
+    def with_tgc(self) -> bool:
+        """Whether attenuation is compensated: as asked, else where there is any."""
+        if self.tgc is not None:
+            return self.tgc
+        return self.attenuation_db_cm_mhz > 0 or (self.randomize is not None and self.randomize.attenuates)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the choices as they are written, roots left out. A store's `recipe_digest` covers the source's files
+        and what "auto" came to as well."""
+        return digest(self.record(self.engine, self.folds or 0))
+
+    def roots(self) -> list[Path]:
+        """The folder of each source, found as the source finds it; raises DataError where there is none."""
+        from ..sources import resolve_root
+
+        given = self.root or (None,) * len(self.source)
+        return [resolve_root(name, root).resolve() for name, root in zip(self.source, given, strict=True)]
+
+    @property
+    def selection(self) -> Selection:
+        """What `find` of a source needs to know."""
+        return Selection(self.subjects, self.frames, self.include_derived)
+
+    def load_probes(self) -> list:
+        """The probes, in order; raises ussim.ProbeError."""
+        from ussim import load_probe
+
+        return [load_probe(name) for name in self.probes]
+
+    def record(self, engine: str, folds: int, format: int = FORMAT) -> dict[str, Any]:
+        """What a store records and its digest covers: plain JSON, everything resolved, nothing of this machine.
+
+        `engine` and `folds` are what "auto" and None came to. Roots are left out (samples carry the digests of the files),
+        probes are written out in full, a checkpoint is named by its digest. `format` is that of the store that is gone on
+        with (`datagen.plan.formats`); the first recorded none.
+        """
+        record = self.model_dump(mode="json", exclude={"root", "samples_per_shard"})
+        for field in _WHERE_USED:  # later than stores that are to keep their digests
+            if record[field] == Recipe.model_fields[field].default:
+                del record[field]
+        if self.subjects is not None:
+            record["subjects"] = recorded(self.subjects)
+        record |= {"engine": engine, "folds": folds, "tgc": self.with_tgc}
+        record["probes"] = {probe.name: probe_record(probe) for probe in self.load_probes()}
+        if self.sam2_checkpoint is not None:
+            record["sam2_checkpoint"] = hashlib.sha256(Path(self.sam2_checkpoint).read_bytes()).hexdigest()
+        return record if format == 1 else record | {"format": format}
+
+
+def probe_record(probe: Any) -> dict[str, Any]:
+    """A probe's numbers as plain JSON (infinities as the text "inf"), without where it was read from."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items() if key not in ("path", "source")}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    return plain(dataclasses.asdict(probe))
+
+
+def probe_of_record(record: dict[str, Any]) -> Any:
+    """The probe that `probe_record` wrote out."""
+    from ussim import Imaging, Probe
+
+    def number(value: Any) -> Any:
+        return float(value) if value in ("inf", "-inf") else tuple(value) if isinstance(value, list) else value
+
+    values = {key: number(value) for key, value in record.items() if key != "imaging"}
+    imaging = record.get("imaging")
+    return Probe(
+        **values, imaging=None if imaging is None else Imaging(**{key: number(item) for key, item in imaging.items()})
+    )
+
+
+def array_name(probe_name: str) -> str:
+    """A probe's name as one component of a path in a store: "PA4-2/20" is kept under `PA4-2_20`."""
+    return probe_name.replace("/", "_").replace("\\", "_")
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling of a JSON value, whatever the order of its keys: what digests are computed over."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What changed between two records, one short text a field."""
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    texts = []
+    for key in changed:
+        old, new = (canonical_json(record.get(key)) for record in (before, after))
+        if key == "probes":
+            old, new = (", ".join(record.get(key) or {}) for record in (before, after))
+            texts.append(f"probes {old} -> {new}" if old != new else "probes (the numbers of a probe changed)")
+        else:
+            texts.append(f"{key} {old} -> {new}")
+    return texts
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The fields in a TOML file, option names and hyphens understood; raises RecipeError."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: expected a TOML file: {error}") from None
+    fields = {}
+    for key, value in table.items():
+        field = key.replace("-", "_")
+        field = _ALIASES.get(field, field)
+        if field not in Recipe.model_fields:
+            known = [name for name in Recipe.model_fields]
+            raise RecipeError(f"{path}: {key}: unknown key{_near(field, known)}; known: {', '.join(known)}")
+        fields[field] = value
+    return fields
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first fault of a recipe: field, what is expected, what came."""
+    fault = error.errors()[0]
+    field = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "value_error":
+        text = str(fault["ctx"]["error"])
+    elif fault["type"] == "extra_forbidden":
+        return f"{field}: unknown field{_near(field, Recipe.model_fields)}; known: {', '.join(Recipe.model_fields)}"
+    elif fault["type"] == "missing":
+        return f"{field}: expected a value, got none"
+    else:
+        expected = fault["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        text = f"expected {expected}, got {fault['input']!r}"
+    more = error.error_count() - 1
+    return (f"{field}: {text}" if field else text) + (f" (and {more} more)" if more else "")
+
+
+def _near(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,401 @@
+"""Which images a recipe makes of its volumes: every one of them has a name, a seed and a fold before any is simulated.
+
+    sources ─► volumes ─► (slice | patch) x (itself + augmented variants) ─► chosen by hash ─► in order of name
+
+A `Sample` is small; its image is cut from the volume again where it is simulated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ussim.errors import DataError
+from ussim.volumes.anatomy import looks_like_labels
+from ussim.volumes.volume import VolumeRef
+
+from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
+from ..sources import get_source
+from .formats import FORMAT
+from .recipe import Recipe, digest
+
+KINDS = ("full", "patch")
+COPIED = "the same pixels as an image of another volume"
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How volumes are cut into images: the part of a recipe that a worker needs for it. Hashable."""
+
+    planes: tuple[tuple[str, tuple[str, ...]], ...]  # of each source
+    every: int
+    min_tissue: float
+    size: int
+    kinds: tuple[str, ...]
+    augmentations: int
+    segmenter: str
+    sam2_checkpoint: str | None
+    seed: int
+
+    @classmethod
+    def of(cls, recipe: dict[str, Any], sam2_checkpoint: str | None = None) -> Cutting:
+        """The cutting of a recipe as recorded; a checkpoint is recorded by its digest, so its path comes apart."""
+        planes = tuple((name, tuple(recipe["planes"] or get_source(name).default_planes)) for name in recipe["source"])
+        wanted = (recipe["full"] and recipe["limit_full"] != 0, recipe["patches"] and recipe["limit_patches"] != 0)
+        return cls(
+            planes=planes,
+            kinds=tuple(kind for kind, kept in zip(KINDS, wanted, strict=True) if kept),
+            sam2_checkpoint=None if sam2_checkpoint is None else str(Path(sam2_checkpoint).resolve()),
+            **{name: recipe[name] for name in ("every", "min_tissue", "size", "augmentations", "segmenter", "seed")},
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of the dataset, before it is simulated."""
+
+    id: str
+    ref: VolumeRef
+    plane: str
+    index: int  # of the slice
+    kind: str  # "full" or "patch"
+    box: tuple[int, int, int, int]  # row0, column0, row1, column1 in MRI pixels
+    augmentation: int  # 0: the image itself
+    seed: int
+    pixel_size_mm: tuple[float | None, float | None]  # of the MRI
+    file_sha256: str
+    pixels: str = ""  # digest of the image as cut, for finding equal ones; not recorded
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any], ref: VolumeRef) -> Sample:
+        """The sample that a row of the table describes, in a volume that was found again."""
+        return cls(
+            id=row["id"],
+            ref=ref,
+            plane=row["plane"],
+            index=row["slice"],
+            kind=row["kind"],
+            box=(row["box_row0"], row["box_column0"], row["box_row1"], row["box_column1"]),
+            augmentation=row["augmentation"],
+            seed=row["seed"],
+            pixel_size_mm=(row["mri_pixel_row_mm"], row["mri_pixel_column_mm"]),
+            file_sha256=row["file_sha256"],
+        )
+
+    def row(self, size: int, folds: int) -> dict[str, Any]:
+        """What the table of samples says of it, but for what is simulated."""
+        row0, column0, row1, column1 = self.box
+        row_mm, column_mm = self.pixel_size_mm
+        return {
+            "id": self.id,
+            "source": self.ref.source,
+            "subject": self.ref.subject,
+            "volume": self.ref.name,
+            "slice": self.index,
+            "plane": self.plane,
+            "kind": self.kind,
+            "box_row0": row0,
+            "box_column0": column0,
+            "box_row1": row1,
+            "box_column1": column1,
+            "augmentation": self.augmentation,
+            "seed": self.seed,
+            "fold": fold_of(self.ref.source, self.ref.subject, folds),
+            "mri_pixel_row_mm": _digits(row_mm),
+            "mri_pixel_column_mm": _digits(column_mm),
+            "hq_pixel_row_mm": None if row_mm is None else _digits((row1 - row0) * row_mm / size),
+            "hq_pixel_column_mm": None if column_mm is None else _digits((column1 - column0) * column_mm / size),
+            "file_sha256": self.file_sha256,
+            "set_aside": "",  # the reason, where the images are blank because it could not be simulated
+        }
+
+
+@dataclass(frozen=True)
+class VolumeSamples:
+    """What one volume gives."""
+
+    ref: VolumeRef
+    samples: tuple[Sample, ...] = ()
+    skipped: tuple[tuple[str, int], ...] = ()  # (reason without its numbers, how many images)
+    failure: str = ""  # why the volume could not be read
+    note: str = ""  # what its voxels say against it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every sample of a dataset, in the order of the store, and what was left out."""
+
+    record: dict[str, Any]  # the recipe as recorded: `Recipe.record`
+    samples: tuple[Sample, ...]
+    folds: int
+    n_volumes: int  # read
+    skipped: dict[str, int]  # images left out, by reason
+    unreadable: tuple[tuple[str, str], ...]  # (volume or file, reason)
+    notes: tuple[str, ...]
+    subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the recipe and the identity of every sample, the digests of their files among it."""
+        rows = [sample.row(self.record["size"], self.folds) for sample in self.samples]
+        return digest({"recipe": self.record, "samples": rows})
+
+    @property
+    def subjects(self) -> set[tuple[str, str]]:
+        """(source, subject) of every sample."""
+        return {(sample.ref.source, sample.ref.subject) for sample in self.samples}
+
+
+Map = Callable[[Callable[[VolumeRef], VolumeSamples], Iterable[VolumeRef]], Iterator[VolumeSamples]]
+
+
+def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int = FORMAT) -> Plan:
+    """Find the volumes, cut them, choose and order the samples.
+
+    Parameters
+    ----------
+    engine : what the recipe's engine came to.
+    map_volumes : `map`, or one that works on several volumes at a time and keeps their order.
+    format : of the store (`datagen.plan.formats`): a store that is gone on with keeps its own.
+
+    Raises
+    ------
+    DataError
+        There is nothing to make, with the reasons.
+    FoldError
+        The number of folds asked for leaves one empty.
+    """
+    refs: list[VolumeRef] = []
+    unreadable: list[tuple[str, str]] = []
+    notes: list[str] = []
+    rules: list[str] = []
+    for name, root in zip(recipe.source, recipe.roots(), strict=True):
+        found = get_source(name, recipe.selection).find(root)
+        refs += found
+        rules += [f"{name}: {rule.partition(': ')[0]}" for rule in found.subjects]
+        unreadable += [(f"{name}: {item.path}", item.reason) for item in found.skipped]
+        notes += [f"{name}: {note}" for note in found.notes]
+    cutting = Cutting.of(recipe.record(engine, recipe.folds or 1), recipe.sam2_checkpoint)
+    # In the order of their hashes, so that a small choice need not read every volume.
+    refs.sort(key=lambda ref: (stable_hash(ref.source, ref.name), ref.source, ref.name))
+    read: list[VolumeSamples] = []
+    seen: dict[str, VolumeRef] = {}
+    for volume in map_volumes(_Cutter(cutting), refs):
+        volume, copied = _without_copies(volume, seen)
+        notes += copied
+        notes += [f"{volume.ref.source}: {volume.ref.name}: {volume.note}"] if volume.note else []
+        read.append(volume)
+        if _enough(read, recipe, cutting.kinds):
+            break
+    n_found = len(unreadable)
+    unreadable += [(f"{volume.ref.source}: {volume.ref.name}", volume.failure) for volume in read if volume.failure]
+    skipped = Counter[str]()
+    for volume in read:
+        skipped.update(dict(volume.skipped))
+    samples = sorted(_choose(read, recipe), key=lambda sample: sample.id)
+    if not samples:
+        raise DataError(_nothing(recipe, len(read), skipped, unreadable))
+    folds = choose_folds({(sample.ref.source, sample.ref.subject) for sample in samples}, recipe.folds)
+    return Plan(
+        record=recipe.record(engine, folds, format),
+        samples=tuple(samples),
+        folds=folds,
+        n_volumes=len(read),
+        skipped=dict(sorted(skipped.items())),
+        unreadable=tuple(unreadable[n_found:]),
+        notes=(*notes, *(f"left out {what}: {reason}" for what, reason in unreadable[:n_found])),
+        subject_rules=tuple(rules),
+    )
+
+
+def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
+    """Every sample of one volume, without the images. A volume that cannot be read is a failure, not an error."""
+    from .slices import hq_slices
+
+    skipped = Counter[str]()
+    samples = []
+    try:
+        volume = _load(ref)
+        for image in hq_slices(
+            volume,
+            dict(cutting.planes)[ref.source],
+            cutting.every,
+            cutting.min_tissue,
+            cutting.size,
+            patches="patch" in cutting.kinds,
+            segmenter=_segmenter(cutting),
+            on_skip=lambda _plane, _index, kind, reason: skipped.update([f"{kind}: {_kind_of_reason(reason)}"]),
+        ):
+            if image.kind not in cutting.kinds:
+                continue
+            pixels = f"{image.kind} {hashlib.sha256(image.image.tobytes()).hexdigest()}"
+            for augmentation in range(cutting.augmentations + 1):
+                identifier = sample_id(ref.source, ref.name, image.plane, image.index, image.kind, augmentation)
+                samples.append(
+                    Sample(
+                        id=identifier,
+                        ref=ref,
+                        plane=image.plane,
+                        index=image.index,
+                        kind=image.kind,
+                        box=image.box,
+                        augmentation=augmentation,
+                        seed=sample_seed(cutting.seed, identifier),
+                        pixel_size_mm=image.pixel_size_mm,
+                        file_sha256=volume.file_sha256,
+                        pixels=pixels,
+                    )
+                )
+    except (DataError, OSError) as error:
+        return VolumeSamples(ref, failure=str(error))
+    counts = {reason: n for reason, n in skipped.items() if reason.partition(":")[0] in cutting.kinds}
+    return VolumeSamples(ref, tuple(samples), tuple(sorted(counts.items())), note=looks_like_labels(volume.voxels))
+
+
+def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
+    """A volume without the images that another one has, pixel by pixel, and a line for each such volume.
+
+    An image is built once, so that no copy of it, whatever its name, lands in another fold.
+    """
+    kept: list[Sample] = []
+    copies = Counter[VolumeRef]()
+    for sample in volume.samples:
+        first = seen.setdefault(sample.pixels, volume.ref)
+        if first is volume.ref:
+            kept.append(sample)
+        elif not sample.augmentation:
+            copies[first] += 1
+    if not copies:
+        return volume, []
+    skipped = Counter(dict(volume.skipped)) + Counter({COPIED: copies.total()})
+    lines = [
+        f"{count} image{'s' * (count != 1)} of {volume.ref.paths[0]} equal{'s' * (count == 1)} those of {first.paths[0]}: "
+        "built once"
+        for first, count in copies.items()
+    ]
+    return replace(volume, samples=tuple(kept), skipped=tuple(sorted(skipped.items()))), lines
+
+
+def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
+    """The HQ image of a sample, (size, size) uint8, cut from its volume.
+
+    Raises
+    ------
+    DataError
+        The volume is no longer what it was when the sample was planned, or cannot be read.
+    """
+    from .slices import hq_patch, hq_slice
+
+    volume, grey = _loaded(sample.ref)
+    if volume.file_sha256 != sample.file_sha256:
+        raise DataError(f"{sample.ref.source} {sample.ref.name}: the file changed while the dataset was being built")
+    # A variant is interpolated once, from the pixels of the MRI.
+    size = cutting.size if sample.augmentation == 0 else None
+    segmenter = _segmenter(cutting)
+    if sample.kind == "patch":
+        cut = hq_patch(volume, sample.plane, sample.index, size, grey=grey, segmenter=segmenter)
+    else:
+        cut = hq_slice(
+            volume, sample.plane, sample.index, size, grey=grey, min_tissue=cutting.min_tissue, segmenter=segmenter
+        )
+    if sample.augmentation == 0:
+        return cut.image
+    from .augment import augment
+
+    return augment(cut.image, np.random.default_rng([sample.seed, stable_hash("augmentation")]), cutting.size)
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """`cut_volume` with its cutting bound: picklable."""
+
+    cutting: Cutting
+
+    def __call__(self, ref: VolumeRef) -> VolumeSamples:
+        return cut_volume(ref, self.cutting)
+
+
+def _load(ref: VolumeRef) -> Any:
+    return get_source(ref.source).load(ref)
+
+
+@lru_cache(maxsize=2)  # consecutive samples are of one volume; two, for threads that meet at a border
+def _loaded(ref: VolumeRef) -> tuple[Any, tuple[float, float]]:
+    from ussim.volumes.grey import grey_range
+
+    volume = _load(ref)
+    return volume, grey_range(volume)
+
+
+@lru_cache(maxsize=1)
+def _segmenter(cutting: Cutting) -> Any:
+    if cutting.segmenter == "otsu":
+        return None  # the default of `datagen.plan.slices`
+    from .segment import sam2_segmenter
+
+    return sam2_segmenter(cutting.sam2_checkpoint)
+
+
+def _enough(read: Sequence[VolumeSamples], recipe: Recipe, kinds: Sequence[str]) -> bool:
+    """Whether reading more volumes could not change the choice: each limit is met by the first sample of each volume."""
+
+    def holding(kind: str | None) -> int:
+        return sum(any(kind in (None, sample.kind) for sample in volume.samples) for volume in read)
+
+    if recipe.limit is not None:
+        return recipe.limit_full is None and recipe.limit_patches is None and holding(None) >= recipe.limit
+    limits = dict(zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True))
+    wanted = [limits[kind] for kind in kinds]
+    return None not in wanted and all(holding(kind) >= limits[kind] for kind in kinds)  # type: ignore[operator]
+
+
+def _choose(read: Sequence[VolumeSamples], recipe: Recipe) -> list[Sample]:
+    """The samples within the limits: one of each volume, then a second of each, ..., volumes and samples by their hashes."""
+    chosen = [sample for volume in read for sample in volume.samples]
+    for kind, limit in zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True):
+        if limit is not None:
+            some = _first([sample for sample in chosen if sample.kind == kind], limit)
+            chosen = [sample for sample in chosen if sample.kind != kind] + some
+    return chosen if recipe.limit is None else _first(chosen, recipe.limit)
+
+
+def _first(samples: Iterable[Sample], limit: int) -> list[Sample]:
+    turn = Counter[tuple[str, str]]()
+    ranked = []
+    for sample in sorted(samples, key=lambda sample: (stable_hash(sample.id), sample.id)):
+        volume = (sample.ref.source, sample.ref.name)
+        ranked.append((turn[volume], stable_hash(*volume), sample.id, sample))
+        turn[volume] += 1
+    return [sample for *_, sample in sorted(ranked, key=lambda entry: entry[:3])[:limit]]
+
+
+def _kind_of_reason(reason: str) -> str:
+    """A reason without its numbers, so that like ones are counted together."""
+    return "too little tissue" if "tissue" in reason else "too few pixels"
+
+
+def _nothing(recipe: Recipe, n_volumes: int, skipped: Counter[str], unreadable: Sequence[tuple[str, str]]) -> str:
+    """Why there is no sample at all."""
+    reasons = [f"{count} {reason}" for reason, count in skipped.most_common()]
+    reasons += [f"{what}: {reason}" for what, reason in unreadable[:1]]
+    more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+    why = "; ".join(reasons) or "the planes asked for are not there"
+    return (
+        f"{', '.join(recipe.source)}: nothing to build: {n_volumes} volumes gave no usable image: {why}{more}; "
+        "try a lower --min-tissue, or other --planes"
+    )
+
+
+def _digits(value: float | None) -> float | None:
+    """Six significant digits, as the table shows them."""
+    return None if value is None else float(f"{value:.6g}")

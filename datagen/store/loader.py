@@ -1,0 +1,186 @@
+"""Reading a store: pairs as arrays, by index, by fold, by whole shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import layout as store
+from .location import open_storage
+
+if TYPE_CHECKING:
+    from .torch_data import TorchPairs
+
+
+def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, include_set_aside: bool = False) -> Pairs:
+    """The pairs of a finished store.
+
+    Parameters
+    ----------
+    path : folder or fsspec URL.
+    probe : name of a probe in the store (any case), or several; None = all. With P probes there are P pairs a sample.
+    include_set_aside : keep the samples that could not be simulated (their images are blank).
+
+    Raises
+    ------
+    StoreError
+        There is no store, it is unfinished, or it has no such probe.
+    """
+    storage = open_storage(path)
+    attributes = store.require_complete(storage)
+    names = _probe_names(attributes, probe, storage.url)
+    columns = store.read_columns(storage, ("fold", "set_aside"))
+    kept = np.array([i for i, why in enumerate(columns["set_aside"]) if include_set_aside or not why], dtype=np.int64)
+    items = np.stack([np.repeat(kept, len(names)), np.tile(np.arange(len(names), dtype=np.int64), len(kept))], axis=1)
+    return Pairs(storage.url, attributes, names, np.array(columns["fold"], dtype=np.int64), items)
+
+
+class Pairs(Sequence):
+    """Pairs of a store: `len(pairs)`, `hq, lq = pairs[i]`, float32 in [0, 1].
+
+    Opened where it is used: a pickled copy holds no file and no image, so it is safe in spawned and forked workers.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        attributes: dict[str, Any],
+        probes: tuple[str, ...],
+        folds: np.ndarray,
+        items: np.ndarray,
+    ) -> None:
+        self.url = url
+        self.attributes = attributes  # of the store
+        self.probes = probes
+        self.items = items  # (len, 2): index of the sample in the store, index of the probe in `probes`
+        self.folds = folds  # of every sample in the store
+        self._table: list[dict[str, Any]] | None = None
+        self._group: Any = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        """(hq, lq) of one pair, each (H, W) float32 in [0, 1]; of a slice or an array of indices, a `Pairs`."""
+        if isinstance(index, slice | list | np.ndarray):
+            return self.select(np.arange(len(self))[index])
+        sample, probe = self.items[_checked(index, len(self))]
+        lq = self._array(store.lq_key(self.probes[probe]))[int(sample)]
+        return _unit(self._array("hq")[int(sample)]), _unit(lq)
+
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        """The row of each pair in the table of samples, and its `probe`: `pandas.DataFrame(pairs.samples)`."""
+        if self._table is None:
+            self._table = store.read_samples(open_storage(self.url))
+        return [self._table[sample] | {"probe": self.probes[probe]} for sample, probe in self.items]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of an image: (z, x)."""
+        size = self.attributes["recipe"]["size"]
+        return size, size
+
+    @property
+    def n_folds(self) -> int:
+        """Into how many folds the subjects fall."""
+        return self.attributes["recipe"]["folds"]
+
+    def fold(self, k: int, *, complement: bool = False) -> Pairs:
+        """The pairs of the subjects in fold `k`; with `complement`, all others (to train on)."""
+        if not 0 <= k < self.n_folds:
+            raise ValueError(f"fold: expected 0 to {self.n_folds - 1}, got {k!r}")
+        return self.select(np.flatnonzero((self.folds[self.items[:, 0]] == k) != complement))
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Pairs:
+        """Some of the pairs, in the order given."""
+        return Pairs(
+            self.url, self.attributes, self.probes, self.folds, self.items[np.asarray(indices, dtype=np.int64)]
+        )
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) bool: the pixels of a pair that lie inside the probe's field."""
+        sample, probe = self.items[_checked(index, len(self))]
+        array = self._array(store.mask_key(self.probes[probe]))
+        return np.asarray(array[:] if array.ndim == 2 else array[int(sample)])
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """hq and lq of several pairs, each (k, H, W) uint8, in the order given; every shard is read once, and whole.
+
+        Indexing a sharded array with a list of positions would open its shards position by position.
+        """
+        wanted = self.items[np.asarray(indices, dtype=np.int64)]
+        hq = np.empty((len(wanted), *self.shape), np.uint8)
+        lq = np.empty_like(hq)
+        shards = wanted[:, 0] // self.samples_per_shard
+        for shard in np.unique(shards):
+            here = np.flatnonzero(shards == shard)
+            offset = wanted[here, 0] - shard * self.samples_per_shard
+            hq[here] = self._read_shard("hq", int(shard))[offset]
+            for probe in np.unique(wanted[here, 1]):
+                some = wanted[here, 1] == probe
+                lq[here[some]] = self._read_shard(store.lq_key(self.probes[probe]), int(shard))[offset[some]]
+        return hq, lq
+
+    def batches(self, size: int = 64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All pairs in order, `size` at a time: hq and lq, (k, H, W) float32 in [0, 1]."""
+        for first in range(0, len(self), size):
+            hq, lq = self.read(np.arange(first, min(first + size, len(self))))
+            yield _unit(hq), _unit(lq)
+
+    def torch(self, *, dtype: str = "float32", cache_bytes: int = 64 << 20) -> TorchPairs:
+        """A torch Dataset of these pairs; see `datagen.store.torch_data`."""
+        from .torch_data import TorchPairs
+
+        return TorchPairs(self, dtype=dtype, cache_bytes=cache_bytes)
+
+    @property
+    def samples_per_shard(self) -> int:
+        """How many consecutive samples of the store lie in one file."""
+        return self.attributes["samples_per_shard"]
+
+    def _read_shard(self, key: str, shard: int) -> np.ndarray:
+        first = shard * self.samples_per_shard
+        return np.asarray(self._array(key)[first : first + self.samples_per_shard])
+
+    def _array(self, key: str) -> Any:
+        if self._group is None:
+            import zarr
+
+            self._group = zarr.open_group(self.url, mode="r")
+        return self._group[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_group": None, "_table": None}
+
+    def __repr__(self) -> str:
+        return f"<Pairs {self.url}: {len(self)} of {', '.join(self.probes)}>"
+
+
+def _probe_names(attributes: dict[str, Any], probe: str | Sequence[str] | None, url: str) -> tuple[str, ...]:
+    known = tuple(attributes["probes"])
+    if probe is None:
+        return known
+    by_name = {name.lower(): name for name in known} | {key.lower(): name for name, key in attributes["probes"].items()}
+    names = []
+    for name in (probe,) if isinstance(probe, str) else tuple(probe):
+        if str(name).lower() not in by_name:
+            raise store.StoreError(f"{url}: no probe {name!r} in this store; it has {', '.join(known)}")
+        names.append(by_name[str(name).lower()])
+    if not names or len(set(names)) < len(names):
+        raise store.StoreError(f"{url}: expected one or more probes, each once, got {probe!r}")
+    return tuple(names)
+
+
+def _checked(index: Any, length: int) -> int:
+    position = int(index)
+    if not -length <= position < length:
+        raise IndexError(f"pair {position} of {length}")
+    return position % length
+
+
+def _unit(image: Any) -> np.ndarray:
+    return np.asarray(image, dtype=np.float32) / np.float32(255)

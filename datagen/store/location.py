@@ -1,0 +1,192 @@
+"""Whole files under a folder or a URL: read, written so that a file is there in full or not at all, listed, deleted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ussim.errors import DataError
+
+_TEMPORARY = "build/tmp"
+
+
+class Storage(ABC):
+    """Files by key (a relative path with forward slashes)."""
+
+    url: str  # as the user gave it; absolute where it is a folder
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """The whole file; raises FileNotFoundError."""
+
+    @abstractmethod
+    def write(self, key: str, content: bytes) -> None:
+        """Write the whole file: a reader sees what was there before, or all of it; raises OSError."""
+
+    @abstractmethod
+    def append(self, key: str, line: str) -> None:
+        """Add a line to a log, as well as the storage can."""
+
+    @abstractmethod
+    def read_log(self, key: str) -> list[str]:
+        """The lines of a log; none where there is no log."""
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether anything is there at all."""
+
+    def check_writable(self) -> None:
+        """Raise DataError where nothing can be written, as far as can be told without writing."""
+        return
+
+    @abstractmethod
+    def names(self, prefix: str) -> list[str]:
+        """The names of the files directly under `prefix`, sorted."""
+
+    @abstractmethod
+    def delete(self) -> None:
+        """Remove everything."""
+
+    @abstractmethod
+    def clean(self) -> None:
+        """Remove what an interrupted writer left behind."""
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Keep other builds out while inside; raises DataError where one is at work."""
+        yield
+
+
+class LocalStorage(Storage):
+    """A folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self.url = str(self.folder)
+
+    def read(self, key: str) -> bytes:
+        return (self.folder / key).read_bytes()
+
+    def write(self, key: str, content: bytes) -> None:
+        target = self.folder / key
+        temporary = self.folder / _TEMPORARY / uuid.uuid4().hex
+        for path in (target, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def append(self, key: str, line: str) -> None:
+        target = self.folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def read_log(self, key: str) -> list[str]:
+        path = self.folder / key
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+    def exists(self) -> bool:
+        temporary = self.folder / _TEMPORARY
+        return self.folder.is_file() or any(
+            path.is_file() and temporary not in path.parents for path in self.folder.rglob("*")
+        )
+
+    def check_writable(self) -> None:
+        there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not there.is_dir():
+            raise DataError(f"{self.url}: cannot be written: {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise DataError(f"{self.url}: cannot be written: no permission for {there}")
+
+    def names(self, prefix: str) -> list[str]:
+        folder = self.folder / prefix
+        return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+    def delete(self) -> None:
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+
+    def clean(self) -> None:
+        shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        import fcntl
+
+        lock = self.folder / "build" / "lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, however the process ends
+            except BlockingIOError:
+                raise DataError(f"{self.url}: another build is writing this store; wait for it, or stop it") from None
+            yield
+
+
+class RemoteStorage(Storage):
+    """A prefix of an fsspec file system (s3://, gs://, memory://, ...), whose files appear whole by nature."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url.rstrip("/")
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise DataError(f"{url}: cannot be opened: {error}") from None
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+    def read(self, key: str) -> bytes:
+        return self.files.cat_file(self._path(key))
+
+    def write(self, key: str, content: bytes) -> None:
+        path = self._path(key)
+        self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self.files.pipe_file(path, content)
+
+    def append(self, key: str, line: str) -> None:
+        # Object stores cannot append: one small file a line.
+        self.write(f"{key}.d/{uuid.uuid4().hex}", (line + "\n").encode())
+
+    def read_log(self, key: str) -> list[str]:
+        return [self.read(f"{key}.d/{name}").decode().strip() for name in self.names(f"{key}.d")]
+
+    def exists(self) -> bool:
+        return bool(self.files.exists(self.root))
+
+    def names(self, prefix: str) -> list[str]:
+        try:
+            entries: list[dict[str, Any]] = self.files.ls(self._path(prefix), detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
+
+    def delete(self) -> None:
+        if self.exists():
+            self.files.rm(self.root, recursive=True)
+
+    def clean(self) -> None:
+        pass
+
+
+def open_storage(url: str | Path) -> Storage:
+    """The storage at a path, or at an fsspec URL ("scheme://...")."""
+    text = str(url)
+    if "://" not in text:
+        return LocalStorage(text)
+    return LocalStorage(text.removeprefix("file://")) if text.startswith("file://") else RemoteStorage(text)

@@ -1,0 +1,152 @@
+"""Pairs for a torch `DataLoader`: batches read whole shards, and shuffling keeps to a few shards at a time.
+
+    dataset = datagen.open_pairs("pairs.zarr", probe="L11-5v").fold(0, complement=True).torch()
+    batches = dataset.batches(16, seed=0, n_workers=2)
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=2, multiprocessing_context="spawn")
+
+The only module of the package that imports torch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from . import layout as store
+from .loader import Pairs
+
+DTYPES = ("float32", "uint8")
+
+
+class TorchPairs(Dataset):
+    """(hq, lq) of each pair as tensors (1, H, W): float32 in [0, 1], or uint8 to be scaled on the device.
+
+    Each worker opens the store for itself and keeps the shards it read last.
+
+    Parameters
+    ----------
+    dtype : "float32" or "uint8".
+    cache_bytes : of decoded shards that a worker keeps.
+    """
+
+    def __init__(self, pairs: Pairs, *, dtype: str = "float32", cache_bytes: int = 64 << 20) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        self.pairs = pairs
+        self.dtype = dtype
+        self.cache_bytes = cache_bytes
+        self._cache: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.__getitems__([int(index)])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What a DataLoader asks for: a batch at once, so that each shard is looked at once."""
+        return [
+            (self._tensor("hq", sample), self._tensor(self._lq[probe], sample)) for sample, probe in self._at(indices)
+        ]
+
+    def batches(
+        self, batch_size: int, *, shuffle: bool = True, seed: int = 0, drop_last: bool = False, n_workers: int = 1
+    ) -> ShardBatches:
+        """A batch sampler whose batches come from few shards; `n_workers` as of the DataLoader. See `ShardBatches`."""
+        return ShardBatches(self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, n_workers=n_workers)
+
+    @property
+    def _lq(self) -> list[str]:
+        return [store.lq_key(name) for name in self.pairs.probes]
+
+    def _at(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        return [(int(sample), int(probe)) for sample, probe in self.pairs.items[np.asarray(indices, dtype=np.int64)]]
+
+    def _tensor(self, key: str, sample: int) -> torch.Tensor:
+        shard, offset = divmod(sample, self.pairs.samples_per_shard)
+        image = torch.from_numpy(self._shard(key, shard)[offset][None])
+        return image.clone() if self.dtype == "uint8" else image.float().div_(255)
+
+    def _shard(self, key: str, shard: int) -> np.ndarray:
+        """A decoded shard, of the cache or read."""
+        images = self._cache.get((key, shard))
+        if images is None:
+            images = self.pairs._read_shard(key, shard)
+            self._cache[key, shard] = images
+            while len(self._cache) > 2 and sum(kept.nbytes for kept in self._cache.values()) > self.cache_bytes:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end((key, shard))
+        return images
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": OrderedDict()}
+
+
+class ShardBatches(Sampler[list[int]]):
+    """Batches of indices: shards in random order, `mixed` of them poured together and shuffled.
+
+    Every pair comes once an epoch; `set_epoch` changes the order, which follows from seed, epoch and workers. A batch is cut
+    from one pool, so a worker reads `mixed` shards for many batches, not one shard for each pair.
+    """
+
+    def __init__(
+        self,
+        dataset: TorchPairs,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        mixed: int = 8,
+        n_workers: int = 1,
+    ) -> None:
+        if min(batch_size, mixed) < 1:
+            raise ValueError(f"batch_size, mixed: expected at least 1, got {batch_size}, {mixed}")
+        self.batch_size, self.shuffle, self.seed, self.drop_last, self.mixed = (
+            batch_size,
+            shuffle,
+            seed,
+            drop_last,
+            mixed,
+        )
+        self.n_workers = max(1, n_workers)
+        self.epoch = 0
+        shards = dataset.pairs.items[:, 0] // dataset.pairs.samples_per_shard
+        order = np.argsort(shards, kind="stable")
+        self._shards = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else []
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which pass over the data comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        total = sum(len(shard) for shard in self._shards)
+        return total // self.batch_size if self.drop_last else -(-total // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        shards = [self._shards[i] for i in rng.permutation(len(self._shards))] if self.shuffle else self._shards
+        pools = [np.concatenate(shards[first : first + self.mixed]) for first in range(0, len(shards), self.mixed)]
+        if self.shuffle:
+            pools = [rng.permutation(pool) for pool in pools]
+        rest: list[int] = []
+        # A DataLoader gives batch i to worker i mod n: each worker gets pools of its own, and no shard is read by two.
+        for first in range(0, len(pools), self.n_workers):
+            streams = []
+            for pool in pools[first : first + self.n_workers]:
+                whole = len(pool) // self.batch_size * self.batch_size
+                streams.append(pool[:whole].reshape(-1, self.batch_size).tolist())
+                rest += pool[whole:].tolist()
+            for turn in zip_longest(*streams):
+                yield from (batch for batch in turn if batch is not None)
+        for begin in range(0, len(rest), self.batch_size):
+            batch = rest[begin : begin + self.batch_size]
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch

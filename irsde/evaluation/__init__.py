@@ -1,0 +1,1 @@
+"""Measuring a model: metrics, the filters it is compared with, tables."""

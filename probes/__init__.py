@@ -1,1 +1,0 @@
-"""Probe presets, one TOML file each. Read them with `ussim.load_probe`."""

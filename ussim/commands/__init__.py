@@ -1,0 +1,1 @@
+"""The command line of `ussim`, and what the command lines of all three packages share."""

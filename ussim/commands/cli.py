@@ -1,0 +1,538 @@
+"""`ussim render | beamform | field | probes | doctor`.
+
+A command turns its options (mm, degrees, dB) into SI values, calls the library, writes its files and prints one summary.
+Nothing but click is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import __version__
+from . import console
+from .options import demodulation_options, focus_options, medium_speed_option, speed_option, sub_elements_option
+
+if TYPE_CHECKING:
+    from ..probes import Probe
+
+DEFAULT_PROBE = "L11-5v"
+
+
+@click.group(context_settings=console.SETTINGS)
+@click.version_option(__version__, message="ussim %(version)s")
+def cli() -> None:
+    """Ultrasound simulation: pictures of what a probe would see.
+
+    \b
+    ussim render phantom.npy                 a B-mode of any grey image
+    ussim field --probe P4-2v --focus-mm 0 30
+    ussim probes                             the transducers it knows
+    """
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(console.run(cli, "ussim"))
+
+
+# --- options that commands share -------------------------------------------------------------------------------------
+
+
+def probe_option(command: Callable) -> Callable:
+    return click.option(
+        "--probe",
+        type=console.ProbeType(),
+        default=DEFAULT_PROBE,
+        metavar="NAME|FILE",
+        help="A preset (see `ussim probes`) or a TOML file of your own.",
+    )(command)
+
+
+def grid_options(command: Callable) -> Callable:
+    options = (
+        click.option(
+            "--depth-mm",
+            type=console.Number(minimum=0),
+            nargs=2,
+            metavar="LOW HIGH",
+            help="Depths to show, from z = 0: of a convex probe the chord through its outermost elements, not the apex."
+            "  [default: the probe's field of view]",
+        ),
+        click.option(
+            "--width-mm",
+            type=console.Number(above=0),
+            metavar="W",
+            help="Lateral extent, centred.  [default: the probe's field of view]",
+        ),
+        click.option(
+            "--size", type=click.IntRange(2, 4096), default=256, metavar="N", help="Pixel rows; pixels are square."
+        ),
+    )
+    return _apply(options, command)
+
+
+def output_option(default: str) -> Callable:
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"Picture (.png, .pdf, .svg); the numbers go beside it as .npz.  [default: {default}]",
+    )
+
+
+def _apply(options, command: Callable) -> Callable:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+engine_option = click.option(
+    "--engine", type=console.EngineType(), default="auto", metavar="NAME", help="auto, cpu, reference, cuda or cuda:N."
+)
+dynamic_range_option = click.option(
+    "--dynamic-range-db",
+    type=console.Number(above=0),
+    default=40.0,
+    metavar="DB",
+    help="Of the picture, from white to black.",
+)
+f_number_option = click.option(
+    "--f-number",
+    type=console.Number(minimum=0),
+    metavar="F",
+    help="Receive f-number; 0 is the full aperture.  [default: from the elements' directivity]",
+)
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+@cli.command(short_help="Simulate the B-mode of a grey image.")
+@click.argument("image", type=click.Path(path_type=Path))
+@probe_option
+@click.option(
+    "--transmit", type=click.Choice(["plane", "diverging", "focused"]), help="Kind of waves.  [default: the probe's]"
+)
+@click.option(
+    "--angles",
+    "--lines",
+    "angles",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of waves, or of scan lines.  [default: the probe's; 64 lines]",
+)
+@focus_options
+@click.option(
+    "--max-angle-deg",
+    type=console.Number(minimum=0, below=90),
+    metavar="DEG",
+    help="The waves are steered over ± this.  [default: the probe's]",
+)
+@click.option(
+    "--width-deg",
+    type=console.Number(above=0, below=180),
+    metavar="DEG",
+    help="Sector of a diverging wave.  [default: the probe's]",
+)
+@grid_options
+@dynamic_range_option
+@click.option(
+    "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
+)
+@medium_speed_option
+@sub_elements_option
+@click.option(
+    "--scatterer-range-db",
+    type=console.Number(above=0),
+    metavar="DB",
+    help="Of the scatterers, from white to black of IMAGE.  [default: --dynamic-range-db]",
+)
+@demodulation_options
+@click.option(
+    "--mean-distance-wavelengths",
+    type=console.Number(above=0),
+    default=1.0,
+    metavar="D",
+    help="Between scatterers, in shortest wavelengths; 0.5 gives fully developed speckle.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the random scatterers.")
+@engine_option
+@f_number_option
+@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice of a volume.")
+@click.option("--plane", metavar="NAME", help="Plane of a volume: axial, coronal, sagittal.")
+@click.option(
+    "--channel-data",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the echoes too (.npz), for `ussim beamform`.",
+)
+@output_option("IMAGE_bmode.png")
+@console.verbose_option
+def render(
+    image: Path,
+    probe: Probe,
+    transmit: str | None,
+    angles: int | None,
+    focus_depth_mm: float | None,
+    transmit_f_number: float | None,
+    max_angle_deg: float | None,
+    width_deg: float | None,
+    depth_mm: tuple[float, float] | None,
+    width_mm: float | None,
+    size: int,
+    dynamic_range_db: float,
+    attenuation: float,
+    speed_of_sound: float,
+    sub_elements: int | None,
+    scatterer_range_db: float | None,
+    carrier_mhz: float | None,
+    bandwidth_percent: float | None,
+    tgc: bool,
+    mean_distance_wavelengths: float,
+    seed: int,
+    engine: str,
+    f_number: float | None,
+    slice_index: int | None,
+    plane: str | None,
+    channel_data: Path | None,
+    output: Path | None,
+) -> None:
+    """Simulate the B-mode of a grey IMAGE: NPY, PNG, JPEG, NIfTI or DICOM.
+
+    The image is stretched onto the field of view; white scatters most, black least.
+
+    \b
+    ussim render phantom.npy
+    ussim render brain.nii.gz --plane axial --slice 90 --probe C5-2v -o brain.png
+    """
+    import ussim
+
+    from ..physics import shortest_wavelength
+    from . import steps
+
+    waves = steps.transmit_sequence(
+        probe, transmit, angles, max_angle_deg, width_deg, focus_depth_mm, transmit_f_number
+    )
+    medium = ussim.Medium(speed_of_sound, attenuation)
+    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=sub_elements)
+    receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
+    grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
+    engine = steps.resolve_engine(engine)
+    output = console.check_picture(
+        output or Path(f"{steps.stem(image)}_bmode.png"),
+        *steps.input_files(probe, image),
+        beside=".npz",
+        others=[] if channel_data is None else [channel_data],
+    )
+    phantom = steps.read_phantom(image, slice_index, plane)
+    steps.say_if_stretched(phantom, grid)
+    wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound)
+
+    clock = steps.Clock()
+    with clock("scatterers"):
+        scatterers = ussim.scatterers_from_image(
+            phantom,
+            grid,
+            acquisition,
+            seed,
+            mean_distance=mean_distance_wavelengths * wavelength,
+            dynamic_range_db=scatterer_range_db or dynamic_range_db,
+        )
+    expected = steps.expected_seconds(scatterers, acquisition) if engine == "reference" else None
+    doing = f"simulating {len(scatterers):,} scatterers, {steps.count_transmits(acquisition)} on {probe.name}"
+    with clock("simulate", doing, expected) as progress:
+        rf = ussim.simulate(scatterers, acquisition, engine, progress=progress)
+    if channel_data is not None:
+        rf.save(channel_data)
+    with clock("beamform", f"beamforming {steps.pixels(grid)}") as progress:
+        iq = steps.demodulated(rf, receive)
+        picture = steps.beamform_bmode(iq, grid, dynamic_range_db, progress=progress, f_number=f_number, engine=engine)
+
+    settings = {
+        "image": image.name,
+        "slice": slice_index,
+        "plane": plane,
+        "n_scatterers": len(scatterers),
+        "mean_distance_wavelengths": mean_distance_wavelengths,
+        "seed": seed,
+        "dynamic_range_db": dynamic_range_db,
+        "scatterer_range_db": scatterer_range_db or dynamic_range_db,
+        "f_number": f_number,
+        "engine": engine,
+        **receive,
+    }
+    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
+    console.result(
+        f"{output}: {steps.summary(acquisition, grid)}; {len(scatterers):,} scatterers, engine {engine}, {clock}"
+    )
+    if channel_data is not None:
+        console.result(f"{channel_data}: channel data {rf.samples.shape}")
+        console.note(f"next: ussim beamform {shlex.quote(str(channel_data))}")
+    elif mean_distance_wavelengths > 0.5:
+        console.note(
+            "next: --mean-distance-wavelengths 0.5 for fully developed speckle, --probe to see with another array"
+        )
+    else:
+        console.note(
+            "next: --probe to see it with another array (ussim probes), --channel-data FILE to keep the echoes"
+        )
+
+
+@cli.command(short_help="Beamform channel data to a B-mode.")
+@click.argument("channel_data", type=click.Path(path_type=Path))
+@grid_options
+@dynamic_range_option
+@demodulation_options
+@speed_option("For the way to a pixel and back, m/s.  [default: that of the file]")
+@f_number_option
+@click.option(
+    "--transmits",
+    metavar="N[,N...]",
+    help="Compound only these transmits, counted from 0.  [default: all of them]",
+)
+@click.option(
+    "--compounding",
+    type=click.Choice(["coherent", "incoherent"]),
+    default="coherent",
+    help="Sum the transmits with their phases, or their powers (less speckle, less resolution).",
+)
+@click.option(
+    "--transmit-weights",
+    type=click.Choice(["beam", "line", "none"]),
+    default="beam",
+    help="Where a focused transmit counts: within its beam, on its scan line (interpolated between lines), or everywhere. "
+    "Other transmits count everywhere, and have no scan lines.",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "linear", "quadratic", "lanczos3", "lanczos5"]),
+    default="linear",
+    help="Between samples.",
+)
+@click.option("--normalize", is_flag=True, help="Divide each pixel by the number of elements that see it.")
+@engine_option
+@output_option("CHANNEL_DATA_bmode.png")
+@console.verbose_option
+def beamform(
+    channel_data: Path,
+    depth_mm: tuple[float, float] | None,
+    width_mm: float | None,
+    size: int,
+    dynamic_range_db: float,
+    carrier_mhz: float | None,
+    bandwidth_percent: float | None,
+    tgc: bool,
+    speed_of_sound: float | None,
+    f_number: float | None,
+    transmits: str | None,
+    compounding: str,
+    transmit_weights: str,
+    interpolation: str,
+    normalize: bool,
+    engine: str,
+    output: Path | None,
+) -> None:
+    """Beamform CHANNEL_DATA (.npz, as rf.save or `ussim render --channel-data` writes it) to a B-mode.
+
+    \b
+    ussim beamform echoes.npz --f-number 1.5 -o bmode.png
+    ussim beamform echoes.npz --transmits 7 -o one_wave.png
+    """
+    import ussim
+
+    from . import steps
+
+    data = ussim.load_channel_data(channel_data)
+    if transmits is not None:
+        data = steps.select_transmits(data, steps.transmit_numbers(transmits, data.acquisition.n_transmits))
+    acquisition = data.acquisition
+    grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
+    engine = steps.resolve_engine(engine)
+    output = console.check_picture(output or Path(f"{channel_data.stem}_bmode.png"), channel_data, beside=".npz")
+    receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
+    clock = steps.Clock()
+    with clock("beamform", f"beamforming {steps.count_transmits(acquisition)} onto {steps.pixels(grid)}") as progress:
+        picture = steps.beamform_bmode(
+            steps.demodulated(data, receive),
+            grid,
+            dynamic_range_db,
+            compounding,
+            progress,
+            speed_of_sound=speed_of_sound,
+            f_number=f_number,
+            engine=engine,
+            interpolation=interpolation,
+            normalize=normalize,
+            transmit_weights=None if transmit_weights == "none" else transmit_weights,
+        )
+    settings = {
+        "channel_data": channel_data.name,
+        "transmits": transmits,
+        "compounding": compounding,
+        "transmit_weights": transmit_weights,
+        "interpolation": interpolation,
+        "normalize": normalize,
+        "speed_of_sound": speed_of_sound,
+        **receive,
+        "dynamic_range_db": dynamic_range_db,
+        "f_number": f_number,
+        "engine": engine,
+    }
+    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
+    console.result(f"{output}: {steps.summary(acquisition, grid)}; engine {engine}, {clock}")
+
+
+@cli.command(short_help="Draw the pressure field of a transmit.")
+@probe_option
+@click.option(
+    "--focus-mm",
+    type=console.Number(),
+    nargs=2,
+    multiple=True,
+    metavar="X Z",
+    help="Focus there; given twice or more, all at once (multi-line transmission).",
+)
+@click.option(
+    "--plane-deg", type=console.Number(above=-90, below=90), metavar="DEG", help="A plane wave at this angle."
+)
+@click.option(
+    "--diverging-deg",
+    type=console.Number(above=-180, below=180),
+    nargs=2,
+    metavar="TILT WIDTH",
+    help="A circular wave over this sector (flat arrays).",
+)
+@click.option(
+    "--source-mm", type=console.Number(), nargs=2, metavar="X Z", help="A circular wave from a virtual source behind."
+)
+@click.option(
+    "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
+)
+@medium_speed_option
+@sub_elements_option
+@grid_options
+@dynamic_range_option
+@engine_option
+@output_option("PROBE_field.png")
+@console.verbose_option
+def field(
+    probe: Probe,
+    focus_mm: tuple[tuple[float, float], ...],
+    plane_deg: float | None,
+    diverging_deg: tuple[float, float] | None,
+    source_mm: tuple[float, float] | None,
+    attenuation: float,
+    speed_of_sound: float,
+    sub_elements: int | None,
+    depth_mm: tuple[float, float] | None,
+    width_mm: float | None,
+    size: int,
+    dynamic_range_db: float,
+    engine: str,
+    output: Path | None,
+) -> None:
+    """Draw the RMS pressure of one transmit, in dB of its maximum.
+
+    \b
+    ussim field --probe P4-2v --focus-mm 0 30 -o focus.png
+    ussim field --probe L11-5v --plane-deg 10
+    """
+    import numpy as np
+
+    import ussim
+
+    from ..show import figures
+    from ..types import to_numpy
+    from . import steps
+
+    medium = ussim.Medium(speed_of_sound, attenuation)
+    waves, words = steps.one_transmit(probe, medium, focus_mm, plane_deg, diverging_deg, source_mm)
+    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=sub_elements)
+    if depth_mm is None and probe.imaging is not None:  # from the array on, where the wave is made
+        depth_mm = 0.0, 1e3 * probe.imaging.z[1]
+    grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
+    if grid.z[0] == 0:  # the element surfaces themselves: half a pixel below
+        grid = ussim.ImageGrid(x=grid.x, z=grid.z + (grid.z[1] - grid.z[0]) / 2)
+    engine = steps.resolve_engine(engine)
+    default = Path(f"{probe.name.replace('/', '-')}_field.png")
+    output = console.check_picture(output or default, *steps.input_files(probe), beside=".npz")
+    clock = steps.Clock()
+    with clock("field", f"computing the field of {words} on {steps.pixels(grid)}") as progress:
+        pressure = to_numpy(ussim.pressure_field(acquisition, grid, engine=engine, progress=progress))[0]
+    row, column = np.unravel_index(np.argmax(pressure), pressure.shape)
+    peak = 1e3 * grid.x[column], 1e3 * grid.z[row]
+    figure = figures.pressure_figure(pressure, grid, probe, f"{probe.name}, {words}", dynamic_range_db)
+    settings = {"transmit": words, "engine": engine}
+    steps.write_result(output, figure, {"pressure": pressure, "x": grid.x, "z": grid.z}, acquisition, settings)
+    console.result(f"{output}: {probe.name}, {words}; highest at x = {peak[0]:.1f}, z = {peak[1]:.1f} mm; {clock}")
+
+
+@cli.command(short_help="List the probes, or describe one.")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (SI units) for other programs.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Draw the probe NAME there.")
+@console.verbose_option
+def probes(name: str | None, as_json: bool, output: Path | None) -> None:
+    """List the probes, or say everything about the one called NAME (or in the TOML file NAME).
+
+    \b
+    ussim probes
+    ussim probes C5-2v -o c5-2v.png
+    """
+    import ussim
+
+    from ..io.plain import probe_to_dict
+    from ..show.describe import probe_sheet, probe_table
+
+    if name is None:
+        if output is not None:
+            raise click.UsageError("-o draws one probe: give its NAME")
+        known = [ussim.load_probe(preset) for preset in ussim.probe_names()]
+        console.result(
+            json.dumps([probe_to_dict(probe) for probe in known], indent=2) if as_json else probe_table(known)
+        )
+        return
+    probe = console.ProbeType().convert(name, None, click.get_current_context())
+    if output is not None:
+        from ..show import figures
+        from . import steps
+
+        console.check_picture(output, *steps.input_files(probe))
+        acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe))
+        figures.save_figure(figures.probe_figure(acquisition), output)
+    console.result(json.dumps(probe_to_dict(probe), indent=2) if as_json else probe_sheet(probe))
+
+
+@cli.command(short_help="Check this machine and installation.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
+@console.verbose_option
+def doctor(as_json: bool) -> int:
+    """Check this machine and installation: packages, processor, GPU, demo data, codecs, and the engines' agreement.
+
+    Ends with 0 when everything that the CPU work needs is in order.
+
+    \b
+    ussim doctor
+    """
+    from .doctor import examine, healthy
+
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            console.result(str(finding))
+    if as_json:
+        console.result(json.dumps([finding.__dict__ for finding in findings], indent=2))
+    if healthy(findings):
+        console.note("healthy")
+        return console.ExitCode.DONE
+    console.note("not healthy: see the lines marked FAIL")
+    return console.ExitCode.DEVICE

@@ -1,0 +1,1 @@
+"""The engine on any machine: kernels compiled by Numba."""

@@ -1,0 +1,437 @@
+"""One cell of scatterers in the CPU engine: the spectrum of its echoes, the power of its pressure.
+
+What runs in the innermost loops is here, compiled, in vectors of 16 (`simd`); `engine` says what is computed, and
+in which order.
+Arrays are flat float32, their layout given as [axes], the last axis 16 lanes. A complex number is two vectors (real,
+imaginary) or, where a product follows, three (their sum as well: `simd.complex_outer`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ... import physics
+from .simd import (
+    LANES,
+    ROWS,
+    compiled,
+    complex_outer,
+    cosine_sine,
+    exp,
+    exp_minus_one,
+    fma,
+    load,
+    store,
+    total,
+    transpose_block,
+    turn_minus_one,
+)
+
+BATCH = 4  # frequencies a load of the recurrence's state
+PAIR = 2 * LANES  # floats of a complex vector in two parts
+TRIPLE = 3 * LANES  # and in three
+TILES = 2  # tiles of scatterers whose echoes are summed in registers at a time
+WIDE = TILES * LANES
+
+
+class Elements(NamedTuple):
+    """What the compiled functions need of the plan, float64."""
+
+    sub_x: np.ndarray  # (n_elements, n_subelements) m
+    sub_z: np.ndarray
+    sine: np.ndarray  # (n_elements,) of the normal
+    cosine: np.ndarray
+    x: np.ndarray  # (n_elements,) m
+    z: np.ndarray
+    receive_fraction: np.ndarray  # (n_elements,) receive delay beyond whole samples, samples
+    delays: np.ndarray  # (n_transmits, n_foci, n_elements) samples
+    weights: np.ndarray  # (n_transmits, n_foci, n_elements)
+    constants: (
+        np.ndarray
+    )  # minimum_distance, baffle, k L / 2 at the centre, the same a Hz, c, attenuation, full directivity
+
+
+class Cell(NamedTuple):
+    """One cell, for the compiled functions."""
+
+    points: np.ndarray  # (3, n_tiles * 16) float32: x and z from the centre, reflectivity
+    center: np.ndarray  # (2,) m
+    element_reference: np.ndarray  # (n_elements,) samples
+    transmit_reference: np.ndarray  # (n_transmits,) samples
+    first_bin: int
+    window_length: int
+    rate: float  # Hz
+    factor: np.ndarray  # (n_bins,) complex64: S B² and the scale
+
+
+class Workspace(NamedTuple):
+    """One thread's buffers."""
+
+    waves: np.ndarray  # [tile][element][sub-element][re, im, step - 1 (re, im)]
+    widths: np.ndarray  # [tile][element][sub-element]: k L / 2 sin θ a Hz, for full-frequency directivity only
+    drive_waves: np.ndarray  # [focus][element][group][re, im, step - 1 (re, im)]
+    drive: np.ndarray  # [frequency][element][3][group]: group and lane number the transmits
+    field: np.ndarray  # [frequency][element][3][tile of two]
+    pressure: np.ndarray  # [transmit][3]
+    rows: np.ndarray  # [transmit in group][2]: the same in two parts
+    source: np.ndarray  # [group][scatterer of two tiles][3]: lanes on transmits
+    sums: np.ndarray  # [frequency][group][element][3], then [frequency][left-over transmit][element][3]
+
+
+_incidence = compiled(physics.incidence)
+_obliquity = compiled(physics.obliquity)
+_directivity = compiled(physics.directivity)
+_attenuation = compiled(physics.attenuation)
+
+
+@compiled
+def cell_spectrum(elements, cell, space, n_full, n_left, out):
+    """Spectrum of a cell's echoes, out[group][element][frequency][2]."""
+    n_elements, n_transmits = len(elements.x), len(cell.transmit_reference)
+    n_tiles, n_bins = cell.points.shape[1] // LANES, len(cell.factor)
+    reflectivity = cell.points[2]
+    left = n_full * LANES  # first transmit with lanes on scatterers
+    lanes = (n_full + (n_left > 0)) * LANES
+    _start_waves(elements, cell, space.waves, space.widths)
+    _start_drive(elements, cell, space.drive_waves)
+    for first in range(0, n_bins, BATCH):
+        n_batch = min(BATCH, n_bins - first)
+        _advance_drive(elements, lanes // LANES, space)
+        space.sums[:] = 0
+        for tile in range(0, n_tiles, TILES):
+            n_now = min(TILES, n_tiles - tile)
+            for half in range(n_now):
+                _advance_field(elements, cell, tile + half, half, first, space)
+            for i in range(n_batch):
+                for half in range(n_now):
+                    _transmit(i, half, n_elements, n_transmits, lanes, space)
+                    _turn_pressure(n_full, n_transmits, load(reflectivity, (tile + half) * LANES), half, space)
+                    for a in range(n_left):
+                        at = (BATCH * n_full + i * n_left + a) * n_elements * TRIPLE
+                        _receive_alone(i, half, n_elements, left + a, at, space)
+                for group in range(n_full):
+                    _receive_group(
+                        i, n_elements, n_now * LANES, group, (i * n_full + group) * n_elements * TRIPLE, space
+                    )
+        for i in range(n_batch):
+            for group in range(n_full):
+                at = (i * n_full + group) * n_elements * TRIPLE
+                _finish_group(space.sums, at, elements, cell, first + i, out, group * n_elements * n_bins * PAIR)
+            if n_left > 0:
+                at = (BATCH * n_full + i * n_left) * n_elements * TRIPLE
+                _finish_left(
+                    space.sums, at, n_left, elements, cell, first + i, out, n_full * n_elements * n_bins * PAIR
+                )
+
+
+@compiled
+def cell_power(elements, cell, space, out):
+    """Σ_f |P|² of a cell's points, out[transmit][tile], added."""
+    n_elements, n_transmits = len(elements.x), len(cell.transmit_reference)
+    n_tiles, n_bins = cell.points.shape[1] // LANES, len(cell.factor)
+    n_groups = (n_transmits + LANES - 1) // LANES
+    _start_waves(elements, cell, space.waves, space.widths)
+    _start_drive(elements, cell, space.drive_waves)
+    for first in range(0, n_bins, BATCH):
+        _advance_drive(elements, n_groups, space)
+        for tile in range(n_tiles):
+            _advance_field(elements, cell, tile, 0, first, space)
+            for i in range(min(BATCH, n_bins - first)):
+                _transmit(i, 0, n_elements, n_transmits, n_groups * LANES, space)
+                factor = cell.factor[first + i]
+                spectrum = factor.real * factor.real + factor.imag * factor.imag
+                for a in range(n_transmits):
+                    re, im = _complex(space.pressure, a * TRIPLE)
+                    at = (a * n_tiles + tile) * LANES
+                    store(out, at, fma(re * re + im * im, spectrum, load(out, at)))
+
+
+@compiled
+def _start_waves(elements, cell, waves, widths):
+    """Amplitude and phase of each scatterer's way to each sub-element at the cell's first frequency, and their step.
+
+    Phases are relative to the cell's references. The way beyond the reference, r - R, comes from positions in the cell:
+    (r² - R²) / (r + R), so that float32 holds it to a fraction of a nanometre.
+    """
+    minimum_distance, baffle, half_wavenumber, half_wavenumber_a_hz, speed, loss, full = elements.constants
+    step = cell.rate / cell.window_length
+    turns_start, turns_step = cell.first_bin * step / speed, step / speed
+    loss_start, loss_step = -_attenuation(cell.first_bin * step, loss), -_attenuation(step, loss)
+    n_elements, n_sub = elements.sub_x.shape
+    at = 0
+    for tile in range(cell.points.shape[1] // LANES):
+        x, z = load(cell.points[0], tile * LANES), load(cell.points[1], tile * LANES)
+        for e in range(n_elements):
+            reference = cell.element_reference[e] / cell.rate * speed
+            for m in range(n_sub):
+                center_x, center_z = cell.center[0] - elements.sub_x[e, m], cell.center[1] - elements.sub_z[e, m]
+                center_distance = math.sqrt(center_x * center_x + center_z * center_z)
+                dx, dz = x + center_x, z + center_z
+                sine, cosine = _incidence(dx, dz, elements.sine[e], elements.cosine[e])
+                distance = np.sqrt(dx * dx + dz * dz)
+                beyond = (x * (x + 2 * center_x) + z * (z + 2 * center_z)) / (distance + center_distance)
+                beyond = np.maximum(beyond + (center_distance - reference), minimum_distance - reference)
+                distance = np.maximum(distance, minimum_distance)
+                amplitude = _obliquity(cosine, baffle) / np.sqrt(distance) / n_sub
+                if full == 0.0:
+                    amplitude = amplitude * _directivity(sine, half_wavenumber)
+                re, im = cosine_sine(beyond * turns_start)
+                amplitude = amplitude * exp(distance * loss_start)
+                store(waves, at, re * amplitude)
+                store(waves, at + LANES, im * amplitude)
+                re, im = turn_minus_one(beyond * turns_step)
+                decay = exp_minus_one(distance * loss_step)
+                store(waves, at + 2 * LANES, fma(re, decay, re + decay))
+                store(waves, at + 3 * LANES, fma(im, decay, im))
+                if full != 0.0:
+                    store(widths, at // 4, sine * half_wavenumber_a_hz)
+                at += 4 * LANES
+
+
+@compiled
+def _start_drive(elements, cell, drive_waves):
+    """w exp(2πi f τ) of each transmit, focus and element at the cell's first frequency, and its step; τ from the firing
+    to the reference distance, relative to the transmit's reference."""
+    n_transmits, n_foci, n_elements = elements.delays.shape
+    start, step, weight = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    at = 0
+    for k in range(n_foci):
+        for e in range(n_elements):
+            for group in range((n_transmits + LANES - 1) // LANES):
+                start[:] = 0
+                step[:] = 0
+                weight[:] = 0
+                for lane in range(min(LANES, n_transmits - group * LANES)):
+                    a = group * LANES + lane
+                    samples = elements.delays[a, k, e] + (cell.element_reference[e] - cell.transmit_reference[a])
+                    turns = samples / cell.window_length
+                    step[lane] = turns - np.rint(turns)
+                    turns *= cell.first_bin
+                    start[lane] = turns - np.rint(turns)
+                    weight[lane] = elements.weights[a, k, e]
+                amplitude = load(weight, 0)
+                re, im = cosine_sine(load(start, 0))
+                store(drive_waves, at, re * amplitude)
+                store(drive_waves, at + LANES, im * amplitude)
+                re, im = turn_minus_one(load(step, 0))
+                store(drive_waves, at + 2 * LANES, re)
+                store(drive_waves, at + 3 * LANES, im)
+                at += 4 * LANES
+
+
+@compiled
+def _advance_drive(elements, n_groups, space):
+    """The next frequencies of the drive, drive[frequency][element][3][group]."""
+    n_foci, n_elements = elements.delays.shape[1:]
+    lanes = n_groups * LANES
+    at = 0
+    for k in range(n_foci):
+        for e in range(n_elements):
+            for group in range(n_groups):
+                re, im = load(space.drive_waves, at), load(space.drive_waves, at + LANES)
+                step_re, step_im = load(space.drive_waves, at + 2 * LANES), load(space.drive_waves, at + 3 * LANES)
+                for i in range(BATCH):
+                    to = (i * n_elements + e) * 3 * lanes + group * LANES
+                    if k == 0:
+                        sum_re, sum_im = re, im
+                    else:
+                        sum_re, sum_im = load(space.drive, to) + re, load(space.drive, to + lanes) + im
+                    store(space.drive, to, sum_re)
+                    store(space.drive, to + lanes, sum_im)
+                    store(space.drive, to + 2 * lanes, sum_re + sum_im)
+                    re, im = _advance(re, im, step_re, step_im)
+                store(space.drive_waves, at, re)
+                store(space.drive_waves, at + LANES, im)
+                at += 4 * LANES
+
+
+@compiled
+def _advance_field(elements, cell, tile, half, first, space):
+    """G of a tile at the next frequencies, field[frequency][element][3][half]: the mean over the sub-elements."""
+    n_elements, n_sub = elements.sub_x.shape
+    full = elements.constants[6] != 0.0
+    hertz = cell.rate / cell.window_length
+    waves, field = space.waves, space.field
+    per_frequency = n_elements * 3 * WIDE
+    at = tile * n_elements * n_sub * 4 * LANES
+    for e in range(n_elements):
+        zero = load(waves, at) * 0
+        re0, im0, re1, im1, re2, im2, re3, im3 = zero, zero, zero, zero, zero, zero, zero, zero
+        for _ in range(n_sub):
+            re, im = load(waves, at), load(waves, at + LANES)
+            step_re, step_im = load(waves, at + 2 * LANES), load(waves, at + 3 * LANES)
+            if full:
+                half_width = load(space.widths, at // 4)
+                bin0 = cell.first_bin + first
+                w0 = np.sinc(half_width * ((bin0) * hertz / math.pi))
+                w1 = np.sinc(half_width * ((bin0 + 1) * hertz / math.pi))
+                w2 = np.sinc(half_width * ((bin0 + 2) * hertz / math.pi))
+                w3 = np.sinc(half_width * ((bin0 + 3) * hertz / math.pi))
+                re0, im0 = fma(re, w0, re0), fma(im, w0, im0)
+                re, im = _advance(re, im, step_re, step_im)
+                re1, im1 = fma(re, w1, re1), fma(im, w1, im1)
+                re, im = _advance(re, im, step_re, step_im)
+                re2, im2 = fma(re, w2, re2), fma(im, w2, im2)
+                re, im = _advance(re, im, step_re, step_im)
+                re3, im3 = fma(re, w3, re3), fma(im, w3, im3)
+            else:
+                re0, im0 = re0 + re, im0 + im
+                re, im = _advance(re, im, step_re, step_im)
+                re1, im1 = re1 + re, im1 + im
+                re, im = _advance(re, im, step_re, step_im)
+                re2, im2 = re2 + re, im2 + im
+                re, im = _advance(re, im, step_re, step_im)
+                re3, im3 = re3 + re, im3 + im
+            re, im = _advance(re, im, step_re, step_im)
+            store(waves, at, re)
+            store(waves, at + LANES, im)
+            at += 4 * LANES
+        to = e * 3 * WIDE + half * LANES
+        _store_triple(field, to, WIDE, re0, im0)
+        _store_triple(field, to + per_frequency, WIDE, re1, im1)
+        _store_triple(field, to + 2 * per_frequency, WIDE, re2, im2)
+        _store_triple(field, to + 3 * per_frequency, WIDE, re3, im3)
+
+
+@compiled
+def _transmit(i, half, n_elements, n_transmits, lanes, space):
+    """Pressure of a tile at frequency i of the batch, pressure[transmit][3] in the three sums of `complex_outer`."""
+    space.pressure[: n_transmits * TRIPLE] = 0
+    for a in range(0, n_transmits, ROWS):
+        complex_outer(
+            space.pressure,
+            a * TRIPLE,
+            space.drive,
+            i * n_elements * 3 * lanes + a,
+            lanes,
+            1,
+            3 * lanes,
+            space.field,
+            i * n_elements * 3 * WIDE + half * LANES,
+            WIDE,
+            3 * WIDE,
+            n_elements,
+            min(ROWS, n_transmits - a),
+        )
+
+
+@compiled
+def _turn_pressure(n_full, n_transmits, reflectivity, half, space):
+    """Pressure times reflectivity with lanes on transmits, source[group][scatterer][3]; left-over transmits stay."""
+    for group in range(n_full):
+        for lane in range(LANES):
+            a = group * LANES + lane
+            re, im = reflectivity * 0, reflectivity * 0
+            if a < n_transmits:
+                re, im = _complex(space.pressure, a * TRIPLE)
+            store(space.rows, lane * PAIR, re * reflectivity)
+            store(space.rows, lane * PAIR + LANES, im * reflectivity)
+        at = (group * WIDE + half * LANES) * TRIPLE
+        transpose_block(space.rows, 0, PAIR, space.source, at, TRIPLE)
+        transpose_block(space.rows, LANES, PAIR, space.source, at + LANES, TRIPLE)
+        for s in range(LANES):
+            to = at + s * TRIPLE
+            store(space.source, to + 2 * LANES, load(space.source, to) + load(space.source, to + LANES))
+    for a in range(n_full * LANES, n_transmits):
+        re, im = _complex(space.pressure, a * TRIPLE)
+        _store_triple(space.pressure, a * TRIPLE, LANES, re * reflectivity, im * reflectivity)
+
+
+@compiled
+def _receive_group(i, n_elements, n_scatterers, group, at, space):
+    """Echoes of a group of transmits from one or two tiles, added to sums[element][3] from `at` on."""
+    for e in range(0, n_elements, ROWS):
+        complex_outer(
+            space.sums,
+            at + e * TRIPLE,
+            space.field,
+            (i * n_elements + e) * 3 * WIDE,
+            WIDE,
+            3 * WIDE,
+            1,
+            space.source,
+            group * WIDE * TRIPLE,
+            LANES,
+            TRIPLE,
+            n_scatterers,
+            min(ROWS, n_elements - e),
+        )
+
+
+@compiled
+def _receive_alone(i, half, n_elements, transmit, at, space):
+    """Echo of one transmit with lanes on scatterers, added to sums[element][3] from `at` on."""
+    at_pressure = transmit * TRIPLE
+    re, im = load(space.pressure, at_pressure), load(space.pressure, at_pressure + LANES)
+    both = load(space.pressure, at_pressure + 2 * LANES)
+    for e in range(n_elements):
+        of, to = (i * n_elements + e) * 3 * WIDE + half * LANES, at + e * TRIPLE
+        store(space.sums, to, fma(load(space.field, of), re, load(space.sums, to)))
+        store(space.sums, to + LANES, fma(load(space.field, of + WIDE), im, load(space.sums, to + LANES)))
+        store(space.sums, to + 2 * LANES, fma(load(space.field, of + 2 * WIDE), both, load(space.sums, to + 2 * LANES)))
+
+
+@compiled
+def _finish_group(sums, at, elements, cell, j, out, out_at):
+    """Spectrum at frequency j of one group of transmits: times S B² and the receive delay's fraction of a sample."""
+    n_bins = len(cell.factor)
+    for e in range(len(elements.x)):
+        factor = _receive_factor(elements, cell, j, e)
+        re, im = _complex(sums, at + e * TRIPLE)
+        re, im = product(re, im, factor.real, factor.imag)
+        to = out_at + (e * n_bins + j) * PAIR
+        store(out, to, re)
+        store(out, to + LANES, im)
+
+
+@compiled
+def _finish_left(sums, at, n_left, elements, cell, j, out, out_at):
+    """The same for transmits with lanes on scatterers: the sum over the lanes first."""
+    n_elements, n_bins = len(elements.x), len(cell.factor)
+    for e in range(n_elements):
+        factor = _receive_factor(elements, cell, j, e)
+        to = out_at + (e * n_bins + j) * PAIR
+        out[to : to + PAIR] = 0
+        for a in range(n_left):
+            re, im = _complex(sums, at + (a * n_elements + e) * TRIPLE)
+            re, im = product(re, im, factor.real, factor.imag)
+            out[to + a] = total(re)
+            out[to + LANES + a] = total(im)
+
+
+@compiled
+def _receive_factor(elements, cell, j, e):
+    if elements.receive_fraction[e] == 0.0:
+        return cell.factor[j]
+    angle = 2 * math.pi * (cell.first_bin + j) * elements.receive_fraction[e] / cell.window_length
+    return np.complex64(cell.factor[j] * complex(math.cos(angle), math.sin(angle)))
+
+
+@compiled
+def product(re, im, other_re, other_im):
+    """Complex product."""
+    return fma(re, other_re, -(im * other_im)), fma(re, other_im, im * other_re)
+
+
+@compiled
+def _advance(re, im, step_re, step_im):
+    """Complex product with 1 + step. The 1 kept apart, float32 rounds the step itself and not its distance from 1:
+    hundreds of products of one step would add its error up."""
+    return fma(re, step_re, fma(-im, step_im, re)), fma(re, step_im, fma(im, step_re, im))
+
+
+@compiled
+def _complex(sums, at):
+    """Real and imaginary part of a complex number from the three sums of `complex_outer`."""
+    a, b = load(sums, at), load(sums, at + LANES)
+    return a - b, load(sums, at + 2 * LANES) - a - b
+
+
+@compiled
+def _store_triple(array, at, step, re, im):
+    store(array, at, re)
+    store(array, at + step, im)
+    store(array, at + 2 * step, re + im)

@@ -1,0 +1,1 @@
+"""The engine on NVIDIA cards: kernels compiled by NVRTC, through CuPy."""

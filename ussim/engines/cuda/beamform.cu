@@ -1,0 +1,338 @@
+// Beamforming: demodulation, first arrivals, delay-and-sum (Perrot et al. 2021; definitions in ussim/beamform.py).
+//
+// Delay-and-sum: a thread a pixel, 32 neighbours along x in a warp, so that what a warp reads of a record lies in a few cache
+// lines. Receive delay and phase are computed once a (pixel, element) for all transmits and frames; TRANSMITS x FRAMES sums
+// stay in registers. The rotation exp(2πi f_0 τ) is the product of a receive factor, applied as elements are summed, and a
+// transmit factor, applied at the end. Delays are whole samples and a rest, so float32 loses nothing.
+//
+// Sizes, as -D: TRANSMITS and FRAMES a thread; TAPS of the interpolation, by table unless LINEAR (1: two taps, 1 - f and f);
+// IQ (1: complex data, 0: real); MASKED (1: some channels are left out); WEIGHTED (1: each transmit has a weight at each pixel);
+// COMPOUNDING (0: the coherent sum of the transmits, 1: the root of the sum of their powers, 2: none, an image per transmit).
+
+#include "physics.cuh"
+
+#define THREADS 128
+#define TILE_COLUMNS 32
+#define TILE_ROWS (THREADS / TILE_COLUMNS)
+#define TABLE 2048      // steps of the interpolation table, linear between them
+#define MAX_EDGE 18     // samples by which a record is extended for the filter
+#define MAX_ORDER 5
+#define LAWS 8          // laws at once in the search for first arrivals
+
+#if IQ
+typedef float2 Sample;
+__device__ inline void add(Sample& sum, float weight, Sample value) {
+    sum.x = fmaf(weight, value.x, sum.x);
+    sum.y = fmaf(weight, value.y, sum.y);
+}
+__device__ inline Sample zero() { return make_float2(0.0f, 0.0f); }
+__device__ inline void add_power(Sample& sum, Sample value) { sum.x += value.x * value.x + value.y * value.y; }
+__device__ inline void take_root(Sample& sum) { sum.x = sqrtf(sum.x); }
+#else
+typedef float Sample;
+__device__ inline void add(Sample& sum, float weight, Sample value) { sum = fmaf(weight, value, sum); }
+__device__ inline Sample zero() { return 0.0f; }
+__device__ inline void add_power(Sample& sum, Sample value) { sum += value * value; }
+__device__ inline void take_root(Sample& sum) { sum = sqrtf(sum); }
+#endif
+
+// Positions as coarse + rest: coarse ones are multiples of 2^-22 m, whose differences are exact in float32.
+struct __align__(16) Position {
+    float x, x_rest, z, z_rest;
+};
+
+struct __align__(16) Element {
+    Position at;
+    float sine, cosine;          // of its normal
+    float delay, delay_rest;     // receive delay: whole samples, and the rest
+};
+
+struct Das {
+    float samples_per_metre, samples_per_metre_rest;
+    float cycles_per_sample, cycles_per_sample_rest;  // demodulation frequency; 0 for RF data
+    float cos_acceptance;
+};
+
+// whole + rest = the distance of a point to an element in samples, to float64's worth of a sample's 1e-6.
+__device__ inline float2 distance_samples(float dx, float dz, float dx_rest, float dz_rest, float distance, Das das) {
+    // distance is the rounded root of dx² + dz²; what rounding left out comes from the squares, each as value and error:
+    // a contracted product would count its error twice.
+    const float xx = dx * dx, zz = dz * dz, square = distance * distance;
+    const float errors = fmaf(dx, dx, -xx) + fmaf(dz, dz, -zz) - fmaf(distance, distance, -square);
+    const float difference = (fmaxf(xx, zz) - square) + fminf(xx, zz);
+    const float rest = (0.5f * (difference + errors) + dx * dx_rest + dz * dz_rest) / distance;
+    const float product = distance * das.samples_per_metre;
+    const float product_error = fmaf(distance, das.samples_per_metre, -product);
+    const float whole = floorf(product);
+    return make_float2(
+        whole,
+        (product - whole) + (product_error + distance * das.samples_per_metre_rest + rest * das.samples_per_metre)
+    );
+}
+
+// Cycles, less whole ones, of whole + rest samples.
+__device__ inline float sample_cycles(float whole, float rest, Das das) {
+    const float product = whole * das.cycles_per_sample;
+    const float error = fmaf(whole, das.cycles_per_sample, -product) + whole * das.cycles_per_sample_rest;
+    return (product - rintf(product)) + (error + rest * das.cycles_per_sample);
+}
+
+// The record at sample `first` + `fraction`; samples outside it are 0.
+__device__ inline Sample interpolate(const Sample* record, int n_samples, int first, float fraction, const float* table) {
+    Sample value = zero();
+#if LINEAR
+    if ((unsigned)first < (unsigned)n_samples) add(value, 1.0f - fraction, record[first]);
+    if ((unsigned)(first + 1) < (unsigned)n_samples) add(value, fraction, record[first + 1]);
+#else
+    const float position = fraction * TABLE;
+    const int j = (int)position;
+    const float between = position - (float)j;
+#pragma unroll
+    for (int k = 0; k < TAPS; ++k) {
+        const float low = table[j * TAPS + k], high = table[(j + 1) * TAPS + k];
+        if ((unsigned)(first + k) < (unsigned)n_samples) add(value, fmaf(between, high - low, low), record[first + k]);
+    }
+#endif
+    return value;
+}
+
+// Block (tile of pixels, group of frames). Images (frames, nz, nx) of samples (frames, transmits, elements, n_samples).
+extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
+    const Sample* samples, const Position* columns, const Position* rows,                 // x of (nx), z of (nz)
+    const unsigned char* in_front, const int* transmit_whole, const float* transmit_part, // (nz, nx); (transmits, nz, nx)
+    const float* transmit_phase,                                                          // (transmits) cycles at index 0
+    const Element* elements, const float* table, const Das* constants,
+    const unsigned char* receiving, const float* live,  // (transmits, elements); share of the transmits (elements): if MASKED
+    const float* weights,                               // (transmits, nz, nx): if WEIGHTED
+    int n_frames, int n_transmits, int n_elements, int n_samples, int nx, int nz, int first_tap, int normalize, Sample* images
+) {
+    const int tiles = (nx + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    const int column = blockIdx.x % tiles * TILE_COLUMNS + threadIdx.x % TILE_COLUMNS;
+    const int row = blockIdx.x / tiles * TILE_ROWS + threadIdx.x / TILE_COLUMNS;
+    if (column >= nx || row >= nz) return;
+    const int first_frame = blockIdx.y * FRAMES;
+    const long long n_pixels = (long long)nx * nz, pixel = (long long)row * nx + column;
+    const long long frame_size = (long long)n_transmits * n_elements * n_samples;
+    const Das das = *constants;
+    const float x = columns[column].x, x_rest = columns[column].x_rest, z = rows[row].z, z_rest = rows[row].z_rest;
+    float n_active = 0.0f;
+#if COMPOUNDING < 2
+    Sample total[FRAMES];
+#pragma unroll
+    for (int f = 0; f < FRAMES; ++f) total[f] = zero();
+#endif
+
+    for (int first = 0; first < n_transmits && in_front[pixel]; first += TRANSMITS) {
+        int whole[TRANSMITS];
+        float part[TRANSMITS];
+        Sample sums[TRANSMITS][FRAMES];
+#if WEIGHTED
+        float weight[TRANSMITS];
+        bool counts = false;
+#pragma unroll
+        for (int a = 0; a < TRANSMITS; ++a) {
+            weight[a] = first + a < n_transmits ? weights[(first + a) * n_pixels + pixel] : 0.0f;
+            counts |= weight[a] != 0.0f;
+        }
+        if (!counts) continue;  // neighbours mostly agree: a beam is wider than a warp
+#endif
+#pragma unroll
+        for (int a = 0; a < TRANSMITS; ++a) {
+            const bool used = first + a < n_transmits;
+            whole[a] = used ? transmit_whole[(first + a) * n_pixels + pixel] : -(1 << 30);  // outside any record
+            part[a] = used ? transmit_part[(first + a) * n_pixels + pixel] : 0.0f;
+#pragma unroll
+            for (int f = 0; f < FRAMES; ++f) sums[a][f] = zero();
+        }
+        n_active = 0.0f;
+        for (int e = 0; e < n_elements; ++e) {
+#if MASKED
+            if (live[e] == 0.0f) continue;
+#endif
+            const Element element = elements[e];
+            const float dx = x - element.at.x, dz = z - element.at.z;
+            const float distance = fmaxf(sqrtf(dx * dx + dz * dz), 1e-9f);
+            if (fabsf(dz) * element.cosine + dx * element.sine < das.cos_acceptance * distance) continue;
+#if MASKED
+            n_active += live[e];
+#else
+            n_active += 1.0f;
+#endif
+            const float2 there =
+                distance_samples(dx, dz, x_rest - element.at.x_rest, z_rest - element.at.z_rest, distance, das);
+            const float receive_whole = there.x + element.delay, receive_part = there.y + element.delay_rest;
+#if IQ
+            const float2 turn = rotation(sample_cycles(receive_whole, receive_part, das));
+#endif
+            const Sample* record = samples + first_frame * frame_size + ((long long)first * n_elements + e) * n_samples;
+#pragma unroll
+            for (int a = 0; a < TRANSMITS; ++a, record += (long long)n_elements * n_samples) {
+#if MASKED
+                if (first + a >= n_transmits || !receiving[(first + a) * n_elements + e]) continue;
+#endif
+#if WEIGHTED
+                if (weight[a] == 0.0f) continue;
+#endif
+                const float sum = part[a] + receive_part, carry = floorf(sum);
+                const int at = whole[a] + (int)(receive_whole + carry) + first_tap;
+#pragma unroll
+                for (int f = 0; f < FRAMES; ++f) {
+                    if (first_frame + f >= n_frames) continue;
+                    const Sample value = interpolate(record + f * frame_size, n_samples, at, sum - carry, table);
+#if IQ
+                    sums[a][f].x = fmaf(turn.x, value.x, fmaf(-turn.y, value.y, sums[a][f].x));
+                    sums[a][f].y = fmaf(turn.x, value.y, fmaf(turn.y, value.x, sums[a][f].y));
+#else
+                    sums[a][f] += value;
+#endif
+                }
+            }
+        }
+#pragma unroll
+        for (int a = 0; a < TRANSMITS; ++a) {
+            if (first + a >= n_transmits) continue;
+#if IQ
+            const float2 turn = rotation(sample_cycles((float)whole[a], part[a], das) + transmit_phase[first + a]);
+#endif
+#pragma unroll
+            for (int f = 0; f < FRAMES; ++f) {
+                Sample value = sums[a][f];
+#if IQ
+                value = multiply(turn, value);
+#endif
+#if WEIGHTED
+                const Sample unweighted = value;
+                value = zero();
+                add(value, weight[a], unweighted);
+#endif
+#if COMPOUNDING == 0
+                add(total[f], 1.0f, value);
+#elif COMPOUNDING == 1
+                add_power(total[f], value);
+#else
+                if (first_frame + f >= n_frames) continue;
+                Sample alone = zero();
+                add(alone, normalize && n_active > 0.0f ? 1.0f / n_active : 1.0f, value);
+                images[((long long)(first_frame + f) * n_transmits + first + a) * n_pixels + pixel] = alone;
+#endif
+            }
+        }
+    }
+#if COMPOUNDING < 2
+    const float scale = normalize && n_active > 0.0f ? 1.0f / n_active : 1.0f;
+#pragma unroll
+    for (int f = 0; f < FRAMES; ++f) {
+        if (first_frame + f >= n_frames) continue;
+#if COMPOUNDING == 1
+        take_root(total[f]);
+#endif
+        Sample value = zero();
+        add(value, scale, total[f]);
+        images[(first_frame + f) * n_pixels + pixel] = value;
+    }
+#endif
+}
+
+// First and last arrival (laws, points): min and max over sources of delay + distance / speed. Float64, once a grid.
+extern "C" __global__ void __launch_bounds__(THREADS) arrival_bounds(
+    const double* x, const double* z, const double* source_x, const double* source_z, const double* delays,
+    int n_points, int n_sources, int n_laws, double slowness, double* first_arrival, double* last_arrival
+) {
+    for (int p = blockIdx.x * blockDim.x + threadIdx.x; p < n_points; p += gridDim.x * blockDim.x) {
+        for (int first = 0; first < n_laws; first += LAWS) {
+            double low[LAWS], high[LAWS];
+            const int n = min(LAWS, n_laws - first);
+#pragma unroll
+            for (int l = 0; l < LAWS; ++l) {
+                low[l] = 1e300;
+                high[l] = -1e300;
+            }
+            for (int s = 0; s < n_sources; ++s) {
+                const double dx = x[p] - source_x[s], dz = z[p] - source_z[s];
+                const double way = sqrt(dx * dx + dz * dz) * slowness;
+#pragma unroll
+                for (int l = 0; l < LAWS; ++l) {
+                    const double time = delays[(long long)(first + min(l, n - 1)) * n_sources + s] + way;
+                    low[l] = time < low[l] ? time : low[l];
+                    high[l] = time > high[l] ? time : high[l];
+                }
+            }
+#pragma unroll
+            for (int l = 0; l < LAWS; ++l) {
+                if (l >= n) continue;
+                first_arrival[(long long)(first + l) * n_points + p] = low[l];
+                last_arrival[(long long)(first + l) * n_points + p] = high[l];
+            }
+        }
+    }
+}
+
+// A filter of order up to 5 at work on one complex channel: direct form II transposed.
+struct Filter {
+    double numerator[MAX_ORDER + 1], denominator[MAX_ORDER + 1];
+    double re[MAX_ORDER + 1], im[MAX_ORDER + 1];
+
+    __device__ void start(const double* steady, double x, double y) {
+#pragma unroll
+        for (int i = 0; i < MAX_ORDER; ++i) {
+            re[i] = steady[i] * x;
+            im[i] = steady[i] * y;
+        }
+        re[MAX_ORDER] = im[MAX_ORDER] = 0.0;
+    }
+
+    __device__ void next(double& x, double& y) {
+        const double u = fma(numerator[0], x, re[0]), v = fma(numerator[0], y, im[0]);
+#pragma unroll
+        for (int i = 0; i < MAX_ORDER; ++i) {
+            re[i] = fma(-denominator[i + 1], u, fma(numerator[i + 1], x, re[i + 1]));
+            im[i] = fma(-denominator[i + 1], v, fma(numerator[i + 1], y, im[i + 1]));
+        }
+        x = u;
+        y = v;
+    }
+};
+
+// filtfilt(samples x carrier) as cpu/beamform.mix_and_filter has it: odd extension by `edge`, the filter started in the state
+// that a constant equal to the first sample would leave. A thread a channel; float64, as a narrow filter needs it.
+extern "C" __global__ void __launch_bounds__(THREADS) mix_and_filter(
+    const float* samples, const float2* carrier, const double* numerator, const double* denominator, const double* steady,
+    long long n_channels, int n_samples, int edge, float2* out
+) {
+    Filter filter;
+    for (int i = 0; i <= MAX_ORDER; ++i) {
+        filter.numerator[i] = numerator[i];
+        filter.denominator[i] = denominator[i];
+    }
+    for (long long c = (long long)blockIdx.x * blockDim.x + threadIdx.x; c < n_channels;
+         c += (long long)gridDim.x * blockDim.x) {
+        const float* record = samples + c * n_samples;
+        float2* channel = out + c * n_samples;
+        double tail_re[MAX_EDGE], tail_im[MAX_EDGE];
+        const int last = n_samples - 1;
+        for (int i = -edge; i <= last + edge; ++i) {
+            const int j = i < 0 ? -i : i > last ? 2 * last - i : i;
+            double x = (double)record[j] * carrier[j].x, y = (double)record[j] * carrier[j].y;
+            if (j != i) {
+                const int end = i < 0 ? 0 : last;
+                x = 2.0 * ((double)record[end] * carrier[end].x) - x;
+                y = 2.0 * ((double)record[end] * carrier[end].y) - y;
+            }
+            if (i == -edge) filter.start(steady, x, y);
+            filter.next(x, y);
+            if (i > last) {
+                tail_re[i - last - 1] = x;
+                tail_im[i - last - 1] = y;
+            } else if (i >= 0) {
+                channel[i] = make_float2((float)x, (float)y);
+            }
+        }
+        for (int i = last + edge; i >= 0; --i) {
+            double x = i > last ? tail_re[i - last - 1] : (double)channel[i].x;
+            double y = i > last ? tail_im[i - last - 1] : (double)channel[i].y;
+            if (i == last + edge) filter.start(steady, x, y);
+            filter.next(x, y);
+            if (i <= last) channel[i] = make_float2((float)x, (float)y);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+"""Beamforming on a graphics card: what `beamform.cu` needs, in float64 NumPy, and the launches."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .engine import Backend
+
+if TYPE_CHECKING:
+    from ...beamform import Beamforming
+
+THREADS = 128
+TILE_COLUMNS, TILE_ROWS = 32, THREADS // 32  # pixels of a block
+TABLE = 2048
+MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
+COARSE = 2.0**22  # coarse positions are multiples of 1 / COARSE m
+KEPT_GRIDS = 4
+COMPOUNDINGS = ("coherent", "incoherent", "none")  # as COMPOUNDING of beamform.cu counts them
+ANY_SIZES = {"TRANSMITS": 1, "FRAMES": 1, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0, "WEIGHTED": 0, "COMPOUNDING": 0}
+
+
+class Beamformer:
+    """Delay-and-sum, demodulation and first arrivals on a backend; tables of the last few grids are kept."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._grids: OrderedDict[tuple, _GridTables] = OrderedDict()
+        self._kept_weights: tuple[np.ndarray, Any] | None = None
+
+    def delay_and_sum(self, samples: Any, beamforming: Beamforming) -> Any:
+        """Images (..., nz, nx), complex64 or float32 as the samples (..., n_transmits, n_elements, n_samples) are."""
+        xp, b = self.backend.array_module, beamforming
+        complex_data = np.iscomplexobj(samples)
+        data = xp.ascontiguousarray(self.backend.to_device(samples), np.complex64 if complex_data else np.float32)
+        n_transmits, n_elements, n_samples = data.shape[-3:]
+        n_frames = math.prod(data.shape[:-3])
+        tables = self._tables(b, n_samples)
+        transmits = math.ceil(n_transmits / math.ceil(n_transmits / MAX_TRANSMITS))
+        frames = 1 if n_frames == 1 else 2 if transmits > 8 else 4
+        linear = b.interpolation.n_taps == 2
+        launch = self.backend.kernels(
+            "beamform.cu",
+            {
+                "TRANSMITS": transmits,
+                "FRAMES": frames,
+                "TAPS": b.interpolation.n_taps,
+                "LINEAR": int(linear),
+                "IQ": int(complex_data),
+                "MASKED": int(b.acquisition.receive_mask is not None),
+                "WEIGHTED": int(b.weights is not None),
+                "COMPOUNDING": COMPOUNDINGS.index(b.compounding),
+            },
+        )
+        nz, nx = b.grid.shape
+        images = xp.zeros((n_frames, *b.image_shape), dtype=data.dtype)  # transmits without weight are not written
+        launch(
+            "delay_and_sum",
+            (-(-nx // TILE_COLUMNS) * -(-nz // TILE_ROWS), -(-n_frames // frames)),
+            THREADS,
+            data,
+            *tables.arrays,
+            self._weights(b),
+            np.int32(n_frames),
+            np.int32(n_transmits),
+            np.int32(n_elements),
+            np.int32(n_samples),
+            np.int32(nx),
+            np.int32(nz),
+            np.int32(b.interpolation.first_tap),
+            np.int32(b.normalize),
+            images,
+        )
+        if b.progress is not None:
+            self.backend.mark()()
+            b.progress(1, 1)
+        images = images.reshape(*data.shape[:-3], *b.image_shape)
+        return images if b.has_phase else xp.ascontiguousarray(images.real)
+
+    def mix_and_filter(self, samples: Any, carrier, numerator, denominator, steady, edge: int) -> Any:
+        """filtfilt(numerator, denominator, samples x carrier): (..., n_samples) real -> complex64."""
+        xp = self.backend.array_module
+        data = xp.ascontiguousarray(self.backend.to_device(samples), np.float32)
+        n_samples = data.shape[-1]
+        n_channels = math.prod(data.shape[:-1])
+        out = xp.empty(data.shape, dtype=np.complex64)
+        order = len(denominator) - 1
+        padded = (np.pad(np.asarray(row, np.float64), (0, 5 - order)) for row in (numerator, denominator, steady))
+        self._any_sizes()(
+            "mix_and_filter",
+            (-(-n_channels // THREADS),),
+            THREADS,
+            data,
+            self.backend.to_device(np.asarray(carrier, np.complex64)),
+            *(self.backend.to_device(row) for row in padded),
+            np.int64(n_channels),
+            np.int32(n_samples),
+            np.int32(edge),
+            out,
+        )
+        return out
+
+    def arrival_bounds(
+        self, x, z, source_x, source_z, delays, speed_of_sound: float, with_last: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """First and last arrival (n_laws, n_points) float64 s at points, in host memory."""
+        xp = self.backend.array_module
+        first, last = (xp.empty((len(delays), len(x)), dtype=np.float64) for _ in range(2))
+        self._any_sizes()(
+            "arrival_bounds",
+            (min(-(-len(x) // THREADS), 65535),),
+            THREADS,
+            *(self.backend.to_device(np.asarray(a, np.float64)) for a in (x, z, source_x, source_z, delays)),
+            np.int32(len(x)),
+            np.int32(len(source_x)),
+            np.int32(len(delays)),
+            np.float64(1 / speed_of_sound),
+            first,
+            last,
+        )
+        return self.backend.to_host(first), self.backend.to_host(last) if with_last else None
+
+    def _any_sizes(self):
+        """The kernels that the sizes do not concern."""
+        return self.backend.kernels("beamform.cu", ANY_SIZES)
+
+    def _weights(self, b: Beamforming) -> Any:
+        """The transmit weights on the device: the last ones stay there if nobody can write to them."""
+        if b.weights is None:
+            return self.backend.to_device(np.zeros(1, np.float32))
+        if b.weights.flags.writeable:
+            return self.backend.to_device(b.weights)
+        if self._kept_weights is None or self._kept_weights[0] is not b.weights:
+            self._kept_weights = b.weights, self.backend.to_device(b.weights)
+        return self._kept_weights[1]
+
+    def _tables(self, b: Beamforming, n_samples: int) -> _GridTables:
+        key = (
+            b.acquisition.key(),
+            b.grid.x.tobytes(),
+            b.grid.z.tobytes(),
+            b.speed_of_sound,
+            b.sampling_frequency,
+            b.start_time.tobytes(),
+            n_samples,
+            b.demodulation_frequency,
+            b.f_number,
+            b.interpolation.n_taps,
+            b.interpolation.first_tap,
+            b.interpolation.shift,
+        )
+        if key not in self._grids:
+            self._grids[key] = _GridTables(self.backend, b, n_samples)
+        self._grids.move_to_end(key)
+        while len(self._grids) > KEPT_GRIDS:
+            self._grids.popitem(last=False)
+        return self._grids[key]
+
+
+class _GridTables:
+    """What delay-and-sum reads beside the samples, on the device, in the order of the kernel's arguments."""
+
+    def __init__(self, backend: Backend, b: Beamforming, n_samples: int) -> None:
+        probe = b.acquisition.probe
+        x, z = b.grid.mesh()
+        index = b.transmit_samples(x, z, n_samples)
+        whole = np.floor(index)
+        receive_delay = b.receive_delays * b.sampling_frequency
+        angle = probe.element_angle
+        elements = [
+            *_split(probe.element_x),
+            *_split(probe.element_z),
+            np.sin(angle),
+            np.cos(angle),
+            np.rint(receive_delay),
+            receive_delay - np.rint(receive_delay),
+        ]
+        samples_per_metre = b.sampling_frequency / b.speed_of_sound
+        cycles_per_sample = b.demodulation_frequency / b.sampling_frequency
+        constants = np.array([samples_per_metre, 0, cycles_per_sample, 0, b.cos_acceptance])
+        rounded = constants.astype(np.float32)
+        for place in (0, 2):  # the rest of a number that float32 rounds
+            rounded[place + 1] = constants[place] - float(rounded[place])
+        fraction = np.arange(TABLE + 2) / TABLE
+        zero_x, zero_z = np.zeros(len(b.grid.x)), np.zeros(len(b.grid.z))
+        tables = (
+            np.stack([*_split(b.grid.x), zero_x, zero_x], axis=1).astype(np.float32),
+            np.stack([zero_z, zero_z, *_split(b.grid.z)], axis=1).astype(np.float32),
+            (~probe.is_behind(x, z)).astype(np.uint8),
+            whole.astype(np.int32),
+            (index - whole).astype(np.float32),
+            b.transmit_phases.astype(np.float32),
+            np.stack(elements, axis=1).astype(np.float32),
+            b.interpolation.weights(fraction).astype(np.float32),
+            rounded,
+            b.acquisition.receiving.astype(np.uint8),
+            b.live.astype(np.float32),
+        )
+        self.arrays = tuple(backend.to_device(table) for table in tables)
+
+
+def _split(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coarse positions, whose differences are exact in float32, and the rest."""
+    coarse = np.rint(position * COARSE) / COARSE
+    return coarse, position - coarse

@@ -1,0 +1,683 @@
+"""Simulation on a graphics card: scatterers into boxes, boxes into launches.
+
+Boxes are squares of a fixed lattice, so that windows, bands and references belong to the acquisition and not to the image:
+they are made once and serve every image of a dataset. A box's scatterers in one image are a cell; cells of all images in
+flight are sorted by the length of their window, and as many as the memory holds are computed at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ... import physics
+from ...cells import MAX_TURNS, PulseLength, windows_of_boxes
+from ...plan import Plan
+from ...types import ImageGrid, Scatterers
+from .backend import EngineError
+from .engine import Backend, Progress
+
+LANES = 32
+MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
+MAX_POINTS = 1024  # scatterers in a cell: a box with more is several cells, which bounds the memory of one
+SHARED_MEMORY = 24 * 1024  # bytes a block of `transmit` or `receive` aims at: at least two blocks on any card
+RECORD_STRETCH = 128 * 8  # samples a block of `accumulate` writes (RECORD_THREADS x RECORD_SAMPLES)
+IMAGES = 32  # prepared at once
+WINDOW_COST = 100  # memory traffic of a cell's window, in scatterers computed meanwhile (docs/gpu.md)
+SIDES = 0.25e-3 * 2.0 ** (np.arange(17) / 2)  # m, lattices to choose from: 0.25 to 64 mm
+REACH = 20e-3  # m: the pulse's length after attenuation is taken in steps of this distance
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Shape of a block: points and frequencies a thread, groups of frequencies a block."""
+
+    points: int = 2
+    frequencies: int = 2  # even
+    groups: int = 6
+
+
+def choose_sizes(plan: Plan, shared_memory: int, tuning: Tuning | None = None) -> dict[str, int]:
+    """The sizes `simulate.cu` is compiled with.
+
+    Raises
+    ------
+    EngineError
+        A block cannot hold even one element's sub-elements.
+    """
+    n_transmits = plan.acquisition.n_transmits
+    transmits = math.ceil(n_transmits / math.ceil(n_transmits / MAX_TRANSMITS))
+    if tuning is None:
+        tuning = Tuning() if transmits > 8 else Tuning(frequencies=4)
+    n_sub = plan.sub_x.shape[1]
+    for points in (tuning.points, 1):
+        weights = tuning.groups * transmits * tuning.frequencies * 8
+        rays = n_sub * LANES * points * 24
+        inner = min(16, SHARED_MEMORY // (weights + rays))
+        if inner or weights + rays <= shared_memory:
+            break
+    else:
+        raise EngineError(
+            f'engine "cuda": {n_sub} sub-elements an element are more than a block of the card holds; '
+            'give a smaller n_subelements or use engine="cpu"'
+        )
+    return {
+        "TRANSMITS": transmits,
+        "POINTS": points,
+        "FREQUENCIES": tuning.frequencies,
+        "GROUPS": tuning.groups,
+        "INNER": max(inner, 1),
+        "N_SUB": n_sub,
+        "FULL_DIRECTIVITY": int(plan.acquisition.full_frequency_directivity),
+    }
+
+
+class Simulator:
+    """An acquisition on a device: tables, boxes seen so far, compiled kernels.
+
+    `receive` False is for pressure fields: windows of the way there alone.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        plan: Plan,
+        receive: bool = True,
+        threshold_db: float | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self.backend = backend
+        self.plan = plan
+        self.receive = receive
+        self.sizes = choose_sizes(plan, backend.shared_memory, tuning)
+        self.launch = backend.kernels("simulate.cu", self.sizes)
+        self.boxes = _Boxes(plan, receive, threshold_db)
+        self._sides = _Sides(plan, receive, self.boxes, LANES * self.sizes["POINTS"])
+        self._tables = {name: backend.to_device(table) for name, table in _element_tables(plan).items()}
+        self._box_tables: dict[str, Any] = {}
+        self._n_uploaded = -1
+
+    @property
+    def chunk(self) -> int:
+        """Frequencies a block."""
+        return self.sizes["GROUPS"] * self.sizes["FREQUENCIES"]
+
+    def echoes(
+        self,
+        media: Sequence[Scatterers],
+        n_samples: int,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """(n_media, n_transmits, n_elements, n_samples) float32 on the device."""
+        probe = self.plan.acquisition.probe
+        n_transmits, xp = self.plan.acquisition.n_transmits, self.backend.array_module
+        one = n_transmits * probe.n_elements * n_samples * 4
+        free = self.backend.free_memory()
+        if one * len(media) > free:
+            raise EngineError(
+                f"out of memory: the records of {len(media)} media take {_megabytes(one * len(media))}, "
+                f"{_megabytes(free)} are free; give at most {int(free // one)} media at once"
+            )
+        record = xp.zeros((len(media), n_transmits, probe.n_elements, n_samples), dtype=np.float32)
+        budget = _budget(max_memory, free - one * len(media))
+        report = _Report(self.backend, progress, len(media))
+        for first in range(0, len(media), IMAGES):
+            cells = self._cut(media[first : first + IMAGES])
+            part = record[first : first + IMAGES]
+            work = _Work(self, cells, budget)
+            for group in work.groups():
+                for first_transmit in range(0, n_transmits, self.sizes["TRANSMITS"]):
+                    work.transmit(group, first_transmit)
+                    work.receive(group, first_transmit)
+                    work.accumulate(group, first_transmit, part, start_sample)
+                report.queued(first + len(part) * group.end / len(cells.box))
+            del work  # its memory, before the next one asks for as much
+        report.end()
+        return record
+
+    def pressure(self, grid: ImageGrid, max_memory: float | None = None, progress: Progress | None = None) -> Any:
+        """RMS pressure (n_transmits, nz, nx) float32 on the device."""
+        acquisition, xp = self.plan.acquisition, self.backend.array_module
+        x, z = (axis.ravel() for axis in grid.mesh())
+        front = np.flatnonzero(~acquisition.probe.is_behind(x, z))
+        power = xp.zeros((acquisition.n_transmits, x.size), dtype=np.float32)
+        if len(front):
+            cells = self._cut([Scatterers(x[front], z[front], np.ones(len(front)))])
+            work = _Work(self, cells, _budget(max_memory, self.backend.free_memory()))
+            report = _Report(self.backend, progress, 1)
+            energy = xp.empty((acquisition.n_transmits, len(front)), dtype=np.float32)
+            for group in work.groups():
+                for first_transmit in range(0, acquisition.n_transmits, self.sizes["TRANSMITS"]):
+                    work.transmit(group, first_transmit)
+                    work.energy(group, first_transmit, energy)
+                report.queued(group.end / len(cells.box))
+            report.end()
+            power[:, self.backend.to_device(front[cells.order])] = energy
+        return xp.sqrt(power).reshape(-1, *grid.shape)
+
+    def count_work(self, media: Sequence[Scatterers]) -> dict[str, float]:
+        """Operations and memory traffic of `echoes`, counted from the cells: what `docs/gpu.md` derives limits from.
+
+        Keys: flop (multiply-add = 2; a complex product and sum a transmit, both ways, and the recurrence of each
+        sub-element), flop_padded (with the idle lanes of last tiles and chunks), bytes (each array once written, once read,
+        in device memory), n_cells, n_samples (of all windows of a channel).
+        """
+        acquisition = self.plan.acquisition
+        n_transmits, n_elements = acquisition.n_transmits, acquisition.probe.n_elements
+        cells, tile = self._cut(media), LANES * self.sizes["POINTS"]
+        n, n_bins = self.boxes.window_length(cells.box), self.boxes.n_bins(cells.box)
+        count = cells.count.astype(np.int64)
+        padded_bins = -(-n_bins // self.chunk) * self.chunk
+        one_way = 8 * n_transmits + 8 * self.sizes["N_SUB"]
+        padded = (-(-count // tile) * tile * n_elements + count * (-(-n_elements // tile) * tile)) * padded_bins
+        groups = math.ceil(n_transmits / self.sizes["TRANSMITS"])
+        padded_way = groups * 8 * (self.sizes["TRANSMITS"] + self.sizes["N_SUB"])
+        channels = n_transmits * n_elements
+        q = 2 * 8 * n_transmits * count * padded_bins
+        spectra = 8 * channels * (2 * (n // 2 + 1) + n_bins)  # cleared, the band written, read by the transform
+        windows = 2 * 4 * channels * n
+        return {
+            "flop": float(2 * one_way * n_elements * (count * n_bins).sum()),
+            "flop_padded": float(padded_way * padded.sum()),
+            "bytes": float((q + spectra + windows).sum()),
+            "n_cells": float(len(n)),
+            "n_samples": float(n.sum()),
+        }
+
+    def box_tables(self) -> dict[str, Any]:
+        """The tables of all boxes seen so far, on the device."""
+        if self._n_uploaded != len(self.boxes):
+            self._box_tables = {name: self.backend.to_device(table) for name, table in self.boxes.tables().items()}
+            self._n_uploaded = len(self.boxes)
+        return self._box_tables
+
+    def table(self, name: str) -> Any:
+        """A table of the elements, on the device."""
+        return self._tables[name]
+
+    def _cut(self, media: Sequence[Scatterers]) -> _Cells:
+        """Cells of some media, sorted by the length of their window."""
+        box, image, count, first, order, local, strength = [], [], [], [], [], [], []
+        begin = 0
+        for i, medium in enumerate(media):
+            if len(medium) == 0:
+                continue
+            side = self._sides.choose(medium.x, medium.z)
+            ix, iz = (np.floor(axis / side).astype(np.int64) for axis in (medium.x, medium.z))
+            low_x, low_z = int(ix.min()), int(iz.min())
+            n_columns = int(ix.max()) - low_x + 1
+            square, members, sizes = _sort((iz - low_z) * n_columns + ix - low_x)
+            box_x, box_z = square % n_columns + low_x, square // n_columns + low_z
+            found = self.boxes.find(side, box_x, box_z)
+            for k in range(len(square)):
+                for at in range(0, int(sizes[k]), MAX_POINTS):
+                    n = min(MAX_POINTS, int(sizes[k]) - at)
+                    box.append(found[k])
+                    image.append(i)
+                    count.append(n)
+                    first.append(begin)
+                    begin += n
+            x, z = medium.x[members], medium.z[members]
+            center_x, center_z = (np.repeat((axis + 0.5) * side, sizes) for axis in (box_x, box_z))
+            local.append(np.stack([x - center_x, z - center_z], axis=1).astype(np.float32))
+            strength.append(medium.reflectivity[members].astype(np.float32))
+            order.append(members)
+        boxes = np.array(box, dtype=np.int32)
+        by_length = np.argsort(self.boxes.window_length(boxes), kind="stable")  # of one length: by image, then by place
+        return _Cells(
+            boxes[by_length],
+            np.array(image, dtype=np.int32)[by_length],
+            np.array(first, dtype=np.int32)[by_length],
+            np.array(count, dtype=np.int32)[by_length],
+            np.concatenate(order) if order else np.zeros(0, np.int64),
+            np.concatenate(local) if local else np.zeros((0, 2), np.float32),
+            np.concatenate(strength) if strength else np.zeros(0, np.float32),
+        )
+
+
+# --- launches --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """Scatterers of some images, each image's sorted by box."""
+
+    box: np.ndarray  # (n_cells,) int32
+    image: np.ndarray  # (n_cells,) int32
+    first: np.ndarray  # (n_cells,) int32: scatterers first .. first + count - 1 of `local`
+    count: np.ndarray
+    order: np.ndarray  # (n,) int64: which of its medium each scatterer is
+    local: np.ndarray  # (n, 2) float32 m, x and z from the box's centre
+    reflectivity: np.ndarray  # (n,) float32
+
+
+class _Work:
+    """The cells of some images on the device, worked off group by group in memory that all groups share."""
+
+    def __init__(self, simulator: Simulator, cells: _Cells, budget: float) -> None:
+        self.simulator, self.cells, self.backend = simulator, cells, simulator.backend
+        self.launch, self.sizes = simulator.launch, simulator.sizes
+        acquisition = simulator.plan.acquisition
+        self.n_elements, self.n_transmits = acquisition.probe.n_elements, acquisition.n_transmits
+        self.n = simulator.boxes.window_length(cells.box)
+        self.n_chunks = -(-simulator.boxes.n_bins(cells.box) // simulator.chunk)
+        row = self.sizes["GROUPS"] * self.sizes["TRANSMITS"] * self.sizes["FREQUENCIES"]
+        channels = -(-self.sizes["TRANSMITS"] * self.n_elements // 2) * 2  # even: windows begin at multiples of 8 bytes
+        self.q_size = self.n_chunks * cells.count.astype(np.int64) * row  # complex numbers a cell
+        self.echo_size = channels * (self.n // 2 + 1) if simulator.receive else np.zeros_like(self.n)
+        self.window_size = channels * self.n if simulator.receive else np.zeros_like(self.n)  # float32 numbers
+        self._groups = self._split(8 * self.q_size + 8 * self.echo_size + 4 * self.window_size, budget)
+        xp = self.backend.array_module
+        largest = {
+            name: max((int(size[group].sum()) for group in self._groups), default=0)
+            for name, size in (("q", self.q_size), ("echo", self.echo_size), ("window", self.window_size))
+        }
+        self.q = xp.empty(largest["q"], dtype=np.complex64)
+        self.spectra = xp.empty(largest["echo"], dtype=np.complex64)
+        self.windows = xp.empty(largest["window"], dtype=np.float32)
+        self.local = self.backend.to_device(cells.local)
+        self.reflectivity = self.backend.to_device(cells.reflectivity)
+
+    def groups(self) -> Iterator[_Group]:
+        """Groups of cells that fit the memory, each with its tables on the device."""
+        for part in self._groups:
+            yield _Group(self, part)
+
+    def transmit(self, group: _Group, first_transmit: int) -> None:
+        """Q = reflectivity P of a group's scatterers."""
+        s, boxes = self.simulator, self.simulator.box_tables()
+        self.launch(
+            "transmit",
+            (group.n_tiles, group.n_chunks),
+            LANES * self.sizes["GROUPS"],
+            *(group.table[name] for name in ("tile_cell", "tile_first", "box", "first", "count", "q_begin")),
+            *(boxes[name] for name in ("box", "sight", "element_reference", "transmit_reference")),
+            s.table("element_normal"),
+            self.local,
+            self.reflectivity,
+            *(s.table(name) for name in ("delay_whole", "delay_part", "weight")),
+            np.int32(self.n_elements),
+            np.int32(s.plan.delays.shape[1]),
+            np.int32(self.n_transmits),
+            np.int32(first_transmit),
+            s.table("physics"),
+            self.q,
+        )
+
+    def receive(self, group: _Group, first_transmit: int) -> None:
+        """Windows of a group's echoes: spectra, then their inverse transforms."""
+        s, boxes = self.simulator, self.simulator.box_tables()
+        spectra = self.spectra[: group.n_echo]
+        spectra.fill(0)
+        element_tiles = -(-self.n_elements // (LANES * self.sizes["POINTS"]))
+        self.launch(
+            "receive",
+            (group.n_cells * element_tiles, group.n_chunks),
+            LANES * self.sizes["GROUPS"],
+            *(group.table[name] for name in ("box", "first", "count", "q_begin", "echo_begin")),
+            boxes["box"],
+            boxes["sight"],
+            s.table("element_normal"),
+            s.table("receive_part"),
+            self.local,
+            boxes["spectrum"],
+            self.q,
+            np.int32(self.n_elements),
+            np.int32(self._used(first_transmit)),
+            np.int32(element_tiles),
+            s.table("physics"),
+            spectra,
+        )
+        for n, echo, window in group.transforms:
+            self.backend.inverse_transform(
+                self.spectra[echo].reshape(-1, n // 2 + 1), self.windows[window].reshape(-1, n)
+            )
+
+    def accumulate(self, group: _Group, first_transmit: int, record: Any, start_sample: int) -> None:
+        """Add a group's windows to the record (images, n_transmits, n_elements, n_samples)."""
+        s, boxes = self.simulator, self.simulator.box_tables()
+        n_used, n_samples = self._used(first_transmit), record.shape[-1]
+        self.launch(
+            "accumulate",
+            (len(record) * n_used * self.n_elements, -(-n_samples // RECORD_STRETCH)),
+            128,
+            *(group.table[name] for name in ("image_first", "image_cells", "box", "window_begin")),
+            *(boxes[name] for name in ("box", "element_reference", "transmit_reference")),
+            s.table("receive_whole"),
+            self.windows,
+            np.int32(self.n_elements),
+            np.int32(self.n_transmits),
+            np.int32(first_transmit),
+            np.int32(n_used),
+            np.int32(start_sample),
+            np.int64(n_samples),
+            record,
+        )
+
+    def energy(self, group: _Group, first_transmit: int, energy: Any) -> None:
+        """Energies (n_transmits, n_points) of a group's points, in the order of the cells."""
+        boxes = self.simulator.box_tables()
+        n_used = self._used(first_transmit)
+        self.launch(
+            "energy",
+            (max(1, min(65535, group.n_points * n_used // 128)),),
+            128,
+            *(group.table[name] for name in ("point", "point_cell", "box", "first", "count", "q_begin")),
+            boxes["box"],
+            boxes["spectrum"],
+            self.q,
+            np.int32(group.n_points),
+            np.int32(energy.shape[1]),
+            np.int32(first_transmit),
+            np.int32(n_used),
+            energy,
+        )
+
+    def _used(self, first_transmit: int) -> int:
+        return min(self.sizes["TRANSMITS"], self.n_transmits - first_transmit)
+
+    def _split(self, size: np.ndarray, budget: float) -> list[slice]:
+        """Runs of cells whose sizes in bytes stay within the budget."""
+        if len(size) and size.max() > budget:
+            raise EngineError(
+                f"out of memory: max_memory or the card leaves {_megabytes(budget)}; the largest cell needs "
+                f"{_megabytes(size.max())}"
+            )
+        groups, first, total = [], 0, 0
+        for i, bytes_needed in enumerate(size.tolist()):
+            if total + bytes_needed > budget:
+                groups.append(slice(first, i))
+                first, total = i, 0
+            total += bytes_needed
+        return [*groups, slice(first, len(size))] if len(size) else []
+
+
+class _Group:
+    """Cells computed at once, with the tables that the kernels read of them."""
+
+    def __init__(self, work: _Work, part: slice) -> None:
+        cells = work.cells
+        self.end = part.stop  # of the cells
+        n_images = int(cells.image.max()) + 1
+        count = cells.count[part]
+        self.n_cells, self.n_points = len(count), int(count.sum())
+        self.n_chunks = int(work.n_chunks[part].max())
+        echo_begin = _begins(work.echo_size[part])
+        window_begin = _begins(work.window_size[part])
+        self.n_echo = int(echo_begin[-1])
+        tile = LANES * work.sizes["POINTS"]
+        tiles = -(-count // tile)
+        self.n_tiles = int(tiles.sum())
+        tile_cell = np.repeat(np.arange(self.n_cells, dtype=np.int32), tiles)
+        tile_first = (np.arange(self.n_tiles) - np.repeat(_begins(tiles)[:-1], tiles)) * tile
+        by_image = np.argsort(cells.image[part], kind="stable")  # for each image its cells in their order
+        tables = {
+            "box": cells.box[part],
+            "first": cells.first[part],
+            "count": count,
+            "q_begin": _begins(work.q_size[part])[:-1],
+            "echo_begin": echo_begin[:-1],
+            "window_begin": window_begin[:-1],
+            "tile_cell": tile_cell,
+            "tile_first": tile_first.astype(np.int32),
+            "image_cells": by_image.astype(np.int32),
+            "image_first": _begins(np.bincount(cells.image[part], minlength=n_images)).astype(np.int32),
+        }
+        if not work.simulator.receive:
+            within = np.arange(self.n_points) - np.repeat(_begins(count)[:-1], count)
+            tables["point"] = (np.repeat(cells.first[part], count) + within).astype(np.int32)
+            tables["point_cell"] = np.repeat(np.arange(self.n_cells, dtype=np.int32), count)
+        self.table = {name: work.backend.to_device(table) for name, table in tables.items()}
+        n = work.n[part]
+        edges = np.flatnonzero(np.diff(n, prepend=-1, append=-1))  # cells come sorted by n
+        self.transforms = [
+            (
+                int(n[a]),
+                slice(int(echo_begin[a]), int(echo_begin[b])),
+                slice(int(window_begin[a]), int(window_begin[b])),
+            )
+            for a, b in pairwise(edges)
+            if work.simulator.receive
+        ]
+
+
+class _Report:
+    """Progress of what is queued on a device, reported when it is done.
+
+    The host stays at most `AHEAD` groups ahead, so that ctrl-C does not wait for a long queue; that keeps the device busy.
+    """
+
+    AHEAD = 2
+    STEPS = 1000
+
+    def __init__(self, backend: Backend, progress: Progress | None, total: float) -> None:
+        self._backend, self._progress, self._total = backend, progress, total
+        self._queue: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def queued(self, done: float) -> None:
+        """Work has been queued that brings `done` of the total."""
+        self._queue.append((done, self._backend.mark()))
+        while len(self._queue) > self.AHEAD:
+            self._wait()
+
+    def end(self) -> None:
+        """All is queued: wait for it if somebody wants to hear of the end."""
+        while self._progress is not None and self._queue:
+            self._wait()
+
+    def _wait(self) -> None:
+        done, wait = self._queue.popleft()
+        wait()
+        if self._progress is not None:
+            self._progress(round(self.STEPS * done / self._total), self.STEPS)
+
+
+# --- boxes -----------------------------------------------------------------------------------------------------------
+
+
+class _Boxes:
+    """Windows and references of the boxes seen so far."""
+
+    def __init__(self, plan: Plan, receive: bool, threshold_db: float | None) -> None:
+        self._plan, self._receive, self._threshold_db = plan, receive, threshold_db
+        self._index: dict[tuple[float, int, int], int] = {}
+        self._pulses: dict[int, PulseLength] = {}
+        self._spectrum_begin: dict[int, int] = {}
+        self._spectra: list[np.ndarray] = []
+        n_transmits, n_elements = plan.acquisition.n_transmits, plan.acquisition.probe.n_elements
+        self._box = np.zeros((0, 8), np.int32)  # struct Box of simulate.cu
+        self._sight = np.zeros((0, n_elements, 4), np.float32)  # struct Sight
+        self._element_reference = np.zeros((0, n_elements), np.int32)
+        self._transmit_reference = np.zeros((0, n_transmits), np.int32)
+
+    def __len__(self) -> int:
+        return len(self._box)
+
+    def window_length(self, box: np.ndarray) -> np.ndarray:
+        return self._box[box, 0].astype(np.int64)
+
+    def n_bins(self, box: np.ndarray) -> np.ndarray:
+        return self._box[box, 2].astype(np.int64)
+
+    def tables(self) -> dict[str, np.ndarray]:
+        return {
+            "box": self._box,
+            "sight": self._sight,
+            "element_reference": self._element_reference,
+            "transmit_reference": self._transmit_reference,
+            "spectrum": np.concatenate(self._spectra) if self._spectra else np.zeros(1, np.complex64),
+        }
+
+    def find(self, side: float, ix: np.ndarray, iz: np.ndarray) -> np.ndarray:
+        """Numbers of the boxes (ix, iz) of the lattice of squares of this side; new ones are made."""
+        keys = [(side, *place) for place in zip(ix.tolist(), iz.tolist(), strict=True)]
+        new = [key for key in keys if key not in self._index]
+        if new:
+            self._index |= {key: len(self) + k for k, key in enumerate(new)}
+            self._make(side, np.array([key[1] for key in new]), np.array([key[2] for key in new]))
+        return np.array([self._index[key] for key in keys], dtype=np.int32)
+
+    def _make(self, side: float, ix: np.ndarray, iz: np.ndarray) -> None:
+        plan, probe = self._plan, self._plan.acquisition.probe
+        center_x, center_z, half = (ix + 0.5) * side, (iz + 0.5) * side, np.full(len(ix), side / 2)
+        windows = self.windows(center_x, center_z, half)
+        element_reference, transmit_reference, start, length, first_bin, n_bins = windows
+        dx, dz = center_x[:, None] - probe.element_x, center_z[:, None] - probe.element_z
+        distance = np.hypot(dx, dz)
+        per_metre = plan.acquisition.sampling_frequency / plan.acquisition.medium.speed_of_sound
+        sight = np.stack([dx, dz, distance, distance * per_metre - element_reference], axis=-1)
+        spectrum = np.array([self._spectrum(int(n)) for n in length])
+        unused = np.zeros_like(length)
+        box = np.stack([length, first_bin, n_bins, start % length, start, spectrum, unused, unused], axis=1)
+        for name, rows in (
+            ("_box", box),
+            ("_sight", sight),
+            ("_element_reference", element_reference),
+            ("_transmit_reference", transmit_reference),
+        ):
+            table = getattr(self, name)
+            setattr(self, name, np.concatenate([table, rows.astype(table.dtype)]))
+
+    def windows(self, center_x: np.ndarray, center_z: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, ...]:
+        """`windows_of_boxes`, the pulse's length looked up so that a box's window depends on the box alone."""
+        probe = self._plan.acquisition.probe
+        farthest = np.hypot(
+            np.abs(center_x) + half + np.abs(probe.element_x).max(),
+            np.abs(center_z) + half + np.abs(probe.element_z).max(),
+        )
+        step = np.ceil(farthest / REACH).astype(int)
+        fields: tuple[np.ndarray, ...] = ()
+        for reach in np.unique(step):
+            if reach not in self._pulses:
+                self._pulses[reach] = PulseLength(self._plan, np.zeros(1), np.full(1, 1.0001 * reach * REACH))
+            at = np.flatnonzero(step == reach)
+            part = windows_of_boxes(
+                self._plan,
+                self._pulses[reach],
+                center_x[at],
+                center_z[at],
+                half[at],
+                half[at],
+                self._receive,
+                self._threshold_db,
+            )
+            fields = fields or tuple(np.zeros((len(step), *f.shape[1:]), f.dtype) for f in part)
+            for whole, rows in zip(fields, part, strict=True):
+                whole[at] = rows
+        return fields
+
+    def _spectrum(self, n: int) -> int:
+        """Where the spectrum table for windows of n samples begins; made if new.
+
+        Echoes: width f_s / n S B B, so that the unscaled inverse transform is the integral over frequency. Pressure:
+        sqrt(width df) S B, so that the sum of squares is the integral.
+        """
+        if n not in self._spectrum_begin:
+            plan, acquisition = self._plan, self._plan.acquisition
+            frequency = np.arange(n // 2 + 1) * (acquisition.sampling_frequency / n)
+            scale = acquisition.probe.element_width * acquisition.sampling_frequency / n
+            spectrum = plan.excitation(frequency)
+            spectrum = spectrum * (scale * plan.response(frequency) if self._receive else math.sqrt(scale))
+            self._spectrum_begin[n] = sum(len(table) for table in self._spectra)
+            self._spectra.append(spectrum.astype(np.complex64))
+        return self._spectrum_begin[n]
+
+
+class _Sides:
+    """Which lattice suits how many scatterers."""
+
+    def __init__(self, plan: Plan, receive: bool, boxes: _Boxes, tile: int) -> None:
+        self._boxes, self._tile = boxes, tile
+        speed = plan.acquisition.medium.speed_of_sound
+        self._per_metre = (2 if receive else 1) * plan.acquisition.sampling_frequency / speed
+        longest = 2 * MAX_TURNS * speed / plan.band()[1]  # diagonal of a box
+        self._sides = SIDES[SIDES * math.sqrt(2) <= longest] if SIDES[0] * math.sqrt(2) <= longest else SIDES[:1]
+        self._lone: dict[tuple[int, ...], float] = {}
+
+    def choose(self, x: np.ndarray, z: np.ndarray) -> float:
+        """The side that makes the work least, for points spread evenly: transmit computes whole tiles, receive points."""
+        extent = (x.min(), x.max(), z.min(), z.max())
+        columns = np.floor(extent[1] / self._sides) - np.floor(extent[0] / self._sides) + 1
+        rows = np.floor(extent[3] / self._sides) - np.floor(extent[2] / self._sides) + 1
+        n_boxes = np.minimum(columns * rows, len(x))
+        window = self._lone_window(extent) + self._per_metre * 2 * self._sides
+        n_points = len(x) / n_boxes
+        padded = np.maximum(n_points + self._tile / 2, self._tile)
+        work = n_boxes * ((n_points + padded) / 2 + WINDOW_COST) * window
+        return float(self._sides[np.argmin(work)])
+
+    def _lone_window(self, extent: tuple[float, ...]) -> float:
+        """Mean window of a cell of one point over an extent (to a centimetre), samples."""
+        key = tuple(int(np.rint(edge * 100)) for edge in extent)
+        if key not in self._lone:
+            x, z = np.meshgrid(np.linspace(key[0], key[1], 3) / 100, np.linspace(key[2], key[3], 4)[1:] / 100)
+            length = self._boxes.windows(x.ravel(), z.ravel(), np.zeros(x.size))[3]
+            self._lone[key] = float(length.mean())
+        return self._lone[key]
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _element_tables(plan: Plan) -> dict[str, np.ndarray]:
+    """What the kernels read of the elements and the laws: times in whole samples and a rest, for float32."""
+    acquisition, rate = plan.acquisition, plan.acquisition.sampling_frequency
+    speed = acquisition.medium.speed_of_sound
+    delay, receive_delay = plan.delays * rate, plan.receive_delays * rate
+    loss = physics.attenuation(rate, acquisition.medium.attenuation_db_cm_mhz) * math.log2(math.e)
+    return {
+        "physics": np.array(  # struct Physics of simulate.cu
+            [
+                rate / speed,
+                plan.minimum_distance,
+                plan.baffle,
+                plan.half_width_wavenumber,
+                physics.wavenumber(rate, speed) * plan.sub_width / 2,
+                plan.sub_width,
+                loss,
+            ],
+            dtype=np.float32,
+        ),
+        "element_normal": np.stack([plan.sin_element, plan.cos_element], axis=1).astype(np.float32),
+        "delay_whole": np.rint(delay).astype(np.int32),
+        "delay_part": (delay - np.rint(delay)).astype(np.float32),
+        "weight": np.ascontiguousarray(np.broadcast_to(plan.weights, plan.delays.shape), dtype=np.float32),
+        "receive_whole": np.rint(receive_delay).astype(np.int32),
+        "receive_part": (receive_delay - np.rint(receive_delay)).astype(np.float32),
+    }
+
+
+def _sort(square: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Squares that occur, the scatterers sorted by square, and how many each holds."""
+    n = int(square.max()) + 1
+    if n > 16 * len(square) + 65536:  # far apart: no table of all squares
+        names, square = np.unique(square, return_inverse=True)
+    else:
+        names = np.arange(n)
+    kind = np.uint16 if len(names) <= 65536 else np.int64  # of 16 bits: a radix sort
+    members = np.argsort(square.astype(kind), kind="stable")
+    sizes = np.bincount(square, minlength=len(names))
+    occupied = np.flatnonzero(sizes)
+    return names[occupied], members, sizes[occupied]
+
+
+def _begins(sizes: np.ndarray) -> np.ndarray:
+    """Where runs of these sizes begin, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _budget(max_memory: float | None, free: float) -> float:
+    """Bytes for what is in flight: as asked, or half of what is free, which is more than a card needs to be busy."""
+    return min(float(max_memory), free) if max_memory is not None else min(0.5 * free, 8e9)
+
+
+def _megabytes(n: float) -> str:
+    return f"{n / 1e6:,.0f} MB"

@@ -1,0 +1,1 @@
+"""Files of channel data, and the plain values they hold."""

@@ -1,0 +1,1 @@
+"""Figures, and acquisitions in words."""

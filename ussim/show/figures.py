@@ -1,0 +1,217 @@
+"""Pictures: B-modes, HQ|LQ pairs, pressure fields, probes. Axes in mm, depth downwards, decibels where they are meant.
+
+Each function returns a matplotlib `Figure` of its own (no pyplot, no state shared between pictures); `save_figure` writes
+it. matplotlib is imported when a picture is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..io.atomic import replacing
+from ..types import Acquisition, ImageGrid, to_numpy
+from .describe import describe_probe, describe_waves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..probes import Probe
+
+IMAGE_HEIGHT = 4.6  # inches of an image's axis
+DPI = 150
+FIELD_COLOUR, ELEMENT_COLOUR = "#1f6feb", "#111111"
+
+
+def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float, title: str = "") -> Figure:
+    """A B-mode (nz, nx) in [0, 1] with its decibel bar."""
+    figure, (axes,) = image_row(grid, 1)
+    show_grey(axes, bmode, grid)
+    axes.set_title(title)
+    decibel_bar(figure, axes, dynamic_range_db)
+    return figure
+
+
+def pairs_figure(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    grid: ImageGrid,
+    dynamic_range_db: float,
+    titles: Sequence[str] = (),
+) -> Figure:
+    """HQ beside LQ, a row each: images (nz, nx) in [0, 1] on one grid; `titles` name the rows."""
+    figure, axes = image_row(grid, 2, len(pairs))
+    for row, (hq, lq) in enumerate(pairs):
+        left, right = axes[2 * row : 2 * row + 2]
+        show_grey(left, hq, grid)
+        show_grey(right, lq, grid)
+        title = titles[row] if row < len(titles) else ""
+        left.set_title(f"HQ   {title}".rstrip())
+        right.set_title("LQ (simulated)")
+        right.set_ylabel("")
+        decibel_bar(figure, right, dynamic_range_db)
+    for axis in axes[:-2]:
+        axis.set_xlabel("")
+    return figure
+
+
+def pressure_figure(
+    pressure: np.ndarray, grid: ImageGrid, probe: Probe, title: str = "", dynamic_range_db: float = 40.0
+) -> Figure:
+    """RMS pressure (nz, nx) in dB of its maximum, the array drawn where it lies."""
+    pressure = to_numpy(pressure)
+    largest = pressure.max() or 1.0  # silence is at the floor
+    level = 20 * np.log10(np.maximum(pressure / largest, 10 ** (-dynamic_range_db / 20)))
+    figure, (axes,) = image_row(grid, 1)
+    image = axes.imshow(level, extent=_extent(grid), cmap="inferno", vmin=-dynamic_range_db, vmax=0)
+    axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color="#3fb950", linewidth=2.5, solid_capstyle="butt")
+    left, right, bottom, top = _extent(grid)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, min(top, -0.5))
+    _label(axes)
+    axes.set_title(title)
+    _bar(figure, axes, image, "RMS pressure [dB]")
+    return figure
+
+
+def probe_figure(acquisition: Acquisition) -> Figure:
+    """A probe and how it images: elements and field of view on the left, firing times of each transmit on the right."""
+    from matplotlib.patches import Rectangle
+
+    probe = acquisition.probe
+    figure = _figure(9.6, 4.6)
+    geometry, delays = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    figure.suptitle(describe_probe(probe))
+    if probe.imaging is not None:
+        (left, right), (top, bottom) = probe.imaging.x, probe.imaging.z
+        corner = 1e3 * left, 1e3 * top
+        size = 1e3 * (right - left), 1e3 * (bottom - top)
+        geometry.add_patch(Rectangle(corner, *size, facecolor=FIELD_COLOUR, alpha=0.15, edgecolor="none"))
+        geometry.add_patch(Rectangle(corner, *size, fill=False, edgecolor=FIELD_COLOUR))
+    half = probe.element_width / 2
+    ends = np.array([-half, half])
+    x = probe.element_x + ends[:, None] * np.cos(probe.element_angle)
+    z = probe.element_z - ends[:, None] * np.sin(probe.element_angle)
+    geometry.plot(1e3 * x, 1e3 * z, color=ELEMENT_COLOUR, linewidth=3, solid_capstyle="butt")
+    geometry.set_aspect("equal")
+    geometry.margins(0.08)
+    if not probe.is_flat:
+        _draw_chord(geometry, probe)
+    geometry.invert_yaxis()
+    _label(geometry)
+    geometry.set_title("elements and field of view")
+
+    times = 1e6 * acquisition.transmit_delays
+    for transmit, laws in enumerate(times):
+        shade = transmit / max(len(times) - 1, 1)
+        delays.plot(np.arange(1, probe.n_elements + 1), laws.T, color=_colour(shade), linewidth=1.2)
+    delays.set_xlabel("element")
+    delays.set_ylabel("firing time [µs]")
+    delays.set_title(describe_waves(acquisition))
+    delays.margins(x=0.01)
+    for side in ("top", "right"):
+        delays.spines[side].set_visible(False)
+    return figure
+
+
+def _draw_chord(axes: Axes, probe: Probe) -> None:
+    """Mark where depths are counted from: z = 0, the chord of a convex array, and how much deeper its apex lies."""
+    sagitta = probe.radius + probe.center_of_curvature
+    axes.axhline(0, color="0.45", linewidth=0.6)
+    axes.annotate(
+        f"z = 0: depths from here (apex at {1e3 * sagitta:.1f} mm)",
+        (0.5, 0),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize="small",
+        color="0.35",
+    )
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a picture; the format is the suffix's (.png, .pdf, .svg). The file appears when it is complete.
+
+    Raises
+    ------
+    ValueError
+        The suffix is none that matplotlib can write.
+    OSError
+        The file cannot be written; nothing is left of it.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    known = figure.canvas.get_supported_filetypes()
+    if suffix not in known:
+        raise ValueError(f"{path}: expected a picture name ending in .png, .pdf or .svg, got {'.' + suffix!r}")
+    metadata = {"Software": "ussim"} if suffix == "png" else None
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format=suffix, metadata=metadata, bbox_inches="tight", pad_inches=0.1)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="compressed")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure of equal images, sized so that the grid's proportions fill it; axes row by row."""
+    left, right, bottom, top = _extent(grid)
+    width = min(max(IMAGE_HEIGHT * (right - left) / (bottom - top), 2.0), 12.0)
+    figure = _figure(n_columns * (width + 0.55) + 0.95, n_rows * (IMAGE_HEIGHT + 0.85))
+    return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).ravel())
+
+
+def show_grey(axes: Axes, image: np.ndarray, grid: ImageGrid) -> None:
+    image = to_numpy(image)
+    if image.shape != grid.shape:
+        raise ValueError(f"picture: expected an image of shape {grid.shape} for this grid, got {image.shape}")
+    if image.dtype == np.uint8:
+        image = image / 255.0
+    axes.imshow(image, extent=_extent(grid), cmap="gray", vmin=0, vmax=1)
+    _label(axes)
+
+
+def _label(axes: Axes) -> None:
+    axes.set_xlabel("lateral [mm]")
+    axes.set_ylabel("depth [mm]")
+
+
+def decibel_bar(figure: Figure, axes: Axes, dynamic_range_db: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(-dynamic_range_db, 0), "gray")
+    _bar(figure, axes, scale, "dB")
+
+
+def _bar(figure: Figure, axes: Axes, scale: Any, label: str) -> None:
+    """A colour bar as tall as the image beside it."""
+    figure.colorbar(scale, cax=axes.inset_axes((1.03, 0, 0.045, 1)), label=label)
+
+
+def _extent(grid: ImageGrid) -> tuple[float, float, float, float]:
+    """(left, right, bottom, top) of the pixels' outer edges in mm."""
+    edges = []
+    for axis in (grid.x, grid.z):
+        half = (axis[-1] - axis[0]) / max(axis.size - 1, 1) / 2 or 0.5e-3
+        edges.append((1e3 * (axis[0] - half), 1e3 * (axis[-1] + half)))
+    (left, right), (top, bottom) = edges
+    return left, right, bottom, top
+
+
+def _colour(shade: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.05 + 0.8 * shade)

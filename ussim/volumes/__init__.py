@@ -1,0 +1,1 @@
+"""MRI and picture files as volumes: any format, one `Volume`."""

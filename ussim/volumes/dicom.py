@@ -1,0 +1,748 @@
+"""DICOM files to volumes: grouping by series, ordering by position, decoding, orientation. Nothing personal is kept.
+
+`scan_dicom` reads headers only and sorts files into series that are one volume each; `load_dicom` reads one of them.
+Classic files (one slice each) and multi-frame ones (enhanced MR: geometry in per-frame functional groups) are both
+turned into `Frame`s first and treated alike from there. Attribute names are those of DICOM PS3.3.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import warnings
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .anatomy import GE_IMAGE_KIND, derived_by_header, derived_by_type
+from .files import relative, sha256_of
+from .grouping import PHASE_KEYS, Frame, Grouping, group, split_label
+from .values import absurd, filled_outside, inverted, narrowed
+from .volume import ACQUIRED, CANONICAL, Skipped, Volume, VolumeRef
+
+# Read from a header; everything else in the file is left alone.
+_TAGS = (
+    "SOPClassUID SOPInstanceUID Modality ImageType SeriesDescription PatientID StudyInstanceUID SeriesInstanceUID "
+    "InstanceNumber SeriesNumber SliceLocation ConcatenationUID ConcatenationFrameOffsetNumber "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness SpacingBetweenSlices "
+    "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BurnedInAnnotation EchoTime EchoNumbers "
+    "TemporalPositionIdentifier AcquisitionNumber DiffusionBValue TriggerTime InversionTime FlipAngle "
+    "AcquisitionTime ContentTime RescaleSlope RescaleIntercept SharedFunctionalGroupsSequence "
+    "PerFrameFunctionalGroupsSequence PlanePositionSequence PlaneOrientationSequence PixelMeasuresSequence "
+    "PixelValueTransformationSequence MRImageFrameTypeSequence FrameType FrameContentSequence TemporalPositionIndex "
+    "ComplexImageComponent FrameAcquisitionNumber MREchoSequence EffectiveEchoTime MRDiffusionSequence"
+)
+
+_READ: list[Any] = [*_TAGS.split(), GE_IMAGE_KIND]
+
+_NOT_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.7": "secondary capture",
+    "1.2.840.10008.5.1.4.1.1.66.4": "segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.5": "surface segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.6": "tractography",
+    "1.2.840.10008.5.1.4.1.1.66.1": "spatial registration",
+    "1.2.840.10008.5.1.4.1.1.66.3": "spatial registration",
+    "1.2.840.10008.5.1.4.1.1.66": "raw data",
+    "1.2.840.10008.5.1.4.1.1.4.2": "spectroscopy",
+    "1.2.840.10008.5.1.4.1.1.481": "radiotherapy object",
+    "1.3.12.2.1107.5.9.1": "raw data (Siemens CSA non-image)",
+    "1.2.840.10008.5.1.4.1.1.11": "presentation state",
+    "1.2.840.10008.5.1.4.1.1.88": "structured report",
+    "1.2.840.10008.5.1.4.1.1.104": "encapsulated document",
+    "1.2.840.10008.1.3.10": "DICOMDIR",
+}
+_FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # 2 or 8, in either byte order
+_MOST_UNPACKED = 2**32  # bytes of a .dcm.gz
+_LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
+
+
+_Key = tuple[Any, ...]
+_COPY = "the same image as another file (equal position and pixels)"
+
+
+class DamagedPixels(DataError):
+    """Pixels of one file that cannot be decoded: cut short or damaged."""
+
+
+def scan_dicom(
+    files: Iterable[str | os.PathLike[str]],
+    root: str | Path,
+    source: str,
+    include_derived: bool = False,
+    choose: Callable[[int], Sequence[int]] = range,
+    notes_of_all: list[str] | None = None,
+) -> tuple[list[VolumeRef], list[Skipped]]:
+    """Sort files into volumes by their headers.
+
+    A series is split where orientation, matrix or pixel size change, and where one position is imaged more than once
+    (phases, echoes, b-values); of so many stacks of the same slices, those in `choose(count)` are kept. What is no grey
+    MR (or CT) image is skipped with a reason. What speaks against the PatientIDs is added to `notes_of_all`.
+    """
+    series: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
+    identity: dict[tuple[Any, ...], Any] = {}
+    skipped: list[Skipped] = []
+    for file in files:
+        path = os.fspath(file)
+        shown = relative(path, root)
+        header = read_header(path)
+        if header is None:
+            skipped.append(Skipped(shown, "not a DICOM file"))
+            continue
+        reason = why_not(header, include_derived)
+        if reason:
+            skipped.append(Skipped(shown, reason))
+            continue
+        several = int(header.get("NumberOfFrames") or 1) > 1
+        key = (
+            *(str(header.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID")),
+            str(header.get("SeriesInstanceUID") or Path(shown).parent),
+            int(header.Rows),
+            int(header.Columns),
+            str(header.get("ConcatenationUID") or path) if several else "",  # its parts are one volume
+        )
+        series[key] += frames_of(header, path)
+        identity.setdefault(key, header)
+
+    _drop_copies_of_files(series, skipped, root)
+    joined = _join_single_images(series, identity)
+    _drop_empty(series)
+
+    refs = []
+    studies: set[tuple[str, str]] = set()  # (PatientID, study) of the volumes
+    used: dict[str, int] = defaultdict(int)
+    for key in sorted(series):
+        header = identity[key]
+        subject = subject_of(header, relative(series[key][0].path, root))
+        base = f"{subject}-s{_short_hash('series', str(header.get('SeriesInstanceUID') or key[2]))}"
+        notes = ["a SeriesInstanceUID of its own in each slice: joined by study, number and geometry"] * (key in joined)
+        if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
+            notes.append("BurnedInAnnotation is YES: text, perhaps a name, may be part of the picture")
+        grouping = group(series[key], _digest_of())
+        skipped += [Skipped(relative(frame.path, root), _COPY) for frame in grouping.copies]
+        skipped += [Skipped(relative(frame.path, root), reason) for frame, reason in grouping.strays]
+        if grouping.copies:
+            notes.append(f"{len(grouping.copies)} images sent twice (equal position and pixels): used once")
+        stacks = [stack.frames for stack in grouping.stacks]
+        if len(stacks) > 1:
+            notes.append(f"a series of {len(stacks)} stacks (orientations, phases, echoes): split into as many volumes")
+        if is_localizer(stacks):
+            reason = f"localizer: three directions at right angles, {len(series[key])} images"
+            skipped.append(Skipped(relative(series[key][0].path, root), reason))
+            continue
+        usable: list[int] = []
+        for number, stack in enumerate(stacks):
+            # A multi-frame file says per frame what it is: its root says MIXED.
+            why = "" if include_derived else next(filter(None, (_derived(frame) for frame in stack)), "")
+            if why:
+                skipped.append(Skipped(relative(stack[0].path, root), f"{why} ({_counted(stack)})"))
+            else:
+                usable.append(number)
+        kept = _chosen(stacks, usable, choose)
+        for number in sorted(set(usable) - kept):
+            reason = "another echo, phase, b-value or time point of the same slices (all of them: --frames all)"
+            skipped.append(Skipped(relative(stacks[number][0].path, root), reason))
+        for number, stack in enumerate(stacks):
+            if number not in kept:
+                continue
+            used[base] += 1
+            studies.add((str(key[0]), str(key[1]) or str(Path(relative(series[key][0].path, root)).parent)))
+            refs.append(
+                VolumeRef(
+                    source=source,
+                    subject=subject,
+                    name=base if used[base] == 1 else f"{base}-{used[base]}",
+                    # All files where frames share files, so that `part` counts the same stacks when they are read.
+                    paths=tuple(dict.fromkeys(frame.path for frame in (series[key] if key[-1] else stack))),
+                    part=number if key[-1] else 0,  # a multi-frame file holds every stack: say which
+                    notes=(*notes, *grouping.stacks[number].notes),
+                    splits=grouping.stacks[number].splits,
+                )
+            )
+    if notes_of_all is not None:
+        notes_of_all += _doubts_of_patients(studies)
+    return refs, skipped
+
+
+def _doubts_of_patients(studies: Iterable[tuple[str, str]], most_visits: int = 3) -> list[str]:
+    """A line on PatientIDs that say little: empty, or shared by more studies than a person's visits. No ID is named."""
+    count = Counter(patient for patient, _ in studies)
+    doubts = []
+    if count[""]:
+        doubts.append(f"empty in {count['']} of {count.total()} studies (each taken for a person)")
+    shared = [number for patient, number in count.items() if patient and number > most_visits]
+    if shared:
+        each = (
+            f"{len(shared)} shared by {sum(shared)} studies"
+            if len(shared) > 1
+            else f"one shared by {shared[0]} studies"
+        )
+        doubts.append(f"{each} (taken for one person{' each' * (len(shared) > 1)})")
+    return [f"PatientID: {'; '.join(doubts)}; if that is wrong, --subjects says who is whom"] if doubts else []
+
+
+def is_localizer(stacks: Sequence[Sequence[Frame]], most_slices: int = 15) -> bool:
+    """True for a series of three orthogonal directions of few slices each, whatever it is called."""
+    directions: list[np.ndarray] = []
+    for stack in stacks:
+        if len(stack) > most_slices or stack[0].cosines is None:
+            return False
+        normal = np.cross(stack[0].cosines[:3], stack[0].cosines[3:])
+        if not any(abs(float(normal @ other)) > 0.9 for other in directions):
+            directions.append(normal)
+    angles = [abs(float(a @ b)) for n, a in enumerate(directions) for b in directions[:n]]
+    return len(directions) == 3 and max(angles) < 0.3
+
+
+def _drop_copies_of_files(series: dict[_Key, list[Frame]], skipped: list[Skipped], root: str | Path) -> None:
+    """Empty the series of a multi-frame file whose frames all repeat another file's: geometry and pixels."""
+    alike: dict[Any, list[_Key]] = defaultdict(list)
+    for key, frames in series.items():
+        if key[-1]:
+            geometry = tuple((frame.index, frame.position, frame.cosines, frame.phase) for frame in frames)
+            alike[key[:-1], geometry].append(key)
+    for keys in alike.values():
+        digest, seen = _digest_of(), set()
+        for key in keys if len(keys) > 1 else ():
+            pixels = tuple(digest(frame) for frame in series[key])
+            if any(pixels) and pixels in seen:
+                skipped.append(Skipped(relative(series[key][0].path, root), _COPY))
+                series[key] = []
+            seen.add(pixels)
+
+
+def _join_single_images(series: dict[_Key, list[Frame]], identity: dict[_Key, Any]) -> set[_Key]:
+    """Join series of one image each that share patient, study, number and geometry; return the keys of the joined."""
+    alike: dict[Any, list[_Key]] = defaultdict(list)
+    for key, frames in series.items():
+        if len(frames) == 1 and not key[-1]:
+            frame, header = frames[0], identity[key]
+            words = tuple(str(header.get(name) or "") for name in ("SeriesNumber", "SeriesDescription"))
+            alike[key[:2], key[3:], words, frame.cosines, frame.pixel_spacing].append(key)
+    joined = set()
+    for keys in alike.values():
+        positions = {series[key][0].position for key in keys}
+        if len(keys) > 2 and len(positions) > 2 and None not in positions:
+            series[keys[0]] = [frame for key in keys for frame in series[key]]
+            series.update({key: [] for key in keys[1:]})
+            joined.add(keys[0])
+    return joined
+
+
+def _drop_empty(series: dict[_Key, list[Frame]]) -> None:
+    for key in [key for key, frames in series.items() if not frames]:
+        del series[key]
+
+
+def _digest_of() -> Callable[[Frame], str]:
+    """A function that gives the digest of a frame's stored pixels; "" where they cannot be read or are all equal."""
+    last: dict[str, np.ndarray | None] = {}
+
+    def digest(frame: Frame) -> str:
+        if frame.path not in last:
+            last.clear()  # frames of one file follow each other
+            try:
+                last[frame.path] = _pixels(frame.path, "")[1]
+            except DataError:
+                last[frame.path] = None
+        stored = last[frame.path]
+        if stored is None or frame.index >= len(stored) or (image := stored[frame.index]).min() == image.max():
+            return ""
+        return hashlib.sha256(str((image.shape, image.dtype)).encode() + image.tobytes()).hexdigest()
+
+    return digest
+
+
+def _derived(frame: Frame) -> str:
+    return derived_by_type(re.findall(r"[^'\[\],]+", frame.phase[0]))
+
+
+def _counted(stack: Sequence[Frame]) -> str:
+    return f"{len(stack)} frame{'s' * (len(stack) != 1)}"
+
+
+def _chosen(
+    stacks: Sequence[Sequence[Frame]], usable: Sequence[int], choose: Callable[[int], Sequence[int]]
+) -> set[int]:
+    """The numbers of the stacks that are kept: of those that image the same slices, as `choose` says."""
+    places: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for number in usable:
+        first, last = stacks[number][0], stacks[number][-1]
+        depths = [None if frame.depth() is None else round(frame.depth() or 0.0) for frame in (first, last)]
+        place = (first.pixel_spacing, first.cosines and tuple(round(value, 2) for value in first.cosines), *depths)
+        places[place if depths[0] is not None else (number,)].append(number)
+    return {numbers[index] for numbers in places.values() for index in choose(len(numbers))}
+
+
+def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
+    """Read one volume: modality LUT, VOI where asked, MONOCHROME1 inverted, slices by position, closest canonical axes.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged, in colour, or its compression has no decoder here.
+    """
+    frames: list[Frame] = []
+    for path in ref.paths:
+        header = read_header(path)
+        if header is None:
+            number = ref.paths.index(path) + 1
+            raise DataError(f"{ref.name}: file {number} of {len(ref.paths)} is not a readable DICOM file")
+        frames += frames_of(header, path)
+    grouping = group(frames, _digest_of())
+    if ref.part >= len(grouping.stacks):
+        raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(grouping.stacks)}")
+    stack = grouping.stacks[ref.part]
+    if not ref.splits and (len(ref.paths) > 1 or ref.source == "file"):  # files that nobody has sorted yet
+        ref = replace(ref, notes=(*ref.notes, *_what_is_left(grouping, ref.part), *stack.notes))
+    oddities: list[str] = []
+    pixels, cut = _decode(stack.frames, voi, ref.name, oddities)
+    pixels = filled_outside(pixels, oddities)
+    ref = replace(ref, notes=(*ref.notes, *oddities))
+    readable = [frame for frame in stack.frames if frame not in cut]
+    if cut:
+        count = f"{len(cut)} of {len(stack.frames)} slices cannot be read"
+        ref = replace(ref, notes=(*ref.notes, f"{count}: left out, the volume has a gap"))
+    return _volume(ref, readable, pixels)
+
+
+def _what_is_left(grouping: Grouping, part: int) -> list[str]:
+    """Return the notes on files that hold more than the one volume that is used."""
+    notes = []
+    if len(grouping.stacks) > 1:
+        others = [split_label(stack.splits) for n, stack in enumerate(grouping.stacks) if n != part and stack.splits]
+        left = f"; left out: {'; '.join(others[:8])}{'; ...' * (len(others) > 8)}" if others else ""
+        chosen = split_label(grouping.stacks[part].splits)
+        which = f"number {part + 1}{f' ({chosen})' if chosen else ''}"
+        notes.append(f"the files make {len(grouping.stacks)} volumes: {which} is used{left}")
+    if grouping.copies:
+        notes.append(f"{len(grouping.copies)} images sent twice (equal position and pixels): used once")
+    if grouping.strays:
+        notes.append(f"{len(grouping.strays)} images left out: {grouping.strays[0][1]}")
+    return notes
+
+
+def read_header(path: str | os.PathLike[str]) -> Any | None:
+    """The attributes that sorting needs, as a pydicom Dataset; None where the file is not DICOM."""
+    from pydicom.errors import InvalidDicomError
+
+    with _quiet():
+        try:
+            return _header(path)
+        except (InvalidDicomError, EOFError):
+            # Files written without the 128-byte preamble are common; other files read as nonsense or not at all.
+            if not _starts_like_a_dataset(path):
+                return None
+            try:
+                header = _header(path, force=True)
+                return header if "SOPClassUID" in header and "Rows" in header else None
+            except Exception:  # whatever a non-DICOM file provokes in the parser
+                return None
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from None
+        except Exception:  # pydicom raises many kinds on damaged headers
+            return None
+
+
+def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
+    """The attributes as pydicom reads them; `lacks_pixels` is True where no pixels follow."""
+    import pydicom
+
+    content = _opened(path)
+    with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_READ, force=force)
+        # The parser stops at the pixels' tag (7FE0,...), in either byte order. A deflated file is unpacked elsewhere.
+        syntax = header.file_meta.get("TransferSyntaxUID")
+        is_deflated = syntax is not None and not syntax.is_private and syntax.is_transfer_syntax and syntax.is_deflated
+        lacks_pixels = not is_deflated and file.read(2) not in (b"\xe0\x7f", b"\x7f\xe0")
+    header = _settled(header)
+    header.lacks_pixels = lacks_pixels
+    return header
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    """Return what pydicom reads: the path, or the content of a gzip file that holds DICOM (.dcm.gz)."""
+    if not os.fspath(path).lower().endswith(".gz"):
+        return path
+    try:
+        with open(path, "rb") as raw:
+            if raw.read(2) != b"\x1f\x8b":
+                return path
+        with gzip.open(path) as file:
+            start = file.read(132)
+            if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
+                return io.BytesIO(start)
+            return io.BytesIO(start + file.read(_MOST_UNPACKED))
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # cut short: no file of DICOM
+        return io.BytesIO()
+
+
+def _starts_like_a_dataset(path: str | os.PathLike[str]) -> bool:
+    """True where the first tag is of group 2 or 8, in either byte order, as in files without a preamble."""
+    content = _opened(path)
+    with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
+        group_number = file.read(2)
+    return group_number in _FIRST_GROUPS
+
+
+def _settled(header: Any) -> Any:
+    """Convert every value now, where warnings are silenced, and drop those that cannot be: nothing is left to warn."""
+    for tag in list(header.keys()):
+        try:
+            element = header[tag]
+        except Exception:  # pydicom raises many kinds on values that break their type's rules
+            del header[tag]
+            continue
+        for item in element.value if element.VR == "SQ" else ():
+            _settled(item)
+        if element.VR == "IS" and isinstance(element.value, str):  # no whole number, kept as it was found
+            del header[tag]
+    return header
+
+
+def why_not(header: Any, include_derived: bool = False) -> str:
+    """Why an image is not used, or "" where it is."""
+    sop_class = str(header.get("SOPClassUID", ""))
+    for prefix, what in _NOT_IMAGES.items():
+        if sop_class == prefix or sop_class.startswith(prefix + "."):
+            return what
+    if not header.get("Rows") or not header.get("Columns"):
+        return "no image in it"
+    if getattr(header, "lacks_pixels", False):
+        return "a header without pixels"
+    modality = str(header.get("Modality") or "MR")
+    if modality not in ("MR", "CT"):
+        return f"modality {modality}, expected MR"
+    photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
+    if int(header.get("SamplesPerPixel") or 1) > 1 or not photometric.startswith("MONOCHROME"):
+        return f"colour ({photometric})"
+    image_type = _image_type(header)
+    description = str(header.get("SeriesDescription", "")).lower()
+    for word, vendor in (("MOSAIC", "Siemens"), ("VFRAME", "UIH")):
+        if word in image_type:
+            return f"montage of slices tiled in one picture ({vendor} {word}): convert it to single slices (dcm2niix)"
+    if "LOCALIZER" in image_type or any(word in description for word in _LOCALIZERS):
+        return "localizer"
+    return ("" if include_derived else derived_by_header(header)) or missing_decoder(header)
+
+
+def missing_decoder(header: Any) -> str:
+    """What is needed to decompress the file, or "" where nothing is missing."""
+    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is None or not syntax.is_compressed or syntax.is_deflated:
+        return ""
+    from pydicom.pixels import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return f"compression {syntax.name} cannot be decoded here; convert the files (dcmdjpeg, gdcmconv --raw)"
+    if decoder.is_available:
+        return ""
+    return f"compression {syntax.name} needs a decoder that is not installed: pip install python-gdcm"
+
+
+def subject_of(header: Any, path: str) -> str:
+    """An anonymous subject: a salted hash of PatientID, else of the study, else of the folder.
+
+    PatientID is often a hospital number, short enough to be guessed, so the hash is a slow one (scrypt). A secret
+    $DATAGEN_SALT makes guessing impossible; without it the salt is public, and the same for everybody.
+    """
+    patient = str(header.get("PatientID") or "").strip()
+    identifier = patient or str(header.get("StudyInstanceUID") or "") or str(Path(path).parent)
+    return f"p{_slow_hash(identifier, _salt())}"
+
+
+def frames_of(header: Any, path: str) -> list[Frame]:
+    """The frames of one file with what functional groups, shared or their own, say of each."""
+    count = int(header.get("NumberOfFrames") or 1)
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+    frames = []
+    for index in range(count):
+        own = per_frame[index] if index < len(per_frame) else None
+
+        def look(sequence: str, name: str, own: Any = own) -> Any:
+            for groups in (own, shared):
+                if groups is not None and groups.get(sequence):
+                    value = groups[sequence].value[0].get(name)
+                    if value is not None and value != "":
+                        return value
+            return header.get(name)
+
+        measures = "PixelMeasuresSequence"
+        transform = "PixelValueTransformationSequence"
+        phase = {key: header.get(key) for key in PHASE_KEYS}
+        if own is not None or shared is not None:
+            phase["ImageType"] = look("MRImageFrameTypeSequence", "FrameType") or header.get("ImageType")
+            component = look("MRImageFrameTypeSequence", "ComplexImageComponent")
+            if derived_by_type([str(component)]):
+                phase["ImageType"] = [*(phase["ImageType"] or ()), component]
+            phase["TemporalPositionIdentifier"] = look("FrameContentSequence", "TemporalPositionIndex")
+            phase["EchoTime"] = look("MREchoSequence", "EffectiveEchoTime")
+            phase["DiffusionBValue"] = look("MRDiffusionSequence", "DiffusionBValue")
+            phase["AcquisitionNumber"] = look("FrameContentSequence", "FrameAcquisitionNumber")
+        frames.append(
+            Frame(
+                path=path,
+                index=index,
+                position=_floats(look("PlanePositionSequence", "ImagePositionPatient"), 3),
+                cosines=_floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+                pixel_spacing=_positive_pair(look(measures, "PixelSpacing")),
+                thickness=_positive(look(measures, "SpacingBetweenSlices"))
+                or _positive(look(measures, "SliceThickness")),
+                slope=_number(look(transform, "RescaleSlope"), 1.0),
+                intercept=_number(look(transform, "RescaleIntercept"), 0.0),
+                order=index + int(_number(header.get("ConcatenationFrameOffsetNumber"), 0))
+                if count > 1
+                else int(_number(header.get("InstanceNumber"), 0)),
+                location=None if count > 1 else _maybe(header.get("SliceLocation")),
+                phase=tuple(str(phase[key]) if phase[key] is not None else "" for key in PHASE_KEYS),
+            )
+        )
+    return frames
+
+
+def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> tuple[np.ndarray, list[Frame]]:
+    """Pixels of the frames in their order, (n_readable, n_rows, n_columns), and the frames whose files are cut short.
+
+    A damaged file costs its slice, unless most of them are.
+    """
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    images: list[np.ndarray] = []
+    paths = list(dict.fromkeys(frame.path for frame in frames))
+    opened: dict[str, tuple[Any, np.ndarray]] = {}
+    is_inverted = False
+    cut: list[Frame] = []
+    # Slices keep their scales relative to each other.
+    scale = absurd(number for frame in frames for number in (frame.slope, frame.intercept))
+    if scale:
+        notes.append(f"scale {scale:g} in the header: values given without it")
+    for frame in frames:
+        if frame.path not in opened:
+            opened.clear()  # frames of one file follow each other, so one file is held at a time
+            # Not the file's name, which may be a person's: the error may end up in a store.
+            label = name if len(paths) == 1 else f"{name}: file {paths.index(frame.path) + 1} of {len(paths)}"
+            try:
+                opened[frame.path] = _pixels(frame.path, label)
+            except DamagedPixels:
+                cut.append(frame)
+                if len(paths) < 3 or 2 * len(cut) > len(frames):
+                    raise
+                continue
+        dataset, stored = opened[frame.path]
+        image = stored[frame.index]
+        padding = dataset.get("PixelPaddingValue")
+        outside = image == padding if isinstance(padding, int) else np.zeros(image.shape, bool)
+        with _quiet():
+            if "ModalityLUTSequence" in dataset:
+                image = apply_modality_lut(image, dataset)
+            elif scale or (frame.slope, frame.intercept) != (1.0, 0.0):
+                slope, intercept = (number / (scale or 1.0) for number in (frame.slope, frame.intercept))
+                image = (image * slope + intercept).astype(np.float32)
+            if voi:
+                image = apply_voi_lut(image, dataset)
+        if outside.any() and not outside.all():
+            image = np.where(outside, image[~outside].min(), image)
+        is_inverted |= str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1"
+        images.append(image)
+    if len({image.shape for image in images}) > 1:
+        raise DataError(f"{name}: slices differ in size: {sorted({image.shape for image in images})}")
+    pixels = np.stack(images)
+    if pixels.dtype.kind == "f":
+        pixels = narrowed(pixels, notes)
+    return (inverted(pixels) if is_inverted else pixels), cut
+
+
+def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
+    """A file and its stored values as (n_frames, n_rows, n_columns) in the machine's byte order."""
+    import pydicom
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    with _quiet():
+        try:
+            dataset = pydicom.dcmread(_opened(path), force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            missing = missing_decoder(dataset)
+            if missing:
+                raise DataError(f"{label}: {missing}")
+            stored = dataset.pixel_array
+        except DataError:
+            raise
+        except OSError as error:
+            raise DataError(f"{label}: {error.strerror or error}") from None
+        except Exception as error:  # pydicom and its plug-ins raise many kinds on damaged pixel data
+            raise DamagedPixels(f"{label}: pixels cannot be read: {' '.join(str(error).split())}") from None
+    if stored.ndim == 2:
+        stored = stored[np.newaxis]
+    if stored.ndim != 3:
+        raise DataError(f"{label}: expected grey pixels, got shape {stored.shape}")
+    return dataset, stored.astype(stored.dtype.newbyteorder("="), copy=False)
+
+
+def _volume(ref: VolumeRef, frames: Sequence[Frame], pixels: np.ndarray) -> Volume:
+    """Give pixels (slice, row, column) their place in the patient."""
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    notes = list(ref.notes)
+    first = frames[0]
+    rows, columns = first.pixel_spacing or (None, None)
+    if first.pixel_spacing is None:
+        notes.append("no pixel spacing in the file: pixels taken as square")
+    digest = sha256_of(ref.paths)
+    common: dict[str, Any] = {"source": ref.source, "subject": ref.subject, "name": ref.name, "file_sha256": digest}
+    if first.position is None or first.cosines is None:
+        step, by = _location_step(frames)
+        notes.append(f"no position or orientation in the file: slices in the order of their {by}")
+        return Volume(
+            **common,
+            voxels=pixels,
+            spacing=(step or first.thickness, rows, columns),
+            orientation=ref.orientation or ACQUIRED,
+            notes=tuple(notes),
+        )
+    step, irregular = _step(frames)
+    notes += irregular
+    row_direction, column_direction = np.array(first.cosines[:3]), np.array(first.cosines[3:])
+    affine = np.eye(4)
+    affine[:3, 0] = row_direction * (columns or 1.0)
+    affine[:3, 1] = column_direction * (rows or 1.0)
+    affine[:3, 2] = np.cross(row_direction, column_direction) * (step or 1.0)
+    affine[:3, 3] = first.position
+    affine[:2] *= -1  # DICOM's axes run to Left and Posterior, NIfTI's to Right and Anterior
+    orientation = io_orientation(affine)
+    tilt = obliquity_degrees(affine)
+    if tilt > 10:
+        notes.append(f"oblique: {tilt:.0f} degrees off the anatomical axes; planes are the closest ones")
+    shift = _shift(frames, affine)
+    only_plane = ""
+    if shift is not None:
+        degrees = float(np.degrees(np.arctan2(np.linalg.norm(shift), step or 1.0)))
+        only_plane = ("sagittal", "coronal", "axial")[int(orientation[2, 0])]
+        notes.append(f"tilted gantry: slices shifted by {degrees:.0f} degrees, only the {only_plane} plane is cut")
+        affine[:3, 2] += shift
+    voxels = apply_orientation(pixels.transpose(2, 1, 0), orientation)
+    spacing: list[float | None] = [None, None, None]
+    for size, (axis, _) in zip((columns, rows, step), orientation, strict=True):
+        spacing[int(axis)] = size
+    return Volume(
+        **common,
+        voxels=voxels,
+        spacing=(spacing[0], spacing[1], spacing[2]),
+        orientation=CANONICAL,
+        notes=tuple(notes),
+        file_affine=affine,
+        only_plane=only_plane,
+    )
+
+
+def _shift(frames: Sequence[Frame], affine: np.ndarray) -> np.ndarray | None:
+    """Return the shift of each slice beside the one before (mm in RAS), where a tilted gantry shifted them; None where not.
+
+    Under 1 degree, or a pixel from end to end, it is the rounding of positions.
+    """
+    if len(frames) < 2 or frames[0].position is None or frames[-1].position is None:
+        return None
+    moved = (np.array(frames[-1].position) - np.array(frames[0].position)) * (-1, -1, 1)
+    normal = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    along = float(moved @ normal)
+    beside = moved - along * normal
+    pixel = float(np.linalg.norm(affine[:3, :2], axis=0).min())
+    length = float(np.linalg.norm(beside))
+    if length <= max(pixel, abs(along) * np.tan(np.radians(1.0))):
+        return None
+    return beside / (len(frames) - 1)
+
+
+def obliquity_degrees(affine: np.ndarray) -> float:
+    """Largest angle between a voxel axis and the anatomical axis closest to it."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), -1, 1))).max())
+
+
+def _step(frames: Sequence[Frame]) -> tuple[float | None, list[str]]:
+    """Distance between slices from their positions (not SliceThickness, which leaves out gaps), and what is odd."""
+    if len(frames) == 1:
+        return frames[0].thickness, []
+    steps = np.diff([frame.depth() or 0.0 for frame in frames])
+    step = float(np.median(steps))
+    if np.ptp(steps) > max(0.05 * step, 0.02):
+        return step, [f"slices {steps.min():.3g} to {steps.max():.3g} mm apart, not evenly: slices may be missing"]
+    return float(np.mean(steps)), []
+
+
+def _location_step(frames: Sequence[Frame]) -> tuple[float | None, str]:
+    """Distance between slices whose positions are lost, by SliceLocation, and what they are ordered by."""
+    locations = [frame.location for frame in frames if frame.location is not None]
+    if len(locations) == len(frames) > 1 and min(np.diff(locations)) > 0:
+        return float(np.median(np.diff(locations))), "SliceLocation"
+    return None, "numbers"
+
+
+def _image_type(header: Any) -> list[str]:
+    value = header.get("ImageType") or []
+    return [str(item).upper() for item in ([value] if isinstance(value, str) else value)]
+
+
+def _salt() -> str:
+    return os.environ.get("DATAGEN_SALT") or "datagen: public salt, set DATAGEN_SALT to a secret of your own"
+
+
+@lru_cache(maxsize=100_000)
+def _slow_hash(identifier: str, salt: str) -> str:
+    return hashlib.scrypt(identifier.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=6).hex()
+
+
+def _short_hash(kind: str, identifier: str) -> str:
+    return hashlib.sha256(f"{_salt()}\0{kind}\0{identifier}".encode()).hexdigest()[:8]
+
+
+def _floats(values: Any, count: int) -> tuple[float, ...] | None:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
+
+
+def _positive_pair(values: Any) -> tuple[float, float] | None:
+    pair = _floats(values, 2)
+    return (pair[0], pair[1]) if pair and min(pair) > 0 else None
+
+
+def _positive(value: Any) -> float | None:
+    number = _number(value, 0.0)
+    return number if number > 0 else None
+
+
+def _maybe(value: Any) -> float | None:
+    number = _number(value, float("nan"))
+    return number if np.isfinite(number) else None
+
+
+def _number(value: Any, default: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return default
+    return number if np.isfinite(number) else default
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without pydicom's warnings about values that do not matter here (odd dates, lengths, names)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
