@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irsde.config import INVERSES, METHODS, NORMALIZATIONS, PRESETS, SCHEDULES, TrainConfig, read_settings
+from irsde.presets import TrainCommand, preset_for
 from ussim.commands import console
 
 if TYPE_CHECKING:
@@ -64,27 +65,28 @@ def run(arguments: list[str] | None = None) -> int:
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
-@click.option("--data", metavar="STORE", help="Pairs store that `datagen build` wrote.")
+@cli.command(cls=TrainCommand)
+@click.option("--data", metavar="STORE", multiple=True, help="Pairs store that `datagen build` wrote; may repeat.")
 @click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings stand unless given again.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
 @click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.")
 @click.option("--method", type=click.Choice(METHODS), help="irsde, or a supervised baseline.  [default: irsde]")
-@click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and its recipe.  [default: paper]")
+@click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and its recipe, see below.")
+@click.option("--init", metavar="RUN", help="Fine-tune: start from the averaged weights of this run, with its network.")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps.  [default: the preset's]")
-@click.option("--batch-size", type=click.IntRange(1))
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
+@click.option("--batch-size", type=click.IntRange(1), help="Patches per step and process.")
 @click.option("--patch-size", type=click.IntRange(8), help="Pixels, a multiple of 8.")
-@click.option("--learning-rate", type=console.Number(above=0))
-@click.option("--schedule", type=click.Choice(SCHEDULES))
+@click.option("--learning-rate", type=console.Number(above=0), help="Of Adam, at its largest.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate over the run.")
 @click.option("--warmup", type=click.IntRange(0), help="Steps of rising learning rate.")
 @click.option("--clip-norm", type=console.Number(minimum=0), help="Largest gradient norm; 0 = no limit.")
-@click.option("--ema-decay", type=console.Number(minimum=0, below=1))
-@click.option("--loss", type=click.Choice(("noise_l1", "ml_l1", "balanced_l1")))
+@click.option("--ema-decay", type=console.Number(minimum=0, below=1), help="Of the averaged weights, per step.")
+@click.option("--loss", type=click.Choice(("noise_l1", "ml_l1", "balanced_l1")), help="Of the predicted noise.")
 @click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of the normalised image.  [default: 0.2]")
-@click.option("--normalization", type=click.Choice(NORMALIZATIONS), help="[default: shared]")
+@click.option("--normalization", type=click.Choice(NORMALIZATIONS), help="Of grey levels, by image.")
 @click.option("--inverse", type=click.Choice(INVERSES[:3]), help="Way back from --normalization own.")
 @click.option(
     "--condition", type=click.Choice(("difference", "concat")), help="Network input: [x - LQ, LQ] or [x, LQ]."
@@ -92,19 +94,19 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--precondition/--no-precondition", default=None, help="Unit variance in and out at every time.")
 @click.option("--flip-axial/--no-flip-axial", default=None, help="Also flip in depth (speckle is anisotropic).")
 @click.option("--rotate/--no-rotate", default=None, help="Also turn by 90 degrees (speckle is anisotropic).")
-@click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")))
-@click.option("--gradient-accumulation", type=click.IntRange(1), help="Batches an optimiser step.")
+@click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")), help="Arithmetic on a card.")
+@click.option("--gradient-accumulation", type=click.IntRange(1), help="Batches per optimizer step.")
 @click.option("--compile/--no-compile", default=None, help="torch.compile the network.")
-@click.option("--channels-last/--no-channels-last", default=None)
+@click.option("--channels-last/--no-channels-last", default=None, help="Memory layout of the network.")
 @click.option("--device", help="auto, cpu, cuda, cuda:N.")
-@click.option("--seed", type=click.IntRange(0))
+@click.option("--seed", type=click.IntRange(0), help="Of weights, batches and noise.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pairs.")
-@click.option("--log-every", type=click.IntRange(1))
-@click.option("--checkpoint-every", type=click.IntRange(1))
+@click.option("--log-every", type=click.IntRange(1), help="Steps between rows of metrics.csv.")
+@click.option("--checkpoint-every", type=click.IntRange(1), help="Steps between checkpoints.")
 @click.option("--validate-every", type=click.IntRange(0), help="Steps between sample sheets; 0 = none.")
 @console.verbose_option
 def train(
-    out: Path, resume: bool, config: Path | None, data: str | None, probes: tuple[str, ...], **given: Any
+    out: Path, resume: bool, config: Path | None, data: tuple[str, ...], probes: tuple[str, ...], **given: Any
 ) -> None:
     """Train a model on a pairs store.
 
@@ -112,20 +114,31 @@ def train(
     irsde train --data pairs.zarr --probe L11-5v --out runs/a --preset small
     irsde train --out runs/a --resume
     irsde train --data pairs.zarr --out runs/unet --method unet --fold 0
+    irsde train --data mine.zarr --init runs/a --out runs/mine --steps 2000
 
-    Several processes: accelerate launch -m irsde train ...
+    Several processes: torchrun --nproc_per_node N -m irsde train ..., or accelerate launch --multi_gpu.
     """
     settings = {name: value for name, value in given.items() if value is not None}
     settings |= ({"store": data} if data else {}) | ({"probes": probes} if probes else {})
     if config:
         settings = read_settings(config) | settings
     if resume and (out / "config.json").exists():
+        from irsde.lessons import recorded_stores
         from irsde.network import read_record
 
-        chosen = TrainConfig.from_record(read_record(out), **settings)
+        record = read_record(out)
+        chosen = TrainConfig.from_record(record, **({"store": recorded_stores(record, out)} | settings))
     else:
         if "store" not in settings:
             raise click.UsageError("expected --data STORE (or `store` in --config), got neither")
+        if settings.get("init"):
+            from irsde.initial import handed_on
+
+            settings = handed_on(settings["init"]) | settings
+        TrainConfig.create(**settings)  # what is wrong is said before anything else
+        if "preset" not in settings:
+            settings["preset"], why = preset_for(settings.get("device", "auto"))
+            console.note(why)
         chosen = TrainConfig.create(**settings)
     with _memory():
         from irsde.training import train
@@ -322,21 +335,22 @@ def _restore_store(
     seed: int,
     options: dict[str, Any],
 ) -> None:
-    """Every LQ image of a pairs store to a PNG in a folder."""
-    from irsde.sample import restore_members
-    from irsde.stacks import image_seed, write_image
+    """Every LQ image of a pairs store to a PNG in a folder, those together that one tile holds."""
+    from irsde.store_restoration import restore_store
 
     members = [model for model in models for _ in range(n_samples)]
     names, images = _store_images(store, probe, limit)
     output.mkdir(parents=True, exist_ok=True)
-    with console.Progress("restoring", len(names)) as progress:
-        for i, (name, lq) in enumerate(zip(names, images, strict=True)):
-            seeds = [[image_seed(seed + k, i)] for k in range(len(members))]
-            mean, variance = restore_members(members, lq[None], seeds, **options)
-            target = output / f"{name}.png"
-            write_image(target, mean[0], None if variance is None else variance[0])
-            _say_deviation(target, variance)
-            progress.advance()
+    with console.Progress("restoring", len(names) * len(members)) as progress:
+        deviations = restore_store(members, names, images, output, seed, progress.advance, **options)
+    console.note(f"{len(names)} images restored")
+    if deviations:
+        ordered = sorted(deviations.values())
+        largest = max(deviations, key=lambda name: deviations[name])
+        console.note(
+            f"largest standard deviation over {len(members)} members, of an image: median {ordered[len(ordered) // 2]:.3g}, "
+            f"at most {deviations[largest]:.3g} ({largest}.png)"
+        )
 
 
 def _say_deviation(path: Path, variance: np.ndarray | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +11,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import trees
+from click.testing import CliRunner
 from PIL import Image
 from speckle_pairs import SpecklePairs
 
 import datagen
-from irsde.cli import run
-from irsde.network import load
+from irsde import presets
+from irsde.cli import cli, run
+from irsde.config import PRESETS, TrainConfig
+from irsde.network import build_network, load
 
 SETTINGS = ["--preset", "tiny", "--patch-size", "32", "--batch-size", "2", "--n-steps", "10", "--device", "cpu",
             "--checkpoint-every", "2", "--log-every", "1"]  # fmt: skip
@@ -61,6 +67,78 @@ def test_train_prints_the_run_folder_and_resumes(store, tmp_path, capsys):
     assert load(out).config.fold == 1
 
 
+def test_fine_tuning_takes_network_and_diffusion_from_the_initial_run(store, trained, tmp_path, capsys):
+    out = tmp_path / "mine"
+    arguments = ["train", "--data", str(store), "--init", str(trained), "--out", str(out), "--steps", "1"]
+    assert (
+        run([*arguments, "--patch-size", "32", "--batch-size", "2", "--device", "cpu", "--learning-rate", "1e-5"]) == 0
+    )
+    assert f"starting from the averaged weights of {trained}, step 2\n" in capsys.readouterr().err
+    model = load(out)
+    assert (model.config.preset, model.config.n_steps, model.config.learning_rate) == ("tiny", 10, 1e-5)
+    assert model.details["init"] == {"run": str(trained), "step": 2}
+    assert run(["train", "--out", str(out), "--resume", "--steps", "2"]) == 0
+    assert load(out).step == 2
+
+
+def test_train_on_several_stores(store, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "other.zarr"
+    other.mkdir()
+    out = tmp_path / "both"
+    assert train(store, out, "--data", str(other)) == 0
+    record = load(out).details
+    assert record["training_pairs"] == 16
+    assert [place["absolute"] for place in record["stores"]] == [str(store), str(other)]
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "--out", "both", "--resume", "--steps", "3"]) == 0
+    assert load(out).config.stores == (str(store), str(other))
+
+
+def test_without_a_graphics_card_the_default_preset_ends(store, tmp_path, capsys, monkeypatch):
+    """The 700,000 steps of "paper" are a hundred days of a CPU."""
+    import irsde.train
+
+    begun = []
+    monkeypatch.setattr(irsde.train, "train", lambda config, out, resume: begun.append(config) or out)
+    arguments = ["train", "--data", str(store), "--out", str(tmp_path / "x")]
+    assert run([*arguments, "--device", "cpu"]) == 0
+    assert capsys.readouterr().err == (
+        "preset small, as there is no graphics card to use: 20,000 steps, hours; --preset paper takes months\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("irsde.network.pick_device", lambda name: torch.device("cuda"))
+        assert run(arguments) == 0
+    assert capsys.readouterr().err == "preset paper, as there is a graphics card\n"
+    assert run([*arguments, "--preset", "tiny"]) == 0
+    assert capsys.readouterr().err == ""
+    assert [(c.preset, c.steps) for c in begun] == [("small", 20_000), ("paper", 700_000), ("tiny", 4_000)]
+
+
+def test_help_of_train_says_defaults_and_presets():
+    said = " ".join(CliRunner().invoke(cli, ["train", "--help"], terminal_width=300).output.split())
+    for words in (
+        "Optimizer steps. [default: paper 700,000, small 20,000, tiny 4,000]",
+        "--patch-size INTEGER RANGE Pixels, a multiple of 8. [default: paper 128, small 64, tiny 64]",
+        "[default: paper with a graphics card, else small]",
+        "Way back from --normalization own. [default: lq]",
+        "Also turn by 90 degrees (speckle is anisotropic). [default: off]",
+        "small 3.6 M parameters; hours on a CPU; learning rate 0.0005, schedule cosine, steps 20,000, patch size 64, batch",
+    ):
+        assert words in said, words
+    for option in cli.commands["train"].params:
+        known = presets.default_of(presets.OPTIONS.get(option.name, option.name))
+        assert known is None or (option.help and not option.help.startswith("[")), option.name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_of_the_size_that_help_says(preset):
+    with torch.device("meta"):
+        network = build_network(TrainConfig.create(store="x", preset=preset))
+    n_parameters = sum(p.numel() for p in network.parameters())
+    said = float(presets.SIZES[preset].split(" M ")[0])
+    assert said == pytest.approx(n_parameters / 1e6, rel=0.05)
+
+
 def test_train_on_all_probes_of_a_store(store, tmp_path):
     assert train(store, tmp_path / "b") == 0
     assert load(tmp_path / "b").details["probes"] == ["L11-5v", "C5-2v"]
@@ -85,6 +163,11 @@ def test_train_takes_settings_from_a_file(store, tmp_path):
         (["train", "--data", "{store}", "--out", "{run}"], 2, "--resume"),
         (["train", "--out", "{run}", "--resume", "--max-sigma", "0.9"], 5, "max_sigma"),
         (["train", "--data", "{store}", "--out", "{tmp}/x", "--preset", "tiny", "--device", "cuda:77"], 6, "--device cpu"),
+        (["train", "--data", "{store}", "--out", "{tmp}/x", "--init", "{run}", "--preset", "small"], 2,
+         "use --method irsde --preset tiny"),
+        (["train", "--data", "{store}", "--out", "{tmp}/x", "--init", "{tmp}"], 3, "not a run folder"),
+        (["train", "--data", "{store}", "--out", "{tmp}/x", "--init", "{run}", "--fold", "0"], 3,
+         "of those held out now; hold out the fold that it held out, or none"),
         (["restore", "{run}", "-o", "{tmp}/x.png"], 2, "image"),
         (["restore", "{run}", "{tmp}/none.png", "-o", "{tmp}/x.png"], 3, "no such file"),
         (["restore", "{tmp}", "{png}", "-o", "{tmp}/x.png"], 3, "not a run folder"),
@@ -132,6 +215,7 @@ def test_mistakes_are_one_line_and_a_code(trained, store, tmp_path, capsys, argu
     message = capsys.readouterr().err.strip().splitlines()
     assert said in message[-1]
     assert "Traceback" not in "".join(message)
+    assert not (tmp_path / "x").exists()  # nothing is left of a run that did not begin
 
 
 def test_restore_png_and_npy(trained, tmp_path, capsys):
@@ -208,6 +292,53 @@ def test_restore_a_store_into_a_folder(trained, store, tmp_path):
     arguments = ["restore", str(trained), str(store), "-o", str(tmp_path / "r"), "--steps", "1", "--limit", "2"]
     assert run(arguments) == 0
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["000000.png", "000001.png"]
+
+
+def test_a_store_with_samples_is_restored_in_batches_and_summed_up(trained, store, tmp_path, capsys, monkeypatch):
+    import irsde.sample
+
+    sizes = []
+    together = irsde.sample.restore_batch
+    monkeypatch.setattr(
+        irsde.sample,
+        "restore_batch",
+        lambda model, images, *a, **k: sizes.append(len(images)) or together(model, images, *a, **k),
+    )
+    arguments = ["restore", str(trained), str(store), "--steps", "1", "--samples", "2", "-o"]
+    assert run([*arguments, str(tmp_path / "r"), "--tile", "128"]) == 0  # four images of 64 x 64 fill a tile
+    assert sizes == [4, 4]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("restoring: 8/8")
+    assert lines[1] == "4 images restored"
+    assert re.fullmatch(
+        r"largest standard deviation over 2 members, of an image: median \S+, at most \S+ \(00000\d\.png\)", lines[2]
+    )
+    assert len(lines) == 3
+    assert run([*arguments, str(tmp_path / "one"), "--tile", "64"]) == 0
+    assert sizes[2:] == [1] * 8
+    names = sorted(path.name for path in (tmp_path / "r").iterdir())
+    assert len(names) == 12
+    for name in names:  # the same noise for the same image, alone or among others; sums in another order
+        if name.endswith(".npy"):
+            np.testing.assert_allclose(np.load(tmp_path / "r" / name), np.load(tmp_path / "one" / name), atol=1e-5)
+
+
+def test_a_full_disk_names_the_restored_image(trained, store, tmp_path, capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    np.save(tmp_path / "lq.npy", SpecklePairs(n=1)[0][1])
+    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(Image.Image, "save", full)
+    for source, target, named in (
+        ("lq.npy", "c.npy", "c.npy"),
+        ("lq.npy", "c.png", "c.png"),
+        (store, "r", "r/000000.png"),
+    ):
+        arguments = ["restore", str(trained), str(tmp_path / source), "-o", str(tmp_path / target), "--steps", "1"]
+        assert run(arguments) == 3
+        assert f"{tmp_path / named}: no space left on device" in capsys.readouterr().err
+        assert not (tmp_path / named).exists()
 
 
 def test_evaluate_writes_its_table(trained, store, tmp_path, capsys):
