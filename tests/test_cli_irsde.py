@@ -96,10 +96,10 @@ def test_train_on_several_stores(store, tmp_path, monkeypatch, capsys):
 
 def test_without_a_graphics_card_the_default_preset_ends(store, tmp_path, capsys, monkeypatch):
     """The 700,000 steps of "paper" are a hundred days of a CPU."""
-    import irsde.train
+    import irsde.training
 
     begun = []
-    monkeypatch.setattr(irsde.train, "train", lambda config, out, resume: begun.append(config) or out)
+    monkeypatch.setattr(irsde.training, "train", lambda config, out, resume: begun.append(config) or out)
     arguments = ["train", "--data", str(store), "--out", str(tmp_path / "x")]
     assert run([*arguments, "--device", "cpu"]) == 0
     assert capsys.readouterr().err == (
