@@ -33,12 +33,13 @@ from .simd import (
 BATCH = 4  # frequencies a load of the recurrence's state
 PAIR = 2 * LANES  # floats of a complex vector in two parts
 TRIPLE = 3 * LANES  # and in three
+STATE = 2 * PAIR  # floats of a recurrence: a complex vector, and what the next frequency adds to 1 in its factor
 TILES = 2  # tiles of scatterers whose echoes are summed in registers at a time
 WIDE = TILES * LANES
 
 
 class Elements(NamedTuple):
-    """What the compiled functions need of the plan, float64."""
+    """The plan as the compiled functions take it; arrays and numbers float64."""
 
     sub_x: np.ndarray  # (n_elements, n_subelements) m
     sub_z: np.ndarray
@@ -49,9 +50,13 @@ class Elements(NamedTuple):
     receive_fraction: np.ndarray  # (n_elements,) receive delay beyond whole samples, samples
     delays: np.ndarray  # (n_transmits, n_foci, n_elements) samples
     weights: np.ndarray  # (n_transmits, n_foci, n_elements)
-    constants: (
-        np.ndarray
-    )  # minimum_distance, baffle, k L / 2 at the centre, the same a Hz, c, attenuation, full directivity
+    minimum_distance: float  # m
+    baffle: float
+    half_width_wavenumber: float  # k L / 2 at the centre frequency
+    half_width_per_hertz: float  # k L / 2 at 1 Hz
+    speed_of_sound: float  # m/s
+    attenuation_db_cm_mhz: float
+    full_directivity: bool
 
 
 class Cell(NamedTuple):
@@ -110,21 +115,18 @@ def cell_spectrum(elements, cell, space, n_full, n_left, out):
                     _transmit(i, half, n_elements, n_transmits, lanes, space)
                     _turn_pressure(n_full, n_transmits, load(reflectivity, (tile + half) * LANES), half, space)
                     for a in range(n_left):
-                        at = (BATCH * n_full + i * n_left + a) * n_elements * TRIPLE
+                        at = _sums_at_left(i, a, n_full, n_left, n_elements)
                         _receive_alone(i, half, n_elements, left + a, at, space)
                 for group in range(n_full):
-                    _receive_group(
-                        i, n_elements, n_now * LANES, group, (i * n_full + group) * n_elements * TRIPLE, space
-                    )
+                    at = _sums_at_group(i, group, n_full, n_elements)
+                    _receive_group(i, n_elements, n_now * LANES, group, at, space)
         for i in range(n_batch):
             for group in range(n_full):
-                at = (i * n_full + group) * n_elements * TRIPLE
-                _finish_group(space.sums, at, elements, cell, first + i, out, group * n_elements * n_bins * PAIR)
+                at = _sums_at_group(i, group, n_full, n_elements)
+                _finish_group(space.sums, at, elements, cell, first + i, out, spectrum_at(group, 0, n_elements, n_bins))
             if n_left > 0:
-                at = (BATCH * n_full + i * n_left) * n_elements * TRIPLE
-                _finish_left(
-                    space.sums, at, n_left, elements, cell, first + i, out, n_full * n_elements * n_bins * PAIR
-                )
+                at, to = _sums_at_left(i, 0, n_full, n_left, n_elements), spectrum_at(n_full, 0, n_elements, n_bins)
+                _finish_left(space.sums, at, n_left, elements, cell, first + i, out, to)
 
 
 @compiled
@@ -156,7 +158,8 @@ def _start_waves(elements, cell, waves, widths):
     Phases are relative to the cell's references. The way beyond the reference, r - R, comes from positions in the cell:
     (r² - R²) / (r + R), so that float32 holds it to a fraction of a nanometre.
     """
-    minimum_distance, baffle, half_wavenumber, half_wavenumber_a_hz, speed, loss, full = elements.constants
+    speed, loss = elements.speed_of_sound, elements.attenuation_db_cm_mhz
+    minimum_distance = elements.minimum_distance
     step = cell.rate / cell.window_length
     turns_start, turns_step = cell.first_bin * step / speed, step / speed
     loss_start, loss_step = -_attenuation(cell.first_bin * step, loss), -_attenuation(step, loss)
@@ -175,20 +178,18 @@ def _start_waves(elements, cell, waves, widths):
                 beyond = (x * (x + 2 * center_x) + z * (z + 2 * center_z)) / (distance + center_distance)
                 beyond = np.maximum(beyond + (center_distance - reference), minimum_distance - reference)
                 distance = np.maximum(distance, minimum_distance)
-                amplitude = _obliquity(cosine, baffle) / np.sqrt(distance) / n_sub
-                if full == 0.0:
-                    amplitude = amplitude * _directivity(sine, half_wavenumber)
+                amplitude = _obliquity(cosine, elements.baffle) / np.sqrt(distance) / n_sub
+                if not elements.full_directivity:
+                    amplitude = amplitude * _directivity(sine, elements.half_width_wavenumber)
                 re, im = cosine_sine(beyond * turns_start)
                 amplitude = amplitude * exp(distance * loss_start)
-                store(waves, at, re * amplitude)
-                store(waves, at + LANES, im * amplitude)
+                _store_pair(waves, at, re * amplitude, im * amplitude)
                 re, im = turn_minus_one(beyond * turns_step)
                 decay = exp_minus_one(distance * loss_step)
-                store(waves, at + 2 * LANES, fma(re, decay, re + decay))
-                store(waves, at + 3 * LANES, fma(im, decay, im))
-                if full != 0.0:
-                    store(widths, at // 4, sine * half_wavenumber_a_hz)
-                at += 4 * LANES
+                _store_pair(waves, at + PAIR, fma(re, decay, re + decay), fma(im, decay, im))
+                if elements.full_directivity:
+                    store(widths, at // STATE * LANES, sine * elements.half_width_per_hertz)
+                at += STATE
 
 
 @compiled
@@ -214,12 +215,10 @@ def _start_drive(elements, cell, drive_waves):
                     weight[lane] = elements.weights[a, k, e]
                 amplitude = load(weight, 0)
                 re, im = cosine_sine(load(start, 0))
-                store(drive_waves, at, re * amplitude)
-                store(drive_waves, at + LANES, im * amplitude)
+                _store_pair(drive_waves, at, re * amplitude, im * amplitude)
                 re, im = turn_minus_one(load(step, 0))
-                store(drive_waves, at + 2 * LANES, re)
-                store(drive_waves, at + 3 * LANES, im)
-                at += 4 * LANES
+                _store_pair(drive_waves, at + PAIR, re, im)
+                at += STATE
 
 
 @compiled
@@ -231,40 +230,36 @@ def _advance_drive(elements, n_groups, space):
     for k in range(n_foci):
         for e in range(n_elements):
             for group in range(n_groups):
-                re, im = load(space.drive_waves, at), load(space.drive_waves, at + LANES)
-                step_re, step_im = load(space.drive_waves, at + 2 * LANES), load(space.drive_waves, at + 3 * LANES)
+                re, im = load_pair(space.drive_waves, at)
+                step_re, step_im = load_pair(space.drive_waves, at + PAIR)
                 for i in range(BATCH):
-                    to = (i * n_elements + e) * 3 * lanes + group * LANES
+                    to = _drive_at(i, e, group * LANES, n_elements, lanes)
                     if k == 0:
                         sum_re, sum_im = re, im
                     else:
                         sum_re, sum_im = load(space.drive, to) + re, load(space.drive, to + lanes) + im
-                    store(space.drive, to, sum_re)
-                    store(space.drive, to + lanes, sum_im)
-                    store(space.drive, to + 2 * lanes, sum_re + sum_im)
+                    _store_triple(space.drive, to, lanes, sum_re, sum_im)
                     re, im = _advance(re, im, step_re, step_im)
-                store(space.drive_waves, at, re)
-                store(space.drive_waves, at + LANES, im)
-                at += 4 * LANES
+                _store_pair(space.drive_waves, at, re, im)
+                at += STATE
 
 
 @compiled
 def _advance_field(elements, cell, tile, half, first, space):
     """G of a tile at the next frequencies, field[frequency][element][3][half]: the mean over the sub-elements."""
     n_elements, n_sub = elements.sub_x.shape
-    full = elements.constants[6] != 0.0
+    full = elements.full_directivity
     hertz = cell.rate / cell.window_length
     waves, field = space.waves, space.field
-    per_frequency = n_elements * 3 * WIDE
-    at = tile * n_elements * n_sub * 4 * LANES
+    at = tile * n_elements * n_sub * STATE
     for e in range(n_elements):
         zero = load(waves, at) * 0
         re0, im0, re1, im1, re2, im2, re3, im3 = zero, zero, zero, zero, zero, zero, zero, zero
         for _ in range(n_sub):
-            re, im = load(waves, at), load(waves, at + LANES)
-            step_re, step_im = load(waves, at + 2 * LANES), load(waves, at + 3 * LANES)
+            re, im = load_pair(waves, at)
+            step_re, step_im = load_pair(waves, at + PAIR)
             if full:
-                half_width = load(space.widths, at // 4)
+                half_width = load(space.widths, at // STATE * LANES)
                 bin0 = cell.first_bin + first
                 w0 = np.sinc(half_width * ((bin0) * hertz / math.pi))
                 w1 = np.sinc(half_width * ((bin0 + 1) * hertz / math.pi))
@@ -286,14 +281,12 @@ def _advance_field(elements, cell, tile, half, first, space):
                 re, im = _advance(re, im, step_re, step_im)
                 re3, im3 = re3 + re, im3 + im
             re, im = _advance(re, im, step_re, step_im)
-            store(waves, at, re)
-            store(waves, at + LANES, im)
-            at += 4 * LANES
-        to = e * 3 * WIDE + half * LANES
-        _store_triple(field, to, WIDE, re0, im0)
-        _store_triple(field, to + per_frequency, WIDE, re1, im1)
-        _store_triple(field, to + 2 * per_frequency, WIDE, re2, im2)
-        _store_triple(field, to + 3 * per_frequency, WIDE, re3, im3)
+            _store_pair(waves, at, re, im)
+            at += STATE
+        _store_triple(field, _field_at(0, e, half, n_elements), WIDE, re0, im0)
+        _store_triple(field, _field_at(1, e, half, n_elements), WIDE, re1, im1)
+        _store_triple(field, _field_at(2, e, half, n_elements), WIDE, re2, im2)
+        _store_triple(field, _field_at(3, e, half, n_elements), WIDE, re3, im3)
 
 
 @compiled
@@ -302,19 +295,19 @@ def _transmit(i, half, n_elements, n_transmits, lanes, space):
     space.pressure[: n_transmits * TRIPLE] = 0
     for a in range(0, n_transmits, ROWS):
         complex_outer(
-            space.pressure,
-            a * TRIPLE,
-            space.drive,
-            i * n_elements * 3 * lanes + a,
-            lanes,
-            1,
-            3 * lanes,
-            space.field,
-            i * n_elements * 3 * WIDE + half * LANES,
-            WIDE,
-            3 * WIDE,
-            n_elements,
-            min(ROWS, n_transmits - a),
+            sums=space.pressure,
+            at=a * TRIPLE,
+            scalars=space.drive,
+            s_at=_drive_at(i, 0, a, n_elements, lanes),
+            s_part=lanes,
+            s_row=1,
+            s_step=3 * lanes,
+            vectors=space.field,
+            v_at=_field_at(i, 0, half, n_elements),
+            v_part=WIDE,
+            v_step=3 * WIDE,
+            n=n_elements,
+            rows=min(ROWS, n_transmits - a),
         )
 
 
@@ -327,13 +320,12 @@ def _turn_pressure(n_full, n_transmits, reflectivity, half, space):
             re, im = reflectivity * 0, reflectivity * 0
             if a < n_transmits:
                 re, im = _complex(space.pressure, a * TRIPLE)
-            store(space.rows, lane * PAIR, re * reflectivity)
-            store(space.rows, lane * PAIR + LANES, im * reflectivity)
-        at = (group * WIDE + half * LANES) * TRIPLE
+            _store_pair(space.rows, lane * PAIR, re * reflectivity, im * reflectivity)
+        at = _source_at(group, half * LANES)
         transpose_block(space.rows, 0, PAIR, space.source, at, TRIPLE)
         transpose_block(space.rows, LANES, PAIR, space.source, at + LANES, TRIPLE)
         for s in range(LANES):
-            to = at + s * TRIPLE
+            to = _source_at(group, half * LANES + s)
             store(space.source, to + 2 * LANES, load(space.source, to) + load(space.source, to + LANES))
     for a in range(n_full * LANES, n_transmits):
         re, im = _complex(space.pressure, a * TRIPLE)
@@ -345,19 +337,19 @@ def _receive_group(i, n_elements, n_scatterers, group, at, space):
     """Echoes of a group of transmits from one or two tiles, added to sums[element][3] from `at` on."""
     for e in range(0, n_elements, ROWS):
         complex_outer(
-            space.sums,
-            at + e * TRIPLE,
-            space.field,
-            (i * n_elements + e) * 3 * WIDE,
-            WIDE,
-            3 * WIDE,
-            1,
-            space.source,
-            group * WIDE * TRIPLE,
-            LANES,
-            TRIPLE,
-            n_scatterers,
-            min(ROWS, n_elements - e),
+            sums=space.sums,
+            at=at + e * TRIPLE,
+            scalars=space.field,
+            s_at=_field_at(i, e, 0, n_elements),
+            s_part=WIDE,
+            s_row=3 * WIDE,
+            s_step=1,
+            vectors=space.source,
+            v_at=_source_at(group, 0),
+            v_part=LANES,
+            v_step=TRIPLE,
+            n=n_scatterers,
+            rows=min(ROWS, n_elements - e),
         )
 
 
@@ -368,7 +360,7 @@ def _receive_alone(i, half, n_elements, transmit, at, space):
     re, im = load(space.pressure, at_pressure), load(space.pressure, at_pressure + LANES)
     both = load(space.pressure, at_pressure + 2 * LANES)
     for e in range(n_elements):
-        of, to = (i * n_elements + e) * 3 * WIDE + half * LANES, at + e * TRIPLE
+        of, to = _field_at(i, e, half, n_elements), at + e * TRIPLE
         store(space.sums, to, fma(load(space.field, of), re, load(space.sums, to)))
         store(space.sums, to + LANES, fma(load(space.field, of + WIDE), im, load(space.sums, to + LANES)))
         store(space.sums, to + 2 * LANES, fma(load(space.field, of + 2 * WIDE), both, load(space.sums, to + 2 * LANES)))
@@ -382,9 +374,7 @@ def _finish_group(sums, at, elements, cell, j, out, out_at):
         factor = _receive_factor(elements, cell, j, e)
         re, im = _complex(sums, at + e * TRIPLE)
         re, im = product(re, im, factor.real, factor.imag)
-        to = out_at + (e * n_bins + j) * PAIR
-        store(out, to, re)
-        store(out, to + LANES, im)
+        _store_pair(out, out_at + (e * n_bins + j) * PAIR, re, im)
 
 
 @compiled
@@ -431,7 +421,58 @@ def _complex(sums, at):
 
 
 @compiled
+def load_pair(array, at):
+    """Real and imaginary part of a complex vector in two parts."""
+    return load(array, at), load(array, at + LANES)
+
+
+@compiled
+def _store_pair(array, at, re, im):
+    store(array, at, re)
+    store(array, at + LANES, im)
+
+
+@compiled
 def _store_triple(array, at, step, re, im):
     store(array, at, re)
     store(array, at + step, im)
     store(array, at + 2 * step, re + im)
+
+
+# --- where things lie in the buffers; compiled into their callers ----------------------------------------------------
+
+
+@compiled
+def spectrum_at(group, e, n_elements, n_bins):
+    """Place of out[group][element e][frequency 0][re]."""
+    return (group * n_elements + e) * n_bins * PAIR
+
+
+@compiled
+def _drive_at(i, e, lane, n_elements, lanes):
+    """Place of drive[frequency i][element e][re][lane]; parts are `lanes` apart."""
+    return (i * n_elements + e) * 3 * lanes + lane
+
+
+@compiled
+def _field_at(i, e, half, n_elements):
+    """Place of field[frequency i][element e][re][half]; parts are WIDE apart."""
+    return (i * n_elements + e) * 3 * WIDE + half * LANES
+
+
+@compiled
+def _source_at(group, scatterer):
+    """Place of source[group][scatterer][re]."""
+    return (group * WIDE + scatterer) * TRIPLE
+
+
+@compiled
+def _sums_at_group(i, group, n_full, n_elements):
+    """Place of sums[frequency i][group][element 0][0]."""
+    return (i * n_full + group) * n_elements * TRIPLE
+
+
+@compiled
+def _sums_at_left(i, a, n_full, n_left, n_elements):
+    """Place of sums[frequency i][left-over transmit a][element 0][0], behind those of all groups."""
+    return (BATCH * n_full + i * n_left + a) * n_elements * TRIPLE

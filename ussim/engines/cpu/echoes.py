@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .cells import PAIR, product
+from .cells import PAIR, load_pair, product, spectrum_at
 from .simd import (
     LANES,
     compiled,
@@ -41,7 +41,7 @@ def add_cells(
         for i in range(len(windows)):  # cells inside, so that an element's record stays in the cache
             n, start, first_bin, n_bins = windows[i]
             for group in range((n_transmits + LANES - 1) // LANES):
-                at = i * spectrum_size + (group * n_elements + e) * n_bins * PAIR
+                at = i * spectrum_size + spectrum_at(group, e, n_elements, n_bins)
                 _fill(x, n, spectra, at, first_bin, n_bins, both)
                 echoes = x if _transform(n, twiddles[twiddles_at[i] :], x, y) else y
                 for k in range(0, LANES * PAIR, LANES):  # a block may run over the end of the period
@@ -59,10 +59,10 @@ def _fill(x, n, spectra, at, first_bin, n_bins, both):
     """x[n][2] = the spectra of one or two elements packed in one, with their mirror."""
     x[: n * PAIR] = 0
     for j in range(n_bins):
-        re, im = load(spectra, at + j * PAIR), load(spectra, at + j * PAIR + LANES)
+        re, im = load_pair(spectra, at + j * PAIR)
         re2, im2 = re * 0, re * 0
         if both == 2:
-            re2, im2 = load(spectra, at + (n_bins + j) * PAIR), load(spectra, at + (n_bins + j) * PAIR + LANES)
+            re2, im2 = load_pair(spectra, at + (n_bins + j) * PAIR)
         to, mirror = (first_bin + j) * PAIR, (n - first_bin - j) * PAIR
         store(x, to, re - im2)
         store(x, to + LANES, im + re2)
@@ -122,11 +122,6 @@ def _transform(n, twiddles, x, y):
 
 
 @compiled
-def _get(source, at):
-    return load(source, at), load(source, at + LANES)
-
-
-@compiled
 def _put(target, to, re, im, twiddles, k):
     re, im = product(re, im, twiddles[k, 0], twiddles[k, 1])
     store(target, to, re)
@@ -135,17 +130,17 @@ def _put(target, to, re, im, twiddles, k):
 
 @compiled
 def _radix2(source, at, step, target, to, stride, twiddles, k):
-    a, b = _get(source, at)
-    c, d = _get(source, at + step)
+    a, b = load_pair(source, at)
+    c, d = load_pair(source, at + step)
     _put(target, to, a + c, b + d, twiddles, 0)
     _put(target, to + stride, a - c, b - d, twiddles, k)
 
 
 @compiled
 def _radix3(source, at, step, target, to, stride, twiddles, k):
-    re0, im0 = _get(source, at)
-    re1, im1 = _get(source, at + step)
-    re2, im2 = _get(source, at + 2 * step)
+    re0, im0 = load_pair(source, at)
+    re1, im1 = load_pair(source, at + step)
+    re2, im2 = load_pair(source, at + 2 * step)
     sum_re, sum_im = re1 + re2, im1 + im2
     half_re, half_im = fma(sum_re, -0.5, re0), fma(sum_im, -0.5, im0)
     turn_re, turn_im = (im1 - im2) * math.sqrt(0.75), (re2 - re1) * math.sqrt(0.75)  # -i sin(2π/3) (x1 - x2)
@@ -156,10 +151,10 @@ def _radix3(source, at, step, target, to, stride, twiddles, k):
 
 @compiled
 def _radix4(source, at, step, target, to, stride, twiddles, k):
-    re0, im0 = _get(source, at)
-    re1, im1 = _get(source, at + step)
-    re2, im2 = _get(source, at + 2 * step)
-    re3, im3 = _get(source, at + 3 * step)
+    re0, im0 = load_pair(source, at)
+    re1, im1 = load_pair(source, at + step)
+    re2, im2 = load_pair(source, at + 2 * step)
+    re3, im3 = load_pair(source, at + 3 * step)
     even_re, even_im, odd_re, odd_im = re0 + re2, im0 + im2, re1 + re3, im1 + im3
     half_re, half_im = re0 - re2, im0 - im2
     turn_re, turn_im = im1 - im3, re3 - re1  # -i (x1 - x3)
@@ -173,11 +168,11 @@ def _radix4(source, at, step, target, to, stride, twiddles, k):
 def _radix5(source, at, step, target, to, stride, twiddles, k):
     cosine1, cosine2 = math.cos(2 * math.pi / 5), math.cos(4 * math.pi / 5)
     sine1, sine2 = math.sin(2 * math.pi / 5), math.sin(4 * math.pi / 5)
-    re0, im0 = _get(source, at)
-    re1, im1 = _get(source, at + step)
-    re2, im2 = _get(source, at + 2 * step)
-    re3, im3 = _get(source, at + 3 * step)
-    re4, im4 = _get(source, at + 4 * step)
+    re0, im0 = load_pair(source, at)
+    re1, im1 = load_pair(source, at + step)
+    re2, im2 = load_pair(source, at + 2 * step)
+    re3, im3 = load_pair(source, at + 3 * step)
+    re4, im4 = load_pair(source, at + 4 * step)
     sum1_re, sum1_im, sum2_re, sum2_im = re1 + re4, im1 + im4, re2 + re3, im2 + im3
     gap1_re, gap1_im, gap2_re, gap2_im = re1 - re4, im1 - im4, re2 - re3, im2 - im3
     a_re, a_im = fma(sum1_re, cosine1, fma(sum2_re, cosine2, re0)), fma(sum1_im, cosine1, fma(sum2_im, cosine2, im0))

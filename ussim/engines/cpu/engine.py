@@ -117,17 +117,13 @@ class _Work:
             plan.receive_delays * self.rate - self.receive_samples,
             plan.delays * self.rate,
             plan.weights,
-            np.array(
-                [
-                    plan.minimum_distance,
-                    plan.baffle,
-                    plan.half_width_wavenumber,
-                    physics.wavenumber(1.0, medium.speed_of_sound) * plan.sub_width / 2,
-                    medium.speed_of_sound,
-                    medium.attenuation_db_cm_mhz,
-                    float(acquisition.full_frequency_directivity),
-                ]
-            ),
+            float(plan.minimum_distance),
+            float(plan.baffle),
+            float(plan.half_width_wavenumber),
+            float(physics.wavenumber(1.0, medium.speed_of_sound) * plan.sub_width / 2),
+            float(medium.speed_of_sound),
+            float(medium.attenuation_db_cm_mhz),
+            bool(acquisition.full_frequency_directivity),
         )
         self._spectra: dict[int, np.ndarray] = {}
         lengths = np.unique(cells.window_length)
