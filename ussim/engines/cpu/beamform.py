@@ -13,7 +13,7 @@ same bytes whatever the number of threads.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,50 @@ COMPOUNDINGS = ("coherent", "incoherent", "none")
 NO_WEIGHTS = np.zeros((1, 1, 1), np.float32)
 
 
+class Transmits(NamedTuple):
+    """Some rows of the image as the transmits see them, for the compiled functions."""
+
+    positions: np.ndarray  # (n_transmits, rows, nx) samples from the record's first to the wave's arrival
+    phases: np.ndarray  # (n_transmits,) cycles
+    weights: np.ndarray  # (n_transmits, rows, nx) float32, used if `weighted`
+    weighted: bool
+    compounding: int  # place in COMPOUNDINGS
+
+
+class Pixels(NamedTuple):
+    """Some rows of the image."""
+
+    x: np.ndarray  # (nx,) m
+    z: np.ndarray  # (rows,) m
+    in_front: np.ndarray  # (rows, nx) bool, of the array
+    tile_rows: int
+    tile_columns: int
+
+
+class Aperture(NamedTuple):
+    """The elements as they receive."""
+
+    x: np.ndarray  # (n_elements,) m
+    z: np.ndarray
+    sine: np.ndarray  # of the normal
+    cosine: np.ndarray
+    delays: np.ndarray  # (n_elements,) s
+    receiving: np.ndarray  # (n_transmits, n_elements) bool
+    live: np.ndarray  # (n_elements,) share of the transmits that each receives
+    cos_acceptance: float
+    normalize: bool  # divide by the number of elements that see a pixel
+
+
+class Clock(NamedTuple):
+    """Samples to metres and cycles, and the taps between samples."""
+
+    speed_of_sound: float  # m/s
+    sampling_frequency: float  # Hz
+    frequency: float  # Hz, of demodulation
+    first_tap: int  # samples from the one before
+    table: np.ndarray  # (TABLE + 2, n_taps) weights over the fraction of a sample
+
+
 # --- delay-and-sum ---------------------------------------------------------------------------------------------------
 
 
@@ -54,42 +98,40 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
     fraction = np.arange(TABLE + 2) / TABLE
     table = b.interpolation.weights(fraction).astype(np.float32)
-    receiving = np.ascontiguousarray(b.acquisition.receiving)
+    aperture = Aperture(
+        probe.element_x,
+        probe.element_z,
+        np.sin(probe.element_angle),
+        np.cos(probe.element_angle),
+        b.receive_delays,
+        np.ascontiguousarray(b.acquisition.receiving),
+        b.live,
+        float(b.cos_acceptance),
+        bool(b.normalize),
+    )
+    clock = Clock(
+        float(b.speed_of_sound),
+        float(b.sampling_frequency),
+        float(b.demodulation_frequency),
+        int(b.interpolation.first_tap),
+        table,
+    )
     done, total = 0, len(records) * z_all.size * x.size
     for first in range(0, len(z_all), rows):
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
         positions = b.transmit_samples(xx, zz, n_samples)
-        tile_rows, tile_columns = (1, 1) if _jumps(positions) else _tile_shape(b)
-        arguments = (
+        pixels = Pixels(x, z, ~probe.is_behind(xx, zz), *((1, 1) if _jumps(positions) else _tile_shape(b)))
+        transmits = Transmits(
             positions,
             b.transmit_phases,
             NO_WEIGHTS if b.weights is None else b.weights[:, first : first + rows].copy(),
             b.weights is not None,
             COMPOUNDINGS.index(b.compounding),
-            ~probe.is_behind(xx, zz),
-            x,
-            z,
-            probe.element_x,
-            probe.element_z,
-            np.sin(probe.element_angle),
-            np.cos(probe.element_angle),
-            b.receive_delays,
-            receiving,
-            b.live,
-            b.cos_acceptance,
-            b.speed_of_sound,
-            b.sampling_frequency,
-            b.demodulation_frequency,
-            b.interpolation.first_tap,
-            table,
-            b.normalize,
-            tile_rows,
-            tile_columns,
         )
         for record, image in zip(records, images, strict=True):
             block = np.zeros((n_images, *xx.shape), dtype=np.complex64)
-            in_threads(_sum_tiles, (record, *arguments, block), b.progress, done, total)
+            in_threads(_sum_tiles, (record, pixels, transmits, aperture, clock, block), b.progress, done, total)
             done += xx.size
             image[:, first : first + rows] = block
     images = images.reshape(*samples.shape[:-3], *b.image_shape)
@@ -115,20 +157,20 @@ def _tile_shape(b: Beamforming) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
-def _sum_tiles(
-    samples, positions, phases, weights, weighted, compounding, in_front, x, z, element_x, element_z, sin_element,
-    cos_element, receive_delays, receiving, live, cos_acceptance, speed_of_sound, sampling_frequency, frequency, first_tap,
-    table, normalize, tile_rows, tile_columns, image, watch, worker, n_workers,
-):  # fmt: skip
-    """Every n_workers-th tile: deep tiles have more elements than shallow ones.
+def _sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker, n_workers):
+    """Sum every n_workers-th tile: deep tiles have more elements than shallow ones.
 
-    With weights, a tile takes the transmits alone that count somewhere in it. `compounding` counts in COMPOUNDINGS.
+    With weights, a tile takes the transmits alone that count somewhere in it.
     """
+    x, z, in_front, tile_rows, tile_columns = pixels
+    positions, phases, weights, weighted, compounding = transmits
+    first_tap, table, sampling_frequency = clock.first_tap, clock.table, clock.sampling_frequency
+    live, normalize = aperture.live, aperture.normalize
     n_transmits, n_elements, _ = samples.shape  # (re, im) pairs on the last axis
     n_taps = table.shape[1]
     n_pixels = tile_rows * tile_columns
-    slowness = sampling_frequency / speed_of_sound  # samples a metre
-    cycles_a_sample = frequency / sampling_frequency
+    slowness = sampling_frequency / clock.speed_of_sound  # samples per metre
+    cycles_a_sample = clock.frequency / sampling_frequency
     px, pz = np.empty(n_pixels), np.empty(n_pixels)
     tx_index = np.zeros(n_pixels * LANES, np.float32)  # samples after the tile's earliest
     earliest, latest = np.zeros(LANES), np.zeros(LANES)
@@ -182,13 +224,10 @@ def _sum_tiles(
             for e in range(n_elements):
                 if live[e] == 0.0:
                     continue
-                nearest, farthest = _distances(
-                    used, px, pz, element_x[e], element_z[e], sin_element[e], cos_element[e], cos_acceptance, distance,
-                    rx_active,
-                )  # fmt: skip
+                nearest, farthest = _distances(px[:used], pz[:used], e, aperture, distance, rx_active)
                 if nearest > farthest:  # the element is in no pixel's aperture
                     continue
-                rx_delay = receive_delays[e] * sampling_frequency
+                rx_delay = aperture.delays[e] * sampling_frequency
                 rx_first = np.floor(nearest * slowness + rx_delay)
                 _receive(
                     used,
@@ -212,7 +251,7 @@ def _sum_tiles(
                 for a in range(lanes):
                     begin = np.int64(earliest[a] + rx_first) + first_tap
                     transmit = chosen[first_chosen + a]
-                    if not receiving[transmit, e]:
+                    if not aperture.receiving[transmit, e]:
                         begin = -length  # outside the record
                     _copy_stretch(samples[transmit, e], 2 * begin, 2 * length, stretch[2 * a * length :])
 
@@ -240,10 +279,10 @@ def _sum_tiles(
                         sum_re[p * LANES + a], sum_im[p * LANES + a] = c * re - s * im, c * im + s * re
             if not plain:
                 scaled = n_active if normalize else ones
+                some = chosen[first_chosen : first_chosen + lanes]
                 _compound(
-                    chosen[first_chosen : first_chosen + lanes], used, row0, column0, columns, sum_re, sum_im, weights,
-                    weighted, compounding, in_front, scaled, total, image,
-                )  # fmt: skip
+                    some, used, (row0, column0, columns), sum_re, sum_im, transmits, in_front, scaled, total, image
+                )
 
         for p in range(used):
             row, column = row0 + p // columns, column0 + p % columns
@@ -257,16 +296,16 @@ def _sum_tiles(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _compound(
-    transmits, used, row0, column0, columns, sum_re, sum_im, weights, weighted, compounding, in_front, scaled, total, image
-):  # fmt: skip
-    """Weigh what some transmits gave a tile's pixels, and sum it, sum its power, or keep it, divided by `scaled`."""
+def _compound(chosen, used, place, sum_re, sum_im, transmits, in_front, scaled, total, image):
+    """Weigh what the chosen transmits gave a tile's pixels, and sum it, sum its power, or keep it, divided by `scaled`."""
+    row0, column0, columns = place
+    weights, weighted, compounding = transmits.weights, transmits.weighted, transmits.compounding
     for p in range(used):
         row, column = row0 + p // columns, column0 + p % columns
-        for a in range(len(transmits)):
+        for a in range(len(chosen)):
             re, im = np.float64(sum_re[p * LANES + a]), np.float64(sum_im[p * LANES + a])
             if weighted:
-                weight = weights[transmits[a], row, column]
+                weight = weights[chosen[a], row, column]
                 re, im = re * weight, im * weight
             if compounding == 0:
                 total[p, 0] += re
@@ -275,14 +314,14 @@ def _compound(
                 total[p, 0] += re * re + im * im
             elif in_front[row, column]:
                 count = scaled[p] if scaled[p] > 0 else 1.0
-                image[transmits[a], row, column] = complex(re / count, im / count)
+                image[chosen[a], row, column] = complex(re / count, im / count)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan", "arcp"})
-def _distances(
-    used, px, pz, element_x, element_z, sin_element, cos_element, cos_acceptance, distance, active
-):  # fmt: skip
-    """Distance of pixels to one element and whether it is in their aperture; the least and the greatest of those."""
+def _distances(px, pz, e, aperture, distance, active):
+    """Distance of pixels to element e and whether it is in their aperture; the least and the greatest of those."""
+    element_x, element_z, sin_element, cos_element = aperture.x[e], aperture.z[e], aperture.sine[e], aperture.cosine[e]
+    cos_acceptance, used = aperture.cos_acceptance, len(px)
     for p in range(used):
         dx, dz = px[p] - element_x, pz[p] - element_z
         distance[p] = math.sqrt(dx * dx + dz * dz)
