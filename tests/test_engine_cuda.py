@@ -23,6 +23,7 @@ from ussim.beamforming.weights import beam_weights
 from ussim.engines import EngineError, get_engine, reference
 from ussim.engines.cpu import beamform as cpu_beamform
 from ussim.engines.cuda import backend as cuda
+from ussim.engines.cuda import structs
 from ussim.engines.cuda.engine import GpuEngine, read_source
 from ussim.engines.cuda.simulate import Tuning, choose_sizes
 from ussim.interpolation import INTERPOLATIONS
@@ -797,3 +798,26 @@ def test_start_times_of_each_transmit_on_the_card(card, small_array):
         assert relative_error(ussim.delay_and_sum(data, grid), expected) < 1e-5
     expected_iq = ussim.demodulate(rf.to_numpy())
     assert relative_error(iq.samples, expected_iq.samples) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "struct"),
+    [
+        ("simulate.cu", "Box", structs.BOX),
+        ("simulate.cu", "Sight", structs.SIGHT),
+        ("simulate.cu", "Physics", structs.PHYSICS),
+        ("beamform.cu", "Position", structs.POSITION),
+        ("beamform.cu", "Element", structs.ELEMENT),
+        ("beamform.cu", "Das", structs.DAS),
+    ],
+)
+def test_tables_are_the_structs_that_the_kernels_declare(file, name, struct):
+    body = re.search(rf"struct (?:__align__\(\d+\) )?{name} {{(.*?)}};", read_source(file), re.DOTALL)[1]
+    kinds = {"int": "int32", "float": "float32", "Position": structs.POSITION}
+    declared = [
+        (field.partition("[")[0], np.dtype(kinds[kind]), int(field.partition("[")[2].rstrip("]") or 1))
+        for kind, fields in re.findall(r"(\w+) ([^;]+);", re.sub(r"//.*", "", body))
+        for field in re.split(r",\s*", fields)
+    ]
+    assert declared == [(field, kind[0].base, int(np.prod(kind[0].shape))) for field, kind in struct.fields.items()]
+    assert struct.itemsize == sum(kind.itemsize * n for _, kind, n in declared)  # no gaps

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import structs
 from .engine import Backend
 
 if TYPE_CHECKING:
@@ -170,36 +171,51 @@ class _GridTables:
         whole = np.floor(index)
         receive_delay = b.receive_delays * b.sampling_frequency
         angle = probe.element_angle
-        elements = [
-            *_split(probe.element_x),
-            *_split(probe.element_z),
-            np.sin(angle),
-            np.cos(angle),
-            np.rint(receive_delay),
-            receive_delay - np.rint(receive_delay),
-        ]
-        samples_per_metre = b.sampling_frequency / b.speed_of_sound
-        cycles_per_sample = b.demodulation_frequency / b.sampling_frequency
-        constants = np.array([samples_per_metre, 0, cycles_per_sample, 0, b.cos_acceptance])
-        rounded = constants.astype(np.float32)
-        for place in (0, 2):  # the rest of a number that float32 rounds
-            rounded[place + 1] = constants[place] - float(rounded[place])
+        elements = structs.table(
+            structs.ELEMENT,
+            at=_positions(probe.element_x, probe.element_z),
+            sine=np.sin(angle),
+            cosine=np.cos(angle),
+            delay=np.rint(receive_delay),
+            delay_rest=receive_delay - np.rint(receive_delay),
+        )
+        samples_per_metre, samples_per_metre_rest = _rounded(b.sampling_frequency / b.speed_of_sound)
+        cycles_per_sample, cycles_per_sample_rest = _rounded(b.demodulation_frequency / b.sampling_frequency)
+        das = structs.table(
+            structs.DAS,
+            samples_per_metre=samples_per_metre,
+            samples_per_metre_rest=samples_per_metre_rest,
+            cycles_per_sample=cycles_per_sample,
+            cycles_per_sample_rest=cycles_per_sample_rest,
+            cos_acceptance=b.cos_acceptance,
+        )
         fraction = np.arange(TABLE + 2) / TABLE
-        zero_x, zero_z = np.zeros(len(b.grid.x)), np.zeros(len(b.grid.z))
         tables = (
-            np.stack([*_split(b.grid.x), zero_x, zero_x], axis=1).astype(np.float32),
-            np.stack([zero_z, zero_z, *_split(b.grid.z)], axis=1).astype(np.float32),
+            structs.plain(_positions(b.grid.x, np.zeros(len(b.grid.x)))),
+            structs.plain(_positions(np.zeros(len(b.grid.z)), b.grid.z)),
             (~probe.is_behind(x, z)).astype(np.uint8),
             whole.astype(np.int32),
             (index - whole).astype(np.float32),
             b.transmit_phases.astype(np.float32),
-            np.stack(elements, axis=1).astype(np.float32),
+            structs.plain(elements),
             b.interpolation.weights(fraction).astype(np.float32),
-            rounded,
+            structs.plain(das),
             b.acquisition.receiving.astype(np.uint8),
             b.live.astype(np.float32),
         )
         self.arrays = tuple(backend.to_device(table) for table in tables)
+
+
+def _positions(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return (n,) structs `Position`."""
+    (x, x_rest), (z, z_rest) = _split(x), _split(z)
+    return structs.table(structs.POSITION, x=x, x_rest=x_rest, z=z, z_rest=z_rest)
+
+
+def _rounded(value: float) -> tuple[float, float]:
+    """Return a number as float32 rounds it, and the rest."""
+    rounded = float(np.float32(value))
+    return rounded, value - rounded
 
 
 def _split(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

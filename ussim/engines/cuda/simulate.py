@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from ... import physics
-from ...cells import MAX_TURNS, PulseLength, windows_of_boxes
 from ...plan import Plan
 from ...types import ImageGrid, Scatterers
-from .backend import EngineError
+from .. import EngineError
+from . import structs
+from .boxes import Boxes, Sides
 from .engine import Backend, Progress
 
 LANES = 32
@@ -29,9 +30,6 @@ MAX_POINTS = 1024  # scatterers in a cell: a box with more is several cells, whi
 SHARED_MEMORY = 24 * 1024  # bytes a block of `transmit` or `receive` aims at: at least two blocks on any card
 RECORD_STRETCH = 128 * 8  # samples a block of `accumulate` writes (RECORD_THREADS x RECORD_SAMPLES)
 IMAGES = 32  # prepared at once
-WINDOW_COST = 100  # memory traffic of a cell's window, in scatterers computed meanwhile (docs/gpu.md)
-SIDES = 0.25e-3 * 2.0 ** (np.arange(17) / 2)  # m, lattices to choose from: 0.25 to 64 mm
-REACH = 20e-3  # m: the pulse's length after attenuation is taken in steps of this distance
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,8 @@ class Simulator:
         self.receive = receive
         self.sizes = choose_sizes(plan, backend.shared_memory, tuning)
         self.launch = backend.kernels("simulate.cu", self.sizes)
-        self.boxes = _Boxes(plan, receive, threshold_db)
-        self._sides = _Sides(plan, receive, self.boxes, LANES * self.sizes["POINTS"])
+        self.boxes = Boxes(plan, receive, threshold_db)
+        self._sides = Sides(plan, receive, self.boxes, LANES * self.sizes["POINTS"])
         self._tables = {name: backend.to_device(table) for name, table in _element_tables(plan).items()}
         self._box_tables: dict[str, Any] = {}
         self._n_uploaded = -1
@@ -480,150 +478,6 @@ class _Report:
             self._progress(round(self.STEPS * done / self._total), self.STEPS)
 
 
-# --- boxes -----------------------------------------------------------------------------------------------------------
-
-
-class _Boxes:
-    """Windows and references of the boxes seen so far."""
-
-    def __init__(self, plan: Plan, receive: bool, threshold_db: float | None) -> None:
-        self._plan, self._receive, self._threshold_db = plan, receive, threshold_db
-        self._index: dict[tuple[float, int, int], int] = {}
-        self._pulses: dict[int, PulseLength] = {}
-        self._spectrum_begin: dict[int, int] = {}
-        self._spectra: list[np.ndarray] = []
-        n_transmits, n_elements = plan.acquisition.n_transmits, plan.acquisition.probe.n_elements
-        self._box = np.zeros((0, 8), np.int32)  # struct Box of simulate.cu
-        self._sight = np.zeros((0, n_elements, 4), np.float32)  # struct Sight
-        self._element_reference = np.zeros((0, n_elements), np.int32)
-        self._transmit_reference = np.zeros((0, n_transmits), np.int32)
-
-    def __len__(self) -> int:
-        return len(self._box)
-
-    def window_length(self, box: np.ndarray) -> np.ndarray:
-        return self._box[box, 0].astype(np.int64)
-
-    def n_bins(self, box: np.ndarray) -> np.ndarray:
-        return self._box[box, 2].astype(np.int64)
-
-    def tables(self) -> dict[str, np.ndarray]:
-        return {
-            "box": self._box,
-            "sight": self._sight,
-            "element_reference": self._element_reference,
-            "transmit_reference": self._transmit_reference,
-            "spectrum": np.concatenate(self._spectra) if self._spectra else np.zeros(1, np.complex64),
-        }
-
-    def find(self, side: float, ix: np.ndarray, iz: np.ndarray) -> np.ndarray:
-        """Numbers of the boxes (ix, iz) of the lattice of squares of this side; new ones are made."""
-        keys = [(side, *place) for place in zip(ix.tolist(), iz.tolist(), strict=True)]
-        new = [key for key in keys if key not in self._index]
-        if new:
-            self._index |= {key: len(self) + k for k, key in enumerate(new)}
-            self._make(side, np.array([key[1] for key in new]), np.array([key[2] for key in new]))
-        return np.array([self._index[key] for key in keys], dtype=np.int32)
-
-    def _make(self, side: float, ix: np.ndarray, iz: np.ndarray) -> None:
-        plan, probe = self._plan, self._plan.acquisition.probe
-        center_x, center_z, half = (ix + 0.5) * side, (iz + 0.5) * side, np.full(len(ix), side / 2)
-        windows = self.windows(center_x, center_z, half)
-        element_reference, transmit_reference, start, length, first_bin, n_bins = windows
-        dx, dz = center_x[:, None] - probe.element_x, center_z[:, None] - probe.element_z
-        distance = np.hypot(dx, dz)
-        per_metre = plan.acquisition.sampling_frequency / plan.acquisition.medium.speed_of_sound
-        sight = np.stack([dx, dz, distance, distance * per_metre - element_reference], axis=-1)
-        spectrum = np.array([self._spectrum(int(n)) for n in length])
-        unused = np.zeros_like(length)
-        box = np.stack([length, first_bin, n_bins, start % length, start, spectrum, unused, unused], axis=1)
-        for name, rows in (
-            ("_box", box),
-            ("_sight", sight),
-            ("_element_reference", element_reference),
-            ("_transmit_reference", transmit_reference),
-        ):
-            table = getattr(self, name)
-            setattr(self, name, np.concatenate([table, rows.astype(table.dtype)]))
-
-    def windows(self, center_x: np.ndarray, center_z: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, ...]:
-        """`windows_of_boxes`, the pulse's length looked up so that a box's window depends on the box alone."""
-        probe = self._plan.acquisition.probe
-        farthest = np.hypot(
-            np.abs(center_x) + half + np.abs(probe.element_x).max(),
-            np.abs(center_z) + half + np.abs(probe.element_z).max(),
-        )
-        step = np.ceil(farthest / REACH).astype(int)
-        fields: tuple[np.ndarray, ...] = ()
-        for reach in np.unique(step):
-            if reach not in self._pulses:
-                self._pulses[reach] = PulseLength(self._plan, np.zeros(1), np.full(1, 1.0001 * reach * REACH))
-            at = np.flatnonzero(step == reach)
-            part = windows_of_boxes(
-                self._plan,
-                self._pulses[reach],
-                center_x[at],
-                center_z[at],
-                half[at],
-                half[at],
-                self._receive,
-                self._threshold_db,
-            )
-            fields = fields or tuple(np.zeros((len(step), *f.shape[1:]), f.dtype) for f in part)
-            for whole, rows in zip(fields, part, strict=True):
-                whole[at] = rows
-        return fields
-
-    def _spectrum(self, n: int) -> int:
-        """Where the spectrum table for windows of n samples begins; made if new.
-
-        Echoes: width f_s / n S B B, so that the unscaled inverse transform is the integral over frequency. Pressure:
-        sqrt(width df) S B, so that the sum of squares is the integral.
-        """
-        if n not in self._spectrum_begin:
-            plan, acquisition = self._plan, self._plan.acquisition
-            frequency = np.arange(n // 2 + 1) * (acquisition.sampling_frequency / n)
-            scale = acquisition.probe.element_width * acquisition.sampling_frequency / n
-            spectrum = plan.excitation(frequency)
-            spectrum = spectrum * (scale * plan.response(frequency) if self._receive else math.sqrt(scale))
-            self._spectrum_begin[n] = sum(len(table) for table in self._spectra)
-            self._spectra.append(spectrum.astype(np.complex64))
-        return self._spectrum_begin[n]
-
-
-class _Sides:
-    """Which lattice suits how many scatterers."""
-
-    def __init__(self, plan: Plan, receive: bool, boxes: _Boxes, tile: int) -> None:
-        self._boxes, self._tile = boxes, tile
-        speed = plan.acquisition.medium.speed_of_sound
-        self._per_metre = (2 if receive else 1) * plan.acquisition.sampling_frequency / speed
-        longest = 2 * MAX_TURNS * speed / plan.band()[1]  # diagonal of a box
-        self._sides = SIDES[SIDES * math.sqrt(2) <= longest] if SIDES[0] * math.sqrt(2) <= longest else SIDES[:1]
-        self._lone: dict[tuple[int, ...], float] = {}
-
-    def choose(self, x: np.ndarray, z: np.ndarray) -> float:
-        """The side that makes the work least, for points spread evenly: transmit computes whole tiles, receive points."""
-        extent = (x.min(), x.max(), z.min(), z.max())
-        columns = np.floor(extent[1] / self._sides) - np.floor(extent[0] / self._sides) + 1
-        rows = np.floor(extent[3] / self._sides) - np.floor(extent[2] / self._sides) + 1
-        n_boxes = np.minimum(columns * rows, len(x))
-        window = self._lone_window(extent) + self._per_metre * 2 * self._sides
-        n_points = len(x) / n_boxes
-        padded = np.maximum(n_points + self._tile / 2, self._tile)
-        work = n_boxes * ((n_points + padded) / 2 + WINDOW_COST) * window
-        return float(self._sides[np.argmin(work)])
-
-    def _lone_window(self, extent: tuple[float, ...]) -> float:
-        """Mean window of a cell of one point over an extent (to a centimetre), samples."""
-        key = tuple(int(np.rint(edge * 100)) for edge in extent)
-        if key not in self._lone:
-            x, z = np.meshgrid(np.linspace(key[0], key[1], 3) / 100, np.linspace(key[2], key[3], 4)[1:] / 100)
-            length = self._boxes.windows(x.ravel(), z.ravel(), np.zeros(x.size))[3]
-            self._lone[key] = float(length.mean())
-        return self._lone[key]
-
-
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
@@ -634,17 +488,17 @@ def _element_tables(plan: Plan) -> dict[str, np.ndarray]:
     delay, receive_delay = plan.delays * rate, plan.receive_delays * rate
     loss = physics.attenuation(rate, acquisition.medium.attenuation_db_cm_mhz) * math.log2(math.e)
     return {
-        "physics": np.array(  # struct Physics of simulate.cu
-            [
-                rate / speed,
-                plan.minimum_distance,
-                plan.baffle,
-                plan.half_width_wavenumber,
-                physics.wavenumber(rate, speed) * plan.sub_width / 2,
-                plan.sub_width,
-                loss,
-            ],
-            dtype=np.float32,
+        "physics": structs.plain(
+            structs.table(
+                structs.PHYSICS,
+                samples_per_metre=rate / speed,
+                minimum_distance=plan.minimum_distance,
+                baffle=plan.baffle,
+                half_width_wavenumber=plan.half_width_wavenumber,
+                half_width_per_cycle=physics.wavenumber(rate, speed) * plan.sub_width / 2,
+                sub_width=plan.sub_width,
+                loss_per_cycle=loss,
+            )
         ),
         "element_normal": np.stack([plan.sin_element, plan.cos_element], axis=1).astype(np.float32),
         "delay_whole": np.rint(delay).astype(np.int32),
