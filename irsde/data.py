@@ -200,6 +200,14 @@ def named(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED])}{more}"
 
 
+def left_out_line(names: Sequence[str], floor: float) -> str:
+    """What is said of pairs that were left out."""
+    return (
+        f"{len(names)} pair{'s' if len(names) > 1 else ''} left out, whose grey levels have a standard deviation below "
+        f"{floor * 255:.3g} of 255: {named(names)}"
+    )
+
+
 # --- normalisation ---------------------------------------------------------------------------------------------------
 
 

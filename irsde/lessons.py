@@ -16,8 +16,8 @@ from irsde.data import (
     DataError,
     Normalization,
     Subset,
+    left_out_line,
     measure,
-    named,
     normalization_of,
     open_stores,
     split_all,
@@ -81,14 +81,6 @@ def prepare(
     if record and normalization_of(record) != normalization:
         raise ResumeError(f"{out}: the pairs in {', '.join(config.stores)} are not those this run was started with")
     return Lessons(training, [b for _, b in parts if len(b)], normalization, digests, left_out)
-
-
-def left_out_line(names: Sequence[str], floor: float) -> str:
-    """What is said of pairs that were left out."""
-    return (
-        f"{len(names)} pair{'s' if len(names) > 1 else ''} left out, whose grey levels have a standard deviation below "
-        f"{floor * 255:.3g} of 255: {named(names)}"
-    )
 
 
 # --- where stores are ------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from speckle_pairs import SpecklePairs
 from test_restore import make_model
@@ -235,3 +238,71 @@ def test_empty_rows_read_as_not_available(tmp_path):
     result = Result(rows=[Row("nothing", "probe", None, "")])
     assert np.isnan(result.rows[0].mean("psnr"))
     assert Method("m", lambda lq: lq).steps is None
+
+
+class Odd(SpecklePairs):
+    """Image 1 is black as LQ, 2 constant as HQ, 3 equal in both."""
+
+    def __init__(self, black=(1,), constant=(2,), equal=(3,)):
+        super().__init__(n=6)
+        for i in black:
+            self._pairs[i] = self._pairs[i][0], np.zeros((64, 64), np.float32)
+        for i in constant:
+            self._pairs[i] = np.full((64, 64), 0.5, np.float32), self._pairs[i][1]
+        for i in equal:
+            self._pairs[i] = self._pairs[i][1], self._pairs[i][1]
+
+
+def test_odd_pairs_are_counted_and_spoil_no_mean(tmp_path, capsys):
+    """A constant HQ image is fitted without error by a gain of zero: "inf ± nan" dB for every method."""
+    odd = evaluate([make_model()], [whole(Odd())], steps=(1,), progress=True)
+    plain = evaluate([make_model()], [whole(Odd((), (), ())).select([0, 4, 5])], steps=(1,))
+    sentence = "1 pair left out, whose grey levels have a standard deviation below 1 of 255: L11-5v 1"
+    assert sentence in capsys.readouterr().err
+    for row in odd.rows:
+        assert len(row.values["psnr"]) == 5
+        assert all(np.isfinite([row.mean(name), row.std(name)]).all() for name in ("psnr", "ssim", "aligned_psnr"))
+        assert np.isnan(row.values["aligned_psnr"][1])
+    assert odd.rows[0].method == "LQ"
+    assert odd.rows[0].mean("aligned_psnr") == pytest.approx(plain.rows[0].mean("aligned_psnr"))
+    assert odd.rows[0].std("aligned_psnr") == pytest.approx(plain.rows[0].std("aligned_psnr"))
+    write_report(odd, tmp_path / "t.md")
+    text = (tmp_path / "t.md").read_text()
+    assert "## L11-5v: 5 images" in text
+    assert "aligned PSNR dB: 1 of 5 images left out, their HQ image is constant." in text
+    assert "PSNR dB: 1 of 5 images left out of the mean of a method whose result equals HQ." in text
+    assert f"Pairs without contrast:\n\n- {sentence}" in text
+    assert "nan" not in text
+    with open(tmp_path / "t.csv", newline="") as file:
+        assert [r["aligned_psnr"] == "" for r in csv.DictReader(file)][:5] == [False, True, False, False, False]
+    assert "left out" not in write_report(plain, tmp_path / "plain.md")[0].read_text()
+
+
+def test_only_black_images_are_refused():
+    with pytest.raises(DataError, match=r"no pairs to test on: 2 pairs left out, .*: L11-5v 0, L11-5v 1$"):
+        evaluate([], [whole(Odd((0, 1))).select([0, 1])], baselines=False)
+    kept = evaluate([], [whole(Odd((0, 1))).select([0, 1]), whole(SpecklePairs(n=2, probe="C5-2v"))], baselines=False)
+    assert [row.group for row in kept.rows] == ["C5-2v"]
+
+
+@pytest.mark.parametrize("what", ["csv", "md", "images", "uncertainty"])
+def test_a_full_disk_names_the_file_of_a_report(result, tmp_path, monkeypatch, what):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    name = {"csv": "t.csv", "md": "t.md", "images": "t-images-L11-5v.png", "uncertainty": "t-uncertainty.png"}[what]
+    (tmp_path / name).write_text("before")
+    save = Figure.savefig
+    if what == "csv":
+        monkeypatch.setattr(csv, "writer", full)
+    elif what == "md":
+        monkeypatch.setattr(Path, "write_text", full)
+    else:
+        monkeypatch.setattr(
+            Figure, "savefig", lambda self, path, **o: full() if what in str(path) else save(self, path, **o)
+        )
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_report(result, tmp_path / "t.md")
+    monkeypatch.undo()
+    assert raised.value.filename == str(tmp_path / name)
+    assert (tmp_path / name).read_text() == "before"

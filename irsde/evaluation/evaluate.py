@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsde.data import DataError, Subset
+from irsde.data import GREY_LEVEL, DataError, Subset, left_out_line, without_flat
 from irsde.evaluation import metrics
 from irsde.evaluation.baselines import BASELINES, ToneCurve, fit_tone_curve, tune
 from irsde.stacks import image_seed
 from ussim.commands import console
+from ussim.io.atomic import replacing
 
 WITH_REFERENCE = ("psnr", "ssim", "aligned_psnr", "lpips")
 WITHOUT_REFERENCE = ("cnr", "gcnr", "enl", "speckle_snr_db", "brisque")
@@ -70,10 +71,19 @@ class Row:
     values: dict[str, list[float]] = field(default_factory=dict)
 
     def mean(self, name: str) -> float:
-        return float(np.mean(self.values[name])) if self.values.get(name) else math.nan
+        """Over the images for which the metric is a number; NaN where there is none."""
+        values = self.finite(name)
+        return float(values.mean()) if values.size else math.nan
 
     def std(self, name: str) -> float:
-        return float(np.std(self.values[name])) if self.values.get(name) else math.nan
+        """Over the images for which the metric is a number; NaN where there is none."""
+        values = self.finite(name)
+        return float(values.std()) if values.size else math.nan
+
+    def finite(self, name: str) -> NDArray[np.float64]:
+        """The values that are numbers: NaN is of a metric that says nothing there, infinity of equal images."""
+        values = np.asarray(self.values.get(name, ()), np.float64)
+        return values[np.isfinite(values)]
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ class Result:
         default_factory=dict
     )  # group -> images -> (title, image)
     not_run: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # lines about pairs without contrast
     sources: list[str] = field(default_factory=list)
 
 
@@ -156,6 +167,7 @@ def evaluate(
     for model in models:
         check_unseen(model, tests)
     result = Result()
+    tests = _with_contrast(tests, result, progress)
     fit = _without_subjects(fit, {s for subset in tests for s in subset.subjects})
     methods = _methods(models, steps, sampler, samples, baselines, fit, torch_models, result, mask=None)
     if lpips_backbone is not None and Path(lpips_backbone).is_file():
@@ -366,7 +378,24 @@ def _without_subjects(subsets: Sequence[Subset], subjects: set[str]) -> list[Sub
 def _fit_pairs(fit: Sequence[Subset]) -> list[tuple[Image, Image]]:
     everywhere = [(subset, i) for subset in fit for i in range(len(subset))]
     chosen = np.unique(np.linspace(0, len(everywhere) - 1, min(FIT_PAIRS, len(everywhere))).astype(int))
-    return [everywhere[k][0][everywhere[k][1]] for k in chosen] if everywhere else []
+    pairs = [everywhere[k][0][everywhere[k][1]] for k in chosen] if everywhere else []
+    return [pair for pair in pairs if np.std(pair[1]) >= GREY_LEVEL]
+
+
+def _with_contrast(tests: Sequence[Subset], result: Result, said: bool) -> list[Subset]:
+    """The pairs whose LQ image varies; the others are named in the result and, if they are to be `said`, to the user."""
+    kept, names = [], []
+    for subset in tests:
+        varied, flat = without_flat(subset, GREY_LEVEL)
+        kept.append(varied)
+        names += flat
+    if names:
+        result.left_out.append(left_out_line(names, GREY_LEVEL))
+        if said:
+            console.note(result.left_out[-1])
+    if not any(map(len, kept)):
+        raise DataError("no pairs to test on" + (f": {result.left_out[-1]}" if names else ""))
+    return [subset for subset in kept if len(subset)]
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -449,10 +478,12 @@ def _timed(row: Row, method: Method, lq: Image, seed: int, hq: Image | None) -> 
 def _compare(
     image: Image, hq: Image, mask: NDArray[np.bool_] | None, backbone: str | Path | None, result: Result
 ) -> dict[str, float]:
+    # A gain of zero fits any image to a constant one without error.
+    varies = np.std(hq if mask is None else hq[mask], dtype=np.float64) >= GREY_LEVEL
     values = {
         "psnr": metrics.psnr(image, hq, mask=mask),
         "ssim": metrics.ssim(image, hq, mask=mask),
-        "aligned_psnr": metrics.aligned_psnr(image, hq, mask=mask),
+        "aligned_psnr": metrics.aligned_psnr(image, hq, mask=mask) if varies else math.nan,
     }
     try:
         values["lpips"] = metrics.lpips(image, hq, backbone)
@@ -506,11 +537,14 @@ def write_report(result: Result, path: str | Path, title: str = "Evaluation") ->
         lines += [f"![variance against error]({scatter.name})", ""] if scatter else []
     for group, picture in pictures.items():
         lines += [f"## Images: {group}", "", f"![{group}]({picture.name})", ""]
+    if result.left_out:
+        lines += ["Pairs without contrast:", "", *(f"- {line}" for line in result.left_out), ""]
     if result.not_run:
         lines += ["Not run:", "", *(f"- {line}" for line in result.not_run), ""]
     if result.sources:
         lines += ["Weights:", "", *(f"- {line}" for line in result.sources), ""]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
     written += [path, csv_path, *pictures.values()]
     return [*written, scatter] if scatter else written
 
@@ -530,15 +564,33 @@ def _tables(result: Result) -> list[str]:
             cells = [row.method, str(row.steps or ""), *(_cell(row, n) for n in names)]
             seconds = float(np.median(row.values["seconds"])) if row.values.get("seconds") else math.nan
             lines.append("| " + " | ".join([*cells, f"{seconds:.3g}", row.note]) + " |")
-        lines.append("")
+        lines += ["", *_not_in_the_means(rows, names, n_images)]
     lines += ["Mean over images (± standard deviation); time: median over images, one at a time.", ""]
     if any("enl" in row.values for row in result.rows):  # on amplitudes speckle has ENL 3.66, here far more
         lines += ["CNR, gCNR, ENL and speckle SNR are of log-compressed grey levels, not of amplitudes.", ""]
     return lines
 
 
+def _not_in_the_means(rows: Sequence[Row], names: Sequence[str], n_images: int) -> list[str]:
+    """Which metrics are no numbers for some of the images, and why."""
+    lines = []
+    for name in names:
+        values = np.array([row.values[name] for row in rows if len(row.values.get(name, ())) == n_images], np.float64)
+        undefined, infinite = (
+            int(test(values).any(axis=0).sum()) if values.size else 0 for test in (np.isnan, np.isinf)
+        )
+        why = "their HQ image is constant" if name == "aligned_psnr" else "it is not defined for them"
+        if undefined:
+            lines.append(f"{HEADERS[name]}: {undefined} of {n_images} images left out, {why}.")
+        if infinite:
+            lines.append(
+                f"{HEADERS[name]}: {infinite} of {n_images} images left out of the mean of a method whose result equals HQ."
+            )
+    return [*lines, ""] if lines else []
+
+
 def _cell(row: Row, name: str) -> str:
-    if not row.values.get(name):
+    if not row.finite(name).size:
         return "n/a"
     digits = 3 if name in ("ssim", "lpips", "cnr", "gcnr") else 2
     return f"{row.mean(name):.{digits}f} ± {row.std(name):.{digits}f}"
@@ -561,14 +613,18 @@ def _uncertainty_table(result: Result) -> list[str]:
 
 def _write_csv(result: Result, path: Path) -> None:
     names = (*WITH_REFERENCE, *WITHOUT_REFERENCE, "seconds")
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["group", "method", "steps", "setting", "image", *names])
         for row in result.rows:
             count = max((len(v) for v in row.values.values()), default=0)
             for i in range(count):
-                values = [f"{v[i]:.6g}" if i < len(v := row.values.get(n, [])) else "" for n in names]
+                values = [_number(v[i]) if i < len(v := row.values.get(n, [])) else "" for n in names]
                 writer.writerow([row.group, row.method, row.steps or "", row.note, i, *values])
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _write_pictures(result: Result, path: Path) -> dict[str, Path]:
@@ -585,7 +641,8 @@ def _write_pictures(result: Result, path: Path) -> dict[str, Path]:
                 ax.set_title(name, fontsize=7)
                 ax.set_axis_off()
         target = path.with_name(f"{path.stem}-images-{re.sub(r'[^A-Za-z0-9.-]+', '_', group)}.png")
-        figure.savefig(target, dpi=100)
+        with replacing(target) as temporary:
+            figure.savefig(temporary, dpi=100)
         written[group] = target
     return written
 
@@ -603,5 +660,6 @@ def _write_scatter(result: Result, path: Path) -> Path | None:
         ax.plot(u.variance, u.error, ".", label=label)
     ax.set(xlabel="variance over members, mean over pixels", ylabel="squared error of their mean")
     ax.legend(fontsize=7)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
     return path
