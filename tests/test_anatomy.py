@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,11 +120,78 @@ def test_an_enhanced_file_says_it_per_frame(tmp_path, by):
         del group.FrameContentSequence
     dataset.save_as(path)
     (only,) = (found := get_source("dicom").find(tmp_path)).refs
-    assert [item.reason for item in found.skipped] == ["phase image (4 frames)"]
+    assert [item.reason for item in found.skipped] == ["phase image"] * 4
     # The second of each two frames is the brighter one in `write_enhanced`.
     assert get_source("dicom").load(only).voxels.max() > 1000
     both = get_source("dicom", Selection(include_derived=True, frames="all")).find(tmp_path)
     assert len(both) == 2
+
+
+def write_mixed(path, kinds, n_slices=6):
+    """Enhanced file with MIXED at its root; `kinds` = one (FrameType value, EchoTime, slices, gain) per stack."""
+    from pydicom import dcmread
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    trees.write_enhanced(path, n_slices=n_slices, n_phases=1)
+    dataset = dcmread(path)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "MIXED", "NONE"]
+    images, groups = [], []
+    for kind, echo_time, chosen, gain in kinds:
+        for index in chosen:
+            group = copy.deepcopy(dataset.PerFrameFunctionalGroupsSequence[index])
+            what, echo = Dataset(), Dataset()
+            what.FrameType = ["ORIGINAL", "PRIMARY", kind, "NONE"]
+            echo.EffectiveEchoTime = echo_time
+            group.MRImageFrameTypeSequence, group.MREchoSequence = Sequence([what]), Sequence([echo])
+            del group.FrameContentSequence
+            groups.append(group)
+            images.append(dataset.pixel_array[index] * gain)
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    dataset.NumberOfFrames = len(images)
+    dataset.PixelData = np.stack(images).astype("<u2").tobytes()
+    dataset.save_as(path)
+    return path
+
+
+ALL = range(6)
+
+
+@pytest.mark.parametrize("kinds", [
+    # As many phase frames as magnitude frames, at two echo times.
+    [("M", 10, ALL, 1), ("M", 20, ALL, 2), ("P", 10, ALL, 9), ("P", 20, ALL, 9)],
+    # Phase of a few slices; real and imaginary parts of fewer still.
+    [("M", 10, ALL, 1), ("M", 20, ALL, 2), ("P", 10, [2, 3], 9), ("R", 10, [1], 9), ("I", 10, [1], 9)],
+    # Phase at times of its own, between magnitude frames.
+    [("P", 5, ALL, 9), ("M", 10, ALL, 1), ("P", 15, [0, 1, 2], 9), ("M", 20, ALL, 2), ("P", 10, ALL, 9)],
+    # Nothing but the kind tells frames apart.
+    [("M", 10, ALL, 1), ("P", 10, [4, 5], 9), ("P", 10, [4, 5], 8), ("T2 MAP", 10, ALL, 9)],
+])  # fmt: skip
+def test_magnitude_frames_of_a_mixed_file_are_kept_whatever_lies_among_them(tmp_path, kinds):
+    write_mixed(tmp_path / "e.dcm", kinds)
+    expected = [gain for kind, _, _, gain in kinds if kind == "M"]
+    dicom = get_source("dicom", Selection(frames="all"))
+    found = dicom.find(tmp_path)
+    volumes = [dicom.load(ref) for ref in found]
+    assert [volume.voxels.shape[2] for volume in volumes] == [6] * len(expected)
+    air = [float(volume.voxels[0, 0].max()) for volume in volumes]
+    assert air == [4.0 * gain for gain in expected]  # grey 4 in `tissue`: no slice of another kind is among them
+    assert all(float(volume.voxels[0, 0].min()) == grey for volume, grey in zip(volumes, air, strict=True))
+    derived = {
+        "P": "phase image",
+        "R": "real part",
+        "I": "imaginary part",
+        "T2 MAP": "T1, T2 or other quantitative map",
+    }
+    count = Counter()
+    for kind, _, chosen, _ in kinds:
+        if kind in derived:
+            count[derived[kind]] += len(chosen)
+    assert Counter(item.reason for item in found.skipped) == count  # each frame, by its own reason
+    (first,) = get_source("dicom").find(tmp_path)
+    assert dicom.load(first).voxels[0, 0].max() == 4.0
+    everything = get_source("dicom", Selection(frames="all", include_derived=True)).find(tmp_path)
+    assert {ref.name for ref in found} <= {ref.name for ref in everything}
 
 
 def test_sidecars_and_intent_codes_of_nifti_files(tmp_path):

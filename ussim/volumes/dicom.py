@@ -27,7 +27,9 @@ import numpy as np
 from ..errors import DataError
 from .anatomy import GE_IMAGE_KIND, derived_by_header, derived_by_type
 from .files import relative, sha256_of
-from .grouping import PHASE_KEYS, Frame, Grouping, group, split_label
+from .grouping import PHASE_KEYS, Frame, Grouping, Stack, group, split_label
+from .montage import TAGS as _MONTAGE_TAGS
+from .montage import WORDS, Montage, NotCut, montage_of, word_of
 from .values import absurd, filled_outside, inverted, narrowed
 from .volume import ACQUIRED, CANONICAL, Skipped, Volume, VolumeRef
 
@@ -40,7 +42,8 @@ _TAGS = (
     "TemporalPositionIdentifier AcquisitionNumber DiffusionBValue TriggerTime InversionTime FlipAngle "
     "AcquisitionTime ContentTime RescaleSlope RescaleIntercept SharedFunctionalGroupsSequence "
     "PerFrameFunctionalGroupsSequence PlanePositionSequence PlaneOrientationSequence PixelMeasuresSequence "
-    "PixelValueTransformationSequence MRImageFrameTypeSequence FrameType FrameContentSequence TemporalPositionIndex "
+    "PixelValueTransformationSequence MRImageFrameTypeSequence CTImageFrameTypeSequence FrameType FrameContentSequence "
+    "TemporalPositionIndex "
     "ComplexImageComponent FrameAcquisitionNumber MREchoSequence EffectiveEchoTime MRDiffusionSequence"
 )
 
@@ -128,7 +131,7 @@ def scan_dicom(
         notes = ["a SeriesInstanceUID of its own in each slice: joined by study, number and geometry"] * (key in joined)
         if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
             notes.append("BurnedInAnnotation is YES: text, perhaps a name, may be part of the picture")
-        grouping = group(series[key], _digest_of())
+        grouping = _grouped(series[key])
         skipped += [Skipped(relative(frame.path, root), _COPY) for frame in grouping.copies]
         skipped += [Skipped(relative(frame.path, root), reason) for frame, reason in grouping.strays]
         if grouping.copies:
@@ -142,12 +145,11 @@ def scan_dicom(
             continue
         usable: list[int] = []
         for number, stack in enumerate(stacks):
-            # A multi-frame file says per frame what it is: its root says MIXED.
-            why = "" if include_derived else next(filter(None, (_derived(frame) for frame in stack)), "")
-            if why:
-                skipped.append(Skipped(relative(stack[0].path, root), f"{why} ({_counted(stack)})"))
-            else:
+            # A multi-frame file says per frame what it is: its root says MIXED. A stack is of one kind.
+            if include_derived or not (why := _derived(stack[0])):
                 usable.append(number)
+            else:
+                skipped += [Skipped(relative(frame.path, root), why) for frame in stack]
         kept = _chosen(stacks, usable, choose)
         for number in sorted(set(usable) - kept):
             reason = "another echo, phase, b-value or time point of the same slices (all of them: --frames all)"
@@ -267,8 +269,23 @@ def _derived(frame: Frame) -> str:
     return derived_by_type(re.findall(r"[^'\[\],]+", frame.phase[0]))
 
 
-def _counted(stack: Sequence[Frame]) -> str:
-    return f"{len(stack)} frame{'s' * (len(stack) != 1)}"
+def _grouped(frames: Sequence[Frame]) -> Grouping:
+    """Stacks of plain images first, then of each kind of derived ones: neither decides how the other is sorted."""
+    kinds: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        kinds[_derived(frame)].append(frame)
+    if len(kinds) == 1:
+        return group(frames, _digest_of())
+    stacks: list[Stack] = []
+    copies: list[Frame] = []
+    strays: list[tuple[Frame, str]] = []
+    for kind in sorted(kinds):
+        part = group(kinds[kind], _digest_of())
+        said = (("ImageType", kind or "plain"),)
+        stacks += [replace(stack, splits=(*said, *stack.splits)) for stack in part.stacks]
+        copies += part.copies
+        strays += part.strays
+    return Grouping(tuple(stacks), tuple(copies), tuple(strays))
 
 
 def _chosen(
@@ -299,7 +316,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
             number = ref.paths.index(path) + 1
             raise DataError(f"{ref.name}: file {number} of {len(ref.paths)} is not a readable DICOM file")
         frames += frames_of(header, path)
-    grouping = group(frames, _digest_of())
+    grouping = _grouped(frames)
     if ref.part >= len(grouping.stacks):
         raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(grouping.stacks)}")
     stack = grouping.stacks[ref.part]
@@ -360,12 +377,15 @@ def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
 
     content = _opened(path)
     with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_READ, force=force)
+        header = _settled(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_READ, force=force))
+        if word_of(header):
+            file.seek(0)
+            wanted = [*_READ, *_MONTAGE_TAGS]
+            header = _settled(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted, force=force))
         # The parser stops at the pixels' tag (7FE0,...), in either byte order. A deflated file is unpacked elsewhere.
         syntax = header.file_meta.get("TransferSyntaxUID")
         is_deflated = syntax is not None and not syntax.is_private and syntax.is_transfer_syntax and syntax.is_deflated
         lacks_pixels = not is_deflated and file.read(2) not in (b"\xe0\x7f", b"\x7f\xe0")
-    header = _settled(header)
     header.lacks_pixels = lacks_pixels
     return header
 
@@ -428,9 +448,12 @@ def why_not(header: Any, include_derived: bool = False) -> str:
         return f"colour ({photometric})"
     image_type = _image_type(header)
     description = str(header.get("SeriesDescription", "")).lower()
-    for word, vendor in (("MOSAIC", "Siemens"), ("VFRAME", "UIH")):
-        if word in image_type:
-            return f"montage of slices tiled in one picture ({vendor} {word}): convert it to single slices (dcm2niix)"
+    try:
+        montage_of(header)
+    except NotCut as error:
+        word = word_of(header)
+        what = f"montage of slices tiled in one picture ({WORDS[word]} {word})"
+        return f"{what} that its tags do not allow to cut: {error}; convert it to single slices (dcm2niix)"
     if "LOCALIZER" in image_type or any(word in description for word in _LOCALIZERS):
         return "localizer"
     return ("" if include_derived else derived_by_header(header)) or missing_decoder(header)
@@ -465,7 +488,11 @@ def subject_of(header: Any, path: str) -> str:
 
 def frames_of(header: Any, path: str) -> list[Frame]:
     """The frames of one file with what functional groups, shared or their own, say of each."""
+    montage = _montage(header)
+    tiles = montage.positions if montage else ()
     count = int(header.get("NumberOfFrames") or 1)
+    several = count > 1
+    count = len(tiles) or count
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
     frames = []
@@ -484,7 +511,11 @@ def frames_of(header: Any, path: str) -> list[Frame]:
         transform = "PixelValueTransformationSequence"
         phase = {key: header.get(key) for key in PHASE_KEYS}
         if own is not None or shared is not None:
-            phase["ImageType"] = look("MRImageFrameTypeSequence", "FrameType") or header.get("ImageType")
+            phase["ImageType"] = (
+                look("MRImageFrameTypeSequence", "FrameType")
+                or look("CTImageFrameTypeSequence", "FrameType")
+                or header.get("ImageType")
+            )
             component = look("MRImageFrameTypeSequence", "ComplexImageComponent")
             if derived_by_type([str(component)]):
                 phase["ImageType"] = [*(phase["ImageType"] or ()), component]
@@ -496,7 +527,7 @@ def frames_of(header: Any, path: str) -> list[Frame]:
             Frame(
                 path=path,
                 index=index,
-                position=_floats(look("PlanePositionSequence", "ImagePositionPatient"), 3),
+                position=tiles[index] if tiles else _floats(look("PlanePositionSequence", "ImagePositionPatient"), 3),
                 cosines=_floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
                 pixel_spacing=_positive_pair(look(measures, "PixelSpacing")),
                 thickness=_positive(look(measures, "SpacingBetweenSlices"))
@@ -504,13 +535,21 @@ def frames_of(header: Any, path: str) -> list[Frame]:
                 slope=_number(look(transform, "RescaleSlope"), 1.0),
                 intercept=_number(look(transform, "RescaleIntercept"), 0.0),
                 order=index + int(_number(header.get("ConcatenationFrameOffsetNumber"), 0))
-                if count > 1
+                if several
                 else int(_number(header.get("InstanceNumber"), 0)),
                 location=None if count > 1 else _maybe(header.get("SliceLocation")),
                 phase=tuple(str(phase[key]) if phase[key] is not None else "" for key in PHASE_KEYS),
             )
         )
     return frames
+
+
+def _montage(header: Any) -> Montage | None:
+    """Return how a montage is cut; None of any other image, and of a montage that cannot be cut."""
+    try:
+        return montage_of(header)
+    except NotCut:
+        return None
 
 
 def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> tuple[np.ndarray, list[Frame]]:
@@ -586,7 +625,9 @@ def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
         except Exception as error:  # pydicom and its plug-ins raise many kinds on damaged pixel data
             raise DamagedPixels(f"{label}: pixels cannot be read: {' '.join(str(error).split())}") from None
     if stored.ndim == 2:
-        stored = stored[np.newaxis]
+        # From a header whose values have been checked, as the frames were.
+        montage = _montage(read_header(path)) if word_of(dataset) else None
+        stored = montage.cut(stored) if montage else stored[np.newaxis]
     if stored.ndim != 3:
         raise DataError(f"{label}: expected grey pixels, got shape {stored.shape}")
     return dataset, stored.astype(stored.dtype.newbyteorder("="), copy=False)
