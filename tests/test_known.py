@@ -47,9 +47,14 @@ def test_mrnet_val_beside_valid_with_other_data_under_one_name(tmp_path):
     np.save(base / "valid" / "axial" / "1130.npy", changed)
     inspection = inspect(tmp_path)
     assert inspection.source == "mrnet"
-    reasons = {reason.split(" /")[0] for reason, _, _ in inspection.skipped}
-    assert "other data under the name of MRNet-v1.0/MRNet-v1.0/val/axial/1130.npy" in reasons
-    assert "a copy of MRNet-v1.0/MRNet-v1.0/val/coronal/1130.npy" in reasons
+    said = {reason: (count, first) for reason, count, first in inspection.skipped}
+    count, first = said["other data under the name of another file"]
+    assert count == 1
+    assert first == (
+        "MRNet-v1.0/MRNet-v1.0/valid/axial/1130.npy: other data under the name of "
+        "MRNet-v1.0/MRNet-v1.0/val/axial/1130.npy"
+    )
+    assert said["a copy of another file"][1].endswith(": a copy of MRNet-v1.0/MRNet-v1.0/val/coronal/1130.npy")
 
 
 @pytest.mark.parametrize("inside", ["MRNet-v1.0/MRNet-v1.0/train", "MRNet-v1.0/MRNet-v1.0/train/axial", "../.."])

@@ -534,7 +534,7 @@ def test_what_is_no_grey_mr_image_is_skipped_with_its_reason(tmp_path):
         "8.dcm": "not a DICOM file",
     }.items():
         assert reason in skipped[name]
-    assert sum("same image as another" in reason for reason in skipped.values()) == 1
+    assert sum("the same image as" in reason for reason in skipped.values()) == 1
 
 
 def test_rescale_of_each_slice_is_undone(tmp_path):

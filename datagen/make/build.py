@@ -550,15 +550,15 @@ def _outcome(future: Any, job: Job, crew: Workers) -> dict[str, Any]:
     """The record that a task came back with; a shard that keeps killing its workers is made sample by sample."""
     from distributed import CancelledError, KilledWorker
 
-    error = future.exception() if future.status == "error" else None
-    if isinstance(error, KilledWorker):
-        return _make_apart(job, crew)
-    if error is not None:
-        raise error
     try:
-        return future.result()
+        record = future.result()
+    except KilledWorker:  # also of a shard that was done, where its worker died before it could say so
+        return _make_apart(job, crew)
     except CancelledError:
         raise DataError("the scheduler was lost; start it again and run the same command with --resume") from None
+    if isinstance(record, Exception):
+        raise record
+    return record
 
 
 def _make_apart(job: Job, crew: Workers) -> dict[str, Any]:
@@ -575,13 +575,18 @@ def _make_apart(job: Job, crew: Workers) -> dict[str, Any]:
     return finish_shard(job, made, started)
 
 
-def _shard_task(job: Job, numba_threads: int | None) -> dict[str, Any]:
-    """A shard, on a worker."""
+def _shard_task(job: Job, numba_threads: int | None) -> dict[str, Any] | Exception:
+    """A shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
     from distributed import get_worker
+
+    from ussim import EngineError
 
     if numba_threads is not None:
         import numba
 
         numba.set_num_threads(numba_threads)  # of this thread: the others have their own share
     worker = get_worker()
-    return make_shard(job, lambda done: worker.log_event(TOPIC, (job.index, done)))
+    try:
+        return make_shard(job, lambda done: worker.log_event(TOPIC, (job.index, done)))
+    except EngineError as error:
+        return EngineError(f"worker {worker.name}: {error}")

@@ -112,8 +112,8 @@ def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
     name, found = hits[0]
     source = under_terms(get_source(name), path)
     notes = Counter(note for ref in found for note in ref.notes)
-    skipped = Counter(item.reason for item in found.skipped)
-    first = {item.reason: item.path for item in reversed(found.skipped)}
+    skipped = Counter(item.counted_as for item in found.skipped)
+    first = {item.counted_as: item.shown for item in reversed(found.skipped)}
     return Inspection(
         root=str(root),
         source=name,

@@ -65,7 +65,7 @@ def without_repeats(root: Path, refs: Iterable[VolumeRef]) -> tuple[list[VolumeR
         here, there = (relative(one.paths[0], root) for one in (ref, first))
         same = sha256_of(ref.paths) == sha256_of(first.paths)
         reason = "a copy of" if same else "other data under the name of"
-        skipped.append(Skipped(here, f"{reason} {there}"))
+        skipped.append(Skipped(here, f"{reason} {there}", f"{reason} another file"))
     return list(kept.values()), skipped
 
 
@@ -93,6 +93,7 @@ def without_copies(root: Path, refs: Sequence[VolumeRef]) -> tuple[list[VolumeRe
                 copies[path] = original
     kept = [ref for ref in refs if ref.paths[0] not in copies or len(ref.paths) > 1]
     skipped = [
-        Skipped(relative(path, root), f"a copy of {relative(original, root)}") for path, original in copies.items()
+        Skipped(relative(path, root), f"a copy of {relative(original, root)}", "a copy of another file")
+        for path, original in copies.items()
     ]
     return kept, skipped

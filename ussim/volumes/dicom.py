@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import os
 import re
 import warnings
@@ -38,8 +39,8 @@ _TAGS = (
     "SOPClassUID SOPInstanceUID Modality ImageType SeriesDescription PatientID StudyInstanceUID SeriesInstanceUID "
     "InstanceNumber SeriesNumber SliceLocation ConcatenationUID ConcatenationFrameOffsetNumber "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness SpacingBetweenSlices "
-    "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BurnedInAnnotation EchoTime EchoNumbers "
-    "TemporalPositionIdentifier AcquisitionNumber DiffusionBValue TriggerTime InversionTime FlipAngle "
+    "Rows Columns BitsAllocated NumberOfFrames SamplesPerPixel PhotometricInterpretation BurnedInAnnotation EchoTime "
+    "EchoNumbers TemporalPositionIdentifier AcquisitionNumber DiffusionBValue TriggerTime InversionTime FlipAngle "
     "AcquisitionTime ContentTime RescaleSlope RescaleIntercept SharedFunctionalGroupsSequence "
     "PerFrameFunctionalGroupsSequence PlanePositionSequence PlaneOrientationSequence PixelMeasuresSequence "
     "PixelValueTransformationSequence MRImageFrameTypeSequence CTImageFrameTypeSequence FrameType FrameContentSequence "
@@ -66,12 +67,14 @@ _NOT_IMAGES = {
     "1.2.840.10008.1.3.10": "DICOMDIR",
 }
 _FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # 2 or 8, in either byte order
+_UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # implicit, explicit, big-endian
+_CUT_SHORT = "cut short: pixels are missing"
 _MOST_UNPACKED = 2**32  # bytes of a .dcm.gz
 _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
 
 
 _Key = tuple[Any, ...]
-_COPY = "the same image as another file (equal position and pixels)"
+_GAP = "{count} of {n} slices cannot be read: left out, the volume has a gap"
 
 
 class DamagedPixels(DataError):
@@ -93,6 +96,7 @@ def scan_dicom(
     MR (or CT) image is skipped with a reason. What speaks against the PatientIDs is added to `notes_of_all`.
     """
     series: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
+    cut_short: set[str] = set()
     identity: dict[tuple[Any, ...], Any] = {}
     skipped: list[Skipped] = []
     for file in files:
@@ -115,6 +119,7 @@ def scan_dicom(
             str(header.get("ConcatenationUID") or path) if several else "",  # its parts are one volume
         )
         series[key] += frames_of(header, path)
+        cut_short |= {path} if header.is_cut_short else set()
         identity.setdefault(key, header)
 
     _drop_copies_of_files(series, skipped, root)
@@ -132,7 +137,7 @@ def scan_dicom(
         if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
             notes.append("BurnedInAnnotation is YES: text, perhaps a name, may be part of the picture")
         grouping = _grouped(series[key])
-        skipped += [Skipped(relative(frame.path, root), _COPY) for frame in grouping.copies]
+        skipped += [_copy(frame.path, original.path, root) for frame, original in grouping.copies]
         skipped += [Skipped(relative(frame.path, root), reason) for frame, reason in grouping.strays]
         if grouping.copies:
             notes.append(f"{len(grouping.copies)} images sent twice (equal position and pixels): used once")
@@ -147,7 +152,10 @@ def scan_dicom(
         for number, stack in enumerate(stacks):
             # A multi-frame file says per frame what it is: its root says MIXED. A stack is of one kind.
             if include_derived or not (why := _derived(stack[0])):
-                usable.append(number)
+                if not _unreadable(stack, sum(frame.path in cut_short for frame in stack)):
+                    usable.append(number)
+                    continue
+                skipped += [Skipped(path, _CUT_SHORT) for path in sorted({relative(f.path, root) for f in stack})]
             else:
                 skipped += [Skipped(relative(frame.path, root), why) for frame in stack]
         kept = _chosen(stacks, usable, choose)
@@ -158,6 +166,8 @@ def scan_dicom(
             if number not in kept:
                 continue
             used[base] += 1
+            lost = sum(frame.path in cut_short for frame in stack)
+            gap = (_GAP.format(count=lost, n=len(stack)),) if lost else ()
             studies.add((str(key[0]), str(key[1]) or str(Path(relative(series[key][0].path, root)).parent)))
             refs.append(
                 VolumeRef(
@@ -167,7 +177,7 @@ def scan_dicom(
                     # All files where frames share files, so that `part` counts the same stacks when they are read.
                     paths=tuple(dict.fromkeys(frame.path for frame in (series[key] if key[-1] else stack))),
                     part=number if key[-1] else 0,  # a multi-frame file holds every stack: say which
-                    notes=(*notes, *grouping.stacks[number].notes),
+                    notes=(*notes, *grouping.stacks[number].notes, *gap),
                     splits=grouping.stacks[number].splits,
                 )
             )
@@ -214,13 +224,17 @@ def _drop_copies_of_files(series: dict[_Key, list[Frame]], skipped: list[Skipped
             geometry = tuple((frame.index, frame.position, frame.cosines, frame.phase) for frame in frames)
             alike[key[:-1], geometry].append(key)
     for keys in alike.values():
-        digest, seen = _digest_of(), set()
+        digest, seen = _digest_of(), dict[tuple[str, ...], str]()
         for key in keys if len(keys) > 1 else ():
-            pixels = tuple(digest(frame) for frame in series[key])
-            if any(pixels) and pixels in seen:
-                skipped.append(Skipped(relative(series[key][0].path, root), _COPY))
+            pixels, path = tuple(digest(frame) for frame in series[key]), series[key][0].path
+            if any(pixels) and seen.setdefault(pixels, path) != path:
+                skipped.append(_copy(path, seen[pixels], root))
                 series[key] = []
-            seen.add(pixels)
+
+
+def _copy(path: str, original: str, root: str | Path) -> Skipped:
+    reason = "the same image as {} (equal position and pixels)"
+    return Skipped(relative(path, root), reason.format(relative(original, root)), reason.format("another file"))
 
 
 def _join_single_images(series: dict[_Key, list[Frame]], identity: dict[_Key, Any]) -> set[_Key]:
@@ -277,7 +291,7 @@ def _grouped(frames: Sequence[Frame]) -> Grouping:
     if len(kinds) == 1:
         return group(frames, _digest_of())
     stacks: list[Stack] = []
-    copies: list[Frame] = []
+    copies: list[tuple[Frame, Frame]] = []
     strays: list[tuple[Frame, str]] = []
     for kind in sorted(kinds):
         part = group(kinds[kind], _digest_of())
@@ -327,9 +341,9 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     pixels = filled_outside(pixels, oddities)
     ref = replace(ref, notes=(*ref.notes, *oddities))
     readable = [frame for frame in stack.frames if frame not in cut]
-    if cut:
-        count = f"{len(cut)} of {len(stack.frames)} slices cannot be read"
-        ref = replace(ref, notes=(*ref.notes, f"{count}: left out, the volume has a gap"))
+    gap = _GAP.format(count=len(cut), n=len(stack.frames))
+    if cut and gap not in ref.notes:
+        ref = replace(ref, notes=(*ref.notes, gap))
     return _volume(ref, readable, pixels)
 
 
@@ -372,7 +386,7 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
 
 
 def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
-    """The attributes as pydicom reads them; `lacks_pixels` is True where no pixels follow."""
+    """The attributes as pydicom reads them; `lacks_pixels`: no pixels follow, `is_cut_short`: fewer than there should be."""
     import pydicom
 
     content = _opened(path)
@@ -385,9 +399,22 @@ def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
         # The parser stops at the pixels' tag (7FE0,...), in either byte order. A deflated file is unpacked elsewhere.
         syntax = header.file_meta.get("TransferSyntaxUID")
         is_deflated = syntax is not None and not syntax.is_private and syntax.is_transfer_syntax and syntax.is_deflated
-        lacks_pixels = not is_deflated and file.read(2) not in (b"\xe0\x7f", b"\x7f\xe0")
-    header.lacks_pixels = lacks_pixels
+        start = file.tell()
+        header.lacks_pixels = not is_deflated and file.read(2) not in (b"\xe0\x7f", b"\x7f\xe0")
+        left = file.seek(0, io.SEEK_END) - start
+    header.is_cut_short = syntax in (None, *_UNCOMPRESSED) and left < _size_of_pixels(header)
     return header
+
+
+def _size_of_pixels(header: Any) -> int:
+    """Bytes that the pixels of an uncompressed file take, at least."""
+    try:
+        numbers = [int(header.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel")]
+        return (
+            math.prod([*numbers, *(int(header.get(name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))]) // 8
+        )
+    except (TypeError, ValueError):
+        return 0
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
@@ -577,7 +604,7 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> 
                 opened[frame.path] = _pixels(frame.path, label)
             except DamagedPixels:
                 cut.append(frame)
-                if len(paths) < 3 or 2 * len(cut) > len(frames):
+                if _unreadable(frames, len(cut)):
                     raise
                 continue
         dataset, stored = opened[frame.path]
@@ -602,6 +629,11 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> 
     if pixels.dtype.kind == "f":
         pixels = narrowed(pixels, notes)
     return (inverted(pixels) if is_inverted else pixels), cut
+
+
+def _unreadable(frames: Sequence[Frame], n_cut: int) -> bool:
+    """Whether a volume is lost with so many damaged slices; fewer cost themselves only."""
+    return n_cut > 0 and (len({frame.path for frame in frames}) < 3 or 2 * n_cut > len(frames))
 
 
 def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:

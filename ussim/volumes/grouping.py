@@ -7,6 +7,7 @@ of an image is dropped only where its pixels are equal too.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -73,14 +74,14 @@ class Grouping:
     """The stacks of one series, the copies that were dropped, and images that belong to no volume, with reasons."""
 
     stacks: tuple[Stack, ...]
-    copies: tuple[Frame, ...] = ()
+    copies: tuple[tuple[Frame, Frame], ...] = ()  # (the copy, what it is a copy of)
     strays: tuple[tuple[Frame, str], ...] = ()
 
 
 def group(frames: Sequence[Frame], digest: Digest | None = None) -> Grouping:
     """Sort the frames of one series into stacks of one orientation and pixel size in which every position occurs once."""
     alike: list[list[Frame]] = []
-    for frame in sorted(frames, key=lambda frame: (frame.order, natural(frame.path), frame.index)):
+    for frame in sorted(frames, key=_by_number):
         for others in alike:
             if _close(frame.cosines, others[0].cosines, 0.01) and _close(
                 frame.pixel_spacing, others[0].pixel_spacing, 0.001
@@ -90,7 +91,7 @@ def group(frames: Sequence[Frame], digest: Digest | None = None) -> Grouping:
         else:
             alike.append([frame])
     stacks: list[Stack] = []
-    copies: list[Frame] = []
+    copies: list[tuple[Frame, Frame]] = []
     strays: list[tuple[Frame, str]] = []
     for images in alike:
         placed = _placed(_usable_positions(images))
@@ -103,6 +104,11 @@ def group(frames: Sequence[Frame], digest: Digest | None = None) -> Grouping:
         stacks += found
         strays += odd
     return Grouping(tuple(stacks), tuple(copies), tuple(strays))
+
+
+def _by_number(frame: Frame) -> tuple[int, list[list[tuple[int, int | str]]], int]:
+    """Sort key: `t1/a` before its copy `t1 (1)/a`."""
+    return frame.order, [natural(part) for part in frame.path.split(os.sep)], frame.index
 
 
 def split_label(splits: Sequence[tuple[str, str]]) -> str:
@@ -142,23 +148,22 @@ def _placed(frames: list[Frame]) -> _Placed | None:
     return sorted(zip(places, frames, strict=True), key=lambda item: item[0])
 
 
-def _without_copies(placed: _Placed, digest: Digest | None) -> tuple[_Placed, list[Frame]]:
+def _without_copies(placed: _Placed, digest: Digest | None) -> tuple[_Placed, list[tuple[Frame, Frame]]]:
     """Drop images that repeat another at the same place, with equal pixels and equal attributes but for their times."""
     times = [PHASE_KEYS.index(key) for key in _TIMES]
     same: dict[tuple[float, tuple[str, ...]], list[Frame]] = defaultdict(list)
     for place, frame in placed:
         same[place, tuple(value for n, value in enumerate(frame.phase) if n not in times)].append(frame)
-    dropped: list[Frame] = []
+    dropped: list[tuple[Frame, Frame]] = []
     for frames in same.values():
         if len(frames) == 1 or digest is None:
             continue
-        seen: set[str] = set()
+        seen: dict[str, Frame] = {}
         for frame in frames:
             pixels = digest(frame)
-            if pixels and pixels in seen:
-                dropped.append(frame)
-            seen.add(pixels)
-    lost = {(frame.path, frame.index) for frame in dropped}
+            if pixels and seen.setdefault(pixels, frame) is not frame:
+                dropped.append((frame, seen[pixels]))
+    lost = {(frame.path, frame.index) for frame, _ in dropped}
     return [(place, frame) for place, frame in placed if (frame.path, frame.index) not in lost], dropped
 
 

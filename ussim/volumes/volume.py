@@ -42,6 +42,17 @@ class Skipped:
 
     path: str
     reason: str
+    kind: str = ""  # what such reasons are counted under, where each names a file of its own; "" = the reason
+
+    @property
+    def counted_as(self) -> str:
+        """What it is counted under."""
+        return self.kind or self.reason
+
+    @property
+    def shown(self) -> str:
+        """The path, with the reason where the kind does not say it."""
+        return f"{self.path}: {self.reason}" if self.kind else self.path
 
 
 class Found(Sequence[VolumeRef]):
