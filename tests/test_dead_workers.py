@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import FAST, PROBE, fast_recipe, write_stacks
+from datasets import FAST, PROBE, write_stacks
 
 import datagen
 from datagen.cli import cli
-from datagen.samples import make_plan
-from datagen.shards import probe_seed
-from ussim import console
+from datagen.make import build as pipeline
+from ussim.commands import console
 
 HOST_CUDA = Path(__file__).parent / "host_cuda"
 
@@ -44,7 +43,7 @@ def cards(tmp_path_factory, kernels):
         threads_per_worker=1,
         processes=True,
         env=environment,
-        preload=[str(HOST_CUDA / "worker.py"), "datagen.pipeline"],
+        preload=[str(HOST_CUDA / "worker.py"), "datagen.make.build"],
         dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address, faults
@@ -82,17 +81,17 @@ def test_a_card_that_dies_among_two_ends_the_build_and_the_store_resumes(tmp_pat
     assert "set aside" not in resumed
 
 
-def test_a_sample_that_kills_the_process_of_every_card_is_set_aside_with_an_exit_code(tmp_path, cards, capsys):
-    address, faults = cards
-    root, out = write_stacks(tmp_path / "stacks", n_subjects=2, n_slices=2), tmp_path / "pairs.zarr"
-    samples = make_plan(fast_recipe(root, engine="cpu"), "cpu").samples
-    (faults / "kills").write_text(str(probe_seed(samples[1].seed, PROBE)))
-    code, _, errors = build(root, out, address, capsys)
-    assert code == 7, errors
-    pairs = datagen.open_pairs(out)
-    assert len(pairs) == len(samples) - 1
-    assert samples[1].id not in {row["id"] for row in pairs.samples}
-    (faults / "kills").unlink()
-    code, _, errors = build(root, out, address, capsys, "--resume")
-    assert code == 0, errors
-    assert {row["id"] for row in datagen.open_pairs(out).samples} == {sample.id for sample in samples}
+def test_a_finished_shard_whose_worker_died_before_it_was_heard_is_made_apart(tmp_path, monkeypatch):
+    """Dask runs it again, and blames it where that worker was killed by another task."""
+    from distributed import KilledWorker
+
+    class Future:
+        status = "finished"  # as it was seen before the result was asked for
+
+        def result(self):
+            raise KilledWorker("task", None, 3)
+
+    apart = []
+    monkeypatch.setattr(pipeline, "_make_apart", lambda job, crew: apart.append(job) or {"rows": []})
+    assert pipeline._outcome(Future(), "the shard", None) == {"rows": []}
+    assert apart == ["the shard"]

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from test_readers import series
 
-from datagen.dicom import load_dicom
 from datagen.sources import Selection, get_source
+from ussim.volumes.dicom import load_dicom
 
 MOSAIC, VFRAME = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], ["ORIGINAL", "PRIMARY", "M", "VFRAME"]
 

@@ -1,7 +1,6 @@
-"""A preload script of Dask workers: each has a card of its own, emulated on the host, that may die or end its process.
+"""A preload script of Dask workers: each has a card of its own, emulated on the host, that may die.
 
-Files in $HOST_CUDA_FAULT say what happens: `dies-<worker>` holds after how many calls of the simulation the card of that
-worker fails for good; `kills` holds the seed of a sample under which the process of any worker ends.
+A file `dies-<worker>` in $HOST_CUDA_FAULT holds after how many calls of the simulation that card fails for good.
 """
 
 from __future__ import annotations
@@ -26,16 +25,14 @@ def dask_setup(worker) -> None:
 
     cupy_on_host.install(Path(os.environ["HOST_CUDA_KERNELS"]))
 
-    from datagen import shards
+    from datagen.make import shards
 
     simulate, transform = shards.simulate_pairs, cupy_on_host.BACKEND.inverse_transform
     faults = Path(os.environ["HOST_CUDA_FAULT"])
-    dies, kills = faults / f"dies-{worker.name}", faults / "kills"
+    dies = faults / f"dies-{worker.name}"
 
     def simulate_pairs(hqs, imager, seeds):
         CALLS.append(tuple(seeds))
-        if kills.exists() and int(kills.read_text()) in seeds:
-            os._exit(1)
         return simulate(hqs, imager, seeds)
 
     def inverse_transform(*arguments):
