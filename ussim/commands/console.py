@@ -25,6 +25,7 @@ from typing import Any
 import click
 
 from ..errors import ExitCode
+from . import bars
 
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
@@ -117,12 +118,14 @@ def one_line(error: BaseException) -> str:
 
 def result(text: str) -> None:
     """Print a result to stdout."""
-    click.echo(text)
+    if not (sys.stdout.isatty() and bars.say(text)):  # a terminal that shows a bar is written to above it
+        click.echo(text)
 
 
 def note(text: str) -> None:
-    """Print a message to stderr."""
-    click.echo(text, err=True)
+    """Print a message to stderr, above the bar where one is shown."""
+    if not bars.say(text):
+        click.echo(text, err=True)
 
 
 def warn(text: str) -> None:
@@ -168,34 +171,19 @@ class Progress:
         """`done`: steps that an earlier run has finished; they do not count in the estimate."""
         self.description, self.total, self.done = description, total, done
         self._first = done
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: bars.Bar | None = None
 
     def __enter__(self) -> Progress:
         self._started = self._printed = time.monotonic()
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self.description, total=self.total or None, completed=self.done, note="")
+            self._bar = bars.Bar(self.description, self.total, self.done).start()
         return self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count finished steps; `note` is shown beside them (a loss, a name)."""
         self.done += steps
         if self._bar is not None:
-            self._bar.update(self._task, advance=steps, total=self.total or None, note=note)
+            self._bar.update(self.done, self.total, note)
         elif time.monotonic() - self._printed >= PLAIN_INTERVAL:
             self._print(note)
 
@@ -227,15 +215,11 @@ def working(description: str, expected: float | None = None) -> Iterator[None]:
         note(f"{description}{estimate}")
         yield
         return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description + estimate, total=1)
+    bar = bars.Bar(description + estimate).start()
+    try:
         yield
-        bar.update(task, completed=1)
+    finally:
+        bar.stop()
 
 
 @contextmanager
@@ -251,30 +235,12 @@ def tracking(description: str, expected: float | None = None) -> Iterator[Callab
         note(description)
         yield _plain_reporter(description)
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        SpinnerColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-        bar.update(task, completed=1, total=1)
+    bar = bars.Bar(description, counted=False).start()
+    try:
+        yield bar.update
+        bar.update(max(bar.total, 1), max(bar.total, 1))
+    finally:
+        bar.stop()
 
 
 def _plain_reporter(description: str) -> Callable[[int, int], None]:
