@@ -31,7 +31,7 @@ import numpy as np
 from timing import RESULTS, machine, write_result
 
 from datagen import Recipe, build, open_pairs
-from datagen.make.build import Watcher
+from datagen.make.progress import Watcher
 from datagen.make.shards import image_of, make_jobs
 from datagen.plan.samples import make_plan
 from datagen.store import layout as store

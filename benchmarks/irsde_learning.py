@@ -29,7 +29,7 @@ import numpy as np
 from timing import machine, write_result
 
 import datagen
-from datagen.make.build import Watcher
+from datagen.make.progress import Watcher
 from irsde.config import TrainConfig
 from irsde.data import Subset, open_store, split
 from irsde.evaluation.evaluate import Result, Row, evaluate, write_report

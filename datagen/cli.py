@@ -182,7 +182,7 @@ def _watcher() -> Any:
     """What a build says, on the console."""
     import time
 
-    from .make.build import Watcher
+    from .make.progress import Watcher
 
     class ConsoleWatcher(Watcher):
         def __init__(self) -> None:

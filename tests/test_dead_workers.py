@@ -10,7 +10,7 @@ from datasets import FAST, PROBE, write_stacks
 
 import datagen
 from datagen.cli import cli
-from datagen.make import build as pipeline
+from datagen.make.cluster import Cluster
 from ussim.commands import console
 
 HOST_CUDA = Path(__file__).parent / "host_cuda"
@@ -43,7 +43,7 @@ def cards(tmp_path_factory, kernels):
         threads_per_worker=1,
         processes=True,
         env=environment,
-        preload=[str(HOST_CUDA / "worker.py"), "datagen.make.build"],
+        preload=[str(HOST_CUDA / "worker.py"), "datagen.make.cluster"],
         dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address, faults
@@ -92,6 +92,6 @@ def test_a_finished_shard_whose_worker_died_before_it_was_heard_is_made_apart(tm
             raise KilledWorker("task", None, 3)
 
     apart = []
-    monkeypatch.setattr(pipeline, "_make_apart", lambda job, crew: apart.append(job) or {"rows": []})
-    assert pipeline._outcome(Future(), "the shard", None) == {"rows": []}
+    monkeypatch.setattr(Cluster, "make_apart", lambda self, job: apart.append(job) or {"rows": []})
+    assert Cluster(None)._outcome(Future(), "the shard") == {"rows": []}
     assert apart == ["the shard"]

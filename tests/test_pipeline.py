@@ -13,9 +13,10 @@ from datasets import PROBE, fast_recipe, write_stacks
 
 import datagen
 import ussim
-from datagen.make import build as pipeline
 from datagen.make import shards
 from datagen.make.build import ChangedError, ExistsError, build
+from datagen.make.cluster import Cluster, Workers
+from datagen.make.progress import Watcher
 from datagen.plan.samples import make_plan
 from datagen.store import layout as store
 from datagen.store.location import open_storage
@@ -212,12 +213,12 @@ class Together:
 def test_samples_made_together_make_the_same_content(root, built, tmp_path, monkeypatch):
     seen = set()
 
-    class Watcher(pipeline.Watcher):
+    class Seer(Watcher):
         def progress(self, done, set_aside):
             seen.add(done)
 
     together = Together(monkeypatch)
-    summary = build(fast_recipe(root, samples_per_shard=20), tmp_path / "pairs.zarr", watcher=Watcher())
+    summary = build(fast_recipe(root, samples_per_shard=20), tmp_path / "pairs.zarr", watcher=Seer())
     assert together.calls == [shards.BATCH, 4, 4]
     assert summary.digest == built[1].digest
     assert seen == set(range(1, 25))
@@ -487,7 +488,7 @@ def test_worker_processes_make_the_same_content_though_one_is_killed(root, built
 
     killed = []
 
-    class Killer(pipeline.Watcher):
+    class Killer(Watcher):
         def progress(self, done, set_aside):
             if done >= 3 and not killed:
                 workers = [
@@ -523,11 +524,11 @@ def test_a_sample_that_kills_its_worker_is_set_aside(root, tmp_path, monkeypatch
                 return Future(lambda: (_ for _ in ()).throw(raise_it))
             return Future(lambda: function(sample, job))
 
-    def run(jobs, crew, count):
+    def run(self, jobs, count):
         for job in jobs:
-            yield pipeline._make_apart(job, pipeline.Workers(Client()))
+            yield Cluster(Client()).make_apart(job)
 
-    monkeypatch.setattr(pipeline, "_run", run)
+    monkeypatch.setattr(Workers, "run", run)
     summary = build(recipe, path)
     assert [sample for sample, _ in summary.set_aside] == [deadly]
     assert "worker died" in summary.set_aside[0][1]

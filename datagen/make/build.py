@@ -1,23 +1,18 @@
-"""A build from recipe to finished store, in this process or on a Dask cluster. Dask appears in this file only.
+"""A build from recipe to finished store.
 
     plan ─► create | resume | overwrite ─► shards, each one task that owns its files ─► finish
 
-A task gets a small description of its shard and returns the shard's record; images never travel. Which shards exist is read
-from their records, so a build that was stopped, however it was stopped, goes on where it was.
+Which shards exist is read from their records, so a build that was stopped, however it was stopped, resumes where it was.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ussim.commands import console
 from ussim.errors import ChangedError, DataError, ExistsError
@@ -29,12 +24,15 @@ from ..sources import get_source
 from ..sources.base import under_terms
 from ..store import layout as store
 from ..store.location import LocalStorage, Storage, open_storage
-from .pairs import make_imager, resolve_engine
-from .shards import HOPELESS, Job, Made, Streak, blank_sample, finish_shard, log, make_jobs, make_sample, make_shard
+from .cluster import Workers, open_workers
+from .pairs import make_imager
+from .progress import Count, Watcher
+from .shards import HOPELESS, Job, Streak, log, make_jobs
 
-TOPIC = "datagen-samples"  # of the events by which workers say how far they are
+if TYPE_CHECKING:
+    from .cluster import Client
+
 SMALL_SHARE = 0.05  # of the samples: with more than these set aside a dataset is not what was asked for
-IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle, few enough to stay small
 
 
 @dataclass(frozen=True)
@@ -62,37 +60,10 @@ class Summary:
         return len(self.set_aside) > SMALL_SHARE * self.n_samples
 
 
-class Watcher:
-    """What a build says while it is at work; this one says nothing."""
-
-    def message(self, text: str) -> None:
-        """Something worth a line."""
-
-    def reading(self, done: int, total: int) -> None:
-        """`done` of `total` volumes have been read."""
-
-    def begin(self, total: int, done: int) -> None:
-        """`total` samples are to be had, `done` of which are there."""
-
-    def progress(self, done: int, set_aside: int) -> None:
-        """`done` samples are there, `set_aside` of them without images."""
-
-    def end(self) -> None:
-        """The last sample is there, or the build was stopped."""
-
-
-@dataclass
-class Workers:
-    """Where the shards are made: a Dask client, or this process."""
-
-    client: Any = None
-    numba_threads: int | None = None  # a task's share, where tasks share a process
-
-
 def build(
     recipe: Recipe,
     out: str | Path,
-    client: Any = None,
+    client: Client | None = None,
     *,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -128,12 +99,11 @@ def build(
     _check_output(storage, resume, overwrite)
     if overwrite:
         _check_inputs_survive(recipe, storage)
-    with _workers(recipe, client, workers, scheduler, watcher) as crew:
-        engine = _resolve_engine(recipe, crew)
+    with open_workers(recipe.engine, client, workers, scheduler, watcher) as crew:
         plan = make_plan(
             recipe,
-            engine,
-            lambda function, refs: _map_volumes(crew, function, refs, watcher),
+            crew.engine(recipe.engine),
+            lambda function, refs: crew.map(function, refs, watcher),
             _format(storage) if resume else FORMAT,
         )
         _check_output(storage, resume, overwrite)  # reading may have taken long
@@ -149,11 +119,6 @@ def build(
 def _jobs(recipe: Recipe, plan: Plan, url: str, samples_per_shard: int | None = None) -> list[Job]:
     per_shard = samples_per_shard or recipe.samples_per_shard or store.shard_size(len(plan.samples))
     return make_jobs(plan.record, plan.samples, url, per_shard, recipe.sam2_checkpoint)
-
-
-def local_engine(recipe: Recipe) -> str:
-    """What the recipe's engine comes to on this machine."""
-    return resolve_engine(recipe.engine)
 
 
 # --- the store -------------------------------------------------------------------------------------------------------
@@ -264,10 +229,10 @@ def _build(
     n_before = sum(there.values())
     log(storage.url, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
     watcher.begin(len(plan.samples), n_before)
-    count = _Count(there, watcher)
+    count = Count(there, watcher)
     streak = Streak(of_one_volume=plan.n_volumes == 1)
     try:
-        for record in _run(todo, crew, count):
+        for record in crew.run(todo, count):
             count.finished(record)
             if len(count.set_aside) == count.done - n_before >= min(HOPELESS, len(plan.samples)):
                 sample, reason = count.set_aside[0]
@@ -334,259 +299,3 @@ def _disk_error(error: OSError, storage: Storage) -> Exception:
             "what is written stays"
         )
     return error
-
-
-class _Count:
-    """How many samples are there: of finished shards, and as far as workers said, of those at work."""
-
-    def __init__(self, there: dict[int, int], watcher: Watcher) -> None:
-        self.watcher = watcher
-        self.done = sum(there.values())
-        self.set_aside: list[tuple[str, str]] = []  # (sample, reason)
-        self.partial: dict[int, int] = {}
-        self.closed = set(there)
-        self.lock = threading.Lock()  # workers are heard in a thread of the client's
-
-    def working(self, shard: int, done: int) -> None:
-        """A shard at work has `done` samples."""
-        with self.lock:
-            if shard not in self.closed:
-                self.partial[shard] = done
-                self._say()
-
-    def finished(self, record: dict[str, Any]) -> None:
-        """A shard is there."""
-        with self.lock:
-            self.closed.add(record["shard"])
-            self.partial.pop(record["shard"], None)
-            self.done += len(record["rows"])
-            self.set_aside += [(row["id"], row["set_aside"]) for row in record["rows"] if row["set_aside"]]
-            self._say()
-
-    def _say(self) -> None:
-        self.watcher.progress(self.done + sum(self.partial.values()), len(self.set_aside))
-
-
-# --- Dask ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _workers(
-    recipe: Recipe, client: Any, workers: int | None, scheduler: str | None, watcher: Watcher
-) -> Iterator[Workers]:
-    """Where to work, made for the occasion unless a client was given."""
-    if client is not None:
-        yield Workers(client)
-        return
-    if workers is None and scheduler is None:
-        yield Workers()
-        return
-    import logging
-
-    from distributed import Client
-
-    for name in ("distributed", "bokeh"):  # what a closing cluster says of its own end is no news
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    n_workers = workers or cores
-    share = max(1, cores // n_workers)
-    if scheduler is not None and scheduler not in ("threads", "processes"):
-        with _connect(scheduler) as connected:
-            _announce(connected, watcher)
-            yield Workers(connected)
-        return
-    with _local_cluster(recipe, n_workers, share, scheduler == "threads") as cluster, Client(cluster) as local:
-        _announce(local, watcher)
-        yield Workers(local, share if scheduler == "threads" else None)
-
-
-@contextmanager
-def _local_cluster(recipe: Recipe, n_workers: int, share: int, threads: bool) -> Iterator[Any]:
-    """Worker processes of one thread each, or one process of threads; one worker a GPU where the engine is CUDA."""
-    from distributed import LocalCluster
-
-    if local_engine(recipe).startswith("cuda") and not threads:
-        try:
-            from dask_cuda import LocalCUDACluster
-        except ImportError:
-            raise DataError(
-                "workers with the engine cuda need the package dask-cuda (one worker a GPU): pip install dask-cuda, or "
-                "leave --workers out to use one GPU"
-            ) from None
-        with LocalCUDACluster(n_workers=n_workers, threads_per_worker=1) as cluster:
-            yield cluster
-        return
-    environment = {name: str(share) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    with LocalCluster(
-        n_workers=1 if threads else n_workers,
-        threads_per_worker=n_workers if threads else 1,
-        processes=not threads,
-        dashboard_address="127.0.0.1:0",
-        **({} if threads else {"env": environment, "preload": [__name__]}),
-    ) as cluster:
-        yield cluster
-
-
-def dask_setup(_worker: Any) -> None:
-    """Called by Dask in each worker process of a local cluster: ctrl-C, which reaches the whole group, is the build's to
-    handle, and what a worker says of being stopped is no news."""
-    import logging
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.disable(logging.ERROR)
-
-
-@contextmanager
-def _connect(scheduler: str) -> Iterator[Any]:
-    """A client of a scheduler at an address or described by a file."""
-    from distributed import Client
-
-    path = Path(scheduler)
-    if "://" not in scheduler and not path.is_file():
-        raise DataError(
-            'scheduler: expected "threads", "processes", an address such as tcp://host:8786 or the path of a scheduler '
-            f"file, got {scheduler!r}"
-        )
-    try:
-        client = Client(scheduler_file=str(path)) if path.is_file() else Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise DataError(f"scheduler {scheduler}: no answer: {error}") from None
-    with client:
-        if not client.scheduler_info()["workers"]:
-            try:
-                client.wait_for_workers(1, timeout=60)
-            except TimeoutError:
-                raise DataError(
-                    f"scheduler {scheduler}: no worker came within 60 s; start `dask worker` first"
-                ) from None
-        yield client
-
-
-def _announce(client: Any, watcher: Watcher) -> None:
-    from importlib.util import find_spec
-
-    threads = sum(client.nthreads().values())
-    note = "" if find_spec("bokeh") else " (shows once the package bokeh is installed)"
-    watcher.message(f"{threads} workers at {client.scheduler.address}; dashboard {client.dashboard_link}{note}")
-
-
-def _resolve_engine(recipe: Recipe, crew: Workers) -> str:
-    """What the recipe's engine comes to where the work is done."""
-    if crew.client is None:
-        return local_engine(recipe)
-    return crew.client.submit(resolve_engine, recipe.engine, pure=False).result()
-
-
-def _map_volumes(crew: Workers, function: Callable, refs: Iterable[Any], watcher: Watcher) -> Iterator[Any]:
-    """`map`, on the workers where there are any, in order, a few volumes ahead."""
-    refs = list(refs)
-    if crew.client is None:
-        for done, ref in enumerate(refs, start=1):
-            yield function(ref)
-            watcher.reading(done, len(refs))
-        return
-    ahead = 2 * max(1, sum(crew.client.nthreads().values()))
-    waiting: deque[Any] = deque()
-    following = iter(refs)
-    done = 0
-    try:
-        for ref in following:
-            waiting.append(crew.client.submit(function, ref, pure=False))
-            if len(waiting) < ahead:
-                continue
-            yield waiting.popleft().result()
-            done += 1
-            watcher.reading(done, len(refs))
-        while waiting:
-            yield waiting.popleft().result()
-            done += 1
-            watcher.reading(done, len(refs))
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _run(jobs: Sequence[Job], crew: Workers, count: _Count) -> Iterator[dict[str, Any]]:
-    """The records of some shards, as they come."""
-    if crew.client is None:
-        for job in jobs:
-            yield make_shard(job, lambda done, shard=job.index: count.working(shard, done))  # type: ignore[misc]
-        return
-    yield from _run_on_cluster(jobs, crew, count)
-
-
-def _run_on_cluster(jobs: Sequence[Job], crew: Workers, count: _Count) -> Iterator[dict[str, Any]]:
-    from distributed import as_completed
-
-    client = crew.client
-    client.subscribe_topic(TOPIC, lambda event: count.working(*event[1]))
-    waiting = iter(jobs)
-    futures: dict[Any, Job] = {}
-    completed = as_completed()
-
-    def submit() -> None:
-        job = next(waiting, None)
-        if job is not None:
-            future = client.submit(_shard_task, job, crew.numba_threads, pure=False, retries=1)
-            futures[future] = job
-            completed.add(future)
-
-    try:
-        for _ in range(IN_FLIGHT * max(1, sum(client.nthreads().values()))):
-            submit()
-        for future in completed:
-            job = futures.pop(future)
-            yield _outcome(future, job, crew)
-            future.release()
-            submit()
-    finally:
-        client.unsubscribe_topic(TOPIC)
-        if futures:
-            client.cancel(list(futures), force=True)
-
-
-def _outcome(future: Any, job: Job, crew: Workers) -> dict[str, Any]:
-    """The record that a task came back with; a shard that keeps killing its workers is made sample by sample."""
-    from distributed import CancelledError, KilledWorker
-
-    try:
-        record = future.result()
-    except KilledWorker:  # also of a shard that was done, where its worker died before it could say so
-        return _make_apart(job, crew)
-    except CancelledError:
-        raise DataError("the scheduler was lost; start it again and run the same command with --resume") from None
-    if isinstance(record, Exception):
-        raise record
-    return record
-
-
-def _make_apart(job: Job, crew: Workers) -> dict[str, Any]:
-    """A shard, each sample a task of its own: the one that kills its worker is set aside, the others are not."""
-    from distributed import KilledWorker
-
-    started = time.time()
-    made: list[Made] = []
-    for sample in job.samples:
-        try:
-            made.append(crew.client.submit(make_sample, sample, job, pure=False).result())
-        except KilledWorker:
-            made.append(blank_sample(sample, job, "its worker died each time it was tried (out of memory?)"))
-    return finish_shard(job, made, started)
-
-
-def _shard_task(job: Job, numba_threads: int | None) -> dict[str, Any] | Exception:
-    """A shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
-    from distributed import get_worker
-
-    from ussim import EngineError
-
-    if numba_threads is not None:
-        import numba
-
-        numba.set_num_threads(numba_threads)  # of this thread: the others have their own share
-    worker = get_worker()
-    try:
-        return make_shard(job, lambda done: worker.log_event(TOPIC, (job.index, done)))
-    except EngineError as error:
-        return EngineError(f"worker {worker.name}: {error}")

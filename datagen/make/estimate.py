@@ -12,7 +12,8 @@ from ussim.errors import DataError
 from ..plan.recipe import Recipe
 from ..plan.samples import Plan, make_plan
 from ..store import layout as store
-from .build import Watcher, local_engine
+from .cluster import Workers
+from .progress import Watcher
 from .shards import make_jobs, make_sample
 
 
@@ -31,8 +32,8 @@ class Estimate:
 def estimate(recipe: Recipe, watcher: Watcher | None = None) -> Estimate:
     """Plan a build and simulate one of its samples; nothing is written."""
     watcher = watcher or Watcher()
-    engine = local_engine(recipe)
-    plan = make_plan(recipe, engine, lambda function, refs: _watched(function, list(refs), watcher))
+    here = Workers()
+    plan = make_plan(recipe, here.engine(recipe.engine), lambda function, refs: here.map(function, refs, watcher))
     job = make_jobs(plan.record, plan.samples, "", 1, recipe.sam2_checkpoint)[0]
     sample = plan.samples[len(plan.samples) // 2]
     for _ in range(2):  # the first one compiles
@@ -54,9 +55,3 @@ def estimate(recipe: Recipe, watcher: Watcher | None = None) -> Estimate:
         seconds_a_sample=seconds,
         timed=sample.id,
     )
-
-
-def _watched(function, refs, watcher):  # type: ignore[no-untyped-def]
-    for done, ref in enumerate(refs, start=1):
-        yield function(ref)
-        watcher.reading(done, len(refs))

@@ -1,0 +1,275 @@
+"""Where a build works: in this process, or on Dask, which appears in this file only.
+
+A task gets a small description of its shard and returns the shard's record; images never travel.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ussim.errors import DataError
+
+from .pairs import resolve_engine
+from .progress import Count, Watcher
+from .shards import Job, Made, blank_sample, finish_shard, make_sample, make_shard
+
+if TYPE_CHECKING:
+    from distributed import Client as Client
+    from distributed import Future
+    from distributed.deploy import LocalCluster
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TOPIC = "datagen-samples"  # of the events by which workers say how far they are
+IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle, few enough to stay small
+
+
+class Workers:
+    """This process, which does one thing after the other."""
+
+    def engine(self, name: str) -> str:
+        """Return what "auto" comes to where the work is done."""
+        return resolve_engine(name)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item], watcher: Watcher) -> Iterator[Result]:
+        """`map`, in order, the watcher told of each item that is done."""
+        everything = list(items)
+        for done, item in enumerate(everything, start=1):
+            yield function(item)
+            watcher.reading(done, len(everything))
+
+    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[dict[str, Any]]:
+        """Make some shards; yield their records as they come."""
+        for job in jobs:
+            yield make_shard(job, lambda done, shard=job.index: count.working(shard, done))  # type: ignore[misc]
+
+
+class Cluster(Workers):
+    """The workers of a Dask client.
+
+    Parameters
+    ----------
+    client : of the scheduler.
+    numba_threads : a task's share, where tasks share a process.
+    """
+
+    def __init__(self, client: Client, numba_threads: int | None = None) -> None:
+        self.client = client
+        self.numba_threads = numba_threads
+
+    @property
+    def n_threads(self) -> int:
+        """Tasks that are at work at the same time."""
+        return max(1, sum(self.client.nthreads().values()))
+
+    def engine(self, name: str) -> str:
+        """Return what "auto" comes to on a worker."""
+        return self.client.submit(resolve_engine, name, pure=False).result()
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item], watcher: Watcher) -> Iterator[Result]:
+        """`map`, in order, a few items ahead."""
+        everything = list(items)
+        ahead = 2 * self.n_threads
+        waiting: deque[Future] = deque()
+        following = iter(everything)
+        done = 0
+        try:
+            while done < len(everything):
+                for item in following:
+                    waiting.append(self.client.submit(function, item, pure=False))
+                    if len(waiting) >= ahead:
+                        break
+                yield waiting.popleft().result()
+                done += 1
+                watcher.reading(done, len(everything))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[dict[str, Any]]:
+        """Make some shards, each one task; yield their records as they come."""
+        from distributed import as_completed
+
+        client = self.client
+        client.subscribe_topic(TOPIC, lambda event: count.working(*event[1]))
+        waiting = iter(jobs)
+        futures: dict[Future, Job] = {}
+        completed = as_completed()
+
+        def submit() -> None:
+            job = next(waiting, None)
+            if job is not None:
+                future = client.submit(_shard_task, job, self.numba_threads, pure=False, retries=1)
+                futures[future] = job
+                completed.add(future)
+
+        try:
+            for _ in range(IN_FLIGHT * self.n_threads):
+                submit()
+            for future in completed:
+                job = futures.pop(future)
+                yield self._outcome(future, job)
+                future.release()
+                submit()
+        finally:
+            client.unsubscribe_topic(TOPIC)
+            if futures:
+                client.cancel(list(futures), force=True)
+
+    def _outcome(self, future: Future, job: Job) -> dict[str, Any]:
+        """The record that a task came back with; a shard that keeps killing its workers is made sample by sample."""
+        from distributed import CancelledError, KilledWorker
+
+        try:
+            record = future.result()
+        except KilledWorker:  # also of a shard that was done, where its worker died before it could say so
+            return self.make_apart(job)
+        except CancelledError:
+            raise DataError("the scheduler was lost; start it again and run the same command with --resume") from None
+        if isinstance(record, Exception):
+            raise record
+        return record
+
+    def make_apart(self, job: Job) -> dict[str, Any]:
+        """Make a shard, each sample a task of its own: the one that kills its worker is set aside, the others are not."""
+        from distributed import KilledWorker
+
+        started = time.time()
+        made: list[Made] = []
+        for sample in job.samples:
+            try:
+                made.append(self.client.submit(make_sample, sample, job, pure=False).result())
+            except KilledWorker:
+                made.append(blank_sample(sample, job, "its worker died each time it was tried (out of memory?)"))
+        return finish_shard(job, made, started)
+
+
+@contextmanager
+def open_workers(
+    engine: str, client: Client | None, workers: int | None, scheduler: str | None, watcher: Watcher
+) -> Iterator[Workers]:
+    """Where to work, made for the occasion unless a client was given.
+
+    Parameters
+    ----------
+    engine : of the recipe: with CUDA there is one worker per GPU.
+    client, workers, scheduler : as `build` takes them.
+    """
+    if client is not None:
+        yield Cluster(client)
+        return
+    if workers is None and scheduler is None:
+        yield Workers()
+        return
+    from distributed import Client
+
+    for name in ("distributed", "bokeh"):  # what a closing cluster says of its own end is no news
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    n_workers = workers or cores
+    share = max(1, cores // n_workers)
+    if scheduler is not None and scheduler not in ("threads", "processes"):
+        with _connect(scheduler) as connected:
+            _announce(connected, watcher)
+            yield Cluster(connected)
+        return
+    with _local_cluster(engine, n_workers, share, scheduler == "threads") as cluster, Client(cluster) as local:
+        _announce(local, watcher)
+        yield Cluster(local, share if scheduler == "threads" else None)
+
+
+@contextmanager
+def _local_cluster(engine: str, n_workers: int, share: int, threads: bool) -> Iterator[LocalCluster]:
+    """Worker processes of one thread each, or one process of threads; one worker a GPU where the engine is CUDA."""
+    from distributed import LocalCluster
+
+    if resolve_engine(engine).startswith("cuda") and not threads:
+        try:
+            from dask_cuda import LocalCUDACluster
+        except ImportError:
+            raise DataError(
+                "workers with the engine cuda need the package dask-cuda (one worker a GPU): pip install dask-cuda, or "
+                "leave --workers out to use one GPU"
+            ) from None
+        with LocalCUDACluster(n_workers=n_workers, threads_per_worker=1) as cluster:
+            yield cluster
+        return
+    environment = {name: str(share) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    with LocalCluster(
+        n_workers=1 if threads else n_workers,
+        threads_per_worker=n_workers if threads else 1,
+        processes=not threads,
+        dashboard_address="127.0.0.1:0",
+        **({} if threads else {"env": environment, "preload": [__name__]}),
+    ) as cluster:
+        yield cluster
+
+
+def dask_setup(_worker: Any) -> None:
+    """Set up each worker process of a local cluster; called by Dask.
+
+    Ctrl-C, which reaches the whole group, is the build's to handle, and what a worker says of being stopped is no news.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable(logging.ERROR)
+
+
+@contextmanager
+def _connect(scheduler: str) -> Iterator[Client]:
+    """A client of a scheduler at an address or described by a file."""
+    from distributed import Client
+
+    path = Path(scheduler)
+    if "://" not in scheduler and not path.is_file():
+        raise DataError(
+            'scheduler: expected "threads", "processes", an address such as tcp://host:8786 or the path of a scheduler '
+            f"file, got {scheduler!r}"
+        )
+    try:
+        client = Client(scheduler_file=str(path)) if path.is_file() else Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise DataError(f"scheduler {scheduler}: no answer: {error}") from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            try:
+                client.wait_for_workers(1, timeout=60)
+            except TimeoutError:
+                raise DataError(
+                    f"scheduler {scheduler}: no worker came within 60 s; start `dask worker` first"
+                ) from None
+        yield client
+
+
+def _announce(client: Client, watcher: Watcher) -> None:
+    threads = sum(client.nthreads().values())
+    note = "" if find_spec("bokeh") else " (shows once the package bokeh is installed)"
+    watcher.message(
+        f"{threads} workers at {client.scheduler_info()['address']}; dashboard {client.dashboard_link}{note}"
+    )
+
+
+def _shard_task(job: Job, numba_threads: int | None) -> dict[str, Any] | Exception:
+    """A shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
+    from distributed import get_worker
+
+    from ussim import EngineError
+
+    if numba_threads is not None:
+        import numba
+
+        numba.set_num_threads(numba_threads)  # of this thread: the others have their own share
+    worker = get_worker()
+    try:
+        return make_shard(job, lambda done: worker.log_event(TOPIC, (job.index, done)))
+    except EngineError as error:
+        return EngineError(f"worker {worker.name}: {error}")
