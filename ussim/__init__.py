@@ -39,6 +39,8 @@ _HOME = {
     "envelope_image": "imaging",
     "field_mask": "beamform",
     "focused_scan": "transmits",
+    "ImagingOperator": "operator",
+    "imaging_operator": "operator",
     "imaging_waves": "transmits",
     "load_channel_data": "io.channel_data",
     "load_probe": "probes",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from .errors import DataError, UssimError
     from .imaging import bmode, envelope_image
     from .io.channel_data import load_channel_data
+    from .operator import ImagingOperator, imaging_operator
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse
     from .receive import time_gain_compensation

@@ -68,6 +68,10 @@ class HostBackend:
         """out (batch, n) float32 = n irfft of spectra (batch, n / 2 + 1), which may be overwritten."""
         out[...] = scipy.fft.irfft(spectra, out.shape[-1], norm="forward")
 
+    def forward_transform(self, windows: np.ndarray, out: np.ndarray) -> None:
+        """out (batch, n / 2 + 1) complex64 = rfft of windows (batch, n), which may be overwritten."""
+        out[...] = scipy.fft.rfft(windows, axis=-1)
+
     def mark(self):
         return lambda: None  # kernels run where they are launched
 

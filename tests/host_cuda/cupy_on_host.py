@@ -41,6 +41,9 @@ def _device_array(function):
     return lambda *arguments, **options: function(*arguments, **options).view(ndarray)
 
 
+C2R = 0x2C  # of cuFFT
+
+
 class _RawModule:
     def __init__(self, code: str, options: tuple[str, ...]) -> None:
         self._code = code
@@ -58,12 +61,15 @@ class _RawModule:
 
 class _Plan1d:
     def __init__(self, n: int, kind: int, batch: int) -> None:
-        self.shape = (batch, n)
+        self.kind, self.shape, self.spectra = kind, (batch, n), (batch, n // 2 + 1)
 
-    def fft(self, spectra, out, direction: int) -> None:
-        assert spectra.shape == (self.shape[0], self.shape[1] // 2 + 1)
-        assert out.shape == self.shape
-        BACKEND.inverse_transform(spectra, out)
+    def fft(self, source, out, direction: int) -> None:
+        if self.kind == C2R:
+            assert (source.shape, out.shape, direction) == (self.spectra, self.shape, 1)
+            BACKEND.inverse_transform(source, out)
+        else:
+            assert (source.shape, out.shape, direction) == (self.shape, self.spectra, -1)
+            BACKEND.forward_transform(source, out)
 
 
 class _Event:
@@ -115,7 +121,7 @@ def install(folder: Path):
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
     )
-    cupy.cuda.cufft = SimpleNamespace(Plan1d=_Plan1d, CUFFT_C2R=0x2C, CUFFT_INVERSE=1)
+    cupy.cuda.cufft = SimpleNamespace(Plan1d=_Plan1d, CUFFT_C2R=C2R, CUFFT_R2C=0x2A, CUFFT_INVERSE=1, CUFFT_FORWARD=-1)
     cupy.cuda.nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
     added = {"cupy": cupy, "cupy.cuda": cupy.cuda}
     sys.modules.update(added)

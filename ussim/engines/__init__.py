@@ -3,6 +3,7 @@
 An engine is a module, or an object, with a `name` and these functions, all on checked arguments:
 
     simulate(scatterers, plan, n_samples, start_sample, max_memory) -> (n_transmits, n_elements, n_samples)
+    adjoint(points, plan, samples, start_sample, max_memory) -> (n_points,), the transpose of `simulate`
     pressure_field(plan, grid, threshold_db, max_memory) -> (n_transmits, nz, nx)
     delay_and_sum(samples (..., n_transmits, n_elements, n_samples), beamforming) -> (..., nz, nx)
     arrival_bounds(...), see `cpu.beamform`

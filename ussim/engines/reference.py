@@ -9,14 +9,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.fft import irfft, next_fast_len
+from scipy.fft import irfft, next_fast_len, rfft
 
 from .. import physics
 from ..plan import Plan
 from ..types import ImageGrid, Scatterers
 from .reference_beamform import arrival_bounds, delay_and_sum
 
-__all__ = ["arrival_bounds", "delay_and_sum", "name", "pressure_field", "simulate"]
+__all__ = ["adjoint", "arrival_bounds", "delay_and_sum", "name", "pressure_field", "simulate"]
 
 name = "reference"
 
@@ -35,17 +35,10 @@ def simulate(
     """
     acquisition = plan.acquisition
     n_transmits, n_elements = acquisition.n_transmits, acquisition.probe.n_elements
-    sampling_frequency = acquisition.sampling_frequency
     if len(scatterers) == 0:
         return np.zeros((n_transmits, n_elements, n_samples))
-    longest = plan.longest_distance(scatterers.x, scatterers.z)
-    span = plan.echo_end(longest) + 2 * plan.pulse_half_length(2 * longest)
-    early = math.ceil(max(0.0, -float(plan.firing_times[0].min())) * sampling_frequency)  # fired before time 0
-    n_fft = next_fast_len(max(start_sample + n_samples, math.ceil(span * sampling_frequency)) + early, real=True)
-    frequency = np.fft.rfftfreq(n_fft, 1 / sampling_frequency)
-    low, high = plan.band()
+    n_fft, frequency, bins = _frequency_bins(plan, scatterers, start_sample + n_samples)
     spectrum = np.zeros((n_transmits, n_elements, len(frequency)), dtype=np.complex128)
-    bins = np.flatnonzero((frequency >= low) & (frequency <= high))
     block = _block_size(plan, max_memory)
     total = math.ceil(len(scatterers) / block) * len(bins)
     for first in range(0, len(scatterers), block):
@@ -59,9 +52,55 @@ def simulate(
                 progress(k, total)
     spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
     # Integral over frequency, Σ df = f_s irfft: independent of the record length.
-    scale = acquisition.probe.element_width * sampling_frequency
+    scale = acquisition.probe.element_width * acquisition.sampling_frequency
     rf = scale * irfft(np.conj(spectrum), n_fft, axis=-1)
     return rf[:, :, start_sample : start_sample + n_samples]
+
+
+def adjoint(
+    points: Scatterers,
+    plan: Plan,
+    samples: np.ndarray,
+    start_sample: int = 0,
+    max_memory: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Project echoes on points: the transpose of `simulate` in the reflectivity, (n_points,) float64."""
+    projected = np.zeros(len(points))
+    if len(points) == 0:
+        return projected
+    acquisition, n_samples = plan.acquisition, samples.shape[-1]
+    n_fft, frequency, bins = _frequency_bins(plan, points, start_sample + n_samples)
+    record = np.zeros((*samples.shape[:-1], n_fft))
+    record[..., start_sample : start_sample + n_samples] = samples
+    spectrum = rfft(record, axis=-1) * plan.response(frequency)
+    spectrum *= np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
+    mirrored = np.where((bins == 0) | (2 * bins == n_fft), 1, 2)  # bins stand for their mirror in a real record
+    scale = acquisition.probe.element_width * acquisition.sampling_frequency / n_fft
+    block = _block_size(plan, max_memory)
+    total = math.ceil(len(points) / block) * len(bins)
+    for first in range(0, len(points), block):
+        part = slice(first, first + block)
+        geometry = Geometry(plan, points.x[part], points.z[part])
+        for k, (i, twice) in enumerate(zip(bins, mirrored, strict=True), first // block * len(bins) + 1):
+            response = geometry.response(frequency[i])
+            pressure = transmitted_pressure(plan, response, frequency[i])
+            projected[part] += scale * twice * (pressure * (spectrum[:, :, i] @ response.T)).sum(axis=0).real
+            if progress is not None:
+                progress(k, total)
+    return projected
+
+
+def _frequency_bins(plan: Plan, scatterers: Scatterers, last_sample: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Length of the transform, samples; its frequencies, Hz; and those of them within the band."""
+    rate = plan.acquisition.sampling_frequency
+    longest = plan.longest_distance(scatterers.x, scatterers.z)
+    span = plan.echo_end(longest) + 2 * plan.pulse_half_length(2 * longest)
+    early = math.ceil(max(0.0, -float(plan.firing_times[0].min())) * rate)  # fired before time 0
+    n_fft = next_fast_len(max(last_sample, math.ceil(span * rate)) + early, real=True)
+    frequency = np.fft.rfftfreq(n_fft, 1 / rate)
+    low, high = plan.band()
+    return n_fft, frequency, np.flatnonzero((frequency >= low) & (frequency <= high))
 
 
 def pressure_field(

@@ -152,6 +152,52 @@ def cell_power(elements, cell, space, out):
 
 
 @compiled
+def cell_adjoint(elements, cell, space, back, spectra, out):
+    """Project echoes on a cell's points, out[tile][lane], added: the adjoint of `cell_spectrum` in the reflectivity.
+
+    With Z the echoes' spectra as `take_echoes` leaves them, spectra[group][element][frequency][2]:
+
+        out(s) += Re Σ_f Σ_a P_a(s, f) Σ_e factor(e, f) Z_a(e, f) G(s, e, f)
+
+    `back` is `space` with a drive and a pressure of its own: the sum over elements is that of the transmit.
+    """
+    n_elements, n_transmits = len(elements.x), len(cell.transmit_reference)
+    n_tiles, n_bins = cell.points.shape[1] // LANES, len(cell.factor)
+    n_groups = (n_transmits + LANES - 1) // LANES
+    lanes = n_groups * LANES
+    _start_waves(elements, cell, space.waves, space.widths)
+    _start_drive(elements, cell, space.drive_waves)
+    for first in range(0, n_bins, BATCH):
+        n_batch = min(BATCH, n_bins - first)
+        _advance_drive(elements, n_groups, space)
+        _drive_by_echoes(elements, cell, first, n_batch, n_groups, spectra, back.drive)
+        for tile in range(n_tiles):
+            _advance_field(elements, cell, tile, 0, first, space)
+            projected = load(out, tile * LANES)
+            for i in range(n_batch):
+                _transmit(i, 0, n_elements, n_transmits, lanes, space)
+                _transmit(i, 0, n_elements, n_transmits, lanes, back)
+                for a in range(n_transmits):
+                    re, im = _complex(space.pressure, a * TRIPLE)
+                    echo_re, echo_im = _complex(back.pressure, a * TRIPLE)
+                    projected = fma(re, echo_re, fma(-im, echo_im, projected))
+            store(out, tile * LANES, projected)
+
+
+@compiled
+def _drive_by_echoes(elements, cell, first, n_batch, n_groups, spectra, drive):
+    """Echoes' spectra at the next frequencies, times `_receive_factor`, as drive[frequency][element][3][group]."""
+    n_elements, n_bins, lanes = len(elements.x), len(cell.factor), n_groups * LANES
+    for group in range(n_groups):
+        for e in range(n_elements):
+            for i in range(n_batch):
+                factor = _receive_factor(elements, cell, first + i, e)
+                re, im = load_pair(spectra, spectrum_at(group, e, n_elements, n_bins) + (first + i) * PAIR)
+                re, im = product(re, im, factor.real, factor.imag)
+                _store_triple(drive, _drive_at(i, e, group * LANES, n_elements, lanes), lanes, re, im)
+
+
+@compiled
 def _start_waves(elements, cell, waves, widths):
     """Amplitude and phase of each scatterer's way to each sub-element at the cell's first frequency, and their step.
 

@@ -71,6 +71,56 @@ def _fill(x, n, spectra, at, first_bin, n_bins, both):
 
 
 @compiled
+def take_echoes(record, shape, window, transmit_at, element_at, twiddles, x, y, rows, out):
+    """Spectra of the record within a cell's window, out[group][element][frequency][2]: the adjoint of `add_cells`.
+
+    Two elements a transform: y_1 + i y_2 has the spectrum X, of which X_j + conj(X_(n-j)) is twice the first element's
+    and -i (X_j - conj(X_(n-j))) twice the second's; the factor 2 stands for the frequencies' mirror in a real record.
+    """
+    n_transmits, n_elements, n_samples = shape
+    n, start, first_bin, n_bins = window
+    rows[: LANES * LANES] = 0  # lanes beyond the last transmit
+    for e in range(0, n_elements, 2):
+        both = 2 if e + 1 < n_elements else 1
+        for group in range((n_transmits + LANES - 1) // LANES):
+            x[: n * PAIR] = 0
+            for second in range(both):
+                row = (group * LANES * n_elements + e + second) * n_samples
+                offsets = transmit_at[group * LANES : (group + 1) * LANES] + (element_at[e + second] + start)
+                _read_echoes(record, row, n_elements * n_samples, n_samples, offsets, n, start, x, second * LANES, rows)
+            spectrum = x if _transform(n, twiddles, x, y) else y
+            for second in range(both):
+                at = spectrum_at(group, e + second, n_elements, n_bins)
+                for j in range(first_bin, first_bin + n_bins):
+                    re, im = load_pair(spectrum, j * PAIR)
+                    mirror_re, mirror_im = load_pair(spectrum, (n - j) * PAIR)
+                    if second == 0:
+                        re, im = re + mirror_re, im - mirror_im
+                    else:
+                        re, im = im + mirror_im, mirror_re - re
+                    to = at + (j - first_bin) * PAIR
+                    store(out, to, re)
+                    store(out, to + LANES, im)
+
+
+@compiled
+def _read_echoes(record, first_row, row_step, n_samples, offsets, n, start, x, part, rows):
+    """x[(start + k) % n][part][lane] = sample offsets[lane] + k of each lane's row, 0 outside it: `_add_echoes` reversed."""
+    earliest, latest = offsets.min(), offsets.max()
+    for k in range(0, n, LANES):
+        to = (start + k) % n
+        if earliest + k >= 0 and latest + k <= n_samples - LANES and k <= n - LANES and to <= n - LANES:
+            for lane in range(len(offsets)):
+                store(rows, lane * LANES, load(record, first_row + lane * row_step + offsets[lane] + k))
+            transpose_block(rows, 0, LANES, x, to * PAIR + part, PAIR)
+        else:
+            for lane in range(len(offsets)):
+                offset = offsets[lane] + k
+                for j in range(max(0, -offset), min(LANES, n - k, n_samples - offset)):
+                    x[(start + k + j) % n * PAIR + part + lane] = record[first_row + lane * row_step + offset + j]
+
+
+@compiled
 def _add_echoes(echoes, part, n, start, record, first_row, row_step, n_samples, offsets, rows):
     """Add real echoes, lanes on transmits, to the rows of the record that begin at first_row + lane row_step: sample k of
     the window, which is sample (start + k) % n of the period, at offsets[lane] + k, as far as the row goes."""

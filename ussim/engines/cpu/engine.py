@@ -29,8 +29,8 @@ from ...plan import Plan
 from ...types import ImageGrid, Scatterers
 from .. import EngineError, reference
 from .beamform import arrival_bounds, delay_and_sum  # noqa: F401
-from .cells import BATCH, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, cell_power, cell_spectrum
-from .echoes import add_cells, twiddles_of
+from .cells import BATCH, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, cell_adjoint, cell_power, cell_spectrum
+from .echoes import add_cells, take_echoes, twiddles_of
 from .simd import LANES, aligned_empty
 from .threads import Progress, finish, n_threads, workers
 
@@ -65,6 +65,76 @@ def simulate(
     work = _Work(plan, cells, x, z, reflectivity)
     _in_rounds(work, max_memory, partial(_add_round, work, record, start_sample), progress)
     return record
+
+
+def adjoint(
+    points: Scatterers,
+    plan: Plan,
+    samples: np.ndarray,
+    start_sample: int = 0,
+    max_memory: float | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Project echoes on points: the transpose of `simulate` in the reflectivity, by the same cells, windows and bands.
+
+    Parameters
+    ----------
+    points : in front of the array; their reflectivity is not read.
+    samples : (n_transmits, n_elements, n_samples) float32, from sample `start_sample` on.
+
+    Returns
+    -------
+    (n_points,) float32
+
+    Raises
+    ------
+    EngineError
+        `max_memory` (bytes beside the result, default 1 GB) cannot hold one cell.
+    """
+    projected = np.zeros(len(points), np.float32)
+    if len(points) == 0:
+        return projected
+    x, z = points.x.copy(), points.z.copy()
+    work = _Work(plan, make_cells(x, z, plan, LANES), x, z, np.ones(len(points)))
+    cells, size = work.cells, work.spectrum_size
+    shape, record = samples.shape, np.ascontiguousarray(samples, dtype=np.float32).reshape(-1)
+    drive = work.workspace_sizes()[Workspace._fields.index("drive")]
+    one = work.workspace_bytes() + 4 * (size + drive + work.n_groups * LANES * TRIPLE)
+    spaces: SimpleQueue = SimpleQueue()
+    n_workers = _n_workers(work, one, max_memory)
+    _ = work.twiddles  # by one thread
+    for _ in range(n_workers):
+        space, buffers = work.workspace()
+        back = space._replace(drive=aligned_empty(drive), pressure=aligned_empty(work.n_groups * LANES * TRIPLE))
+        spaces.put((space, back, aligned_empty(size), buffers))
+
+    def run(i: int) -> None:
+        cell = work.cell(i)
+        space, back, spectra, buffers = spaces.get()
+        try:
+            window = tuple(
+                int(field[i]) for field in (cells.window_length, cells.window_start, cells.first_bin, cells.n_bins)
+            )
+            take_echoes(
+                record,
+                shape,
+                window,
+                cells.transmit_reference[i] - start_sample,
+                cells.element_reference[i] + work.receive_samples,
+                work.twiddles[work.twiddles_at[window[0]] :],
+                *buffers,
+                spectra,
+            )
+            out = np.zeros(cell.points.shape[1], np.float32)
+            cell_adjoint(work.elements, cell, space, back, spectra, out)
+        finally:
+            spaces.put((space, back, spectra, buffers))
+        part = cells.order[cells.first[i] : cells.first[i + 1]]
+        projected[part] = out[: len(part)]
+
+    with workers(n_workers) as pool:
+        finish([pool.submit(run, i) for i in range(len(cells))], progress)
+    return projected
 
 
 def pressure_field(
@@ -292,14 +362,18 @@ def _add_round(
     )
 
 
+def _n_workers(work: _Work, bytes_each: int, max_memory: float | None) -> int:
+    """Threads that the budget allows, one cell each."""
+    budget = DEFAULT_MEMORY if max_memory is None else max_memory
+    n_workers = int(min(n_threads(), len(work.cells), budget // bytes_each))
+    if n_workers < 1:
+        raise EngineError(f"max_memory: expected at least {math.ceil(bytes_each / 1e6)} MB, got {budget / 1e6:.3g} MB")
+    return n_workers
+
+
 def _powers(work: _Work, max_memory: float | None, progress: Progress | None) -> np.ndarray:
     """Σ_f |P|² df (n_transmits, n_points) float64."""
-    budget = DEFAULT_MEMORY if max_memory is None else max_memory
-    n_workers = int(min(n_threads(), len(work.cells), budget // work.workspace_bytes()))
-    if n_workers < 1:
-        raise EngineError(
-            f"max_memory: expected at least {math.ceil(work.workspace_bytes() / 1e6)} MB, got {budget / 1e6:.3g} MB"
-        )
+    n_workers = _n_workers(work, work.workspace_bytes(), max_memory)
     cells = work.cells
     power = np.empty((work.n_transmits, len(cells.order)))
     workspaces: SimpleQueue = SimpleQueue()

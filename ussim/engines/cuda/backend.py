@@ -111,7 +111,7 @@ class CupyBackend:
         self.n_processors = int(properties["multiProcessorCount"])
         self.shared_memory = int(properties["sharedMemPerBlock"])  # what static arrays may take
         self._modules: dict[tuple, Launch] = {}
-        self._transforms: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._transforms: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
 
     def kernels(self, file: str, sizes: Mapping[str, int | str]) -> Launch:
         """The kernels of a file, compiled by NVRTC with these sizes (CuPy keeps the result on disk)."""
@@ -145,14 +145,24 @@ class CupyBackend:
         """out (batch, n) = n irfft of spectra (batch, n // 2 + 1), by cuFFT itself: cupy.fft would copy and scale."""
         from cupy.cuda import cufft
 
-        n = out.shape[-1]
+        self._transform(out.shape[-1], spectra, out, cufft.CUFFT_C2R, cufft.CUFFT_INVERSE)
+
+    def forward_transform(self, windows: Any, out: Any) -> None:
+        """out (batch, n // 2 + 1) = rfft of windows (batch, n)."""
+        from cupy.cuda import cufft
+
+        self._transform(windows.shape[-1], windows, out, cufft.CUFFT_R2C, cufft.CUFFT_FORWARD)
+
+    def _transform(self, n: int, source: Any, out: Any, kind: int, direction: int) -> None:
+        from cupy.cuda import cufft
+
         for first in range(0, len(out), TRANSFORM_ROWS):
             rows = slice(first, first + TRANSFORM_ROWS)
-            key = n, len(out[rows])
+            key = n, len(out[rows]), kind
             if key not in self._transforms:
-                self._transforms[key] = cufft.Plan1d(n, cufft.CUFFT_C2R, key[1])
+                self._transforms[key] = cufft.Plan1d(n, kind, key[1])
             self._transforms.move_to_end(key)
-            self._transforms[key].fft(spectra[rows], out[rows], cufft.CUFFT_INVERSE)
+            self._transforms[key].fft(source[rows], out[rows], direction)
         while len(self._transforms) > KEPT_TRANSFORMS:
             self._transforms.popitem(last=False)
 

@@ -57,6 +57,10 @@ class Backend(Protocol):
         """out (batch, n) float32 = n irfft of spectra (batch, n // 2 + 1) complex64, which may be overwritten."""
         ...
 
+    def forward_transform(self, windows: Any, out: Any) -> None:
+        """out (batch, n // 2 + 1) complex64 = rfft of windows (batch, n) float32, which may be overwritten."""
+        ...
+
     def free_memory(self) -> float:
         """Bytes that arrays may still take."""
         ...
@@ -111,6 +115,21 @@ class GpuEngine:
         """Echoes (n_media, n_transmits, n_elements, n_samples) float32. A medium's echoes do not depend on the others."""
         with self._device():
             return self._simulator(plan).echoes(media, n_samples, start_sample, max_memory, progress)
+
+    def adjoint(
+        self,
+        points: Scatterers,
+        plan: Plan,
+        samples: Any,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Project echoes on points: the transpose of `simulate` in the reflectivity, (n_points,) float32 in host memory."""
+        with self._device():
+            record = self.backend.to_device(np.asarray(samples, np.float32))
+            projected = self._simulator(plan).projection(points, record, start_sample, max_memory, progress)
+            return self.backend.to_host(projected)
 
     def pressure_field(
         self,

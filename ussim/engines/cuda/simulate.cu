@@ -5,6 +5,11 @@
 //   accumulate  the record += the inverse transforms of conj(R), each at its place
 //   energy      Σ_f |spectrum(f) P_a(s, f)|², for a pressure field
 //
+// and the transpose in the reflectivity, of a record y:
+//   gather      windows of y, and by their transforms Z_a(e, f)
+//   project     Re Σ_f Σ_a P_a(s, f) Σ_e 2 spectrum(f) Z_a(e, f) G(s, e, f), by parts of the frequencies
+//   fold        the sum of those parts
+//
 // Transmit and receive are one loop: a sum over `inner` (elements, then scatterers) of weight x G for the points in the
 // lanes (scatterers, then elements). A block works on TILE_POINTS points and CHUNK frequencies of one cell; a thread holds
 // POINTS x FREQUENCIES x TRANSMITS complex sums in registers. Distance and amplitude of a (point, inner) pair are made once
@@ -152,6 +157,20 @@ __device__ inline void clear(float2 (&sums)[TRANSMITS][POINTS][FREQUENCIES]) {
             for (int j = 0; j < FREQUENCIES; ++j) sums[a][point][j] = make_float2(0.0f, 0.0f);
 }
 
+// Rays and steps of a tile's points to `n_inner` elements from `first` on, into shared memory.
+__device__ inline void stage_elements(
+    Ray* rays, float2* steps, const Sight* sights, const float2* element_normal, const float2* local, int n_points,
+    int first, int n_inner, float inverse_n, Physics p
+) {
+    for (int k = threadIdx.x; k < n_inner * N_SUB * TILE_POINTS; k += blockDim.x) {
+        const int point = k % TILE_POINTS, m = k / TILE_POINTS % N_SUB, e = first + k / (TILE_POINTS * N_SUB);
+        const float along = ((float)m - 0.5f * (N_SUB - 1)) * p.sub_width;
+        const float2 normal = element_normal[e];
+        rays[k] = make_ray(sights[e], local[min(point, n_points - 1)], along, normal.x, normal.y, p);
+        steps[k] = make_step(rays[k], inverse_n, p);
+    }
+}
+
 // Block (tile, chunk). Q of a cell is [chunk][scatterer][group][transmit][frequency of the group], from q_begin.
 extern "C" __global__ void __launch_bounds__(THREADS) transmit(
     const int* tile_cell, const int* tile_first,                                          // (tiles): cell; scatterer in it
@@ -184,14 +203,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) transmit(
     for (int first = 0; first < n_elements; first += INNER) {
         const int n_inner = min(INNER, n_elements - first);
         __syncthreads();
-        for (int k = threadIdx.x; k < n_inner * N_SUB * TILE_POINTS; k += blockDim.x) {
-            const int point = k % TILE_POINTS, m = k / TILE_POINTS % N_SUB, e = first + k / (TILE_POINTS * N_SUB);
-            const float2 at = local[first_scatterer + min(point, n_points - 1)];
-            const float along = ((float)m - 0.5f * (N_SUB - 1)) * p.sub_width;
-            const float2 normal = element_normal[e];
-            rays[k] = make_ray(sights[(long long)box_index * n_elements + e], at, along, normal.x, normal.y, p);
-            steps[k] = make_step(rays[k], inverse_n, p);
-        }
+        stage_elements(rays, steps, sights + (long long)box_index * n_elements, element_normal, local + first_scatterer,
+                       n_points, first, n_inner, inverse_n, p);
         for (int k = threadIdx.x; k < n_inner * GROUPS * TRANSMITS; k += blockDim.x) {
             const int a = k % TRANSMITS, g = k / TRANSMITS % GROUPS, i = k / (TRANSMITS * GROUPS), e = first + i;
             const int transmit = first_transmit + a;
@@ -359,5 +372,114 @@ extern "C" __global__ void energy(
             sum = fmaf(value.x, value.x, fmaf(value.y, value.y, sum));
         }
         out[(long long)(first_transmit + a) * n_all_points + s] = sum;
+    }
+}
+
+// Block (cell, transmit, element): a window of the record, zero outside it; where `accumulate` adds, this reads.
+extern "C" __global__ void __launch_bounds__(RECORD_THREADS) gather(
+    const int* cell_box, const long long* window_begin,                                   // (cells), samples
+    const Box* boxes, const int* element_reference, const int* transmit_reference,
+    const int* receive_whole, const float* record,                                        // (transmits, elements, n)
+    int n_elements, int n_transmits, int first_transmit, int n_used_transmits, int start_sample, long long n_samples,
+    float* windows
+) {
+    const int element = blockIdx.x % n_elements, a = blockIdx.x / n_elements % n_used_transmits;
+    const int cell = blockIdx.x / (n_elements * n_used_transmits), transmit = first_transmit + a;
+    const int box_index = cell_box[cell];
+    const Box box = boxes[box_index];
+    const float* channel = record + ((long long)transmit * n_elements + element) * n_samples;
+    const int at = transmit_reference[(long long)box_index * n_transmits + transmit]
+        + element_reference[(long long)box_index * n_elements + element] + receive_whole[element] + box.begin - start_sample;
+    float* window = windows + window_begin[cell] + ((long long)a * n_elements + element) * box.n;
+    for (int j = threadIdx.x; j < box.n; j += blockDim.x) {
+        const long long t = (long long)at + j;
+        const int place = j + box.start;
+        window[place < box.n ? place : place - box.n] = t >= 0 && t < n_samples ? channel[t] : 0.0f;
+    }
+}
+
+// Block (tile, chunk). P of a cell is `transmit`'s Q of reflectivity 1; the parts of a cell are [chunk][scatterer][group],
+// from q_begin / ROW.
+extern "C" __global__ void __launch_bounds__(THREADS) project(
+    const int* tile_cell, const int* tile_first,                                          // (tiles): cell; scatterer in it
+    const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,  // (cells)
+    const long long* echo_begin,                                                          // (cells), complex numbers
+    const Box* boxes, const Sight* sights,
+    const float2* element_normal, const float* receive_part,                              // (elements): samples
+    const float2* local, const float2* spectra, const float2* q, const float2* echoes,
+    int n_elements, int n_used_transmits, const Physics* physics, float* parts
+) {
+    __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
+    __shared__ __align__(16) Ray rays[INNER * N_SUB * TILE_POINTS];
+    __shared__ __align__(16) float2 steps[INNER * N_SUB * TILE_POINTS];
+
+    const int cell = tile_cell[blockIdx.x], chunk = blockIdx.y;
+    const int box_index = cell_box[cell];
+    const Box box = boxes[box_index];
+    if (chunk * CHUNK >= box.n_bins) return;
+    const Physics p = *physics;
+    const float inverse_n = 1.0f / (float)box.n;
+    const int first_point = tile_first[blockIdx.x];
+    const int n_points = min(TILE_POINTS, cell_count[cell] - first_point);
+    const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
+    const int first_bin = box.first_bin + chunk * CHUNK;
+
+    float2 sums[TRANSMITS][POINTS][FREQUENCIES];
+    clear(sums);
+    for (int first = 0; first < n_elements; first += INNER) {
+        const int n_inner = min(INNER, n_elements - first);
+        __syncthreads();
+        stage_elements(rays, steps, sights + (long long)box_index * n_elements, element_normal,
+                       local + cell_first[cell] + first_point, n_points, first, n_inner, inverse_n, p);
+        for (int k = threadIdx.x; k < n_inner * GROUPS * TRANSMITS; k += blockDim.x) {
+            const int a = k % TRANSMITS, g = k / TRANSMITS % GROUPS, i = k / (TRANSMITS * GROUPS), e = first + i;
+            float2* row = weights + (i * GROUPS + g) * ROW + a * FREQUENCIES;
+            for (int j = 0; j < FREQUENCIES; ++j) {
+                const int bin = first_bin + g * FREQUENCIES + j;
+                row[j] = make_float2(0.0f, 0.0f);
+                if (a >= n_used_transmits || bin >= box.first_bin + box.n_bins) continue;
+                const float2 factor =
+                    multiply(spectra[box.spectrum + bin], rotation((float)bin * inverse_n * receive_part[e]));
+                const long long channel = (long long)a * n_elements + e;
+                const float2 value = multiply(factor, echoes[echo_begin[cell] + channel * (box.n / 2 + 1) + bin]);
+                row[j] = make_float2(2.0f * value.x, 2.0f * value.y);  // with its mirror in a real record
+            }
+        }
+        __syncthreads();
+        add_products(sums, weights, rays, steps, n_inner, lane, group, first_bin + group * FREQUENCIES, inverse_n, p);
+    }
+#pragma unroll
+    for (int point = 0; point < POINTS; ++point) {
+        const int s = point * LANES + lane;
+        if (s >= n_points) continue;
+        const long long row = ((long long)chunk * cell_count[cell] + first_point + s) * GROUPS + group;
+        const float2* pressure = q + q_begin[cell] + row * ROW;
+        float part = 0.0f;
+#pragma unroll
+        for (int a = 0; a < TRANSMITS; ++a)
+#pragma unroll
+            for (int j = 0; j < FREQUENCIES; ++j) {
+                const float2 u = pressure[a * FREQUENCIES + j], v = sums[a][point][j];
+                part = fmaf(u.x, v.x, fmaf(-u.y, v.y, part));
+            }
+        parts[q_begin[cell] / ROW + row] = part;
+    }
+}
+
+// out[scatterer] += its parts, in their order: a thread a point of the group.
+extern "C" __global__ void fold(
+    const int* point, const int* point_cell,                                              // (points of the group)
+    const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,
+    const Box* boxes, const float* parts, int n_points, float* out
+) {
+    for (int at = blockIdx.x * blockDim.x + threadIdx.x; at < n_points; at += gridDim.x * blockDim.x) {
+        const int s = point[at], cell = point_cell[at], count = cell_count[cell];
+        const int n_chunks = (boxes[cell_box[cell]].n_bins + CHUNK - 1) / CHUNK;
+        float sum = out[s];
+        for (int chunk = 0; chunk < n_chunks; ++chunk) {
+            const long long row = ((long long)chunk * count + s - cell_first[cell]) * GROUPS;
+            for (int group = 0; group < GROUPS; ++group) sum += parts[q_begin[cell] / ROW + row + group];
+        }
+        out[s] = sum;
     }
 }

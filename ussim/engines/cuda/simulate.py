@@ -141,6 +141,33 @@ class Simulator:
         report.end()
         return record
 
+    def projection(
+        self,
+        points: Scatterers,
+        samples: Any,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Project a record (n_transmits, n_elements, n_samples) float32 on points: (n_points,), both on the device."""
+        xp = self.backend.array_module
+        projected = xp.zeros(len(points), dtype=np.float32)
+        if len(points) == 0:
+            return projected
+        cells = self._cut([Scatterers(points.x, points.z, np.ones(len(points)))])
+        work = _Work(self, cells, _budget(max_memory, self.backend.free_memory()))
+        report = _Report(self.backend, progress, 1)
+        in_order = xp.zeros(len(points), dtype=np.float32)
+        for group in work.groups():
+            for first_transmit in range(0, self.plan.acquisition.n_transmits, self.sizes["TRANSMITS"]):
+                work.transmit(group, first_transmit)
+                work.gather(group, first_transmit, samples, start_sample)
+                work.project(group, first_transmit, in_order)
+            report.queued(group.end / len(cells.box))
+        report.end()
+        projected[self.backend.to_device(cells.order)] = in_order
+        return projected
+
     def pressure(self, grid: ImageGrid, max_memory: float | None = None, progress: Progress | None = None) -> Any:
         """RMS pressure (n_transmits, nz, nx) float32 on the device."""
         acquisition, xp = self.plan.acquisition, self.backend.array_module
@@ -360,6 +387,69 @@ class _Work:
             record,
         )
 
+    def gather(self, group: _Group, first_transmit: int, record: Any, start_sample: int) -> None:
+        """Spectra of a group's windows of the record (n_transmits, n_elements, n_samples)."""
+        s, boxes = self.simulator, self.simulator.box_tables()
+        n_used = self._used(first_transmit)
+        self.launch(
+            "gather",
+            (group.n_cells * n_used * self.n_elements,),
+            128,
+            *(group.table[name] for name in ("box", "window_begin")),
+            *(boxes[name] for name in ("box", "element_reference", "transmit_reference")),
+            s.table("receive_whole"),
+            record,
+            np.int32(self.n_elements),
+            np.int32(self.n_transmits),
+            np.int32(first_transmit),
+            np.int32(n_used),
+            np.int32(start_sample),
+            np.int64(record.shape[-1]),
+            self.windows,
+        )
+        for n, echo, window in group.transforms:
+            self.backend.forward_transform(
+                self.windows[window].reshape(-1, n), self.spectra[echo].reshape(-1, n // 2 + 1)
+            )
+
+    def project(self, group: _Group, first_transmit: int, out: Any) -> None:
+        """Add to `out` (n_points,), in the order of the cells, what the gathered spectra say of a group's points."""
+        s, boxes = self.simulator, self.simulator.box_tables()
+        row = self.sizes["TRANSMITS"] * self.sizes["FREQUENCIES"]
+        parts = self.backend.array_module.empty(len(self.q) // row, dtype=np.float32)
+        self.launch(
+            "project",
+            (group.n_tiles, group.n_chunks),
+            LANES * self.sizes["GROUPS"],
+            *(
+                group.table[name]
+                for name in ("tile_cell", "tile_first", "box", "first", "count", "q_begin", "echo_begin")
+            ),
+            boxes["box"],
+            boxes["sight"],
+            s.table("element_normal"),
+            s.table("receive_part"),
+            self.local,
+            boxes["spectrum"],
+            self.q,
+            self.spectra,
+            np.int32(self.n_elements),
+            np.int32(self._used(first_transmit)),
+            s.table("physics"),
+            parts,
+        )
+        self.launch(
+            "fold",
+            (max(1, min(65535, group.n_points // 128)),),
+            128,
+            *group.points(),
+            *(group.table[name] for name in ("box", "first", "count", "q_begin")),
+            boxes["box"],
+            parts,
+            np.int32(group.n_points),
+            out,
+        )
+
     def energy(self, group: _Group, first_transmit: int, energy: Any) -> None:
         """Energies (n_transmits, n_points) of a group's points, in the order of the cells."""
         boxes = self.simulator.box_tables()
@@ -368,7 +458,8 @@ class _Work:
             "energy",
             (max(1, min(65535, group.n_points * n_used // 128)),),
             128,
-            *(group.table[name] for name in ("point", "point_cell", "box", "first", "count", "q_begin")),
+            *group.points(),
+            *(group.table[name] for name in ("box", "first", "count", "q_begin")),
             boxes["box"],
             boxes["spectrum"],
             self.q,
@@ -429,10 +520,7 @@ class _Group:
             "image_cells": by_image.astype(np.int32),
             "image_first": _begins(np.bincount(cells.image[part], minlength=n_images)).astype(np.int32),
         }
-        if not work.simulator.receive:
-            within = np.arange(self.n_points) - np.repeat(_begins(count)[:-1], count)
-            tables["point"] = (np.repeat(cells.first[part], count) + within).astype(np.int32)
-            tables["point_cell"] = np.repeat(np.arange(self.n_cells, dtype=np.int32), count)
+        self._points = cells.first[part], count, work.backend
         self.table = {name: work.backend.to_device(table) for name, table in tables.items()}
         n = work.n[part]
         edges = np.flatnonzero(np.diff(n, prepend=-1, append=-1))  # cells come sorted by n
@@ -445,6 +533,13 @@ class _Group:
             for a, b in pairwise(edges)
             if work.simulator.receive
         ]
+
+    def points(self) -> tuple[Any, Any]:
+        """For each scatterer of the group its place among all, and its cell; on the device."""
+        first, count, backend = self._points
+        within = np.arange(self.n_points) - np.repeat(_begins(count)[:-1], count)
+        place = (np.repeat(first, count) + within).astype(np.int32)
+        return backend.to_device(place), backend.to_device(np.repeat(np.arange(self.n_cells, dtype=np.int32), count))
 
 
 class _Report:
