@@ -20,8 +20,6 @@ from irsde.presets import TrainCommand, preset_for
 from ussim.commands import console
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from irsde.network import Model
 
 SAMPLERS = ("posterior", "sde", "ode", "ddim")
@@ -171,7 +169,7 @@ def model_options(command: Callable) -> Callable:
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help=".png (one image), .npy, .nii or .nii.gz; of a store, a folder.",
+    help=".png (one image), .npy, .nii, .nii.gz, or .dcm of what was DICOM; of a store, a folder.",
 )
 @click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
 @click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
@@ -190,10 +188,25 @@ def model_options(command: Callable) -> Callable:
 )
 @click.option(
     "--region",
-    metavar="auto|all|LEFT,TOP,RIGHT,BOTTOM",
+    "regions",
+    multiple=True,
+    metavar="auto|all|N|LEFT,TOP,RIGHT,BOTTOM",
+    default=("auto",),
+    help="Pixels to restore; may repeat. auto: the 2-D regions that a DICOM file lists, and in them, or in the picture, the "
+    "echoes without border, captions beside them and the outside of a sector; N: region N of the file's list, from 1; or a "
+    "rectangle in pixels. The others, and what is in color, stay as they are. A pairs store is restored whole.",
+)
+@click.option(
+    "--window",
+    metavar="auto|voi|percentile|LOW,HIGH",
     default="auto",
-    help="Pixels to restore: the echoes without border, captions beside them and the outside of a sector; all; or a "
-    "rectangle. The others stay as they are. A pairs store is restored whole.",
+    help="Values of the file that become black and white. auto: 0 and 255 of 8 bits, the full range of 16-bit pictures, "
+    "percentiles of the foreground of volumes; voi: the DICOM file's own window; or two values.",
+)
+@click.option(
+    "--keep-identity",
+    is_flag=True,
+    help="Keep patient, study and device in -o NAME.dcm, and name the file read as its source.  [default: nothing of them]",
 )
 @model_options
 @console.verbose_option
@@ -207,13 +220,18 @@ def restore(
     probe: str | None,
     limit: int | None,
     tile: int,
-    region: str,
+    regions: tuple[str, ...],
+    window: str,
+    keep_identity: bool,
     sampler: str,
     seed: int,
     weights: str,
     device: str,
 ) -> None:
-    """Restore an image or a volume (PNG, NPY, NIfTI, DICOM), or every LQ image of a pairs store.
+    """Restore a picture, a cine or a volume (PNG, JPEG, TIFF, NPY, NIfTI, DICOM), or every LQ image of a pairs store.
+
+    A cine (DICOM ultrasound, TIFF of several pages) is restored frame by frame where it is echo: the rest of each frame, and
+    what is in color, stays as it is. -o NAME.dcm writes a derived DICOM image without the patient's data.
 
     A volume (NIfTI, a stack in NPY, a multi-frame DICOM file or a folder with a DICOM series) is restored slice by slice;
     --slice N gives the same pixels as that slice of the whole. NIfTI keeps axes and affine of the file read, NPY is
@@ -225,6 +243,7 @@ def restore(
     \b
     irsde restore runs/a image.png -o clean.png
     irsde restore runs/fold* image.npy -o clean.npy --steps 20 --sampler ddim
+    irsde restore runs/a cine.dcm -o clean.dcm
     irsde restore runs/a volume.nii.gz -o clean.nii.gz
     irsde restore runs/a test.zarr --probe L11-5v -o restored/
     """
@@ -242,8 +261,12 @@ def restore(
         raise click.UsageError(f"--probe and --limit are of a pairs store, got {image}")
     if not is_store:
         _check_outputs(output, image, len(folders) * samples > 1)
+    from irsde.restore_files import parse_regions, parse_window, restore_file
+
+    if is_store and keep_identity:
+        raise click.UsageError("--keep-identity is of -o NAME.dcm, got a pairs store")
+    chosen: dict[str, Any] = {"parts": parse_regions(regions), "window": parse_window(window)}
     options: dict[str, Any] = {"steps": steps, "sampler": sampler, "tile": tile, "overlap": min(64, tile // 4)}
-    rectangle = _rectangle(region)
     with _memory():
         from irsde.network import load
 
@@ -251,37 +274,11 @@ def restore(
         if is_store:
             _restore_store(models, image, probe, limit, output, samples, seed, options | {"mask": None})
         else:
-            _restore_file(models, image, slice_index, plane, output, samples, seed, options, rectangle)
+            restore_file(
+                models, image, output, slice_index=slice_index, plane=plane, keep_identity=keep_identity, n_samples=samples,
+                seed=seed, **chosen, **options,
+            )  # fmt: skip
     console.result(str(output))
-
-
-def _rectangle(region: str) -> str | tuple[int, int, int, int] | None:
-    """--region in words of `restore`'s mask: "auto", None for all, or left, top, right, bottom in pixels."""
-    if region in ("auto", "all"):
-        return "auto" if region == "auto" else None
-    try:
-        left, top, right, bottom = (int(word) for word in region.split(","))
-    except ValueError:
-        left = top = right = bottom = 0
-    if not (0 <= left < right - 1 and 0 <= top < bottom - 1):
-        raise click.UsageError(
-            f"--region: expected auto, all, or LEFT,TOP,RIGHT,BOTTOM in pixels, the last two excluded, got {region!r}"
-        )
-    return left, top, right, bottom
-
-
-def _mask(region: str | tuple[int, int, int, int] | None, shape: tuple[int, int]) -> Any:
-    """The mask of a region in images of a shape (nz, nx)."""
-    import numpy as np
-
-    if not isinstance(region, tuple):
-        return region
-    left, top, right, bottom = region
-    if bottom > shape[0] or right > shape[1]:
-        raise click.UsageError(f"--region: expected at most {shape[1]} x {shape[0]} pixels, got {right} x {bottom}")
-    mask = np.zeros(shape, dtype=bool)
-    mask[top:bottom, left:right] = True
-    return mask
 
 
 def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
@@ -291,38 +288,6 @@ def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
     if not output.name.lower().endswith(SUFFIXES):
         raise click.UsageError(f"{output}: expected a name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     console.check_outputs([output, *(companions(output) if with_variance else [])], [image])
-
-
-def _restore_file(
-    models: list[Model],
-    path: Path,
-    slice_index: int | None,
-    plane: str | None,
-    output: Path,
-    n_samples: int,
-    seed: int,
-    options: dict[str, Any],
-    region: str | tuple[int, int, int, int] | None,
-) -> None:
-    """An image, or all slices of a volume, to one file and its variance."""
-    from irsde.sample import restore_stack
-    from irsde.stacks import open_stack, write_stack
-
-    otherwise = ", or restore all of them with -o NAME.npy or -o NAME.nii.gz"
-    stack = open_stack(path, slice_index, plane, only_one=output.suffix.lower() == ".png", otherwise=otherwise)
-    n, rows, columns = stack.shape
-    options = options | {"mask": _mask(region, (rows, columns))}
-    if n > 1:
-        low, high = stack.grey
-        console.note(
-            f"{path}: {n} {stack.plane} slices of {rows} x {columns} pixels; 0 and 1 are {low:g} and {high:g} of the file"
-        )
-        for oddity in stack.volume.notes:
-            console.note(f"{path}: {oddity}")
-    with console.Progress("restoring", n * len(models) * n_samples) as progress:
-        mean, variance = restore_stack(models, stack, n_samples, seed, advance=progress.advance, **options)
-    write_stack(output, stack, mean, variance)
-    _say_deviation(output, variance)
 
 
 def _restore_store(
@@ -351,11 +316,6 @@ def _restore_store(
             f"largest standard deviation over {len(members)} members, of an image: median {ordered[len(ordered) // 2]:.3g}, "
             f"at most {deviations[largest]:.3g} ({largest}.png)"
         )
-
-
-def _say_deviation(path: Path, variance: np.ndarray | None) -> None:
-    if variance is not None:
-        console.note(f"{path.name}: largest standard deviation over members {variance.max() ** 0.5:.3g}")
 
 
 def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[list[str], Iterator[Any]]:

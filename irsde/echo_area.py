@@ -76,20 +76,21 @@ def echo_area(image: NDArray[np.floating], mask: ArrayLike | str | None = "auto"
         The mask has another shape, or marks no rectangle of at least 2 x 2 pixels.
     """
     if mask is None:
-        return _area(np.ones(image.shape, dtype=bool))
+        return area_of(np.ones(image.shape, dtype=bool))
     if isinstance(mask, str):
         if mask != "auto":
             raise ValueError(f'mask: expected "auto", None or an array, got {mask!r}')
-        return _area(_find(image))
+        return area_of(_find(image))
     given = np.asarray(mask, dtype=bool)
     if given.shape != image.shape:
         raise ValueError(f"mask: expected the shape of the image {image.shape}, got {given.shape}")
-    if not given.any() or min(_area(given).shape) < 2:
+    if not given.any() or min(area_of(given).shape) < 2:
         raise ValueError("mask: expected echo in at least 2 x 2 pixels, got less")
-    return _area(given)
+    return area_of(given)
 
 
-def _area(mask: NDArray[np.bool_]) -> EchoArea:
+def area_of(mask: NDArray[np.bool_]) -> EchoArea:
+    """Return the area of a mask that marks at least one pixel."""
     return EchoArea(mask, ndimage.find_objects(mask.astype(np.uint8))[0])
 
 
@@ -116,6 +117,6 @@ def _find(image: NDArray[np.floating]) -> NDArray[np.bool_]:
         return everything
     sizes = np.bincount(pieces.ravel())[1:]
     mask = pieces == 1 + int(sizes.argmax())
-    if mask.mean() < SMALLEST_AREA or min(_area(mask).shape) < SHORTEST_SIDE:
+    if mask.mean() < SMALLEST_AREA or min(area_of(mask).shape) < SHORTEST_SIDE:
         return everything
     return mask

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from datagen.plan.slices import to_uint8
 from ussim.io.atomic import replacing
 from ussim.volumes.files import stem
-from ussim.volumes.grey import to_unit
+from ussim.volumes.grey import grey_range, to_unit
 from ussim.volumes.reading import NIFTI_SUFFIXES, choose_plane, choose_slice, display_range, open_volume
 from ussim.volumes.volume import Volume
 
 Image = NDArray[np.float32]
-SUFFIXES = (".png", ".npy", *NIFTI_SUFFIXES)
+DICOM_SUFFIXES = (".dcm", ".dicom")  # of clinical files alone
+SUFFIXES = (".png", ".npy", *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
+Window = str | tuple[float, float]  # "auto", "voi", "percentile", or the values that are black and white
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,27 +54,40 @@ class Stack:
         return [image_seed(seed, i) for i in self.indices[part]]
 
 
-def image_seed(seed: int, index: int) -> int:
-    """Seed of the noise of one slice or image among several. They differ in it: noise that repeats from slice to slice would
-    look like structure, and a mean over images would hold one draw of it."""
-    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
+def image_seed(seed: int, index: int, *part: int) -> int:
+    """Seed of the noise of one slice or image among several, or of one part of it.
+
+    They differ in it: noise that repeats from slice to slice would look like structure, and a mean over images would hold
+    one draw of it.
+    """
+    return int(np.random.SeedSequence([seed, index, *part]).generate_state(1, np.uint64)[0])
 
 
 def open_stack(
-    path: Path, slice_index: int | None = None, plane: str | None = None, only_one: bool = False, otherwise: str = ""
+    path: Path,
+    slice_index: int | None = None,
+    plane: str | None = None,
+    only_one: bool = False,
+    otherwise: str = "",
+    window: Window = "auto",
 ) -> Stack:
     """The slices of a file, or of a folder with one DICOM series; with `slice_index` that one alone.
 
-    `plane` defaults to the acquired one. Raises DataError where the file cannot be read or has no such slice or plane, or
-    if `only_one` image is wanted and there are several (`otherwise` then says what else to do).
+    `plane` defaults to the acquired one. The grey values that `window` names become 0 and 1: two numbers, "voi" (the file's
+    window), "percentile" (of the foreground), or "auto", as a single slice is shown.
+
+    Raises DataError where the file cannot be read or has no such slice or plane, or if `only_one` image is wanted and there
+    are several (`otherwise` then says what else to do).
     """
-    volume = open_volume(path)
+    volume = open_volume(path, voi=window == "voi")
     plane = choose_plane(volume, plane)
     indices = range(volume.n_slices(plane))
     if only_one or slice_index is not None:
         chosen = choose_slice(volume, plane, slice_index, otherwise)
         indices = indices[chosen : chosen + 1]
-    return Stack(volume, plane, indices, display_range(volume))
+    if not isinstance(window, str):
+        return Stack(volume, plane, indices, window)
+    return Stack(volume, plane, indices, grey_range(volume) if window == "percentile" else display_range(volume))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -88,6 +103,10 @@ def companions(path: Path) -> list[Path]:
     if is_nifti(path):
         return [beside(path, "variance", path.name[len(stem(path)) :])]
     return [beside(path, "variance", ".npy"), beside(path, "uncertainty", ".png")]
+
+
+def is_dicom(path: Path) -> bool:
+    return path.name.lower().endswith(DICOM_SUFFIXES)
 
 
 def is_nifti(path: Path) -> bool:

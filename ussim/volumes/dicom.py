@@ -389,7 +389,7 @@ def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
     """The attributes as pydicom reads them; `lacks_pixels`: no pixels follow, `is_cut_short`: fewer than there should be."""
     import pydicom
 
-    content = _opened(path)
+    content = unpacked(path)
     with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
         header = _settled(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_READ, force=force))
         if word_of(header):
@@ -417,7 +417,7 @@ def _size_of_pixels(header: Any) -> int:
         return 0
 
 
-def _opened(path: str | os.PathLike[str]) -> Any:
+def unpacked(path: str | os.PathLike[str]) -> Any:
     """Return what pydicom reads: the path, or the content of a gzip file that holds DICOM (.dcm.gz)."""
     if not os.fspath(path).lower().endswith(".gz"):
         return path
@@ -436,7 +436,7 @@ def _opened(path: str | os.PathLike[str]) -> Any:
 
 def _starts_like_a_dataset(path: str | os.PathLike[str]) -> bool:
     """True where the first tag is of group 2 or 8, in either byte order, as in files without a preamble."""
-    content = _opened(path)
+    content = unpacked(path)
     with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
         group_number = file.read(2)
     return group_number in _FIRST_GROUPS
@@ -457,16 +457,23 @@ def _settled(header: Any) -> Any:
     return header
 
 
-def why_not(header: Any, include_derived: bool = False) -> str:
-    """Why an image is not used, or "" where it is."""
+def not_an_image(header: Any, secondary_captures: bool = False) -> str:
+    """What a file of DICOM holds in place of an image, or "" where it holds one; of a `read_header`."""
     sop_class = str(header.get("SOPClassUID", ""))
     for prefix, what in _NOT_IMAGES.items():
-        if sop_class == prefix or sop_class.startswith(prefix + "."):
+        is_this = sop_class == prefix or sop_class.startswith(prefix + ".")
+        if is_this and not (secondary_captures and what == "secondary capture"):
             return what
     if not header.get("Rows") or not header.get("Columns"):
         return "no image in it"
-    if getattr(header, "lacks_pixels", False):
-        return "a header without pixels"
+    return "a header without pixels" if getattr(header, "lacks_pixels", False) else ""
+
+
+def why_not(header: Any, include_derived: bool = False) -> str:
+    """Why an image is not used, or "" where it is."""
+    nothing = not_an_image(header)
+    if nothing:
+        return nothing
     modality = str(header.get("Modality") or "MR")
     if modality not in ("MR", "CT"):
         return f"modality {modality}, expected MR"
@@ -643,7 +650,7 @@ def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
 
     with _quiet():
         try:
-            dataset = pydicom.dcmread(_opened(path), force=True)
+            dataset = pydicom.dcmread(unpacked(path), force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             missing = missing_decoder(dataset)
