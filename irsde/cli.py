@@ -283,10 +283,11 @@ def restore(
 
 def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
     """Every file that will be written can be."""
-    from irsde.stacks import SUFFIXES, companions
+    from irsde.stacks import SUFFIXES, companions, is_dicom
 
-    if not output.name.lower().endswith(SUFFIXES):
-        raise click.UsageError(f"{output}: expected a name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if not (output.name.lower().endswith(SUFFIXES) or is_dicom(output)):
+        names = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        raise click.UsageError(f"{output}: expected a name that ends in {names}, or in .dcm of what was DICOM")
     console.check_outputs([output, *(companions(output) if with_variance else [])], [image])
 
 

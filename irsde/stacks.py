@@ -25,7 +25,7 @@ from ussim.volumes.volume import Volume
 
 Image = NDArray[np.float32]
 DICOM_SUFFIXES = (".dcm", ".dicom")  # of clinical files alone
-SUFFIXES = (".png", ".npy", *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
+SUFFIXES = (".png", ".npy", *NIFTI_SUFFIXES)
 Window = str | tuple[float, float]  # "auto", "voi", "percentile", or the values that are black and white
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def open_dicom(path: Path) -> Source:
         name=str(path),
         n_frames=n_frames,
         shape=shape,
-        decode=partial(_decode, path, n_frames, photometric, show),
+        decode=partial(_decode, path, n_frames, photometric, _is_compressed(header), show),
         full_range=(ends[0], ends[1])
         if photometric.startswith("MONOCHROME") and not _has_palette(header)
         else (0.0, 255.0),
@@ -100,16 +101,22 @@ def _header(path: Path) -> Any:
     return header
 
 
-def _decode(path: Path, n_frames: int, photometric: str, show: Any, indices: Iterable[int]) -> Iterator[Picture]:
+def _decode(
+    path: Path, n_frames: int, photometric: str, is_compressed: bool, show: Any, indices: Iterable[int]
+) -> Iterator[Picture]:
     """Frames of some indices, decoded as they are asked for from a file that stays on the disk."""
     from pydicom.pixels import iter_pixels
 
-    partial_range = photometric.startswith("YBR_PARTIAL")
+    partial_range = photometric.startswith("YBR_PARTIAL") and not is_compressed  # JPEG has the full range, whatever it says
     wanted = list(indices)
     options: dict[str, Any] = {"number_of_frames": n_frames, "raw": partial_range}
-    if partial_range:  # retired, and laid out as YBR_FULL_422
+    if photometric.startswith("YBR_PARTIAL"):  # retired, and laid out as YBR_FULL_422
         options["photometric_interpretation"] = "YBR_FULL_422"
-    frames = iter_pixels(unpacked(path), indices=wanted, **options)
+    content = unpacked(path)
+    # After the first native frame of halved chroma pydicom takes the next ones for whole: each is asked for by itself.
+    halved = photometric.endswith("422") and not is_compressed
+    parts = [[index] for index in wanted] if halved else [wanted]
+    frames = chain.from_iterable(iter_pixels(content, indices=part, **options) for part in parts)
     for index in wanted:
         with _quiet():
             try:
@@ -127,6 +134,11 @@ def _decode(path: Path, n_frames: int, photometric: str, show: Any, indices: Ite
             yield ybr_partial_to_rgb(frame) if partial_range else frame
         else:
             yield show(frame)
+
+
+def _is_compressed(header: Any) -> bool:
+    syntax = header.file_meta.TransferSyntaxUID
+    return bool(syntax.is_compressed and not syntax.is_deflated)
 
 
 def _grey(header: Any, ends: list[float], scale: tuple[float, float], stored: NDArray[Any]) -> NDArray[Any]:

@@ -93,15 +93,18 @@ def _opened(path: Path) -> Iterator[Any]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of large pictures, and of EXIF that is cut short
-            file = Image.open(path)
-        with file:
-            yield file
+        # An open file and not its name: Pillow maps a named TIFF into memory by the size it has after it is turned upright.
+        with open(path, "rb") as stream:
+            with warnings.catch_warnings(action="ignore"):  # of large pictures, and of EXIF that is cut short
+                file = Image.open(stream)
+            with file:
+                yield file
     except UnidentifiedImageError:
         raise DataError(f"{path}: not a picture that can be read") from None
     except DataError:
         raise
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+        why = error.strerror or f"the picture cannot be read: {' '.join(str(error).split())}"
+        raise DataError(f"{path}: {why}") from None
     except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # Pillow's, of damaged files
         raise DataError(f"{path}: the picture cannot be read: {' '.join(str(error).split())}") from None

@@ -69,13 +69,20 @@ def read_regions(header: Any, shape: tuple[int, int]) -> tuple[tuple[Region, ...
             notes.append(f"region {number} has no place: ignored")
             continue
         box = slice(max(top, 0), min(bottom + 1, shape[0])), slice(max(left, 0), min(right + 1, shape[1]))
+        beyond = (bottom >= shape[0] + BEYOND, right >= shape[1] + BEYOND)
+        if all(beyond):
+            notes.append(
+                f"region {number} ({left},{top} to {right},{bottom}) is of a picture larger than this one of {shape[1]} x "
+                f"{shape[0]} pixels, which somebody resized: ignored, and its pixel size with it"
+            )
+            continue
         if min(side.stop - side.start for side in box) < 2:
             notes.append(f"region {number} ({left},{top} to {right},{bottom}) lies outside the picture: ignored")
             continue
-        if bottom >= shape[0] + BEYOND or right >= shape[1] + BEYOND:
+        if any(beyond):
             notes.append(
                 f"region {number} ({left},{top} to {right},{bottom}) reaches beyond the {shape[1]} x {shape[0]} picture: "
-                "cut off there; if the file was resized, neither the region nor its pixel size holds (see --region)"
+                "cut off there"
             )
         kinds = (_whole(item, "RegionSpatialFormat"), _whole(item, "RegionDataType"))
         regions.append(Region(number, box, *kinds, _pixel_size(item)))
