@@ -10,8 +10,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ussim.errors import DataError
 from ussim.commands import console
+from ussim.errors import DataError
 
 if TYPE_CHECKING:
     from irsde.frames.cine import Parts

@@ -1,4 +1,4 @@
-"""Clinical-like files made in the tests: a cine of a sector with captions and color Doppler, in every way DICOM stores it."""
+"""Clinical-like files made in the tests: a cine of a sector, captions and color Doppler in every way DICOM stores it."""
 
 from __future__ import annotations
 
@@ -116,12 +116,9 @@ def save(path: Path, ds, pixels=None):
 def rgb_to_ybr(colors, partial=False):
     """(..., 3) uint8 by PS3.3 C.7.6.3.1.2, written here apart from what is tested."""
     r, g, b = (colors[..., k].astype(float) for k in range(3))
-    y, cb, cr = 0.299 * r + 0.587 * g + 0.114 * b, (b - 0) * 0, (r - 0) * 0
+    y = 0.299 * r + 0.587 * g + 0.114 * b
     cb, cr = (b - y) / 1.772, (r - y) / 1.402
-    if partial:
-        ybr = [16 + y * 219 / 255, 128 + cb * 224 / 255, 128 + cr * 224 / 255]
-    else:
-        ybr = [y, 128 + cb, 128 + cr]
+    ybr = [16 + y * 219 / 255, 128 + cb * 224 / 255, 128 + cr * 224 / 255] if partial else [y, 128 + cb, 128 + cr]
     return np.rint(np.clip(np.stack(ybr, axis=-1), 0, 255)).astype(np.uint8)
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from datagen.volumes import DataError
 from irsde.frames.cine import open_cine
 from irsde.frames.color import colored
 from irsde.frames.opening import open_source
+from ussim.errors import DataError
 
 GREY = clinical.captioned(clinical.grey_cine())
 ROWS, COLUMNS = clinical.SHAPE
@@ -121,7 +121,9 @@ def test_a_table_for_the_upper_values_alone(tmp_path):
     """MONOCHROME2 with a supplemental palette (PS3.3 C.7.6.19): values from 200 on are flow."""
     stored = np.minimum(GREY, 199)
     stored[:, 60:70, 60:90] = 230
-    path = clinical.write_palette(tmp_path / "p.dcm", stored, np.tile([65535, 0, 0], (56, 1)), PixelPresentation="COLOR")
+    path = clinical.write_palette(
+        tmp_path / "p.dcm", stored, np.tile([65535, 0, 0], (56, 1)), PixelPresentation="COLOR"
+    )
     ds = clinical.read(path)
     ds.PhotometricInterpretation = "MONOCHROME2"
     for name in ("Red", "Green", "Blue"):
@@ -157,6 +159,18 @@ def test_a_frame_alone_is_the_frame_of_the_whole(tmp_path):
         open_cine(open_source(path), 3)
     with pytest.raises(DataError, match="got 3 frames; choose one with --slice 0 to 2, or so"):
         open_cine(open_source(path), only_one=True, otherwise=", or so")
+
+
+def test_a_frame_alone_has_the_echo_area_of_the_whole_unless_the_others_are_lost(tmp_path):
+    frames = GREY.copy()
+    frames[0] //= 60
+    path = clinical.write_grey(tmp_path / "g.dcm", frames)
+    whole, alone = open_cine(open_source(path)), open_cine(open_source(path), 0)
+    np.testing.assert_array_equal(whole.areas[0].mask, alone.areas[0].mask)
+    percentiles = [open_cine(open_source(path), k, window="percentile").grey for k in (None, 0, 1)]
+    assert percentiles[0] == percentiles[1] == percentiles[2]
+    path.write_bytes(path.read_bytes()[:-3000])  # the last frame is cut
+    assert any("other frames cannot be read" in note for note in open_cine(open_source(path), 1).notes)
 
 
 def test_slices_through_a_body_are_none_of_these(tmp_path):
@@ -210,7 +224,9 @@ def test_two_views_are_two_areas_and_a_spectrum_is_none(tmp_path):
         expected[:, :left] = expected[:, right:] = expected[100:] = False
         assert (area.mask != expected).sum() < 0.03 * expected.sum()  # pixels at the rim
     assert cine.pixel_size == pytest.approx((0.2, 0.3))
-    assert any(n.startswith("region 2 (2-D tissue, 80 x 100 pixels); 3 (") and n.endswith("restored") for n in cine.notes)
+    assert any(
+        n.startswith("region 2 (2-D tissue, 80 x 100 pixels); 3 (") and n.endswith("restored") for n in cine.notes
+    )
     assert "region 1 (spectral PW Doppler, 160 x 20 pixels) left as it is" in cine.notes
 
 
@@ -250,7 +266,7 @@ def test_a_region_by_number_and_by_rectangle(tmp_path):
 def test_lists_of_regions_as_they_are_found(tmp_path, regions, n_areas, said):
     cine = open_cine(open_source(dual(tmp_path, *regions)[0]))
     assert len(cine.areas) == n_areas
-    assert (said == "") == (not any("region 1 (" in n and "restored" not in n or "ignored" in n for n in cine.notes))
+    assert (said == "") == (not any(("region 1 (" in n and "restored" not in n) or "ignored" in n for n in cine.notes))
     assert any(said in note for note in cine.notes) or not said
     if "resized" in said:
         assert cine.pixel_size is None
@@ -420,7 +436,7 @@ def test_palettes_and_transparency_of_pictures(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"])
 def test_what_is_no_picture_is_one_line(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(DataError, match="x.png: .*(picture|cannot|truncated)"):
+    with pytest.raises(DataError, match=r"x\.png: .*(picture|cannot|truncated)"):
         open_cine(open_source(tmp_path / "x.png"))
     Image.fromarray(GREY[0]).save(tmp_path / "y.png")
     (tmp_path / "y.png").write_bytes((tmp_path / "y.png").read_bytes()[:600])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ussim.errors import DataError
 from irsde.echo_area import EchoArea, area_of, echo_area
 from irsde.stacks import Window, image_seed
+from ussim.errors import DataError
 
 from .color import colored, grey_of
 from .regions import Region, echo_regions, left_alone
@@ -21,6 +21,8 @@ Image = NDArray[np.float32]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two excluded
 Parts = str | None | Sequence["int | Rectangle"]  # "auto", None for all, or numbers of regions and rectangles
 PERCENTILES = (0.5, 99.5)
+SAMPLE = 250_000  # values that are enough for percentiles
+SPREAD = 32  # frames that decide the echo area
 ALMOST_ALL = 0.95  # of the echo area: so much color is a tinted map, not Doppler over grey
 
 
@@ -94,16 +96,32 @@ class Cine:
         return [image_seed(seed, self.indices[k], *([area] if area else [])) for k in positions]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Survey:
-    """What one pass over the frames finds."""
+    """What the frames are found to hold: grey of frames evenly spread, color of those that are restored."""
 
     brightest: NDArray[Any]  # (n_rows, n_columns), over the frames
-    n_colored: NDArray[np.int32]  # frames in which a pixel is colored
-    frames_with_color: int
     lowest: float
     highest: float
-    sample: NDArray[Any]  # some values of all frames
+    sample: list[NDArray[Any]]  # some of the values
+    n_colored: NDArray[np.int32]  # frames in which a pixel is colored
+    frames_with_color: int = 0
+
+    @classmethod
+    def of(cls, shape: tuple[int, int]) -> _Survey:
+        """Return the survey of no frame."""
+        return cls(np.full(shape, -np.inf, np.float32), np.inf, -np.inf, [], np.zeros(shape, np.int32))
+
+    def add_grey(self, grey: NDArray[Any], step: int) -> None:
+        np.maximum(self.brightest, grey, out=self.brightest)
+        self.lowest, self.highest = min(self.lowest, float(grey.min())), max(self.highest, float(grey.max()))
+        self.sample.append(grey.ravel()[::step].copy())  # a view would keep the frame
+
+    def add_color(self, picture: NDArray[Any]) -> None:
+        mask = colored(picture)
+        if mask is not None:
+            self.n_colored += mask
+            self.frames_with_color += 1
 
 
 def open_cine(
@@ -136,9 +154,10 @@ def open_cine(
     """
     indices = _chosen(source, frame, only_one, otherwise)
     regions, notes = _regions(source, parts)
-    survey = _look(source, indices)
+    survey, oddities = _look(source, indices)
+    notes += oddities
     low, high = _bounds(source, survey)
-    projection = np.clip((survey.brightest.astype(np.float32) - low) / np.float32(max(high - low, 1e-12)), 0, 1)
+    projection = np.clip((survey.brightest - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
     areas = _areas(source, parts, regions, projection)
     if window != "auto":
         low, high = _window(source, survey, areas, window)
@@ -170,9 +189,9 @@ def _chosen(source: Source, frame: int | None, only_one: bool, otherwise: str) -
     return range(frame % count, frame % count + 1)
 
 
-def _frames(source: Source, indices: range) -> Iterator[NDArray[Any]]:
+def _frames(source: Source, indices: Iterable[int]) -> Iterator[NDArray[Any]]:
     """The pictures of some frames, checked."""
-    for index, picture in zip(indices, source.decode(indices), strict=False):
+    for index, picture in zip(indices, source.decode(indices), strict=True):
         if picture.shape[:2] != source.shape:
             raise DataError(
                 f"{source.name}: frame {index}: expected {source.shape[1]} x {source.shape[0]} pixels, got "
@@ -187,24 +206,33 @@ def _nothing(picture: NDArray[Any]) -> NDArray[np.bool_]:
     return np.zeros(picture.shape[:2], bool)
 
 
-def _look(source: Source, indices: range) -> _Survey:
-    """Decode every frame once, and keep one frame's worth of each fact."""
-    found: _Survey | None = None
-    step = max(1, len(indices) * source.shape[0] * source.shape[1] // 1_000_000)
-    samples = []
-    for picture in _frames(source, indices):
-        grey, mask = grey_of(picture), colored(picture)
-        if found is None:
-            found = _Survey(grey.copy(), np.zeros(source.shape, np.int32), 0, np.inf, -np.inf, grey)
-        np.maximum(found.brightest, grey, out=found.brightest)
-        found.lowest, found.highest = min(found.lowest, float(grey.min())), max(found.highest, float(grey.max()))
-        samples.append(grey.ravel()[::step].copy())  # a view would keep the frame
-        if mask is not None:
-            found.n_colored += mask
-            found.frames_with_color += 1
-    if found is None:
-        raise DataError(f"{source.name}: expected at least one frame, got none")
-    return replace(found, sample=np.concatenate(samples))
+def _look(source: Source, indices: range) -> tuple[_Survey, list[str]]:
+    """Decode every frame once, keep a frame's worth of each fact, and say what is odd.
+
+    The echo area and the window come from frames spread over the whole source, so that a frame has them alone, too.
+    """
+    spread = range(0, source.n_frames, -(-source.n_frames // SPREAD))
+    step = max(1, len(spread) * source.shape[0] * source.shape[1] // SAMPLE)
+    survey = _Survey.of(source.shape)
+    whole = len(indices) == source.n_frames
+    picture = None
+    for index, picture in zip(indices, _frames(source, indices), strict=True):
+        survey.add_color(picture)
+        if whole and index in spread:
+            survey.add_grey(grey_of(picture), step)
+    if whole or picture is None:
+        return survey, []
+    around = _Survey.of(source.shape)
+    notes = []
+    try:
+        for other in _frames(source, spread):
+            around.add_grey(grey_of(other), step)
+    except DataError as error:
+        around = _Survey.of(source.shape)
+        around.add_grey(grey_of(picture), step)
+        notes = [f"other frames cannot be read, so echo area and window are of this one alone ({error})"]
+    around.n_colored, around.frames_with_color = survey.n_colored, survey.frames_with_color
+    return around, notes
 
 
 def _bounds(source: Source, survey: _Survey) -> tuple[float, float]:
@@ -222,8 +250,9 @@ def _window(source: Source, survey: _Survey, areas: Sequence[EchoArea], window: 
             raise DataError(f"{source.name}: --window voi: the file states none; name LOW,HIGH")
         return source.stated_window
     if window == "percentile":
-        values = survey.sample[survey.sample > survey.lowest]  # the border is the lowest
-        low, high = np.percentile(values if values.size else survey.sample, PERCENTILES)
+        sample = np.concatenate(survey.sample)
+        values = sample[sample > survey.lowest]  # the border is the lowest
+        low, high = np.percentile(values if values.size else sample, PERCENTILES)
         return float(low), float(max(high, low + 1e-6 * max(abs(low), 1.0)))
     low, high = (float(value) for value in window)
     return low, high

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ussim.volumes.dicom import missing_decoder, not_an_image, read_header, unpacked
 from ussim.errors import DataError
+from ussim.volumes.dicom import missing_decoder, not_an_image, read_header, unpacked
 
 from .color import ybr_partial_to_rgb
 from .regions import read_regions
@@ -24,10 +24,14 @@ PALETTE = "PaletteColorLookupTable"
 
 
 def is_clinical(path: Path) -> bool:
-    """True of a DICOM file of pictures as a screen shows them, and not of slices through a body."""
-    header = read_header(path)
-    if header is None:
-        return False
+    """True of a DICOM file of pictures as a screen shows them, and not of slices through a body.
+
+    Raises
+    ------
+    DataError
+        The file is no DICOM, or its header cannot be read.
+    """
+    header = _short_header(path)
     modality = str(header.get("Modality") or "")
     grey = str(header.get("PhotometricInterpretation") or "MONOCHROME2").startswith("MONOCHROME")
     if modality in SECTIONS and grey:
@@ -71,6 +75,13 @@ def open_dicom(path: Path) -> Source:
     )
 
 
+def _short_header(path: Path) -> Any:
+    header = read_header(path)
+    if header is None:
+        raise DataError(f"{path}: expected a DICOM file, got one that cannot be read: damaged or encrypted")
+    return header
+
+
 def _header(path: Path) -> Any:
     """All attributes but the pixels, once it is sure that there are some and that they can be decoded."""
     import pydicom
@@ -87,10 +98,7 @@ def _header(path: Path) -> Any:
             raise DataError(f"{path}: damaged DICOM header: {' '.join(str(error).split())}") from None
         if "TransferSyntaxUID" not in header.file_meta:
             header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-        short = read_header(path)
-        if short is None:
-            raise DataError(f"{path}: expected a DICOM file, got one that cannot be read: damaged or encrypted")
-        nothing = not_an_image(short, secondary_captures=True)
+        nothing = not_an_image(_short_header(path), secondary_captures=True)
         if nothing and "EncryptedAttributesSequence" in header:
             nothing = "encrypted attributes: decrypt the file first"
         missing = "" if nothing else missing_decoder(header)
@@ -107,7 +115,9 @@ def _decode(
     """Frames of some indices, decoded as they are asked for from a file that stays on the disk."""
     from pydicom.pixels import iter_pixels
 
-    partial_range = photometric.startswith("YBR_PARTIAL") and not is_compressed  # JPEG has the full range, whatever it says
+    partial_range = (
+        photometric.startswith("YBR_PARTIAL") and not is_compressed
+    )  # JPEG has the full range, whatever it says
     wanted = list(indices)
     options: dict[str, Any] = {"number_of_frames": n_frames, "raw": partial_range}
     if photometric.startswith("YBR_PARTIAL"):  # retired, and laid out as YBR_FULL_422

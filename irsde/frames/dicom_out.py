@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ussim.errors import DataError
 from ussim import __version__
+from ussim.errors import DataError
 
 from .cine import Cine
 
@@ -41,7 +41,8 @@ IN_REGION = (
 )
 # Type 2 attributes: there, and empty.
 EMPTY = (
-    "StudyDate StudyTime AccessionNumber ReferringPhysicianName PatientName PatientID PatientBirthDate PatientSex StudyID"
+    "StudyDate StudyTime AccessionNumber ReferringPhysicianName StudyID SeriesNumber PatientName PatientID PatientBirthDate "
+    "PatientSex"
 )
 # Of the file that was read, where identity is kept: what the new pixels make untrue.
 UNTRUE = (
