@@ -261,7 +261,7 @@ def restore(
         raise click.UsageError(f"--probe and --limit are of a pairs store, got {image}")
     if not is_store:
         _check_outputs(output, image, len(folders) * samples > 1)
-    from irsde.restore_files import parse_regions, parse_window, restore_file
+    from irsde.file_restoration import parse_regions, parse_window, restore_file
 
     if is_store and keep_identity:
         raise click.UsageError("--keep-identity is of -o NAME.dcm, got a pairs store")
