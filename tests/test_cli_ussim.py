@@ -477,7 +477,7 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
         time.sleep(0.2)  # the bar is drawn ten times a second
     text = capsys.readouterr().err
     assert "beamforming" in text
-    assert "25%" in text
+    assert "25 %" in text
     assert "2/2" in text
     assert "simulating (about 1 min 30 s)" in text
 

@@ -34,7 +34,7 @@ class Bar:
         self._updated = self._started
         # What is written to stderr by others goes above the line too. Results on stdout are no business of it.
         self._live = Live(
-            self, console=Console(stderr=True), refresh_per_second=4, redirect_stdout=False, redirect_stderr=True
+            self, console=Console(stderr=True), refresh_per_second=10, redirect_stdout=False, redirect_stderr=True
         )
 
     def start(self) -> Bar:
