@@ -34,7 +34,7 @@ from datagen import Recipe, build, open_pairs
 from datagen.make.progress import Watcher
 from datagen.make.shards import image_of, make_jobs
 from datagen.plan.samples import make_plan
-from datagen.store import layout as store
+from datagen.store import layout, read, write
 from datagen.store.location import open_storage
 
 KNEE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mri_dicom" / "knee_mese_te1"
@@ -219,19 +219,19 @@ def _speckle_store(path: Path, n_pairs: int) -> None:
     """A store of 256 x 256 images as hard to compress as simulated ones."""
     rng = np.random.default_rng(0)
     images = (np.clip(40 + 20 * np.log10(rng.rayleigh(size=(64, 256, 256))), 0, 60) * 4).astype(np.uint8)
-    storage, per_shard = open_storage(path), store.shard_size(n_pairs)
+    storage, per_shard = open_storage(path), layout.shard_size(n_pairs)
     n_shards = -(-n_pairs // per_shard)
     recipe = {"probes": {"P4-2v": {}}, "size": 256, "folds": 1}
     attributes = {"recipe": recipe, "recipe_digest": "0", "probes": {"P4-2v": "P4-2v"}, "n_samples": n_pairs,
                   "n_shards": n_shards, "samples_per_shard": per_shard}  # fmt: skip
-    store.create(storage, attributes, n_pairs, 256, per_shard, {"P4-2v": np.ones((256, 256), bool)})
+    write.create(storage, attributes, n_pairs, 256, per_shard, {"P4-2v": np.ones((256, 256), bool)})
     records: list[dict] = []
     for index in range(n_shards):
         count = min(per_shard, n_pairs - index * per_shard)
-        arrays = {key: images[rng.permutation(64)[:count]] for key in ("hq", store.lq_key("P4-2v"))}
+        arrays = {key: images[rng.permutation(64)[:count]] for key in ("hq", layout.lq_key("P4-2v"))}
         rows = [{"id": f"{index}-{i}", "fold": 0, "set_aside": ""} for i in range(count)]
-        records.append(store.write_shard(storage, index, arrays, rows, per_shard))
-    store.finish(storage, len(records), store.read_attributes(storage))
+        records.append(write.write_shard(storage, index, arrays, rows, per_shard))
+    write.finish(storage, len(records), read.read_attributes(storage))
 
 
 PARTS = {"throughput": throughput, "memory": memory, "loader": loader, "kill": kill, "tcp": tcp}

@@ -131,8 +131,7 @@ def build(context: click.Context, **options: Any) -> int:
 
 def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
     """The recipe of the options given, over that of a file."""
-    from .plan.randomize import read_ranges
-    from .plan.recipe import Recipe, read_table
+    from .plan.recipe import Recipe, read_table, read_toml
 
     fields = read_table(options["config"]) if options["config"] else {}
     for name in given:
@@ -142,7 +141,7 @@ def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
     if "planes" in given:
         fields["planes"] = tuple(part for item in options["planes"] for part in item.split(",") if part)
     if "randomize" in given:
-        fields["randomize"] = read_ranges(options["randomize"])
+        fields["randomize"] = read_toml(options["randomize"])
     for field, option in (("source", "--source"), ("probes", "--probe")):
         if not fields.get(field):
             raise click.UsageError(f"{option} is missing (or `{field}` in a --config file)")
@@ -315,19 +314,19 @@ def info(store: str, digest: bool, as_json: bool) -> None:
     \b
     datagen info pairs.zarr --digest
     """
-    from .store import layout as stores
+    from .store import read
     from .store.location import open_storage
 
     storage = open_storage(store)
     if as_json:
-        console.result(json.dumps(stores.read_attributes(storage), indent=2))
+        console.result(json.dumps(read.read_attributes(storage), indent=2))
         return
-    attributes = stores.require_complete(storage)
+    attributes = read.require_complete(storage)
     if digest:
         console.result(attributes["digest"])
         return
     recipe = attributes["recipe"]
-    samples = stores.read_samples(storage)
+    samples = read.read_samples(storage)
     kinds = {kind: sum(row["kind"] == kind for row in samples) for kind in ("full", "patch")}
     subjects = {(row["source"], row["subject"]) for row in samples}
     lines = {

@@ -13,7 +13,7 @@ from datagen.make.build import build
 from datagen.make.pairs import Settings, make_imager, simulate_pair
 from datagen.make.verify import TOLERANCE, verify
 from datagen.plan.formats import FORMAT, format_of, rules_of
-from datagen.store import layout as store
+from datagen.store import read
 from datagen.store.location import open_storage
 
 # The first two rows of what the version before formats made of these settings.
@@ -57,7 +57,7 @@ def old_store(tmp_path, monkeypatch):
 
 def test_an_old_store_keeps_its_format(old_store, tmp_path):
     root, path = old_store
-    attributes = store.read_attributes(open_storage(path))
+    attributes = read.read_attributes(open_storage(path))
     assert "format" not in attributes["recipe"]  # as it was written then
     report = verify(path, resimulate=4, root=str(root), seed=0)
     assert (report.faults, report.notes, report.n_resimulated) == ((), (), 4)
@@ -71,7 +71,7 @@ def test_an_old_store_keeps_its_format(old_store, tmp_path):
 
     new = build(fast_recipe(root, limit=4, samples_per_shard=2), path, overwrite=True)
     assert new.digest != attributes["digest"]
-    assert format_of(store.read_attributes(open_storage(path))["recipe"]) == FORMAT
+    assert format_of(read.read_attributes(open_storage(path))["recipe"]) == FORMAT
 
 
 def test_every_format_has_rules_and_others_are_refused():

@@ -179,7 +179,7 @@ def test_a_plan_says_the_rule_and_what_voxels_give_away(tmp_path):
 
 
 def test_terms_of_a_collection_hold_for_what_looks_like_it(tmp_path):
-    from datagen.sources.base import under_terms
+    from datagen.sources import under_terms
 
     (tmp_path / "MRNet-v1.0").mkdir()
     assert under_terms(get_source("npy"), tmp_path).name == "mrnet"

@@ -18,7 +18,7 @@ from datagen.make.build import ChangedError, ExistsError, build
 from datagen.make.cluster import Cluster, Workers
 from datagen.make.progress import Watcher
 from datagen.plan.samples import make_plan
-from datagen.store import layout as store
+from datagen.store import read
 from datagen.store.location import open_storage
 from ussim.errors import DataError
 
@@ -44,7 +44,7 @@ def test_a_build_holds_what_its_summary_says(built):
     assert hq.shape == lq.shape == (16, 16)
     assert lq.max() == 1.0  # 0 dB is the brightest pixel
     assert len({row["seed"] for row in pairs.samples}) == 24
-    attributes = store.read_attributes(open_storage(path))
+    attributes = read.read_attributes(open_storage(path))
     assert attributes["recipe"]["engine"] == "cpu"
     assert {"source", "licence", "citation", "versions", "recipe_digest"} <= attributes.keys()
 
@@ -55,7 +55,7 @@ def test_no_time_and_no_host_is_covered_by_the_digest(built):
     assert os.uname().nodename not in text
     assert str(path.parent) not in text
     assert os.uname().nodename in (path / "build/log.jsonl").read_text()
-    assert summary.digest == store.read_attributes(open_storage(path))["digest"]
+    assert summary.digest == read.read_attributes(open_storage(path))["digest"]
 
 
 @pytest.mark.parametrize("samples_per_shard", [5, 64])
@@ -402,7 +402,7 @@ def test_several_sources_make_one_set(root, tmp_path):
     rows = datagen.open_pairs(tmp_path / "pairs.zarr").samples
     assert [row["source"] for row in rows] == ["image"] * 2 + ["npy"] * 3
     assert summary.n_subjects == 5
-    attributes = store.read_attributes(open_storage(tmp_path / "pairs.zarr"))
+    attributes = read.read_attributes(open_storage(tmp_path / "pairs.zarr"))
     assert [source["name"] for source in attributes["sources"]] == ["npy", "image"]
 
 
@@ -444,7 +444,7 @@ def test_randomised_samples_record_what_was_drawn(root, tmp_path):
     for name, (low, high) in ranges.items():
         values = [row[f"{name}_{PROBE}"] for row in rows]
         assert low <= min(values) < max(values) <= high
-    group = store.open_group(open_storage(tmp_path / "pairs.zarr"))
+    group = read.open_group(open_storage(tmp_path / "pairs.zarr"))
     assert group[f"mask/{PROBE}"].shape == (6, 16, 16)
 
 

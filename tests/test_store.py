@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from datagen.store import layout as store
+from datagen.store import layout, read, write
 from datagen.store.location import LocalStorage, open_storage
 from ussim.errors import DataError
 
@@ -22,8 +22,8 @@ def images(n: int, seed: int) -> np.ndarray:
 
 
 def shard(index: int, n: int) -> tuple[dict, list]:
-    arrays = {"hq": images(n, index)} | {store.lq_key(name): images(n, 10 + index) for name in PROBES}
-    arrays[store.mask_key(PROBES[1])] = images(n, 20 + index) > 100
+    arrays = {"hq": images(n, index)} | {layout.lq_key(name): images(n, 10 + index) for name in PROBES}
+    arrays[layout.mask_key(PROBES[1])] = images(n, 20 + index) > 100
     return arrays, [{"id": f"{index}-{i}", "seed": 2**62 + i, "set_aside": ""} for i in range(n)]
 
 
@@ -31,9 +31,9 @@ def create(storage, n_samples: int = 20) -> list[dict]:
     """A finished store of two shards, the second one not full."""
     attributes = {"recipe": {"probes": {name: {} for name in PROBES}}, "recipe_digest": "0", "n_shards": 2}
     mask = np.ones((SIZE, SIZE), bool)
-    store.create(storage, attributes, n_samples, SIZE, PER_SHARD, {PROBES[0]: mask, PROBES[1]: None})
-    records = [store.write_shard(storage, i, *shard(i, n), PER_SHARD) for i, n in enumerate((16, n_samples - 16))]
-    store.finish(storage, len(records), store.read_attributes(storage))
+    write.create(storage, attributes, n_samples, SIZE, PER_SHARD, {PROBES[0]: mask, PROBES[1]: None})
+    records = [write.write_shard(storage, i, *shard(i, n), PER_SHARD) for i, n in enumerate((16, n_samples - 16))]
+    write.finish(storage, len(records), read.read_attributes(storage))
     return records
 
 
@@ -72,49 +72,49 @@ def test_the_standard_library_reads_the_samples(storage):
 
 
 def test_what_is_written_is_read_with_its_types(storage):
-    rows = store.read_samples(storage)
+    rows = read.read_samples(storage)
     assert rows[0]["seed"] == 2**62
     assert rows[0]["set_aside"] == ""
     table = [{"id": "1", "x": 0.5, "n": None}]
-    assert store.parse_table(store.format_table(table)) == table
+    assert layout.parse_table(layout.format_table(table)) == table
 
 
 def test_a_url_holds_the_same_store(storage):
     remote = open_storage("memory://bucket/pairs.zarr")
     create(remote)
-    assert store.read_attributes(remote)["digest"] == store.read_attributes(storage)["digest"]
-    assert (store.open_group(remote)["hq"][:] == store.open_group(storage)["hq"][:]).all()
+    assert read.read_attributes(remote)["digest"] == read.read_attributes(storage)["digest"]
+    assert (read.open_group(remote)["hq"][:] == read.open_group(storage)["hq"][:]).all()
     remote.delete()
     assert not remote.exists()
 
 
 def test_an_unfinished_store_is_refused(tmp_path):
     storage = open_storage(tmp_path / "pairs.zarr")
-    with pytest.raises(store.StoreError, match="no store of pairs"):
-        store.require_complete(storage)
+    with pytest.raises(layout.StoreError, match="no store of pairs"):
+        read.require_complete(storage)
     attributes = {"recipe": {"probes": {}}, "recipe_digest": "0", "n_shards": 2}
-    store.create(storage, attributes, 20, SIZE, PER_SHARD, {})
-    with pytest.raises(store.StoreError, match=r"unfinished \(0 of 2 shards\).*--resume"):
-        store.open_group(storage)
+    write.create(storage, attributes, 20, SIZE, PER_SHARD, {})
+    with pytest.raises(layout.StoreError, match=r"unfinished \(0 of 2 shards\).*--resume"):
+        read.open_group(storage)
 
 
 def test_another_zarr_group_is_not_a_store(tmp_path):
     zarr.create_group(tmp_path / "other.zarr")
-    with pytest.raises(store.StoreError, match="not one that"):
-        store.read_attributes(open_storage(tmp_path / "other.zarr"))
+    with pytest.raises(layout.StoreError, match="not one that"):
+        read.read_attributes(open_storage(tmp_path / "other.zarr"))
 
 
 def test_reopening_takes_back_that_it_is_complete(storage):
-    store.reopen(storage)
-    with pytest.raises(store.StoreError, match="unfinished"):
-        store.require_complete(storage)
-    assert "digest" not in store.read_attributes(storage)
+    write.reopen(storage)
+    with pytest.raises(layout.StoreError, match="unfinished"):
+        read.require_complete(storage)
+    assert "digest" not in read.read_attributes(storage)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damage_to_a_file_is_found(storage, damage):
-    record = store.read_record(storage, 1)
-    assert store.damaged_files(storage, record) == []
+    record = read.read_record(storage, 1)
+    assert read.damaged_files(storage, record) == []
     path = LocalStorage(storage.url).folder / "lq/C5-2v/c/1/0/0"
     content = bytearray(path.read_bytes())
     if damage == "remove":
@@ -122,21 +122,21 @@ def test_damage_to_a_file_is_found(storage, damage):
     else:
         content[len(content) // 2] ^= 1
         path.write_bytes(content if damage == "flip" else content[:-5])
-    assert store.damaged_files(storage, record) == ["lq/C5-2v/c/1/0/0"]
+    assert read.damaged_files(storage, record) == ["lq/C5-2v/c/1/0/0"]
 
 
 def test_half_a_record_is_none(storage):
     path = LocalStorage(storage.url).folder / "build/shards/000001.json"
     path.write_text(path.read_text()[:100])
-    assert store.read_record(storage, 1) is None
+    assert read.read_record(storage, 1) is None
     path.unlink()
-    assert store.read_record(storage, 1) is None
+    assert read.read_record(storage, 1) is None
 
 
 def test_a_damaged_chunk_spares_the_others(storage):
     content = bytearray(storage.read("hq/c/0/0/0"))
     content[10] ^= 0xFF
-    decoded = store.decode_shard(bytes(content), "hq", SIZE, PER_SHARD)
+    decoded = read.decode_shard(bytes(content), "hq", SIZE, PER_SHARD)
     expected = images(16, 0)
     whole = [
         isinstance(image, np.ndarray) and (image == true).all() for image, true in zip(decoded, expected, strict=True)
@@ -153,13 +153,13 @@ def test_the_digest_does_not_depend_on_the_shards(tmp_path):
             some = images(20, 0)[first : first + per_shard]
             rows = [{"id": str(first + i)} for i in range(len(some))]
             storage = open_storage(tmp_path / f"{per_shard}.zarr")
-            records.append(store.write_shard(storage, len(records), {"hq": some}, rows, per_shard))
-        digests.append(store.gather(records).digest({}))
+            records.append(write.write_shard(storage, len(records), {"hq": some}, rows, per_shard))
+        digests.append(layout.gather(records).digest({}))
     assert digests[0] == digests[1]
 
 
 def test_shards_grow_with_the_dataset():
-    sizes = [store.shard_size(n) for n in (1, 12, 129, 1000, 10**6)]
+    sizes = [layout.shard_size(n) for n in (1, 12, 129, 1000, 10**6)]
     assert sizes == [1, 1, 2, 8, 64]
 
 
@@ -187,4 +187,4 @@ def test_one_build_at_a_time(tmp_path):
 
 def test_the_attributes_are_plain_json(storage):
     document = json.loads((LocalStorage(storage.url).folder / "zarr.json").read_text())
-    assert document["attributes"]["digest"] == store.read_attributes(storage)["digest"]
+    assert document["attributes"]["digest"] == read.read_attributes(storage)["digest"]

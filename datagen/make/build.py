@@ -20,9 +20,8 @@ from ussim.errors import ChangedError, DataError, ExistsError
 from ..plan.formats import FORMAT, format_of
 from ..plan.recipe import Recipe, array_name, differences
 from ..plan.samples import Plan, make_plan
-from ..sources import get_source
-from ..sources.base import under_terms
-from ..store import layout as store
+from ..sources import get_source, under_terms
+from ..store import layout, read, write
 from ..store.location import LocalStorage, Storage, open_storage
 from .cluster import Workers, open_workers
 from .pairs import make_imager
@@ -110,14 +109,14 @@ def build(
         if overwrite and storage.exists():
             storage.delete()
         jobs = _jobs(recipe, plan, storage.url)
-        if not storage.exists() or store.is_begun(storage):
+        if not storage.exists() or read.is_begun(storage):
             _create(storage, recipe, plan, jobs, _attributes(recipe, plan, jobs))
         with storage.exclusively():
             return _build(storage, recipe, plan, jobs, crew, watcher, started)
 
 
 def _jobs(recipe: Recipe, plan: Plan, url: str, samples_per_shard: int | None = None) -> list[Job]:
-    per_shard = samples_per_shard or recipe.samples_per_shard or store.shard_size(len(plan.samples))
+    per_shard = samples_per_shard or recipe.samples_per_shard or layout.shard_size(len(plan.samples))
     return make_jobs(plan.record, plan.samples, url, per_shard, recipe.sam2_checkpoint)
 
 
@@ -129,11 +128,11 @@ def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise ExistsError("--resume and --overwrite exclude each other: go on with the store, or start it again")
     storage.check_writable()
-    if not storage.exists() or store.is_begun(storage):
+    if not storage.exists() or read.is_begun(storage):
         return
     try:
-        attributes = store.read_attributes(storage)
-    except store.StoreError as error:
+        attributes = read.read_attributes(storage)
+    except layout.StoreError as error:
         raise ExistsError(f"{error}; it is left alone: choose another --out") from None
     if not (resume or overwrite):
         state = "a finished store" if attributes.get("complete") else "an unfinished store"
@@ -153,16 +152,16 @@ def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
 
 def _format(storage: Storage) -> int:
     """The format of the store that is gone on with, of new ones where there is none yet."""
-    if not storage.exists() or store.is_begun(storage):
+    if not storage.exists() or read.is_begun(storage):
         return FORMAT
-    return format_of(store.read_attributes(storage)["recipe"])
+    return format_of(read.read_attributes(storage)["recipe"])
 
 
 def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job], attributes: dict[str, Any]) -> None:
     """All of a store but the shards and what is made of them."""
     settings = jobs[0].settings
     masks = {s.probe.name: None if recipe.randomize is not None else make_imager(s).mask() for s in settings}
-    store.create(
+    write.create(
         storage,
         attributes,
         len(plan.samples),
@@ -201,7 +200,7 @@ def _attributes(recipe: Recipe, plan: Plan, jobs: Sequence[Job]) -> dict[str, An
         "subject_rules": list(plan.subject_rules),
         "skipped": plan.skipped,
         "unreadable": [f"{volume}: {reason}" for volume, reason in plan.unreadable],
-        "versions": store.versions(),
+        "versions": write.versions(),
     }
 
 
@@ -214,7 +213,7 @@ def _build(
     watcher: Watcher,
     started: float,
 ) -> Summary:
-    attributes = store.read_attributes(storage)
+    attributes = read.read_attributes(storage)
     _check_unchanged(storage, attributes, plan)
     if attributes["samples_per_shard"] != jobs[0].samples_per_shard:  # not part of the recipe: go on as it was begun
         jobs = _jobs(recipe, plan, storage.url, attributes["samples_per_shard"])
@@ -225,7 +224,7 @@ def _build(
             there[job.index] = len(job.samples)
     todo = [job for job in jobs if job.index not in there]
     if todo:
-        store.reopen(storage)
+        write.reopen(storage)
     n_before = sum(there.values())
     log(storage.url, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
     watcher.begin(len(plan.samples), n_before)
@@ -246,10 +245,10 @@ def _build(
     finally:
         watcher.end()
     total = attributes.get("digest", "")
-    if todo or not store.is_whole(storage, len(jobs)):
-        store.reopen(storage)
+    if todo or not read.is_whole(storage, len(jobs)):
+        write.reopen(storage)
         _create(storage, recipe, plan, jobs, attributes)  # in case it is there that something was lost
-        total = store.finish(storage, len(jobs), attributes | {"n_set_aside": len(count.set_aside)})
+        total = write.finish(storage, len(jobs), attributes | {"n_set_aside": len(count.set_aside)})
     set_aside = tuple(sorted(count.set_aside))
     seconds = time.time() - started
     log(storage.url, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
@@ -283,12 +282,12 @@ def _check_unchanged(storage: Storage, attributes: dict[str, Any], plan: Plan) -
 def _is_whole(storage: Storage, job: Job) -> bool:
     """Whether a shard is there with all its files as written, and with all its samples: those that were set aside are given
     another chance."""
-    record = store.read_record(storage, job.index)
+    record = read.read_record(storage, job.index)
     return (
         record is not None
         and [row["id"] for row in record["rows"]] == [sample.id for sample in job.samples]
         and not any(row["set_aside"] for row in record["rows"])
-        and not store.damaged_files(storage, record)
+        and not read.damaged_files(storage, record)
     )
 
 

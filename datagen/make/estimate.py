@@ -11,7 +11,7 @@ from ussim.errors import DataError
 
 from ..plan.recipe import Recipe
 from ..plan.samples import Plan, make_plan
-from ..store import layout as store
+from ..store import layout, write
 from .cluster import Workers
 from .progress import Watcher
 from .shards import make_jobs, make_sample
@@ -42,9 +42,9 @@ def estimate(recipe: Recipe, watcher: Watcher | None = None) -> Estimate:
         seconds = time.perf_counter() - started
     if made.row["set_aside"]:
         raise DataError(f"{sample.id}: {made.row['set_aside']}")
-    per_shard = recipe.samples_per_shard or store.shard_size(len(plan.samples))
+    per_shard = recipe.samples_per_shard or layout.shard_size(len(plan.samples))
     n_bytes = sum(
-        store.encoded_size(np.repeat(image[None], per_shard, axis=0)) / per_shard for image in made.images.values()
+        write.encoded_size(np.repeat(image[None], per_shard, axis=0)) / per_shard for image in made.images.values()
     )
     n_full = sum(sample.kind == "full" for sample in plan.samples)
     return Estimate(

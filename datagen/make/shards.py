@@ -21,8 +21,9 @@ from ..identity import stable_hash
 from ..plan.randomize import Ranges
 from ..plan.recipe import array_name, probe_of_record
 from ..plan.samples import Cutting, Sample, image_of
-from ..store.layout import lq_key, mask_key, write_shard
+from ..store.layout import lq_key, mask_key
 from ..store.location import open_storage
+from ..store.write import write_shard
 from .pairs import Settings, make_imager, on_device, pixel_size_mm, probe_seed, simulate_pairs
 
 MASK_STEP = (

@@ -14,7 +14,7 @@ from ussim.volumes.volume import VolumeRef
 
 from ..plan.samples import Sample
 from ..sources import Selection, get_source, resolve_root
-from ..store import layout as store
+from ..store import layout, read
 from ..store.location import Storage, open_storage
 from .shards import Job, make_jobs, make_sample
 
@@ -57,13 +57,13 @@ def verify(
         The source is not there to be simulated again.
     """
     storage = open_storage(path)
-    attributes = store.require_complete(storage)
+    attributes = read.require_complete(storage)
     faults: list[str] = []
     notes: list[str] = []
 
     def records() -> Iterator[dict[str, Any]]:
         for index in range(attributes["n_shards"]):
-            record = store.read_record(storage, index)
+            record = read.read_record(storage, index)
             if record is None:
                 faults.append(f"shard {index}: its record is missing or damaged")
             else:
@@ -73,7 +73,7 @@ def verify(
                 yield record
             on_shard(index + 1, attributes["n_shards"])
 
-    content = store.gather(records())
+    content = layout.gather(records())
     if not any(fault.startswith("shard ") for fault in faults):
         faults += _check_whole(storage, attributes, content)
     n_resimulated = 0
@@ -92,7 +92,7 @@ def _check_shard(storage: Storage, record: dict[str, Any], size: int, samples_pe
     for key in record["hashes"]:
         name = f"{key}/c/{record['shard']}/0/0"
         try:
-            images = store.decode_shard(storage.read(name), key, size, samples_per_shard)
+            images = read.decode_shard(storage.read(name), key, size, samples_per_shard)
         except OSError:
             images = [f"{name} is missing"] * samples_per_shard
         for position, row in enumerate(record["rows"]):
@@ -100,7 +100,7 @@ def _check_shard(storage: Storage, record: dict[str, Any], size: int, samples_pe
             if fault:
                 harmed.add(name)
                 faults.append(f"sample {row['id']}: {key}: {fault}")
-    for name in store.damaged_files(storage, record):
+    for name in read.damaged_files(storage, record):
         if name not in harmed:  # a byte that no image is made of
             first, last = record["rows"][0]["id"], record["rows"][-1]["id"]
             faults.append(f"{name} (samples {first} to {last}): not the file that was written, though its images are")
@@ -111,19 +111,19 @@ def _fault(image: np.ndarray | str, record: dict[str, Any], key: str, position: 
     """What is wrong with one image, "" where nothing is."""
     if isinstance(image, str):
         return image
-    if store.image_hash(image) != record["hashes"][key][position]:
+    if layout.image_hash(image) != record["hashes"][key][position]:
         return "not the image that was written: its checksum differs"
-    actual = store.image_crc32(image)
-    recorded = record["rows"][position].get(store.crc_column(key), actual)
+    actual = layout.image_crc32(image)
+    recorded = record["rows"][position].get(layout.crc_column(key), actual)
     return "" if recorded == actual else "the recorded crc32 is not that of the image"
 
 
-def _check_whole(storage: Storage, attributes: dict[str, Any], content: store.Content) -> list[str]:
+def _check_whole(storage: Storage, attributes: dict[str, Any], content: layout.Content) -> list[str]:
     """The table of samples, the masks, the metadata and the digest over all of it."""
     try:
-        written = storage.read(store.SAMPLES).decode()
-        masks = store.read_fixed_masks(storage)
-        group = store.open_group(storage, use_consolidated=False)  # each array's own metadata too
+        written = storage.read(layout.SAMPLES).decode()
+        masks = read.read_fixed_masks(storage)
+        group = read.open_group(storage, use_consolidated=False)  # each array's own metadata too
         for key in content.hashes:
             expected = (attributes["n_samples"], *(attributes["recipe"]["size"],) * 2)
             if group[key].shape != expected:
@@ -133,7 +133,7 @@ def _check_whole(storage: Storage, attributes: dict[str, Any], content: store.Co
     if written != content.table:
         lines = zip(written.splitlines(), content.table.splitlines(), strict=False)
         line = next((i for i, (a, b) in enumerate(lines, start=1) if a != b), "the last")
-        return [f"{store.SAMPLES}: line {line} is not what the shards record"]
+        return [f"{layout.SAMPLES}: line {line} is not what the shards record"]
     if content.digest(masks) != attributes["digest"]:
         return ["the digest in the attributes is not that of the content: a mask or an attribute was changed"]
     return []
@@ -154,7 +154,7 @@ def _resimulate(
     selection = Selection(None, recipe.get("frames", "first"), recipe.get("include_derived", False))
     for name, folder in zip(recipe["source"], roots, strict=True):
         refs |= {(name, ref.name): ref for ref in get_source(name, selection).find(resolve_root(name, folder))}
-    rows = [(i, row) for i, row in enumerate(store.read_samples(storage)) if not row["set_aside"]]
+    rows = [(i, row) for i, row in enumerate(read.read_samples(storage)) if not row["set_aside"]]
     drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
     job = make_jobs(recipe, (), storage.url, attributes["samples_per_shard"])[0]
     for i, row in (rows[place] for place in sorted(drawn)):
@@ -180,7 +180,7 @@ def _compare(
     for key, image in made.images.items():
         name = f"{key}/c/{shard}/0/0"
         size, per_shard = attributes["recipe"]["size"], attributes["samples_per_shard"]
-        stored = store.decode_shard(storage.read(name), key, size, per_shard)[position]
+        stored = read.decode_shard(storage.read(name), key, size, per_shard)[position]
         if isinstance(stored, str):
             return True, f"sample {sample.id}: {key}: {stored}"
         difference = np.abs(image.astype(np.int16) - stored.astype(np.int16))

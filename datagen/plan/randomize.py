@@ -16,12 +16,8 @@ The file behind `--randomize` names ranges, each [low, high], drawn uniformly an
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Range = tuple[float, float] | None
 
@@ -88,19 +84,3 @@ class Ranges(BaseModel):
                 # Six digits are what the table of samples records: the drawn value is the recorded one.
                 values[name] = float(f"{limits[0] + share * (limits[1] - limits[0]):.6g}")
         return values
-
-
-def read_ranges(path: str | Path) -> dict[str, Any]:
-    """The ranges in a TOML file, unchecked; raises RecipeError where it is no TOML file."""
-    from .recipe import RecipeError
-
-    path = Path(path)
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: expected a TOML file: {error}") from None
-
-
-__all__ = ["Ranges", "ValidationError", "read_ranges"]

@@ -269,15 +269,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def read_table(path: str | Path) -> dict[str, Any]:
     """The fields in a TOML file, option names and hyphens understood; raises RecipeError."""
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: expected a TOML file: {error}") from None
     fields = {}
-    for key, value in table.items():
+    for key, value in read_toml(path).items():
         field = key.replace("-", "_")
         field = _ALIASES.get(field, field)
         if field not in Recipe.model_fields:
@@ -285,6 +278,17 @@ def read_table(path: str | Path) -> dict[str, Any]:
             raise RecipeError(f"{path}: {key}: unknown key{_near(field, known)}; known: {', '.join(known)}")
         fields[field] = value
     return fields
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return what a TOML file holds, unchecked; raises RecipeError where it is none."""
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: expected a TOML file: {error}") from None
 
 
 def _one_line(error: ValidationError) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from ussim.errors import DataError
 
 from ..plan.recipe import array_name
-from ..store import layout as store
+from ..store import layout
 from ..store.loader import Pairs, open_pairs
 
 FORMATS = ("png", "webdataset")
@@ -151,7 +151,7 @@ def _write_folder(pairs: Pairs, out: Path, on_pair: Callable[[int, int], None]) 
                 path.write_bytes(_png(image))
         on_pair(done, len(pairs))
     rows = {row["id"]: {"key": _key(row)} | {k: v for k, v in row.items() if k != "probe"} for row in pairs.samples}
-    (out / store.SAMPLES).write_text(store.format_table(list(rows.values())), encoding="utf-8")
+    (out / layout.SAMPLES).write_text(layout.format_table(list(rows.values())), encoding="utf-8")
 
 
 def _write_tars(pairs: Pairs, out: Path, on_pair: Callable[[int, int], None]) -> None:

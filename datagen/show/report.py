@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..identity import stable_hash
-from ..store import layout as store
+from ..store import read
 from ..store.loader import Pairs, open_pairs
 from ..store.location import Storage, open_storage
 
@@ -70,7 +70,7 @@ def render(storage: Storage, pairs: Pairs, n_pairs: int = 48) -> str:
     environment = Environment(
         loader=PackageLoader("datagen.show"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    table = store.read_samples(storage)
+    table = read.read_samples(storage)
     attributes = pairs.attributes
     return environment.get_template("report.html").render(
         name=Path(storage.url).name,

@@ -12,6 +12,7 @@ from pathlib import Path
 from ussim.errors import DataError
 
 from .base import Selection, Source, resolve
+from .known import SIGNATURES, looks_like
 
 # name -> module and class; a module is imported when its source is asked for.
 _SOURCES = {
@@ -50,4 +51,13 @@ def resolve_root(source_name: str, root: str | Path | None) -> Path:
     return resolve(get_source(source_name), root)
 
 
-__all__ = ["Selection", "Source", "get_source", "resolve_root", "source_names"]
+def under_terms(source: Source, root: str | Path) -> Source:
+    """Return the source whose terms hold for a folder: where files "of one's own" look like a collection, that one."""
+    if not source.needs_root or source.name in SIGNATURES:
+        return source
+    folder = Path(root)
+    collection = looks_like(folder if folder.is_dir() else folder.parent)
+    return get_source(collection) if collection else source
+
+
+__all__ = ["Selection", "Source", "get_source", "resolve_root", "source_names", "under_terms"]

@@ -43,18 +43,6 @@ def frames_chosen(count: int, frames: str | int) -> list[int]:
     return [index * count // wanted for index in range(wanted)]
 
 
-def under_terms(source: Source, root: str | Path) -> Source:
-    """Return the source whose terms hold for a folder: where files "of one's own" look like a collection, that one."""
-    from . import get_source
-    from .known import SIGNATURES, looks_like
-
-    if not source.needs_root or source.name in SIGNATURES:
-        return source
-    folder = Path(root)
-    collection = looks_like(folder if folder.is_dir() else folder.parent)
-    return get_source(collection) if collection else source
-
-
 class Source(ABC):
     """One collection of MRI. An adapter knows the layout on disk; the rest of the package does not.
 

@@ -12,8 +12,8 @@ from ussim.errors import DataError
 from ussim.volumes.files import walk
 from ussim.volumes.volume import Found
 
-from . import Selection, get_source
-from .base import NothingFound, under_terms
+from . import Selection, get_source, under_terms
+from .base import NothingFound
 from .known import archives
 
 # Collections first: their trees also look like generic ones.

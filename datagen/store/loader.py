@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import layout as store
+from . import layout, read
 from .location import open_storage
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
         There is no store, it is unfinished, or it has no such probe.
     """
     storage = open_storage(path)
-    attributes = store.require_complete(storage)
+    attributes = read.require_complete(storage)
     names = _probe_names(attributes, probe, storage.url)
-    columns = store.read_columns(storage, ("fold", "set_aside"))
+    columns = read.read_columns(storage, ("fold", "set_aside"))
     kept = np.array([i for i, why in enumerate(columns["set_aside"]) if include_set_aside or not why], dtype=np.int64)
     items = np.stack([np.repeat(kept, len(names)), np.tile(np.arange(len(names), dtype=np.int64), len(kept))], axis=1)
     return Pairs(storage.url, attributes, names, np.array(columns["fold"], dtype=np.int64), items)
@@ -68,14 +68,14 @@ class Pairs(Sequence):
         if isinstance(index, slice | list | np.ndarray):
             return self.select(np.arange(len(self))[index])
         sample, probe = self.items[_checked(index, len(self))]
-        lq = self._array(store.lq_key(self.probes[probe]))[int(sample)]
+        lq = self._array(layout.lq_key(self.probes[probe]))[int(sample)]
         return _unit(self._array("hq")[int(sample)]), _unit(lq)
 
     @property
     def samples(self) -> list[dict[str, Any]]:
         """The row of each pair in the table of samples, and its `probe`: `pandas.DataFrame(pairs.samples)`."""
         if self._table is None:
-            self._table = store.read_samples(open_storage(self.url))
+            self._table = read.read_samples(open_storage(self.url))
         return [self._table[sample] | {"probe": self.probes[probe]} for sample, probe in self.items]
 
     @property
@@ -104,7 +104,7 @@ class Pairs(Sequence):
     def mask(self, index: int) -> np.ndarray:
         """(H, W) bool: the pixels of a pair that lie inside the probe's field."""
         sample, probe = self.items[_checked(index, len(self))]
-        array = self._array(store.mask_key(self.probes[probe]))
+        array = self._array(layout.mask_key(self.probes[probe]))
         return np.asarray(array[:] if array.ndim == 2 else array[int(sample)])
 
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,10 +119,10 @@ class Pairs(Sequence):
         for shard in np.unique(shards):
             here = np.flatnonzero(shards == shard)
             offset = wanted[here, 0] - shard * self.samples_per_shard
-            hq[here] = self._read_shard("hq", int(shard))[offset]
+            hq[here] = self.read_shard("hq", int(shard))[offset]
             for probe in np.unique(wanted[here, 1]):
                 some = wanted[here, 1] == probe
-                lq[here[some]] = self._read_shard(store.lq_key(self.probes[probe]), int(shard))[offset[some]]
+                lq[here[some]] = self.read_shard(layout.lq_key(self.probes[probe]), int(shard))[offset[some]]
         return hq, lq
 
     def batches(self, size: int = 64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -142,7 +142,8 @@ class Pairs(Sequence):
         """How many consecutive samples of the store lie in one file."""
         return self.attributes["samples_per_shard"]
 
-    def _read_shard(self, key: str, shard: int) -> np.ndarray:
+    def read_shard(self, key: str, shard: int) -> np.ndarray:
+        """Read all images of an array ("hq", "lq/...") in one shard, (k, H, W) uint8."""
         first = shard * self.samples_per_shard
         return np.asarray(self._array(key)[first : first + self.samples_per_shard])
 
@@ -168,10 +169,10 @@ def _probe_names(attributes: dict[str, Any], probe: str | Sequence[str] | None, 
     names = []
     for name in (probe,) if isinstance(probe, str) else tuple(probe):
         if str(name).lower() not in by_name:
-            raise store.StoreError(f"{url}: no probe {name!r} in this store; it has {', '.join(known)}")
+            raise layout.StoreError(f"{url}: no probe {name!r} in this store; it has {', '.join(known)}")
         names.append(by_name[str(name).lower()])
     if not names or len(set(names)) < len(names):
-        raise store.StoreError(f"{url}: expected one or more probes, each once, got {probe!r}")
+        raise layout.StoreError(f"{url}: expected one or more probes, each once, got {probe!r}")
     return tuple(names)
 
 

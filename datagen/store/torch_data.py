@@ -4,7 +4,7 @@
     batches = dataset.batches(16, seed=0, n_workers=2)
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=2, multiprocessing_context="spawn")
 
-The only module of the package that imports torch.
+The only module of the package that imports torch. For training loops of one's own: `irsde` draws its batches itself.
 """
 
 from __future__ import annotations
@@ -12,16 +12,31 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from . import layout as store
-from .loader import Pairs
+from .layout import lq_key
 
 DTYPES = ("float32", "uint8")
+
+
+class Sharded(Protocol):
+    """Pairs that lie in shards, as `datagen.open_pairs` returns them."""
+
+    items: np.ndarray  # (len, 2): index of the sample in the store, index of the probe in `probes`
+    probes: tuple[str, ...]
+
+    @property
+    def samples_per_shard(self) -> int:
+        """How many consecutive samples of the store lie in one file."""
+
+    def read_shard(self, key: str, shard: int) -> np.ndarray:
+        """Read all images of an array in one shard, (k, H, W)."""
+
+    def __len__(self) -> int: ...
 
 
 class TorchPairs(Dataset):
@@ -35,7 +50,7 @@ class TorchPairs(Dataset):
     cache_bytes : of decoded shards that a worker keeps.
     """
 
-    def __init__(self, pairs: Pairs, *, dtype: str = "float32", cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, pairs: Sharded, *, dtype: str = "float32", cache_bytes: int = 64 << 20) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
         self.pairs = pairs
@@ -63,7 +78,7 @@ class TorchPairs(Dataset):
 
     @property
     def _lq(self) -> list[str]:
-        return [store.lq_key(name) for name in self.pairs.probes]
+        return [lq_key(name) for name in self.pairs.probes]
 
     def _at(self, indices: Sequence[int]) -> list[tuple[int, int]]:
         return [(int(sample), int(probe)) for sample, probe in self.pairs.items[np.asarray(indices, dtype=np.int64)]]
@@ -77,7 +92,7 @@ class TorchPairs(Dataset):
         """A decoded shard, of the cache or read."""
         images = self._cache.get((key, shard))
         if images is None:
-            images = self.pairs._read_shard(key, shard)
+            images = self.pairs.read_shard(key, shard)
             self._cache[key, shard] = images
             while len(self._cache) > 2 and sum(kept.nbytes for kept in self._cache.values()) > self.cache_bytes:
                 self._cache.popitem(last=False)

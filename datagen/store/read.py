@@ -1,0 +1,160 @@
+"""Reading a store: its attributes, records, masks and table, and the images of a shard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import layout
+from .layout import SAMPLES, StoreError, lq_key, mask_key
+from .location import Storage
+
+
+def read_attributes(storage: Storage) -> dict[str, Any]:
+    """The attributes of a store, finished or not.
+
+    Raises
+    ------
+    StoreError
+        There is no store, or it is not one of ours.
+    """
+    try:
+        document = json.loads(storage.read("zarr.json"))
+        attributes = document["attributes"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"{storage.url}: no store of pairs here; expected what `datagen build` writes") from None
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{storage.url}: zarr.json is damaged; build the store again with --overwrite") from None
+    if "recipe_digest" not in attributes:
+        raise StoreError(f"{storage.url}: a Zarr group, but not one that `datagen build` wrote")
+    return attributes
+
+
+def require_complete(storage: Storage) -> dict[str, Any]:
+    """The attributes of a finished store; raises StoreError where it is unfinished."""
+    attributes = read_attributes(storage)
+    if not attributes.get("complete"):
+        done = len(storage.names("build/shards"))
+        raise StoreError(
+            f"{storage.url}: unfinished ({done} of {attributes.get('n_shards', '?')} shards); run the same "
+            "`datagen build` with --resume"
+        )
+    return attributes
+
+
+def is_begun(storage: Storage) -> bool:
+    """Whether a store was being created when something stopped it: there is nothing in it yet."""
+    return "zarr.json" not in storage.names("") and layout.BEGUN.rpartition("/")[2] in storage.names("build")
+
+
+def is_whole(storage: Storage, n_shards: int) -> bool:
+    """Whether a store is finished, and what is not in its shards is as its digest says."""
+    attributes = read_attributes(storage)
+    content = layout.gather(read_records(storage, n_shards))
+    try:
+        kept = storage.read(SAMPLES).decode() == content.table
+        masks = read_fixed_masks(storage)
+        for node in read_metadata(storage).values():
+            json.loads(node)
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return False
+    return bool(attributes.get("complete")) and kept and content.digest(masks) == attributes.get("digest")
+
+
+def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
+    """The Zarr group of a finished store, read-only."""
+    import zarr
+
+    require_complete(storage)
+    return zarr.open_group(storage.url, mode="r", use_consolidated=use_consolidated)
+
+
+def read_record(storage: Storage, index: int) -> dict[str, Any] | None:
+    """The record of a finished shard, None where there is none (or not all of one)."""
+    try:
+        record = json.loads(storage.read(layout.record_key(index)))
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if {"shard", "files", "rows", "hashes"} <= record.keys() else None
+
+
+def read_records(storage: Storage, n_shards: int) -> Iterator[dict[str, Any]]:
+    """The records of all shards, one after the other; raises StoreError where one is missing."""
+    for index in range(n_shards):
+        record = read_record(storage, index)
+        if record is None:
+            raise StoreError(
+                f"{storage.url}: the record of shard {index} is missing or damaged; `datagen build --resume` redoes it"
+            )
+        yield record
+
+
+def damaged_files(storage: Storage, record: dict[str, Any]) -> list[str]:
+    """The files of a shard that are missing or not what was written."""
+    damaged = []
+    for name, (length, checksum) in record["files"].items():
+        try:
+            content = storage.read(name)
+        except FileNotFoundError:
+            content = b""
+        if len(content) != length or zlib.crc32(content) != checksum:
+            damaged.append(name)
+    return damaged
+
+
+def read_metadata(storage: Storage) -> dict[str, bytes]:
+    """The zarr.json of every node of a store, by key."""
+    probes = read_attributes(storage)["recipe"]["probes"]
+    nodes = ["hq", "lq", "mask", *map(lq_key, probes), *map(mask_key, probes)]
+    return {key: storage.read(key) for key in ("zarr.json", *(f"{node}/zarr.json" for node in nodes))}
+
+
+def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:
+    """The masks that hold for all samples, by key."""
+    masks = {}
+    for name in read_attributes(storage)["recipe"]["probes"]:
+        key = mask_key(name)
+        document = json.loads(storage.read(f"{key}/zarr.json"))
+        if len(document["shape"]) == 2:
+            files = {name: storage.read(name) for name in (f"{key}/zarr.json", f"{key}/c/0/0")}
+            masks[key] = np.asarray(layout.memory_group({}, files)[0][key][:])
+    return masks
+
+
+def read_columns(storage: Storage, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Some columns of the table of samples."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for row in csv.DictReader(io.StringIO(storage.read(SAMPLES).decode())):
+        for name in names:
+            columns[name].append(layout.typed(row[name], name))
+    return columns
+
+
+def read_samples(storage: Storage) -> list[dict[str, Any]]:
+    """The table of samples: whole numbers, decimals and text as such, empty fields as None."""
+    return layout.parse_table(storage.read(SAMPLES).decode())
+
+
+def decode_shard(content: bytes, key: str, size: int, samples_per_shard: int) -> list[np.ndarray | str]:
+    """The images in the file of a shard; in place of one that cannot be decoded, the reason."""
+    group, memory = layout.memory_group({})
+    layout.create_stack(
+        group, "shard", "bool" if key.startswith("mask/") else "uint8", samples_per_shard, size, samples_per_shard
+    )
+    files = layout.contents(memory) | {"shard/c/0/0/0": content}
+    array = layout.memory_group({}, files)[0]["shard"]
+    images: list[np.ndarray | str] = []
+    count = math.gcd(layout.CHUNK, samples_per_shard)
+    for first in range(0, samples_per_shard, count):
+        try:
+            images += list(np.asarray(array[first : first + count]))
+        except Exception as error:  # whatever the codecs make of a damaged file
+            images += [f"cannot be decoded ({type(error).__name__}: {error})"] * count
+    return images
