@@ -98,6 +98,8 @@ def train(
     )
     try:
         with hold(out, report) if accelerator.is_main_process else nullcontext() as lock:
+            if lock and (out / "config.json").exists() != (record is not None):
+                raise ExistsError(f"{out}: another training wrote this run meanwhile; go on with --resume")
             _Run(config, out, record, lessons, initial, report, accelerator, lock).loop()
     finally:
         accelerator.free_memory()
@@ -121,6 +123,7 @@ class _Run:
         self.config, self.out, self.report, self.accelerator, self.lock = config, out, report, accelerator, lock
         self.lessons, self.training, self.held_out = lessons, lessons.training, lessons.held_out
         self.normalization, self.initial = lessons.normalization, initial
+        self.n_processes_before = (record or {}).get("processes")
 
         torch.manual_seed(config.seed)
         self.sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
@@ -313,6 +316,8 @@ class _Run:
         if self.accelerator.num_processes == 1 and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1"):
             # Its launcher takes --num_processes and starts one.
             processes = "1 process (`accelerate launch --cpu` starts no more; torchrun --nproc_per_node N does)"
+        if self.n_processes_before not in (None, self.accelerator.num_processes):
+            processes += f" ({self.n_processes_before} when it began: other batches from here on)"
         return (
             f"{self.config.method} ({self.config.preset}, {self.n_parameters:,} parameters) on {n} pairs of {subjects} "
             f"subjects ({probes}), {processes} on {self.accelerator.device}; steps {self.step} to {self.config.steps}"

@@ -25,7 +25,7 @@ from irsde.data import DataError, Normalization, open_stores, split_all, whole
 from irsde.initial import handed_on
 from irsde.lessons import recorded_stores
 from irsde.network import load
-from irsde.training import ResumeError, TrainingDiverged, train
+from irsde.training import ExistsError, ResumeError, TrainingDiverged, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -515,6 +515,22 @@ def test_the_first_line_says_how_many_processes_there_are(tmp_path, monkeypatch)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # what its launcher sets, whatever --num_processes says
     lines, _ = said(train, config(steps=1), tmp_path / "b", pairs=[SpecklePairs()])
     assert "1 process (`accelerate launch --cpu` starts no more; torchrun --nproc_per_node N does) on cpu" in lines[0]
+
+
+def test_another_number_of_processes_than_before_is_said(tmp_path):
+    folder = run(tmp_path / "a", steps=1)
+    record = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(record | {"processes": 2}))
+    lines, _ = said(train, config(steps=2), folder, resume=True, pairs=[SpecklePairs()])
+    assert "1 process (2 when it began: other batches from here on) on cpu; steps 1 to 2" in lines[0]
+
+
+def test_a_run_that_another_training_wrote_meanwhile_is_kept(tmp_path):
+    """The other one is over before this one, whose pairs are being read, takes the lock."""
+    out = tmp_path / "a"
+    with pytest.raises(ExistsError, match="another training wrote this run meanwhile"):
+        train(config(steps=2), out, pairs=[Changed({3: (None, 0.0)})], report=lambda line: run(out, steps=1))
+    assert load(out).step == 1
 
 
 def test_pairs_are_named_by_their_id():
