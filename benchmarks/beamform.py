@@ -104,7 +104,7 @@ def make_case():
 def time_ours(iq, grid, repeat: int) -> list[dict]:
     """Ours with all elements and with the automatic f-number, and the demodulation before."""
     import ussim
-    from ussim.beamform import automatic_f_number
+    from ussim.beamforming.apertures import automatic_f_number
 
     probe = iq.acquisition.probe
     x, z = grid.mesh()

@@ -38,12 +38,12 @@ sys.path.insert(0, str(HERE.parent))  # the repository need not be installed
 from timing import machine, write_result  # noqa: E402
 
 import ussim  # noqa: E402
-from ussim.engines import EngineError  # noqa: E402
-from ussim.engines.cuda import backend as cuda  # noqa: E402
+from ussim.arrays import to_numpy  # noqa: E402
+from ussim.engines.cuda import cupy as cuda  # noqa: E402
 from ussim.engines.cuda.simulate import Simulator, Tuning  # noqa: E402
+from ussim.errors import EngineError  # noqa: E402
 from ussim.plan import audible, make_plan  # noqa: E402
 from ussim.simulation import record_length  # noqa: E402
-from ussim.types import to_numpy  # noqa: E402
 
 RF_TOLERANCE = 1e-4  # relative L2 from the float64 oracle
 DAS_TOLERANCE = 1e-5

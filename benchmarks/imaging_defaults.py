@@ -22,7 +22,7 @@ import numpy as np
 
 import ussim
 from ussim import imaging, physics
-from ussim.beamform import Beamforming
+from ussim.plan import Beamforming
 
 
 def directivity_f_number(probe) -> float:

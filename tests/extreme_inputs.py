@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import ussim
-from ussim.types import to_numpy
+from ussim.arrays import to_numpy
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 16, 0.3e-3, 0.25e-3)
 N = PROBE.n_elements

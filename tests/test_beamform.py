@@ -9,7 +9,8 @@ import pytest
 
 import ussim
 from ussim import physics
-from ussim.beamform import directivity_f_number, transmit_time
+from ussim.beamform import transmit_time
+from ussim.beamforming.apertures import directivity_f_number
 from ussim.interpolation import INTERPOLATIONS
 
 ANGLES = np.deg2rad([-10.0, 0.0, 10.0])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import ussim
-from ussim.engines import EngineError, reference
-from ussim.engines.cpu import engine as cpu
+from ussim.engines.cpu.engine import ENGINE as cpu
+from ussim.engines.reference import ENGINE as reference
+from ussim.errors import EngineError
 from ussim.plan import audible, make_plan
 
 PROMISED = 1e-4

@@ -18,17 +18,21 @@ from scipy.signal import butter, lfilter_zi
 
 import ussim
 from ussim import physics
-from ussim.beamform import Beamforming, automatic_f_number, transmit_time
+from ussim.arrays import to_numpy
+from ussim.beamform import transmit_time
+from ussim.beamforming.apertures import automatic_f_number
 from ussim.beamforming.weights import beam_weights
-from ussim.engines import EngineError, get_engine, reference
+from ussim.engines import get_engine
 from ussim.engines.cpu import beamform as cpu_beamform
-from ussim.engines.cuda import backend as cuda
+from ussim.engines.cuda import cupy as cuda
 from ussim.engines.cuda import structs
-from ussim.engines.cuda.engine import GpuEngine, read_source
+from ussim.engines.cuda.backend import read_source
+from ussim.engines.cuda.engine import GpuEngine
 from ussim.engines.cuda.simulate import Tuning, choose_sizes
+from ussim.engines.reference import ENGINE as reference
+from ussim.errors import EngineError
 from ussim.interpolation import INTERPOLATIONS
-from ussim.plan import audible, make_plan
-from ussim.types import to_numpy
+from ussim.plan import Beamforming, FilterLaw, audible, make_plan
 
 HOST_CUDA = Path(__file__).parent / "host_cuda"
 PROBES = ("L11-5v", "L12-3v", "C5-2v", "P4-2v")
@@ -286,7 +290,7 @@ def test_pressure_equals_the_reference(engine, name):
 # --- beamforming -----------------------------------------------------------------------------------------------------
 
 
-def beamforming(acquisition, engine, grid, interpolation="linear", iq=True, f_number=None, normalize=False):
+def beamforming(acquisition, grid, interpolation="linear", iq=True, f_number=None, normalize=False):
     probe, c = acquisition.probe, acquisition.medium.speed_of_sound
     return Beamforming(
         acquisition=acquisition,
@@ -298,7 +302,6 @@ def beamforming(acquisition, engine, grid, interpolation="linear", iq=True, f_nu
         f_number=automatic_f_number(probe, c) if f_number is None else f_number,
         interpolation=INTERPOLATIONS[interpolation],
         normalize=normalize,
-        engine=engine,
     )
 
 
@@ -319,9 +322,9 @@ def test_delay_and_sum_equals_the_reference(engine, name, iq):
     grid = ussim.ImageGrid.for_acquisition(acquisition, (15, 18))
     n_samples = int(1.7 * grid.z[-1] / 1540 * acquisition.sampling_frequency)  # some pixels are outside the record
     samples = some_channels(acquisition, n_samples, 3, iq)
-    images = to_numpy(engine.delay_and_sum(samples, beamforming(acquisition, engine, grid, iq=iq)))
+    images = to_numpy(engine.delay_and_sum(samples, beamforming(acquisition, grid, iq=iq)))
     assert images.dtype == (np.complex64 if iq else np.float32)
-    law = beamforming(acquisition, reference, grid, iq=iq)
+    law = beamforming(acquisition, grid, iq=iq)
     for k, frame in enumerate(samples):
         assert relative_error(images[k], reference.delay_and_sum(frame, law)) < DAS_TOLERANCE
 
@@ -336,7 +339,7 @@ def test_delay_and_sum_of_masked_channels_equals_the_reference(engine, small_arr
         samples = some_channels(acquisition, 400, 3, iq)
         samples[:, ~acquisition.receiving] = np.nan  # never read
         images, expected = (
-            to_numpy(e.delay_and_sum(samples, beamforming(acquisition, e, grid, iq=iq, normalize=True)))
+            to_numpy(e.delay_and_sum(samples, beamforming(acquisition, grid, iq=iq, normalize=True)))
             for e in (engine, reference)
         )
         assert relative_error(images, expected) < DAS_TOLERANCE
@@ -370,8 +373,8 @@ def test_interpolations_equal_the_reference(engine, small_array, interpolation):
     acquisition = ussim.Acquisition(small_array, ussim.FocusedWaves(x=[0.0, 2e-3], z=[10e-3, 8e-3]))
     grid = ussim.ImageGrid(x=np.linspace(-5e-3, 5e-3, 40), z=np.linspace(0, 20e-3, 9))
     samples = some_channels(acquisition, 400, 1, True)[0]
-    laws = [beamforming(acquisition, e, grid, interpolation, f_number=0.0, normalize=True) for e in (engine, reference)]
-    image, expected = engine.delay_and_sum(samples, laws[0]), reference.delay_and_sum(samples, laws[1])
+    law = beamforming(acquisition, grid, interpolation, f_number=0.0, normalize=True)
+    image, expected = engine.delay_and_sum(samples, law), reference.delay_and_sum(samples, law)
     assert relative_error(image, expected) < 1e-5  # the interpolation table's steps: 1e-6 a weight
 
 
@@ -382,8 +385,8 @@ def test_delay_and_sum_of_many_transmits_and_simultaneous_laws(engine, small_arr
     for waves in (many, laws):
         acquisition = ussim.Acquisition(small_array, waves)
         samples = some_channels(acquisition, 400, 1, True)[0]
-        image = engine.delay_and_sum(samples, beamforming(acquisition, engine, grid))
-        expected = reference.delay_and_sum(samples, beamforming(acquisition, reference, grid))
+        image = engine.delay_and_sum(samples, beamforming(acquisition, grid))
+        expected = reference.delay_and_sum(samples, beamforming(acquisition, grid))
         assert relative_error(image, expected) < DAS_TOLERANCE
 
 
@@ -398,13 +401,9 @@ def test_weights_and_compounding_equal_the_reference(engine, small_array, iq, co
     assert not weights.flags.writeable
     samples = some_channels(acquisition, 400, 3, iq)
     for values in (weights, weights.copy(), -weights) if weighted else (None,):
-        laws = [
-            replace(
-                beamforming(acquisition, e, grid, iq=iq, normalize=normalize), weights=values, compounding=compounding
-            )
-            for e in (engine, reference)
-        ]
-        images, expected = to_numpy(engine.delay_and_sum(samples, laws[0])), reference.delay_and_sum(samples, laws[1])
+        law = beamforming(acquisition, grid, iq=iq, normalize=normalize)
+        law = replace(law, weights=values, compounding=compounding)
+        images, expected = to_numpy(engine.delay_and_sum(samples, law)), reference.delay_and_sum(samples, law)
         assert images.shape == expected.shape == ((3, 19, *grid.shape) if compounding == "none" else (3, *grid.shape))
         assert images.dtype == (np.complex64 if iq and compounding != "incoherent" else np.float32)
         assert relative_error(images, expected) < DAS_TOLERANCE
@@ -416,11 +415,11 @@ def test_filter_equals_the_cpu_engine(engine, n_samples, cutoff):
     samples = np.random.default_rng(0).normal(size=(2, 3, n_samples)).astype(np.float32)
     numerator, denominator = butter(5, cutoff)
     carrier = 2 * np.exp(-0.7j * np.arange(n_samples))
-    law = (carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(18, n_samples - 1))
+    law = FilterLaw(carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(18, n_samples - 1))
     expected = np.empty((6, n_samples), np.complex64)
     cpu_beamform.mix_and_filter(samples.reshape(6, n_samples), *law, expected)
     # the carrier and what lies between the passes are float32
-    assert relative_error(engine.mix_and_filter(samples, *law), expected.reshape(samples.shape)) < 2e-6
+    assert relative_error(engine.mix_and_filter(samples, law), expected.reshape(samples.shape)) < 2e-6
 
 
 # --- the whole line --------------------------------------------------------------------------------------------------
@@ -485,7 +484,7 @@ def test_an_error_of_the_card_is_an_engine_error_wherever_it_surfaces(
 
 
 def test_errors_of_others_are_not_the_cards(cupy_on_host):
-    from ussim.engines import device_errors
+    from ussim.arrays import device_errors
 
     for error in (RuntimeError("dictionary changed size"), ValueError("cupy"), OSError("disk full"), MemoryError()):
         with pytest.raises(type(error)) as raised, device_errors("cuda"):

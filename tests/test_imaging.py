@@ -8,7 +8,8 @@ import pytest
 
 import ussim
 from ussim import imaging
-from ussim.beamform import UnseenWarning, automatic_f_number, directivity_f_number
+from ussim.beamform import UnseenWarning
+from ussim.beamforming.apertures import automatic_f_number, directivity_f_number
 from ussim.plan import make_plan
 
 

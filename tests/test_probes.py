@@ -7,7 +7,7 @@ import pytest
 
 import ussim
 from ussim import physics
-from ussim.beamform import directivity_f_number
+from ussim.beamforming.apertures import directivity_f_number
 from ussim.probes import presets_folder
 
 # getparam of PyMUST 0.1.9: center frequency, bandwidth, elements, pitch, kerf, height, elevation focus, radius.

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import ussim
+from ussim.arrays import to_numpy
 from ussim.beamform import transmit_time
 from ussim.commands import steps
 from ussim.foci import law_foci_at
 from ussim.io import channel_data as io
-from ussim.types import to_numpy
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 32, 0.3e-3, 0.25e-3)
 N = PROBE.n_elements

@@ -14,17 +14,17 @@ from .lazy import attach
 __version__ = "0.1.0"
 
 _HOME = {
-    "Acquisition": "types",
+    "Acquisition": "acquisition",
     "CustomTransmits": "transmits",
     "DivergingWaves": "transmits",
     "DataError": "errors",
-    "EngineError": "engines",
+    "EngineError": "errors",
     "FocusedWaves": "transmits",
     "IQData": "types",
     "ImpulseResponse": "waveforms",
     "ImageGrid": "types",
     "Imaging": "probes",
-    "Medium": "types",
+    "Medium": "medium",
     "PlaneWaves": "transmits",
     "Probe": "probes",
     "ProbeError": "probes",
@@ -34,7 +34,7 @@ _HOME = {
     "Waveform": "waveforms",
     "bmode": "imaging",
     "delay_and_sum": "beamform",
-    "demodulate": "beamform",
+    "demodulate": "demodulation",
     "envelope": "beamform",
     "envelope_image": "imaging",
     "field_mask": "beamform",
@@ -59,12 +59,14 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from .beamform import delay_and_sum, demodulate, envelope, field_mask, log_compress
+    from .acquisition import Acquisition
+    from .beamform import delay_and_sum, envelope, field_mask, log_compress
     from .compression import matched_filter
-    from .engines import EngineError
-    from .errors import DataError, UssimError
+    from .demodulation import demodulate
+    from .errors import DataError, EngineError, UssimError
     from .imaging import bmode, envelope_image
     from .io.channel_data import load_channel_data
+    from .medium import Medium
     from .operator import ImagingOperator, imaging_operator
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse
@@ -80,7 +82,7 @@ if TYPE_CHECKING:
         focused_scan,
         imaging_waves,
     )
-    from .types import Acquisition, ImageGrid, IQData, Medium, RFData, Scatterers
+    from .types import ImageGrid, IQData, RFData, Scatterers
     from .waveforms import ImpulseResponse, Waveform
 
 

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
+from .acquisition import Acquisition
 from .foci import has_foci, law_foci_at
-from .types import Acquisition
 
+# An engine's `arrival_bounds` (see `engines.protocol`), which finds the bounds over the sources.
+ArrivalBounds = Callable[..., tuple[np.ndarray, np.ndarray | None]]
 SOURCES_PER_ELEMENT = 4  # the firing aperture is interpolated to this many sources an element (MUST)
 
 
@@ -65,7 +67,7 @@ def _interpolate_runs(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def arrival_times(
-    acquisition: Acquisition, x: Any, z: Any, speed_of_sound: float, arrival_bounds: Callable[..., Any]
+    acquisition: Acquisition, x: Any, z: Any, speed_of_sound: float, arrival_bounds: ArrivalBounds
 ) -> np.ndarray:
     """Return (n_transmits, *shape) s, the arrival of each transmit at points; `arrival_bounds` is an engine's."""
     x, z = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(z, dtype=np.float64))
@@ -80,9 +82,9 @@ def arrival_times(
         )
         for i, (transmit, law) in enumerate(aperture.laws):
             time, focus = first[i], foci[transmit, law]
-            if not np.isnan(focus).any():
+            if last is not None and not np.isnan(focus).any():
                 time = time + _beyond_focus(px, pz, focus, aperture.ends) * (last[i] - first[i])
-            if spread is None:
+            if spread is None or last is None:
                 times[transmit] = time
             else:
                 closer = last[i] - first[i] < spread[transmit]

@@ -3,6 +3,9 @@
 Delay-and-sum as in Perrot, Polichetti, Varray & Garcia 2021, "So you think you can DAS? A viewpoint on delay-and-sum
 beamforming", Ultrasonics 111: a pixel is the sum, over transmits and over the elements of its receive aperture, of what the
 element recorded when the echo of that pixel came in.
+
+    delay_and_sum ─► plan.Beamforming ─► engines.get_engine ─► Engine.delay_and_sum ─► kernels (`engines.cpu.beamform`,
+    `beamform.cu`), which asks `arrivals` for the times of the transmits
 """
 
 from __future__ import annotations
@@ -10,39 +13,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from types import ModuleType
 
 import numpy as np
 
-from . import physics
+from .acquisition import Acquisition
+from .arrays import device_of, is_on_device, to_numpy
 from .arrivals import SOURCES_PER_ELEMENT, apertures, arrival_times, has_ray
+from .beamforming.apertures import automatic_f_number, cos_acceptance, is_seen, unseen_share
 from .beamforming.weights import resolve_weights
-from .demodulation import demodulate
-from .doors import check_reach, check_record, check_speed
+from .doors import check_speed
 from .engines import engine_of, get_engine
-from .interpolation import INTERPOLATIONS, Interpolation
-from .probes import Probe
-from .types import Acquisition, ImageGrid, IQData, RFData, device_of, is_on_device, to_numpy
+from .interpolation import INTERPOLATIONS
+from .plan import Beamforming
+from .reach import check_reach
+from .types import ImageGrid, IQData, RFData
 
-__all__ = [
-    "Beamforming",
-    "UnseenWarning",
-    "automatic_f_number",
-    "delay_and_sum",
-    "demodulate",
-    "envelope",
-    "field_mask",
-    "log_compress",
-    "transmit_time",
-]
-
-LONGEST = 2**29  # samples of a record, and of the way back: sums of them are whole numbers of 32 bits
-OUTSIDE = 16.0  # samples outside a record, farther than an interpolation reaches
+RECORDS = 30.0  # a grid whose times are more than this many records away has nothing to do with them
 COMPOUNDINGS = ("coherent", "incoherent", "none")
 UNSEEN_SHARE = 0.25  # of the pixels in front of the array without an element, above which `delay_and_sum` warns
-FINE_PITCH = 0.7  # wavelengths at the centre frequency, below which all elements receive
 
 
 class UnseenWarning(UserWarning):
@@ -129,7 +117,7 @@ def delay_and_sum(
             "compounding: incoherent needs IQData, whose magnitude is an envelope: use ussim.demodulate first"
         )
     weights = resolve_weights(transmit_weights, data.acquisition, grid)
-    check_record(data, grid.x, grid.z, speed_of_sound)
+    _check_record(data, grid, speed_of_sound)
     unseen = unseen_share(data.acquisition, grid, f_number)
     if unseen > UNSEEN_SHARE:
         warnings.warn(
@@ -138,9 +126,10 @@ def delay_and_sum(
             UnseenWarning,
             stacklevel=2,
         )
-    module = (engine_of(data.samples) if engine == "auto" else None) or get_engine(engine)
-    return module.delay_and_sum(
-        data.samples if getattr(module, "on_device", False) else to_numpy(data.samples),
+    there = engine == "auto" and is_on_device(data.samples)
+    machine = engine_of(data.samples) if there else get_engine(engine)
+    return machine.delay_and_sum(
+        data.samples if machine.on_device else to_numpy(data.samples),
         Beamforming(
             acquisition=data.acquisition,
             grid=grid,
@@ -151,7 +140,6 @@ def delay_and_sum(
             f_number=float(f_number),
             interpolation=INTERPOLATIONS[interpolation],
             normalize=normalize,
-            engine=module,
             weights=weights,
             compounding=compounding,
             progress=progress,
@@ -236,23 +224,6 @@ def envelope(image: np.ndarray) -> np.ndarray:
     return abs(hilbert(samples, axis=-2)).astype(samples.dtype if samples.dtype.kind == "f" else np.float64, copy=False)
 
 
-def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
-    """The receive f-number that guards against grating lobes where there can be any, 0 (all elements) where not.
-
-    Elements closer than FINE_PITCH wavelengths have no grating lobe within the field: limiting their aperture would gain
-    nothing, and would cut off the sides of a sector. Others count as far as `directivity_f_number` says.
-    """
-    if probe.pitch * probe.center_frequency <= FINE_PITCH * speed_of_sound:
-        return 0.0
-    return directivity_f_number(probe, speed_of_sound)
-
-
-def directivity_f_number(probe: Probe, speed_of_sound: float) -> float:
-    """The f-number at whose edge an element's sensitivity at the shortest wavelength is 0.71 (Perrot et al. 2021)."""
-    shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
-    return physics.automatic_f_number(probe.element_width, shortest)
-
-
 def transmit_time(
     acquisition: Acquisition,
     x: np.ndarray,
@@ -290,8 +261,8 @@ def transmit_time(
     np.ndarray
         (n_transmits, *shape) float64.
     """
-    module = get_engine(engine)
-    return arrival_times(acquisition, x, z, _check_speed(speed_of_sound, acquisition), module.arrival_bounds)
+    bounds = get_engine(engine).arrival_bounds
+    return arrival_times(acquisition, x, z, _check_speed(speed_of_sound, acquisition), bounds)
 
 
 def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None = None) -> np.ndarray:
@@ -325,11 +296,11 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     period = 1 / acquisition.carrier_frequency
     hears = np.asarray(acquisition.receiving.any(axis=0))
     block = max(1, 4_000_000 // (SOURCES_PER_ELEMENT * probe.n_elements))
-    acceptance = _cos_acceptance(automatic_f_number(probe, c) if f_number is None else f_number)
+    acceptance = cos_acceptance(automatic_f_number(probe, c) if f_number is None else f_number)
     for first in range(0, len(front), block):
         part = front[first : first + block]
         px, pz = x[part], z[part]
-        seen = _is_seen(probe, px, pz, acceptance, hears)
+        seen = is_seen(probe, px, pz, acceptance, hears)
         reached = np.zeros(len(part), dtype=bool)
         for aperture in apertures(acquisition):
             way = np.hypot(px[:, None] - aperture.x, pz[:, None] - aperture.z) / c
@@ -339,121 +310,22 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     return mask.reshape(grid.shape)
 
 
-def unseen_share(acquisition: Acquisition, grid: ImageGrid, f_number: float) -> float:
-    """Share of the pixels in front of the array that no element receives from, judged by some 32 x 32 of them."""
-    probe, hears = acquisition.probe, np.asarray(acquisition.receiving.any(axis=0))
-    if f_number == 0 and hears.any():
-        return 0.0
-    x, z = (axis.ravel() for axis in np.meshgrid(grid.x[:: len(grid.x) // 32 or 1], grid.z[:: len(grid.z) // 32 or 1]))
-    front = ~probe.is_behind(x, z)
-    if not front.any():
-        return 0.0
-    return 1 - float(_is_seen(probe, x[front], z[front], _cos_acceptance(f_number), hears).mean())
-
-
-def _cos_acceptance(f_number: float) -> float:
-    return math.cos(math.atan(1 / (2 * f_number))) if f_number > 0 else -1.0
-
-
-def _is_seen(probe: Probe, x: np.ndarray, z: np.ndarray, cos_acceptance: float, hears: np.ndarray) -> np.ndarray:
-    """Whether points (n,) are in the receive aperture of any element that hears, (n_elements,) bool."""
-    dx, dz = x[:, None] - probe.element_x, z[:, None] - probe.element_z
-    toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
-    return (toward >= cos_acceptance * np.hypot(dx, dz))[:, hears].any(axis=1)
-
-
-# --- what the engines need -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Beamforming:
-    """A delay-and-sum in checked numbers."""
-
-    acquisition: Acquisition
-    grid: ImageGrid
-    speed_of_sound: float  # m/s
-    sampling_frequency: float  # Hz
-    start_time: np.ndarray  # (n_transmits,) s; one number serves all
-    demodulation_frequency: float  # Hz, 0 for RF data
-    f_number: float  # 0: all elements
-    interpolation: Interpolation
-    normalize: bool
-    engine: ModuleType
-    weights: np.ndarray | None = None  # (n_transmits, nz, nx) float32; None: 1 everywhere
-    compounding: str = "coherent"  # or "incoherent", "none"
-    progress: Callable[[int, int], None] | None = None
-
-    @property
-    def has_phase(self) -> bool:
-        """Whether images are sums of samples, complex where those are; otherwise magnitudes."""
-        return self.compounding != "incoherent"
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(nz, nx), or (n_transmits, nz, nx) of transmits that are not compounded."""
-        return (self.acquisition.n_transmits, *self.grid.shape) if self.compounding == "none" else self.grid.shape
-
-    def __post_init__(self) -> None:
-        starts = np.broadcast_to(np.asarray(self.start_time, dtype=np.float64), self.acquisition.n_transmits)
-        object.__setattr__(self, "start_time", starts)
-        reach = max(map(abs, self.receive_reach))
-        if not reach <= LONGEST:  # NaN and infinity too
-            raise ValueError(
-                f"grid: its echoes take {reach:.3g} samples from a pixel to an element, expected at most "
-                f"{LONGEST:.3g}: positions are in m, speeds in m/s, sampling frequencies in Hz, delays in s"
-            )
-
-    @cached_property
-    def receive_reach(self) -> tuple[float, float]:
-        """Bounds of the time from a pixel of the grid to an element, with the receive delay, in samples."""
-        probe, delays = self.acquisition.probe, self.receive_delays * self.sampling_frequency
-        x, z = np.meshgrid(self.grid.x[[0, -1]], self.grid.z[[0, -1]])  # a corner is farthest from any element
-        with np.errstate(over="ignore"):
-            way = np.hypot(x.ravel()[:, None] - probe.element_x, z.ravel()[:, None] - probe.element_z).max()
-            way = way / self.speed_of_sound * self.sampling_frequency
-        return float(delays.min()), float(way + delays.max())
-
-    def transmit_samples(self, x: np.ndarray, z: np.ndarray, n_samples: int) -> np.ndarray:
-        """`transmit_times` as positions in records of `n_samples`, (n_transmits, *shape), shifted for the interpolation.
-
-        Every one is finite and bounded, so that a kernel may index with it: a wave that never comes (a silent transmit), or
-        whose echoes no element has in its record, stands just so far outside that none of them falls inside.
-        """
-        if n_samples > LONGEST:
-            raise ValueError(f"samples: expected records of at most {LONGEST} samples, got {n_samples}")
-        positions = self.transmit_times(x, z)
-        positions -= self.start_time.reshape(-1, *[1] * (positions.ndim - 1))
-        positions *= self.sampling_frequency
-        positions += self.interpolation.shift
-        nearest, farthest = self.receive_reach
-        return np.clip(positions, -OUTSIDE - farthest, n_samples + OUTSIDE - nearest, out=positions)
-
-    @cached_property
-    def transmit_phases(self) -> np.ndarray:
-        """(n_transmits,) cycles of the demodulation frequency at `transmit_samples` of 0, less whole ones."""
-        shift = self.interpolation.shift / self.sampling_frequency
-        return (self.demodulation_frequency * (self.start_time - shift)) % 1.0
-
-    @property
-    def cos_acceptance(self) -> float:
-        """Cosine of the widest angle to an element's normal that counts; -1 for all angles."""
-        return _cos_acceptance(self.f_number)
-
-    @cached_property
-    def receive_delays(self) -> np.ndarray:
-        """(n_elements,) s, by which the acquisition delayed the echoes."""
-        delays = self.acquisition.receive_delays
-        return np.zeros(self.acquisition.probe.n_elements) if delays is None else delays.copy()
-
-    @cached_property
-    def live(self) -> np.ndarray:
-        """(n_elements,) share of the transmits in which an element receives: 1 without a receive mask."""
-        return self.acquisition.receiving.mean(axis=0)
-
-    def transmit_times(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """`transmit_time` at points: (n_transmits, *shape) s."""
-        return arrival_times(self.acquisition, x, z, self.speed_of_sound, self.engine.arrival_bounds)
-
-
 def _check_speed(speed_of_sound: float | None, acquisition: Acquisition) -> float:
     return acquisition.medium.speed_of_sound if speed_of_sound is None else check_speed(speed_of_sound)
+
+
+def _check_record(data: IQData | RFData, grid: ImageGrid, speed_of_sound: float) -> None:
+    """Refuse a record whose times are beyond all reason for the pixels."""
+    x, z = grid.x, grid.z
+    check_reach("grid", x, z, data.acquisition)
+    starts = np.asarray(data.start_time)
+    first, last = float(starts.min()), float(starts.max()) + data.samples.shape[-1] / data.sampling_frequency
+    nearest = 2 * float(np.abs(z).min()) / speed_of_sound
+    farthest = 2 * math.hypot(float(np.abs(x).max()), float(np.abs(z).max())) / speed_of_sound
+    probe = data.acquisition.probe
+    slack = 2 * float(np.hypot(probe.element_x, probe.element_z).max()) / speed_of_sound
+    if nearest > RECORDS * max(last, slack) or first > RECORDS * (farthest + slack):
+        raise ValueError(
+            f"grid: its echoes come {1e6 * nearest:.4g} to {1e6 * farthest:.4g} µs after the transmit, the record runs from "
+            f"{1e6 * first:.4g} to {1e6 * last:.4g} µs: expected a grid in m, start_time in s and sampling_frequency in Hz"
+        )

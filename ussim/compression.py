@@ -8,9 +8,10 @@ from typing import TypeVar
 import numpy as np
 from scipy.fft import next_fast_len
 
+from .arrays import device_of, to_numpy
 from .engines import engine_of
 from .plan import Plan, make_plan
-from .types import IQData, RFData, device_of, to_numpy
+from .types import IQData, RFData
 
 BLOCK_VALUES = 4_000_000  # samples transformed at once
 Channels = TypeVar("Channels", RFData, IQData)
@@ -53,9 +54,9 @@ def matched_filter(data: Channels) -> Channels:
     frequency = np.fft.rfftfreq(n, 1 / rate) if is_rf else carrier + np.fft.fftfreq(n, 1 / rate)
     response = _response(plan, frequency, n)
     engine = engine_of(data.samples)
-    xp = np if engine is None else engine.backend.array_module
+    xp = engine.array_module
     with device_of(data.samples):
-        samples = to_numpy(data.samples) if engine is None else data.samples
+        samples = data.samples if engine.on_device else to_numpy(data.samples)
         response = xp.asarray(
             response, dtype=np.complex64 if samples.dtype in (np.float32, np.complex64) else np.complex128
         )

@@ -3,6 +3,8 @@
 RF(t) = Re[IQ(t) exp(2πi f t)]: RF is multiplied by 2 exp(-2πi f t) and low-pass filtered by a Butterworth filter of order 5,
 forwards and backwards so that nothing is delayed (MUST's `rf2iq`; Madiena et al. 2018, IEEE TUFFC 65:795, for sampling below
 twice the carrier).
+
+    demodulate ─► filter_law ─► engines.engine_of ─► Engine.mix_and_filter ─► kernels (`engines.cpu.beamform`, `beamform.cu`)
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from typing import overload
 import numpy as np
 from scipy.signal import butter, lfilter_zi
 
+from .arrays import as_float_array, device_of, to_numpy
 from .engines import engine_of
-from .types import IQData, RFData, as_float_array, device_of, to_numpy
+from .plan import FilterLaw
+from .types import IQData, RFData
 
 ORDER = 5
 EDGE = 3 * (ORDER + 1)  # samples by which filtfilt extends a record at each end (odd extension)
@@ -118,13 +122,13 @@ def _demodulated(samples, frequency: float, bandwidth: float, sampling_frequency
     start = float(start_time) if together else 0.0
     law = filter_law(frequency, bandwidth, sampling_frequency, start, samples.shape[-1])
     engine = engine_of(samples)
-    iq = _mix_and_filter(samples, *law) if engine is None else engine.mix_and_filter(samples, *law)
+    iq = engine.mix_and_filter(samples if engine.on_device else to_numpy(samples), law)
     with device_of(iq):
         if not together:
             phases = np.exp(-2j * np.pi * ((frequency * np.asarray(start_time)) % 1.0)).astype(np.complex64)[
                 :, None, None
             ]
-            iq *= phases if engine is None else engine.backend.to_device(phases)
+            iq *= engine.to_device(phases)
         finite = bool(np.isfinite(iq[..., 0]).all())  # the backward pass carries a NaN anywhere to the first sample
     if not finite:
         raise ValueError("demodulate: expected finite samples, got NaN or infinity in the channel data")
@@ -133,27 +137,13 @@ def _demodulated(samples, frequency: float, bandwidth: float, sampling_frequency
 
 def filter_law(
     frequency: float, bandwidth: float, sampling_frequency: float, start_time: float, n_samples: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """What an engine's `mix_and_filter` takes beside the samples: carrier (n_samples,), numerator and denominator of the
-    filter, its state under a constant 1, samples by which to extend the record."""
+) -> FilterLaw:
+    """The carrier of a record, and the low-pass filter after it."""
     cutoff = bandwidth * frequency / sampling_frequency  # -6 dB, of half the sampling frequency; at most 0.5
     numerator, denominator = butter(ORDER, cutoff)
     time = start_time + np.arange(n_samples) / sampling_frequency
     carrier = 2 * np.exp(-2j * np.pi * ((frequency * time) % 1.0))
-    return carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(EDGE, n_samples - 1)
-
-
-def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge: int) -> np.ndarray:
-    from .engines.cpu.beamform import mix_and_filter
-
-    samples = to_numpy(samples)
-    if samples.dtype not in (np.float32, np.float64):
-        samples = samples.astype(np.float32)
-    iq = np.empty(samples.shape, dtype=np.complex64)
-    shape = math.prod(samples.shape[:-1]), samples.shape[-1]
-    channels = np.ascontiguousarray(samples).reshape(shape)
-    mix_and_filter(channels, carrier, numerator, denominator, steady, edge, iq.reshape(shape))
-    return iq
+    return FilterLaw(carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(EDGE, n_samples - 1))
 
 
 def _distance_to_image(frequency: float, sampling_frequency: float) -> float:

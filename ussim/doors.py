@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .types import Acquisition
+from .arrays import is_on_device
 
 WATER = 1540.0  # m/s, for wavelengths where no medium is known
 SPEEDS = 100.0, 20_000.0  # m/s: heavy gases have 130, diamond 18,000
@@ -21,11 +20,7 @@ LOWEST_FREQUENCY = 100.0  # Hz
 LARGEST_ELEMENT = 1.0  # m
 LARGE_ELEMENT = 0.03, 300.0  # m and wavelengths: elements larger than both do not exist; half a wavelength in mm is 500
 PERIODS = 1e6  # a time of more is not in seconds: 0.13 s at 7.6 MHz
-RECORDS = 30.0  # a grid whose times are more than this many records away has nothing to do with them
 LOWEST_RATIO = 1e-3  # of a sampling or carrier frequency to the center frequency
-FAR = 50_000.0  # wavelengths to the farthest point; sound of less than LOW_FREQUENCY goes further
-FAR_LOW = 200_000.0
-LOW_FREQUENCY = 500e3  # Hz
 LARGEST_REFLECTIVITY = 1e30  # float32 ends at 3e38: sums of echoes must stay below
 
 
@@ -37,7 +32,7 @@ def own(name: str, values: Any, dtype: Any = np.float64) -> Any:
     ValueError
         The values are complex, masked or no numbers.
     """
-    if type(values).__module__.partition(".")[0] == "cupy":
+    if is_on_device(values):
         if values.dtype.kind == "c":
             raise ValueError(f"{name}: expected real numbers, got complex ones: take .real or abs() of them first")
         return values
@@ -110,33 +105,3 @@ def check_times(name: str, times: np.ndarray, center_frequency: float) -> None:
     largest = float(np.max(np.abs(times), initial=0.0, where=~np.isnan(times)))
     if largest * center_frequency > PERIODS:
         raise ValueError(f"{name}: expected s, got {largest:g} s (µs? write {largest:g}e-6)")
-
-
-def check_reach(name: str, x: np.ndarray, z: np.ndarray, acquisition: Acquisition) -> None:
-    """Refuse positions farther away than sound of this frequency goes."""
-    if x.size == 0 or z.size == 0:
-        return
-    frequency, speed = acquisition.probe.center_frequency, acquisition.medium.speed_of_sound
-    farthest = math.hypot(float(np.abs(x).max()), float(np.abs(z).max()))
-    far = FAR if frequency >= LOW_FREQUENCY else FAR_LOW
-    if farthest * frequency / speed > far:
-        raise ValueError(
-            f"{name}: expected positions in m, got some {farthest:g} m away, "
-            f"{farthest * frequency / speed:,.0f} wavelengths of {acquisition.probe.name} (mm? divide them by 1000)"
-        )
-
-
-def check_record(data: Any, x: np.ndarray, z: np.ndarray, speed_of_sound: float) -> None:
-    """Refuse a record whose times are beyond all reason for the pixels."""
-    check_reach("grid", x, z, data.acquisition)
-    starts = np.asarray(data.start_time)
-    first, last = float(starts.min()), float(starts.max()) + data.samples.shape[-1] / data.sampling_frequency
-    nearest = 2 * float(np.abs(z).min()) / speed_of_sound
-    farthest = 2 * math.hypot(float(np.abs(x).max()), float(np.abs(z).max())) / speed_of_sound
-    probe = data.acquisition.probe
-    slack = 2 * float(np.hypot(probe.element_x, probe.element_z).max()) / speed_of_sound
-    if nearest > RECORDS * max(last, slack) or first > RECORDS * (farthest + slack):
-        raise ValueError(
-            f"grid: its echoes come {1e6 * nearest:.4g} to {1e6 * farthest:.4g} µs after the transmit, the record runs from "
-            f"{1e6 * first:.4g} to {1e6 * last:.4g} µs: expected a grid in m, start_time in s and sampling_frequency in Hz"
-        )

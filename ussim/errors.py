@@ -53,6 +53,10 @@ class DeviceError(UssimError, RuntimeError):
     exit_code = ExitCode.DEVICE
 
 
+class EngineError(DeviceError):
+    """No such engine or device, or not enough memory: the message says what to use instead."""
+
+
 class ExistsError(UssimError, ValueError):
     """There is something at the output, and neither resuming nor overwriting was asked for."""
 

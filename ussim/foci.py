@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from .acquisition import Acquisition
 from .probes import Probe
 from .transmits import CustomTransmits, FocusedWaves
-from .types import Acquisition
 
 MISFIT = 1 / 8  # wavelengths by which a focused law's times may miss those of the focus (times are rounded to a clock)
 SAG = 1 / 4  # wavelengths: a front less curved than that over its aperture is flat, its focus beyond the near field

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from . import physics
-from .beamform import delay_and_sum, demodulate, log_compress
+from .acquisition import Acquisition
+from .arrays import device_of, to_numpy
+from .beamform import delay_and_sum, log_compress
+from .demodulation import demodulate
 from .probes import Probe
 from .receive import time_gain_compensation
 from .scatterers import scatterers_from_image
 from .simulation import simulate
-from .types import Acquisition, ImageGrid, IQData, RFData, device_of, to_numpy
+from .types import ImageGrid, IQData, RFData
 
 FINE_STEP = 0.6  # between detected samples, in widths of a point's echo at half its height: 2.2 dB at most between two
 MOST_FINE = 8  # samples along either side of a cell: a coarser picture is a thumbnail

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from .doors import check_reach
+from .acquisition import Acquisition
+from .arrays import to_numpy
 from .engines import get_engine
+from .reach import check_reach
 from .simulation import _check_reach, _checked_plan, _masked, _record_length, _start_sample
-from .types import Acquisition, ImageGrid, RFData, Scatterers, to_numpy
+from .types import ImageGrid, RFData, Scatterers
 
 
 class ImagingOperator(LinearOperator):
@@ -184,7 +186,7 @@ def imaging_operator(
 
 def _real(name: str, values: Any, size: int) -> np.ndarray:
     """The values, flat, in host memory, in an array of their own."""
-    array = to_numpy(values) if hasattr(values, "shape") else np.asarray(values)
+    array = to_numpy(values)
     if array.size != size:
         raise ValueError(f"{name}: expected {size} numbers, got an array of shape {array.shape}")
     if array.dtype.kind not in "buif" or not np.all(np.isfinite(array)):

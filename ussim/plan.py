@@ -1,16 +1,30 @@
-"""What every engine needs of an acquisition, made once in float64: sub-elements, transmit laws, spectra, record length."""
+"""What every engine needs, worked out once in float64: of a simulation its `Plan`, of a delay-and-sum its `Beamforming`.
+
+A `Plan` holds sub-elements, transmit laws, spectra and the length of the record. Neither knows which engine will take it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len
 
 from . import physics
-from .types import Acquisition, Scatterers, to_numpy
+from .acquisition import Acquisition
+from .arrays import to_numpy
+from .arrivals import ArrivalBounds, arrival_times
+from .beamforming.apertures import cos_acceptance
+from .interpolation import Interpolation
+from .types import ImageGrid, Scatterers
+
+Progress = Callable[
+    [int, int], None
+]  # called with the steps done and their total, in the thread that called the engine
 
 PULSE_TAIL = 3e-5  # energy of a pulse that may lie outside its half-length, relative L2
 LARGEST_EDGE = 0.1  # of a measured spectrum's peak, where the band is cut: beyond, the cut itself would be seen
@@ -18,6 +32,8 @@ LARGEST_EDGE = 0.1  # of a measured spectrum's peak, where the band is cut: beyo
 # tend to. Its far field, beyond width² / (4 wavelength), then begins at a sixteenth of a wavelength: well below
 # `minimum_distance`, which no distance goes under.
 SUBELEMENT_WIDTH = 0.47
+LONGEST = 2**29  # samples of a record, and of the way back: sums of them are whole numbers of 32 bits
+OUTSIDE = 16.0  # samples outside a record, farther than an interpolation reaches
 BAFFLES = {"soft": 0.0, "rigid": math.inf}
 
 
@@ -45,6 +61,10 @@ class Plan:
         earliest = np.where(firing, self.delays, np.inf).min(axis=(1, 2))
         latest = np.where(firing, self.delays, -np.inf).max(axis=(1, 2))
         return np.where(silent, 0.0, earliest), np.where(silent, 0.0, latest)
+
+    def record_shape(self, n_samples: int) -> tuple[int, int, int]:
+        """(n_transmits, n_elements, n_samples), the shape of a record."""
+        return (self.acquisition.n_transmits, self.acquisition.probe.n_elements, n_samples)
 
     @property
     def half_width_wavenumber(self) -> float:
@@ -183,3 +203,110 @@ def audible(scatterers: Scatterers, acquisition: Acquisition) -> Scatterers:
     x, z, reflectivity = (to_numpy(a).astype(np.float64) for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
     kept = ~acquisition.probe.is_behind(x, z) & (reflectivity != 0)
     return Scatterers(x[kept], z[kept], reflectivity[kept])
+
+
+# --- demodulation ----------------------------------------------------------------------------------------------------
+
+
+class FilterLaw(NamedTuple):
+    """A demodulation in checked numbers: what an engine's `mix_and_filter` takes beside the samples."""
+
+    carrier: np.ndarray  # (n_samples,) complex, that the samples are multiplied by
+    numerator: np.ndarray  # of the low-pass filter
+    denominator: np.ndarray
+    steady: np.ndarray  # state of the filter under a constant 1
+    edge: int  # samples by which a record is extended at each end
+
+
+# --- delay-and-sum ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Beamforming:
+    """A delay-and-sum in checked numbers: what `Plan` is to a simulation."""
+
+    acquisition: Acquisition
+    grid: ImageGrid
+    speed_of_sound: float  # m/s
+    sampling_frequency: float  # Hz
+    start_time: np.ndarray  # (n_transmits,) s; one number serves all
+    demodulation_frequency: float  # Hz, 0 for RF data
+    f_number: float  # 0: all elements
+    interpolation: Interpolation
+    normalize: bool
+    weights: np.ndarray | None = None  # (n_transmits, nz, nx) float32; None: 1 everywhere
+    compounding: str = "coherent"  # or "incoherent", "none"
+    progress: Progress | None = None
+
+    @property
+    def has_phase(self) -> bool:
+        """Whether images are sums of samples, complex where those are; otherwise magnitudes."""
+        return self.compounding != "incoherent"
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(nz, nx), or (n_transmits, nz, nx) of transmits that are not compounded."""
+        return (self.acquisition.n_transmits, *self.grid.shape) if self.compounding == "none" else self.grid.shape
+
+    def __post_init__(self) -> None:
+        starts = np.broadcast_to(np.asarray(self.start_time, dtype=np.float64), self.acquisition.n_transmits)
+        object.__setattr__(self, "start_time", starts)
+        reach = max(map(abs, self.receive_reach))
+        if not reach <= LONGEST:  # NaN and infinity too
+            raise ValueError(
+                f"grid: its echoes take {reach:.3g} samples from a pixel to an element, expected at most "
+                f"{LONGEST:.3g}: positions are in m, speeds in m/s, sampling frequencies in Hz, delays in s"
+            )
+
+    @cached_property
+    def receive_reach(self) -> tuple[float, float]:
+        """Bounds of the time from a pixel of the grid to an element, with the receive delay, in samples."""
+        probe, delays = self.acquisition.probe, self.receive_delays * self.sampling_frequency
+        x, z = np.meshgrid(self.grid.x[[0, -1]], self.grid.z[[0, -1]])  # a corner is farthest from any element
+        with np.errstate(over="ignore"):
+            way = np.hypot(x.ravel()[:, None] - probe.element_x, z.ravel()[:, None] - probe.element_z).max()
+            way = way / self.speed_of_sound * self.sampling_frequency
+        return float(delays.min()), float(way + delays.max())
+
+    def transmit_samples(
+        self, x: np.ndarray, z: np.ndarray, n_samples: int, arrival_bounds: ArrivalBounds
+    ) -> np.ndarray:
+        """`transmit_times` as positions in records of `n_samples`, (n_transmits, *shape), shifted for the interpolation.
+
+        Every one is finite and bounded, so that a kernel may index with it: a wave that never comes (a silent transmit), or
+        whose echoes no element has in its record, stands just so far outside that none of them falls inside.
+        """
+        if n_samples > LONGEST:
+            raise ValueError(f"samples: expected records of at most {LONGEST} samples, got {n_samples}")
+        positions = self.transmit_times(x, z, arrival_bounds)
+        positions -= self.start_time.reshape(-1, *[1] * (positions.ndim - 1))
+        positions *= self.sampling_frequency
+        positions += self.interpolation.shift
+        nearest, farthest = self.receive_reach
+        return np.clip(positions, -OUTSIDE - farthest, n_samples + OUTSIDE - nearest, out=positions)
+
+    @cached_property
+    def transmit_phases(self) -> np.ndarray:
+        """(n_transmits,) cycles of the demodulation frequency at `transmit_samples` of 0, less whole ones."""
+        shift = self.interpolation.shift / self.sampling_frequency
+        return (self.demodulation_frequency * (self.start_time - shift)) % 1.0
+
+    @property
+    def cos_acceptance(self) -> float:
+        """Cosine of the widest angle to an element's normal that counts; -1 for all angles."""
+        return cos_acceptance(self.f_number)
+
+    @cached_property
+    def receive_delays(self) -> np.ndarray:
+        """(n_elements,) s, by which the acquisition delayed the echoes."""
+        delays = self.acquisition.receive_delays
+        return np.zeros(self.acquisition.probe.n_elements) if delays is None else delays.copy()
+
+    @cached_property
+    def live(self) -> np.ndarray:
+        """(n_elements,) share of the transmits in which an element receives: 1 without a receive mask."""
+        return self.acquisition.receiving.mean(axis=0)
+
+    def transmit_times(self, x: np.ndarray, z: np.ndarray, arrival_bounds: ArrivalBounds) -> np.ndarray:
+        """`transmit_time` at points: (n_transmits, *shape) s; the bounds are found by the engine that asks."""
+        return arrival_times(self.acquisition, x, z, self.speed_of_sound, arrival_bounds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.fft import irfft, next_fast_len
 
+from .acquisition import Acquisition
 from .plan import make_plan
-from .types import Acquisition
 
 TIME_STEP = 1e-9  # s, as MUST; between 20 and 1000 steps per period
 SMALLEST = 1 / 1023  # of the peak: the record ends where the pulse stays below

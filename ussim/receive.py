@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
-from .types import IQData, RFData, device_of, is_on_device
+from .arrays import device_of
+from .engines import engine_of
+from .types import IQData, RFData
 
 
 def time_gain_compensation(
@@ -56,19 +57,14 @@ def time_gain_compensation(
     for name, value, unit in (("frequency", frequency, "Hz"), ("speed_of_sound", speed, "m/s")):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}: expected {unit} above 0, got {value!r}")
-    samples: Any = data.samples
-    array: Any = np.asarray
-    if is_on_device(samples):
-        import cupy
-
-        array = cupy.asarray
+    samples = data.samples
     start = np.asarray(data.start_time, dtype=np.float64)
     if start.ndim:  # one a transmit
         start = start[:, None, None]
     time = np.maximum(start + np.arange(samples.shape[-1]) / data.sampling_frequency, 0.0)
     gain_db = attenuation * frequency / 1e6 * (speed * time * 100)
     with device_of(samples):
-        gain = array(10 ** (gain_db / 20)).astype(samples.real.dtype)
+        gain = engine_of(samples).to_device(10 ** (gain_db / 20)).astype(samples.real.dtype)
         if in_place:
             samples *= gain
             return data

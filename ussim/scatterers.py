@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import physics
-from .doors import check_reach, check_real
-from .types import Acquisition, ImageGrid, Scatterers
+from .acquisition import Acquisition
+from .doors import check_real
+from .reach import check_reach
+from .types import ImageGrid, Scatterers
 
 DENSITY = 0.4  # scatterers in a square of one mean distance: one a cell, uniform in it, puts the mean nearest at 1.0
 OVERLAP = 0.1  # of the mean distance: of two scatterers closer than this one is dropped
@@ -71,7 +73,7 @@ def scatterers_from_image(
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    from .types import to_numpy
+    from .arrays import to_numpy
 
     check_real("image", image)
     image = to_numpy(image)

@@ -1,18 +1,24 @@
-"""Simulation: check and prepare in float64, hand the work to an engine, label what comes back."""
+"""Simulation: check and prepare in float64, hand the work to an engine, label what comes back.
+
+The way of a call, each hop to one place and none back:
+
+    simulate ─► plan.make_plan ─► engines.get_engine ─► Engine.simulate ─► kernels (`engines.cpu.cells`, `simulate.cu`)
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from .doors import check_reach
+from .acquisition import Acquisition
+from .arrays import device_of
 from .engines import get_engine
 from .plan import Plan, audible, make_plan
-from .types import Acquisition, ImageGrid, RFData, Scatterers, device_of
+from .reach import check_reach
+from .types import ImageGrid, RFData, Scatterers
 
 LATEST = 2**26  # samples from time 0 to any echo, a kilometre at 30 MHz: tables of so many still fit in memory
 LOWEST_SAMPLING_RATIO = 4.0  # f_s / f_c: the band reaches 2 f_c
@@ -66,7 +72,7 @@ def simulate(
     EngineError
         No such engine, or the budget cannot hold the smallest piece of work.
     """
-    module = get_engine(engine)
+    machine = get_engine(engine)
     plan = _checked_plan(acquisition)
     start_sample = _start_sample(start_time, acquisition)
     heard = audible(scatterers, acquisition)
@@ -76,7 +82,7 @@ def simulate(
         n_samples = max(1, _record_length(plan, [heard]) - start_sample)
     elif n_samples < 1:
         raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-    samples = module.simulate(heard, plan, int(n_samples), start_sample, max_memory, progress)
+    samples = machine.simulate(heard, plan, int(n_samples), start_sample, max_memory, progress)
     samples = _masked(samples, acquisition)
     return RFData(samples, acquisition, acquisition.sampling_frequency, start_sample / acquisition.sampling_frequency)
 
@@ -158,8 +164,6 @@ def simulate_stack(
     if len(media) == 0:
         raise ValueError("media: expected at least one, got none")
     records = _simulate_all(media, acquisition, engine, max_memory, n_samples)
-    if isinstance(records, list):
-        records = records[0][None] if len(records) == 1 else np.stack(records)
     return RFData(records, acquisition, acquisition.sampling_frequency)
 
 
@@ -220,9 +224,15 @@ def record_length(acquisition: Acquisition, grid: ImageGrid) -> int:
     return _record_length(make_plan(acquisition), [Scatterers(x.ravel(), z.ravel(), np.ones(4))])
 
 
-def _simulate_all(media, acquisition: Acquisition, engine: str, max_memory, n_samples: int | None) -> Any:
-    """The records, each (n_transmits, n_elements, n_samples): an array of them on a card, a list elsewhere."""
-    module = get_engine(engine)
+def _simulate_all(
+    media: Sequence[Scatterers],
+    acquisition: Acquisition,
+    engine: str,
+    max_memory: float | None,
+    n_samples: int | None,
+) -> np.ndarray:
+    """The records (n_media, n_transmits, n_elements, n_samples)."""
+    machine = get_engine(engine)
     plan = _checked_plan(acquisition)
     heard = [audible(scatterers, acquisition) for scatterers in media]
     for medium in heard:
@@ -232,12 +242,10 @@ def _simulate_all(media, acquisition: Acquisition, engine: str, max_memory, n_sa
         n_samples = max(1, _record_length(plan, heard))
     elif n_samples < 1:
         raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-    if hasattr(module, "simulate_batch"):
-        return _masked(module.simulate_batch(heard, plan, int(n_samples), 0, max_memory), acquisition)
-    return [_masked(module.simulate(medium, plan, int(n_samples), 0, max_memory), acquisition) for medium in heard]
+    return _masked(machine.simulate_batch(heard, plan, int(n_samples), 0, max_memory), acquisition)
 
 
-def _masked(samples: Any, acquisition: Acquisition) -> Any:
+def _masked(samples: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     """The samples (..., n_transmits, n_elements, n_samples), 0 on channels that do not receive; in place."""
     if acquisition.receive_mask is not None:
         with device_of(samples):

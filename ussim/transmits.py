@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike
 from .doors import own
 
 if TYPE_CHECKING:
+    from .medium import Medium
     from .probes import Probe
-    from .types import Medium
 
 
 class Waves(Protocol):

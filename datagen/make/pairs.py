@@ -179,15 +179,15 @@ def resolve_engine(name: str) -> str:
     """What "auto" comes to on this machine; raises ussim.EngineError where there is no such engine or device."""
     from ussim.engines import get_engine
 
-    module = get_engine(name).name
-    return module if name == "auto" else name
+    found = get_engine(name).name
+    return found if name == "auto" else name
 
 
 def on_device(engine: str) -> bool:
     """Whether an engine computes on a card; raises ussim.EngineError where there is no such engine or device."""
     from ussim.engines import get_engine
 
-    return getattr(get_engine(engine), "on_device", False)
+    return get_engine(engine).on_device
 
 
 def pixel_size_mm(imager: Imager) -> tuple[float, float]:
@@ -200,17 +200,15 @@ def _n_together(imager: Imager) -> int:
     """Images to simulate at once: one on the CPU, on a card those that take at most half of what is free."""
     from ussim.engines import get_engine
 
-    if not on_device(imager.settings.engine):
-        return 1
     acquisition = imager.acquisition
     record = acquisition.n_transmits * acquisition.probe.n_elements * imager.n_samples
-    return max(1, int(0.5 * get_engine(imager.settings.engine).free_memory() / (BYTES_A_SAMPLE * record)))
+    return get_engine(imager.settings.engine).batch_size(BYTES_A_SAMPLE * record)
 
 
 def _simulate(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
     """Pairs as one stack, which stays where the engine computes until the B-modes are there."""
     import ussim
-    from ussim.types import to_numpy
+    from ussim.arrays import to_numpy
 
     settings = imager.settings
     streams = [np.random.SeedSequence(seed).spawn(2) for seed in seeds]  # of scatterers, of noise
@@ -247,17 +245,15 @@ def _receive(rf: ussim.RFData, settings: Settings, rngs: Sequence[np.random.Gene
     The noise is amplified with the echoes.
     """
     import ussim
-    from ussim.types import device_of, is_on_device
+    from ussim.arrays import device_of
+    from ussim.engines import engine_of
 
-    samples, array = rf.samples, np.asarray
-    if is_on_device(samples):
-        import cupy
-
-        array = cupy.asarray
+    samples = rf.samples
+    to_device = engine_of(samples).to_device
     with device_of(samples):
         for record, rng in zip(samples, rngs, strict=True):
             if settings.snr_db is not None:
                 level = float((record.astype(np.float64) ** 2).mean()) ** 0.5 * 10 ** (-settings.snr_db / 20)
-                record += array(level * rng.standard_normal(record.shape, dtype=np.float32)).astype(record.dtype)
+                record += to_device(level * rng.standard_normal(record.shape, dtype=np.float32)).astype(record.dtype)
     if settings.tgc:
         ussim.time_gain_compensation(rf, in_place=True)

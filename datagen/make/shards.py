@@ -160,7 +160,7 @@ def make_samples(samples: Sequence[Sample], job: Job) -> Iterator[Made]:
 def make_sample(sample: Sample, job: Job) -> Made:
     """One sample under every probe; set aside after ATTEMPTS failures."""
     from ussim import EngineError
-    from ussim.engines import device_errors
+    from ussim.arrays import device_errors
 
     for attempt in range(1, ATTEMPTS + 1):
         try:

@@ -29,7 +29,7 @@ class Rules:
     def f_number(self, asked: float | None, probe: ussim.Probe, speed_of_sound: float) -> float | None:
         """Return the f-number of some settings as `delay_and_sum` takes it."""
         if asked is None and self.by_directivity:
-            from ussim.beamform import directivity_f_number
+            from ussim.beamforming.apertures import directivity_f_number
 
             return directivity_f_number(probe, speed_of_sound)
         return asked

@@ -27,10 +27,12 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.signal.windows import tukey
 
 from ussim import physics
+from ussim.acquisition import Acquisition
+from ussim.arrays import to_numpy
 from ussim.compiling import njit
 from ussim.engines.reference import Geometry, transmitted_pressure
 from ussim.plan import Plan, make_plan
-from ussim.types import Acquisition, ImageGrid, RFData, to_numpy
+from ussim.types import ImageGrid, RFData
 
 F_NUMBER = 1.4
 TUKEY_FRACTION = 0.25

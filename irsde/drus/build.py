@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ussim.types import Acquisition, ImageGrid
+from ussim.acquisition import Acquisition
+from ussim.types import ImageGrid
 
 from . import acoustics
 from .cache import cached, digest

@@ -230,7 +230,7 @@ def _check_device(device: str) -> None:
     """One line instead of a traceback where torch has no such device."""
     import torch
 
-    from ussim.engines import EngineError
+    from ussim.errors import EngineError
 
     try:
         torch.empty(1, device=device)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ussim.beamform import delay_and_sum, demodulate
+from ussim.acquisition import Acquisition
+from ussim.beamform import delay_and_sum
+from ussim.demodulation import demodulate
 from ussim.probes import Probe, load_probe
 from ussim.simulation import simulate
 from ussim.transmits import PlaneWaves
-from ussim.types import Acquisition, ImageGrid, RFData, Scatterers
+from ussim.types import ImageGrid, RFData, Scatterers
 
 from . import ddrm
 from .acoustics import F_NUMBER, bandpass_step, echo_model_of

@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import resample_poly
 
-from ussim.beamform import demodulate
+from ussim.acquisition import Acquisition
+from ussim.arrays import to_numpy
+from ussim.demodulation import demodulate
 from ussim.errors import DataError
 from ussim.io.channel_data import load_channel_data
+from ussim.medium import Medium
 from ussim.probes import Probe, load_probe
 from ussim.transmits import CustomTransmits, PlaneWaves
-from ussim.types import Acquisition, IQData, Medium, RFData, to_numpy
+from ussim.types import IQData, RFData
 
 LOWEST_RATIO = 4.0  # f_s / f_c that H and B need
 PICMUS_GROUP = "US/US_DATASET0000"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy.fft
 
-from ussim.engines.cuda.engine import read_source
+from ussim.engines.cuda.backend import read_source
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-w")

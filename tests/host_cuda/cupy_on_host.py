@@ -126,7 +126,7 @@ def install(folder: Path):
     added = {"cupy": cupy, "cupy.cuda": cupy.cuda}
     sys.modules.update(added)
 
-    from ussim.engines.cuda import backend as cuda
+    from ussim.engines.cuda import cupy as cuda
 
     found = cuda._has_driver
     cuda._has_driver = lambda: True

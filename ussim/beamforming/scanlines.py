@@ -10,8 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..acquisition import Acquisition
 from ..foci import law_foci
-from ..types import Acquisition, ImageGrid
+from ..types import ImageGrid
 
 SAME_LINE = 1e-6  # m: lines that pass a depth closer than that are one line, of several focal zones
 

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from .. import physics
+from ..acquisition import Acquisition
+from ..arrays import to_numpy
 from ..foci import has_foci, law_foci
-from ..types import Acquisition, ImageGrid, to_numpy
+from ..types import ImageGrid
 from .scanlines import line_weights
 
 WAIST = 1.0  # half width of a beam at its focus, in wavelengths x the transmit's f-number: the first zero of a flat aperture

@@ -449,8 +449,8 @@ def field(
 
     import ussim
 
+    from ..arrays import to_numpy
     from ..show import figures
-    from ..types import to_numpy
     from . import steps
 
     medium = ussim.Medium(speed_of_sound, attenuation)

@@ -197,7 +197,7 @@ def _memory() -> Finding:
 
 
 def _cuda() -> Finding:
-    from ..engines.cuda.backend import cuda_report
+    from ..engines.cuda.cupy import cuda_report
 
     report = cuda_report()
     if report["problem"]:
@@ -213,7 +213,7 @@ def _cuda() -> Finding:
 
 def _engines_agree() -> Iterator[Finding]:
     """A small simulation by each engine of this machine and by the reference: the error between them, and what it took."""
-    from ..engines.cuda.backend import device_count
+    from ..engines.cuda.cupy import device_count
 
     for engine in ("cpu", "cuda") if device_count() else ("cpu",):
         yield from _engine_agrees(engine)

@@ -17,7 +17,9 @@ import numpy as np
 
 import ussim
 
-from ..beamform import UNSEEN_SHARE, UnseenWarning, automatic_f_number, unseen_share
+from ..arrays import to_numpy
+from ..beamform import UNSEEN_SHARE, UnseenWarning, unseen_share
+from ..beamforming.apertures import automatic_f_number
 from ..compiling import announce
 from ..engines import get_engine
 from ..errors import DataError
@@ -25,7 +27,6 @@ from ..io.atomic import replacing
 from ..io.plain import acquisition_to_dict
 from ..show.describe import describe_excitation, describe_waves
 from ..show.figures import bmode_figure, save_figure
-from ..types import to_numpy
 from . import console
 
 STRETCH = 0.1  # an image whose proportions differ from the field's by more than this (in ln) is worth a word

@@ -1,65 +1,23 @@
-"""Engines: the same model, computed on different machines.
-
-An engine is a module, or an object, with a `name` and these functions, all on checked arguments:
-
-    simulate(scatterers, plan, n_samples, start_sample, max_memory) -> (n_transmits, n_elements, n_samples)
-    adjoint(points, plan, samples, start_sample, max_memory) -> (n_points,), the transpose of `simulate`
-    pressure_field(plan, grid, threshold_db, max_memory) -> (n_transmits, nz, nx)
-    delay_and_sum(samples (..., n_transmits, n_elements, n_samples), beamforming) -> (..., nz, nx)
-    arrival_bounds(...), see `cpu.beamform`
+"""Engines: the same model, computed on different machines, behind one door (`protocol.Engine`).
 
 `reference` is the oracle: float64 NumPy, literal. `cpu` is the fast one on any machine. `cuda` runs on an NVIDIA card, by
-number as `cuda:1`; it has `simulate_batch` and `mix_and_filter` besides, and its arrays stay on the card.
+number as `cuda:1`; its arrays stay on the card. Each is imported when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
-from ..errors import DeviceError
+from ..arrays import is_on_device
+from ..errors import EngineError
+from .protocol import Engine
+
+__all__ = ["ENGINES", "Engine", "engine_of", "get_engine"]
 
 ENGINES = ("auto", "cpu", "cuda", "reference")
 
 
-class EngineError(DeviceError):
-    """No such engine or device, or not enough memory: the message says what to use instead."""
-
-
-@contextmanager
-def device_errors(name: str) -> Iterator[None]:
-    """Turn what CuPy raises into EngineError, while the context lasts.
-
-    CuPy's errors are RuntimeErrors of its own, and a library that it cannot load is an ImportError. Kernels run
-    asynchronously, so an error surfaces in whichever call comes next, a copy to the host as well; once a kernel has failed,
-    the process cannot use that card again. Whoever takes such an error for one of the input loses all that follows.
-
-    Raises
-    ------
-    EngineError
-        In place of an error of CuPy or of a CUDA library; `name` says whose.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, EngineError) or not _is_of_device(error):
-            raise
-        reason = " ".join((str(error).strip() or type(error).__name__).split())
-        raise EngineError(
-            f'{name}: the card failed ({reason}). A process cannot use it again after that: start anew, or use engine="cpu"'
-        ) from error
-
-
-def _is_of_device(error: Exception) -> bool:
-    """Whether CuPy raised an error, or a CUDA library could not be loaded."""
-    if type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends", "cupyx"):
-        return True
-    return isinstance(error, ImportError | OSError) and any(word in str(error) for word in ("libcu", "libnv", "cupy"))
-
-
-def get_engine(name: str = "auto") -> Any:
+def get_engine(name: str = "auto") -> Engine:
     """The engine of that name: "auto" is "cuda" where a device answers and "cpu" elsewhere; "cuda:1" is the second card.
 
     Raises
@@ -73,20 +31,23 @@ def get_engine(name: str = "auto") -> Any:
             f"unknown engine {name!r}: expected one of {', '.join(ENGINES)}, or cuda:N for the card number N"
         )
     if base in ("auto", "cuda"):
-        from .cuda import backend as cuda
+        from .cuda import cupy as cuda
 
         if base == "cuda" or cuda.device_count():
             return cuda.engine(int(index or 0))
-        base = "cpu"
-    return import_module(f"{__name__}.cpu.engine" if base == "cpu" else f"{__name__}.{base}")
+    if base == "reference":
+        from .reference import ENGINE as reference
+
+        return reference
+    from .cpu.engine import ENGINE as cpu
+
+    return cpu
 
 
-def engine_of(array: Any) -> Any:
-    """The engine whose device holds an array; None for arrays in host memory."""
-    from ..types import is_on_device
-
+def engine_of(array: Any) -> Engine:
+    """The engine whose device holds an array: of arrays in host memory the CPU's."""
     if not is_on_device(array):
-        return None
-    from .cuda import backend as cuda
+        return get_engine("cpu")
+    from .cuda import cupy as cuda
 
     return cuda.engine(array.device.id)

@@ -6,89 +6,143 @@ Slow on purpose; every other engine is compared with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.signal import filtfilt
 
 from .. import physics
-from ..plan import Plan
+from ..plan import Beamforming, FilterLaw, Plan, Progress
 from ..types import ImageGrid, Scatterers
-from .reference_beamform import arrival_bounds, delay_and_sum
-
-__all__ = ["adjoint", "arrival_bounds", "delay_and_sum", "name", "pressure_field", "simulate"]
-
-name = "reference"
+from . import reference_beamform
+from .protocol import Engine
 
 
-def simulate(
-    scatterers: Scatterers,
-    plan: Plan,
-    n_samples: int,
-    start_sample: int = 0,
-    max_memory: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Echoes (n_transmits, n_elements, n_samples) float64: R = B Σ_s ρ_s P_s G_s (Garcia 2022).
+class ReferenceEngine(Engine):
+    """The oracle of the other engines."""
 
-    The period of the transform outlasts every echo, so nothing wraps around.
-    """
-    acquisition = plan.acquisition
-    n_transmits, n_elements = acquisition.n_transmits, acquisition.probe.n_elements
-    if len(scatterers) == 0:
-        return np.zeros((n_transmits, n_elements, n_samples))
-    n_fft, frequency, bins = _frequency_bins(plan, scatterers, start_sample + n_samples)
-    spectrum = np.zeros((n_transmits, n_elements, len(frequency)), dtype=np.complex128)
-    block = _block_size(plan, max_memory)
-    total = math.ceil(len(scatterers) / block) * len(bins)
-    for first in range(0, len(scatterers), block):
-        part = slice(first, first + block)
-        geometry = Geometry(plan, scatterers.x[part], scatterers.z[part])
-        for k, i in enumerate(bins, first // block * len(bins) + 1):
-            response = geometry.response(frequency[i])
-            pressure = transmitted_pressure(plan, response, frequency[i]) * scatterers.reflectivity[part]
-            spectrum[:, :, i] += pressure @ response
-            if progress is not None:
-                progress(k, total)
-    spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
-    # Integral over frequency, Σ df = f_s irfft: independent of the record length.
-    scale = acquisition.probe.element_width * acquisition.sampling_frequency
-    rf = scale * irfft(np.conj(spectrum), n_fft, axis=-1)
-    return rf[:, :, start_sample : start_sample + n_samples]
+    name = "reference"
 
+    def simulate(
+        self,
+        scatterers: Scatterers,
+        plan: Plan,
+        n_samples: int,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Echoes (n_transmits, n_elements, n_samples) float64: R = B Σ_s ρ_s P_s G_s (Garcia 2022).
 
-def adjoint(
-    points: Scatterers,
-    plan: Plan,
-    samples: np.ndarray,
-    start_sample: int = 0,
-    max_memory: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Project echoes on points: the transpose of `simulate` in the reflectivity, (n_points,) float64."""
-    projected = np.zeros(len(points))
-    if len(points) == 0:
+        The period of the transform outlasts every echo, so nothing wraps around.
+        """
+        acquisition = plan.acquisition
+        n_transmits, n_elements = acquisition.n_transmits, acquisition.probe.n_elements
+        if len(scatterers) == 0:
+            return np.zeros((n_transmits, n_elements, n_samples))
+        n_fft, frequency, bins = _frequency_bins(plan, scatterers, start_sample + n_samples)
+        spectrum = np.zeros((n_transmits, n_elements, len(frequency)), dtype=np.complex128)
+        block = _block_size(plan, max_memory)
+        total = math.ceil(len(scatterers) / block) * len(bins)
+        for first in range(0, len(scatterers), block):
+            part = slice(first, first + block)
+            geometry = Geometry(plan, scatterers.x[part], scatterers.z[part])
+            for k, i in enumerate(bins, first // block * len(bins) + 1):
+                response = geometry.response(frequency[i])
+                pressure = transmitted_pressure(plan, response, frequency[i]) * scatterers.reflectivity[part]
+                spectrum[:, :, i] += pressure @ response
+                if progress is not None:
+                    progress(k, total)
+        spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
+        # Integral over frequency, Σ df = f_s irfft: independent of the record length.
+        scale = acquisition.probe.element_width * acquisition.sampling_frequency
+        rf = scale * irfft(np.conj(spectrum), n_fft, axis=-1)
+        return rf[:, :, start_sample : start_sample + n_samples]
+
+    def adjoint(
+        self,
+        points: Scatterers,
+        plan: Plan,
+        samples: np.ndarray,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Project echoes on points: the transpose of `simulate` in the reflectivity, (n_points,) float64."""
+        projected = np.zeros(len(points))
+        if len(points) == 0:
+            return projected
+        acquisition, n_samples = plan.acquisition, samples.shape[-1]
+        n_fft, frequency, bins = _frequency_bins(plan, points, start_sample + n_samples)
+        record = np.zeros((*samples.shape[:-1], n_fft))
+        record[..., start_sample : start_sample + n_samples] = samples
+        spectrum = rfft(record, axis=-1) * plan.response(frequency)
+        spectrum *= np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
+        mirrored = np.where((bins == 0) | (2 * bins == n_fft), 1, 2)  # bins stand for their mirror in a real record
+        scale = acquisition.probe.element_width * acquisition.sampling_frequency / n_fft
+        block = _block_size(plan, max_memory)
+        total = math.ceil(len(points) / block) * len(bins)
+        for first in range(0, len(points), block):
+            part = slice(first, first + block)
+            geometry = Geometry(plan, points.x[part], points.z[part])
+            for k, (i, twice) in enumerate(zip(bins, mirrored, strict=True), first // block * len(bins) + 1):
+                response = geometry.response(frequency[i])
+                pressure = transmitted_pressure(plan, response, frequency[i])
+                projected[part] += scale * twice * (pressure * (spectrum[:, :, i] @ response.T)).sum(axis=0).real
+                if progress is not None:
+                    progress(k, total)
         return projected
-    acquisition, n_samples = plan.acquisition, samples.shape[-1]
-    n_fft, frequency, bins = _frequency_bins(plan, points, start_sample + n_samples)
-    record = np.zeros((*samples.shape[:-1], n_fft))
-    record[..., start_sample : start_sample + n_samples] = samples
-    spectrum = rfft(record, axis=-1) * plan.response(frequency)
-    spectrum *= np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
-    mirrored = np.where((bins == 0) | (2 * bins == n_fft), 1, 2)  # bins stand for their mirror in a real record
-    scale = acquisition.probe.element_width * acquisition.sampling_frequency / n_fft
-    block = _block_size(plan, max_memory)
-    total = math.ceil(len(points) / block) * len(bins)
-    for first in range(0, len(points), block):
-        part = slice(first, first + block)
-        geometry = Geometry(plan, points.x[part], points.z[part])
-        for k, (i, twice) in enumerate(zip(bins, mirrored, strict=True), first // block * len(bins) + 1):
-            response = geometry.response(frequency[i])
-            pressure = transmitted_pressure(plan, response, frequency[i])
-            projected[part] += scale * twice * (pressure * (spectrum[:, :, i] @ response.T)).sum(axis=0).real
-            if progress is not None:
-                progress(k, total)
-    return projected
+
+    def pressure_field(
+        self,
+        plan: Plan,
+        grid: ImageGrid,
+        threshold_db: float,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """RMS pressure (n_transmits, nz, nx): sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array."""
+        probe = plan.acquisition.probe
+        x, z = (axis.ravel() for axis in grid.mesh())
+        front = np.flatnonzero(~probe.is_behind(x, z))
+        power = np.zeros((plan.acquisition.n_transmits, x.size))
+        block = _block_size(plan, max_memory)
+        frequency, step = pressure_frequencies(plan, x[front], z[front], threshold_db)
+        total = math.ceil(len(front) / block) * len(frequency)
+        for first in range(0, len(front), block):
+            part = front[first : first + block]
+            geometry = Geometry(plan, x[part], z[part])
+            for k, f in enumerate(frequency, first // block * len(frequency) + 1):
+                power[:, part] += np.abs(transmitted_pressure(plan, geometry.response(f), f)) ** 2
+                if progress is not None:
+                    progress(k, total)
+        return np.sqrt(probe.element_width * power * step).reshape(-1, *grid.shape)
+
+    def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
+        """Images (..., nz, nx), complex128 or float64 as the samples are."""
+        return reference_beamform.delay_and_sum(samples, beamforming)
+
+    def mix_and_filter(self, samples: np.ndarray, law: FilterLaw) -> np.ndarray:
+        """`scipy.signal.filtfilt` of the mixed samples: computed as complex128, returned as complex64."""
+        mixed = samples * law.carrier
+        filtered = filtfilt(law.numerator, law.denominator, mixed, axis=-1, padtype="odd", padlen=law.edge)
+        return np.asarray(filtered, dtype=np.complex64)
+
+    def arrival_bounds(
+        self,
+        x: np.ndarray,
+        z: np.ndarray,
+        source_x: np.ndarray,
+        source_z: np.ndarray,
+        delays: np.ndarray,
+        speed_of_sound: float,
+        with_last: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """First and last arrival of each law at points."""
+        return reference_beamform.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
+
+
+ENGINE = ReferenceEngine()
 
 
 def _frequency_bins(plan: Plan, scatterers: Scatterers, last_sample: int) -> tuple[int, np.ndarray, np.ndarray]:
@@ -101,31 +155,6 @@ def _frequency_bins(plan: Plan, scatterers: Scatterers, last_sample: int) -> tup
     frequency = np.fft.rfftfreq(n_fft, 1 / rate)
     low, high = plan.band()
     return n_fft, frequency, np.flatnonzero((frequency >= low) & (frequency <= high))
-
-
-def pressure_field(
-    plan: Plan,
-    grid: ImageGrid,
-    threshold_db: float,
-    max_memory: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """RMS pressure (n_transmits, nz, nx): sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array."""
-    probe = plan.acquisition.probe
-    x, z = (axis.ravel() for axis in grid.mesh())
-    front = np.flatnonzero(~probe.is_behind(x, z))
-    power = np.zeros((plan.acquisition.n_transmits, x.size))
-    block = _block_size(plan, max_memory)
-    frequency, step = pressure_frequencies(plan, x[front], z[front], threshold_db)
-    total = math.ceil(len(front) / block) * len(frequency)
-    for first in range(0, len(front), block):
-        part = front[first : first + block]
-        geometry = Geometry(plan, x[part], z[part])
-        for k, f in enumerate(frequency, first // block * len(frequency) + 1):
-            power[:, part] += np.abs(transmitted_pressure(plan, geometry.response(f), f)) ** 2
-            if progress is not None:
-                progress(k, total)
-    return np.sqrt(probe.element_width * power * step).reshape(-1, *grid.shape)
 
 
 def pressure_frequencies(plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db: float) -> tuple[np.ndarray, float]:

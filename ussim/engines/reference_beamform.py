@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..beamform import Beamforming
+from ..plan import Beamforming
 
 
 def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
@@ -17,8 +14,16 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     return images.reshape(*samples.shape[:-3], *beamforming.image_shape)
 
 
-def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
-    """First and last arrival of each law at points (see `cpu.beamform.arrival_bounds`)."""
+def arrival_bounds(
+    x: np.ndarray,
+    z: np.ndarray,
+    source_x: np.ndarray,
+    source_z: np.ndarray,
+    delays: np.ndarray,
+    speed_of_sound: float,
+    with_last: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """First and last arrival of each law at points (see `Engine.arrival_bounds`)."""
     way = np.hypot(x[:, None] - source_x, z[:, None] - source_z) / speed_of_sound
     first = np.array([(way + law).min(axis=1) for law in delays])
     return first, np.array([(way + law).max(axis=1) for law in delays]) if with_last else None
@@ -30,7 +35,7 @@ def _image(samples: np.ndarray, b: Beamforming, number: int, n_records: int) -> 
     probe = b.acquisition.probe
     n_transmits, n_elements, n_samples = samples.shape
     x, z = b.grid.mesh()
-    transmit_positions = b.transmit_samples(x, z, n_samples)
+    transmit_positions = b.transmit_samples(x, z, n_samples, arrival_bounds)
     images = np.zeros((n_transmits, *b.grid.shape), dtype=np.complex128 if np.iscomplexobj(samples) else np.float64)
     n_active = np.zeros(b.grid.shape)
     for e in range(n_elements):

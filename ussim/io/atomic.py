@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary path in the folder of `path`: what is written there becomes `path` at the end of the block, at once.
 
     If the block raises, the temporary file is removed and whatever `path` held before stays.

@@ -1,15 +1,4 @@
-"""Channel data on disk.
-
-A channel-data file is one record, an uncompressed `.npz` without pickles:
-
-    format    "ussim channel data"
-    version   the format's version, VERSION
-    samples   (n_transmits, n_elements, n_samples), real for RF, complex for IQ
-    header    JSON text: kind ("rf" or "iq"), sampling_frequency, start_time, demodulation_frequency (IQ), acquisition
-
-Every number comes back exactly: JSON holds the shortest text that reads back to the same float64. Numbers that JSON has no
-word for are the strings "nan", "inf" and "-inf".
-"""
+"""Reading channel data: the files that `archive` writes."""
 
 from __future__ import annotations
 
@@ -23,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..acquisition import Acquisition
 from ..errors import DataError
-from ..types import Acquisition, IQData, RFData, to_numpy
-from .atomic import replacing
-from .plain import acquisition_from_dict, acquisition_to_dict, to_array, to_plain
+from ..types import IQData, RFData
+from .archive import FORMAT, VERSION
+from .plain import acquisition_from_dict, to_array
 
-FORMAT = "ussim channel data"
-VERSION = 1
 ZIP_START = b"PK\x03\x04"
 # What reading a damaged archive raises, by which of its bytes are wrong: lengths, names, method, flags, data, array headers.
 DAMAGE = (
@@ -47,41 +35,8 @@ DAMAGE = (
 )
 
 
-def save_channel_data(data: RFData | IQData, path: str | Path) -> None:
-    """Write RF or IQ with its whole acquisition to `path`; the file appears when it is complete.
-
-    Raises
-    ------
-    ValueError
-        The data are a stack of records.
-    OSError
-        The file cannot be written; nothing is left of it.
-    """
-    if data.samples.ndim > 3:
-        raise ValueError(
-            f"save: a file holds one record (n_transmits, n_elements, n_samples), got a stack {data.samples.shape}: "
-            "save each of its records, dataclasses.replace(data, samples=data.samples[i])"
-        )
-    header: dict[str, Any] = {
-        "kind": "iq" if isinstance(data, IQData) else "rf",
-        "sampling_frequency": float(data.sampling_frequency),
-        "start_time": to_plain(data.start_time),
-        "acquisition": acquisition_to_dict(data.acquisition),
-    }
-    if isinstance(data, IQData):
-        header["demodulation_frequency"] = float(data.demodulation_frequency)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(
-            file,
-            format=np.array(FORMAT),
-            version=np.array(VERSION),
-            header=np.array(json.dumps(header, allow_nan=False)),
-            samples=to_numpy(data.samples),
-        )
-
-
 def load_channel_data(path: str | Path) -> RFData | IQData:
-    """Read the channel data of a file that `save_channel_data` (or `rf.save`) wrote.
+    """Read the channel data of a file that `rf.save` wrote.
 
     Parameters
     ----------

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..acquisition import HIGHEST_THRESHOLD_DB, Acquisition
+from ..medium import Medium
 from ..probes import Imaging, Probe
 from ..transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, SyntheticAperture, Waves
-from ..types import HIGHEST_THRESHOLD_DB, Acquisition, Medium
 from ..waveforms import ImpulseResponse, Waveform
 
 SIGNALS = {"waveform": Waveform, "impulse_response": ImpulseResponse}

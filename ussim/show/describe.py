@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from ..acquisition import Acquisition
     from ..probes import Probe
-    from ..types import Acquisition
 
 
 def describe_probe(probe: Probe) -> str:

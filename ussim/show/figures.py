@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..acquisition import Acquisition
+from ..arrays import to_numpy
 from ..io.atomic import replacing
-from ..types import Acquisition, ImageGrid, to_numpy
+from ..types import ImageGrid
 from .describe import describe_probe, describe_waves
 
 if TYPE_CHECKING:

@@ -13,16 +13,14 @@ same bytes whatever the number of threads.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ...compiling import njit
+from ...plan import Beamforming
 from .simd import LANES, compiled, fma, load, store
 from .threads import in_threads
-
-if TYPE_CHECKING:
-    from ...beamform import Beamforming
 
 TABLE = 2048  # steps of the interpolation table; linear between them: weights to 1e-6
 ROUNDING = 1.5 * 2**23  # added to a float32 below 2**22, it leaves the nearest whole number in the low bits
@@ -120,7 +118,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     for first in range(0, len(z_all), rows):
         z = z_all[first : first + rows]
         xx, zz = np.meshgrid(x, z)
-        positions = b.transmit_samples(xx, zz, n_samples)
+        positions = b.transmit_samples(xx, zz, n_samples, arrival_bounds)
         pixels = Pixels(x, z, ~probe.is_behind(xx, zz), *((1, 1) if _jumps(positions) else _tile_shape(b)))
         transmits = Transmits(
             positions,

@@ -25,140 +25,176 @@ import numpy as np
 
 from ... import physics
 from ...cells import Cells, make_cells
-from ...plan import Plan
+from ...errors import EngineError
+from ...plan import Beamforming, FilterLaw, Plan, Progress
 from ...types import ImageGrid, Scatterers
-from .. import EngineError, reference
-from .beamform import arrival_bounds, delay_and_sum  # noqa: F401
+from ..protocol import Engine
+from ..reference import ENGINE as reference
+from . import beamform
 from .cells import BATCH, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, cell_adjoint, cell_power, cell_spectrum
 from .echoes import add_cells, take_echoes, twiddles_of
 from .simd import LANES, aligned_empty
-from .threads import Progress, finish, n_threads, workers
-
-name = "cpu"
+from .threads import finish, n_threads, workers
 
 DEFAULT_MEMORY = 1e9  # bytes beside the result
 FEW = 3  # fewer transmits than this, left over from groups of 16, are cheaper with lanes on scatterers
 
 
-def simulate(
-    scatterers: Scatterers,
-    plan: Plan,
-    n_samples: int,
-    start_sample: int = 0,
-    max_memory: float | None = None,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Echoes (n_transmits, n_elements, n_samples) float32, from sample `start_sample` on.
+class CpuEngine(Engine):
+    """The engine of any machine, in threads."""
 
-    Raises
-    ------
-    EngineError
-        `max_memory` (bytes beside the result, default 1 GB) cannot hold one cell.
-    """
-    acquisition = plan.acquisition
-    record = np.zeros((acquisition.n_transmits, acquisition.probe.n_elements, n_samples), dtype=np.float32)
-    if len(scatterers) == 0:
+    name = "cpu"
+
+    def simulate(
+        self,
+        scatterers: Scatterers,
+        plan: Plan,
+        n_samples: int,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Echoes (n_transmits, n_elements, n_samples) float32, from sample `start_sample` on.
+
+        Raises
+        ------
+        EngineError
+            `max_memory` (bytes beside the result, default 1 GB) cannot hold one cell.
+        """
+        acquisition = plan.acquisition
+        record = np.zeros((acquisition.n_transmits, acquisition.probe.n_elements, n_samples), dtype=np.float32)
+        if len(scatterers) == 0:
+            return record
+        # Copies: the value's own are read-only, and kernels would compile once more for those.
+        x, z, reflectivity = (a.copy() for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
+        cells = make_cells(x, z, plan, LANES)
+        work = _Work(plan, cells, x, z, reflectivity)
+        _in_rounds(work, max_memory, partial(_add_round, work, record, start_sample), progress)
         return record
-    # Copies: the value's own are read-only, and kernels would compile once more for those.
-    x, z, reflectivity = (a.copy() for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
-    cells = make_cells(x, z, plan, LANES)
-    work = _Work(plan, cells, x, z, reflectivity)
-    _in_rounds(work, max_memory, partial(_add_round, work, record, start_sample), progress)
-    return record
 
+    def adjoint(
+        self,
+        points: Scatterers,
+        plan: Plan,
+        samples: np.ndarray,
+        start_sample: int = 0,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Project echoes on points: the transpose of `simulate` in the reflectivity, by the same cells, windows and bands.
 
-def adjoint(
-    points: Scatterers,
-    plan: Plan,
-    samples: np.ndarray,
-    start_sample: int = 0,
-    max_memory: float | None = None,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Project echoes on points: the transpose of `simulate` in the reflectivity, by the same cells, windows and bands.
+        Parameters
+        ----------
+        points : in front of the array; their reflectivity is not read.
+        samples : (n_transmits, n_elements, n_samples) float32, from sample `start_sample` on.
 
-    Parameters
-    ----------
-    points : in front of the array; their reflectivity is not read.
-    samples : (n_transmits, n_elements, n_samples) float32, from sample `start_sample` on.
+        Returns
+        -------
+        (n_points,) float32
 
-    Returns
-    -------
-    (n_points,) float32
+        Raises
+        ------
+        EngineError
+            `max_memory` (bytes beside the result, default 1 GB) cannot hold one cell.
+        """
+        projected = np.zeros(len(points), np.float32)
+        if len(points) == 0:
+            return projected
+        x, z = points.x.copy(), points.z.copy()
+        work = _Work(plan, make_cells(x, z, plan, LANES), x, z, np.ones(len(points)))
+        cells, size = work.cells, work.spectrum_size
+        shape, record = samples.shape, np.ascontiguousarray(samples, dtype=np.float32).reshape(-1)
+        drive = work.workspace_sizes()[Workspace._fields.index("drive")]
+        one = work.workspace_bytes() + 4 * (size + drive + work.n_groups * LANES * TRIPLE)
+        spaces: SimpleQueue = SimpleQueue()
+        n_workers = _n_workers(work, one, max_memory)
+        _ = work.twiddles  # by one thread
+        for _ in range(n_workers):
+            space, buffers = work.workspace()
+            back = space._replace(drive=aligned_empty(drive), pressure=aligned_empty(work.n_groups * LANES * TRIPLE))
+            spaces.put((space, back, aligned_empty(size), buffers))
 
-    Raises
-    ------
-    EngineError
-        `max_memory` (bytes beside the result, default 1 GB) cannot hold one cell.
-    """
-    projected = np.zeros(len(points), np.float32)
-    if len(points) == 0:
+        def run(i: int) -> None:
+            cell = work.cell(i)
+            space, back, spectra, buffers = spaces.get()
+            try:
+                window = tuple(
+                    int(field[i]) for field in (cells.window_length, cells.window_start, cells.first_bin, cells.n_bins)
+                )
+                take_echoes(
+                    record,
+                    shape,
+                    window,
+                    cells.transmit_reference[i] - start_sample,
+                    cells.element_reference[i] + work.receive_samples,
+                    work.twiddles[work.twiddles_at[window[0]] :],
+                    *buffers,
+                    spectra,
+                )
+                out = np.zeros(cell.points.shape[1], np.float32)
+                cell_adjoint(work.elements, cell, space, back, spectra, out)
+            finally:
+                spaces.put((space, back, spectra, buffers))
+            part = cells.order[cells.first[i] : cells.first[i + 1]]
+            projected[part] = out[: len(part)]
+
+        with workers(n_workers) as pool:
+            finish([pool.submit(run, i) for i in range(len(cells))], progress)
         return projected
-    x, z = points.x.copy(), points.z.copy()
-    work = _Work(plan, make_cells(x, z, plan, LANES), x, z, np.ones(len(points)))
-    cells, size = work.cells, work.spectrum_size
-    shape, record = samples.shape, np.ascontiguousarray(samples, dtype=np.float32).reshape(-1)
-    drive = work.workspace_sizes()[Workspace._fields.index("drive")]
-    one = work.workspace_bytes() + 4 * (size + drive + work.n_groups * LANES * TRIPLE)
-    spaces: SimpleQueue = SimpleQueue()
-    n_workers = _n_workers(work, one, max_memory)
-    _ = work.twiddles  # by one thread
-    for _ in range(n_workers):
-        space, buffers = work.workspace()
-        back = space._replace(drive=aligned_empty(drive), pressure=aligned_empty(work.n_groups * LANES * TRIPLE))
-        spaces.put((space, back, aligned_empty(size), buffers))
 
-    def run(i: int) -> None:
-        cell = work.cell(i)
-        space, back, spectra, buffers = spaces.get()
-        try:
-            window = tuple(
-                int(field[i]) for field in (cells.window_length, cells.window_start, cells.first_bin, cells.n_bins)
-            )
-            take_echoes(
-                record,
-                shape,
-                window,
-                cells.transmit_reference[i] - start_sample,
-                cells.element_reference[i] + work.receive_samples,
-                work.twiddles[work.twiddles_at[window[0]] :],
-                *buffers,
-                spectra,
-            )
-            out = np.zeros(cell.points.shape[1], np.float32)
-            cell_adjoint(work.elements, cell, space, back, spectra, out)
-        finally:
-            spaces.put((space, back, spectra, buffers))
-        part = cells.order[cells.first[i] : cells.first[i + 1]]
-        projected[part] = out[: len(part)]
+    def pressure_field(
+        self,
+        plan: Plan,
+        grid: ImageGrid,
+        threshold_db: float,
+        max_memory: float | None = None,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """RMS pressure (n_transmits, nz, nx) float64: sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array.
 
-    with workers(n_workers) as pool:
-        finish([pool.submit(run, i) for i in range(len(cells))], progress)
-    return projected
+        The sum over a cell's coarse grid equals the sum over a fine one: the window holds all of the wave (Parseval).
+        """
+        probe = plan.acquisition.probe
+        if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
+            return reference.pressure_field(plan, grid, threshold_db, max_memory, progress)
+        x, z = (axis.ravel() for axis in grid.mesh())
+        front = np.flatnonzero(~probe.is_behind(x, z))
+        power = np.zeros((plan.acquisition.n_transmits, x.size))
+        if len(front):
+            cells = make_cells(x[front], z[front], plan, LANES, receive=False, threshold_db=threshold_db)
+            work = _Work(plan, cells, x[front], z[front], np.ones(len(front)))
+            power[:, front] = _powers(work, max_memory, progress)
+        return np.sqrt(probe.element_width * power).reshape(-1, *grid.shape)
+
+    def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
+        """Images (..., nz, nx), complex64 or float32 as the samples are."""
+        return beamform.delay_and_sum(samples, beamforming)
+
+    def mix_and_filter(self, samples: np.ndarray, law: FilterLaw) -> np.ndarray:
+        """Demodulated channels (..., n_samples) complex64."""
+        if samples.dtype not in (np.float32, np.float64):
+            samples = samples.astype(np.float32)
+        iq = np.empty(samples.shape, dtype=np.complex64)
+        shape = math.prod(samples.shape[:-1]), samples.shape[-1]
+        beamform.mix_and_filter(np.ascontiguousarray(samples).reshape(shape), *law, iq.reshape(shape))
+        return iq
+
+    def arrival_bounds(
+        self,
+        x: np.ndarray,
+        z: np.ndarray,
+        source_x: np.ndarray,
+        source_z: np.ndarray,
+        delays: np.ndarray,
+        speed_of_sound: float,
+        with_last: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """First and last arrival of each law at points."""
+        first, last = beamform.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
+        return first, last
 
 
-def pressure_field(
-    plan: Plan,
-    grid: ImageGrid,
-    threshold_db: float,
-    max_memory: float | None = None,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """RMS pressure (n_transmits, nz, nx) float64: sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array.
-
-    The sum over a cell's coarse grid equals the sum over a fine one: the window holds all of the wave (Parseval).
-    """
-    probe = plan.acquisition.probe
-    if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
-        return reference.pressure_field(plan, grid, threshold_db, max_memory, progress)
-    x, z = (axis.ravel() for axis in grid.mesh())
-    front = np.flatnonzero(~probe.is_behind(x, z))
-    power = np.zeros((plan.acquisition.n_transmits, x.size))
-    if len(front):
-        cells = make_cells(x[front], z[front], plan, LANES, receive=False, threshold_db=threshold_db)
-        work = _Work(plan, cells, x[front], z[front], np.ones(len(front)))
-        power[:, front] = _powers(work, max_memory, progress)
-    return np.sqrt(probe.element_width * power).reshape(-1, *grid.shape)
+ENGINE = CpuEngine()
 
 
 # --- work and memory -------------------------------------------------------------------------------------------------

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numba import config
 
-Progress = Callable[
-    [int, int], None
-]  # called with the steps done and their total, in the thread that called the engine
+from ...plan import Progress
+
 INTERVAL = 0.1  # s between looks at a running kernel
 STOP, FINISHED = 0, 1  # places in a kernel's `watch`: not 0 = leave; steps finished by each worker, from there on
 

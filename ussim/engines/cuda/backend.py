@@ -1,240 +1,68 @@
-"""The engine on NVIDIA cards, through CuPy: kernels compiled by NVRTC for the card in hand, transforms by cuFFT.
+"""What a graphics card is to the engine: where arrays live, how kernels are compiled and launched.
 
-What is computed is in `engine`; this module finds the card and speaks to it. CuPy is imported when a card is asked for.
+`cupy` has the backend for NVIDIA cards, and the tests one that runs the same kernels, compiled as C++, on the host.
 """
 
 from __future__ import annotations
 
-import ctypes
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from typing import Any
+from contextlib import AbstractContextManager
+from importlib import resources
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 
-from .. import EngineError
-from .engine import GpuEngine, Launch, read_source
 
-KEPT_TRANSFORMS = 64  # cuFFT plans
-TRANSFORM_ROWS = 8192  # transforms a plan: cuFFT's work area, kept with the plan, may be as large as its data
-DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-INSTALL = 'pip install "ussim[cuda13]" (driver 580 or newer) or "ussim[cuda12]" (525 or newer)'
+class Launch(Protocol):
+    """Runs one kernel: arrays pass as pointers, NumPy scalars by value."""
+
+    def __call__(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any) -> None: ...
 
 
-class CudaEngine(GpuEngine):
-    """`GpuEngine` on one NVIDIA card."""
+class Backend(Protocol):
+    """Where arrays live and kernels run. Work is queued in order; only `to_host` waits for it."""
 
-    def __init__(self, device: int = 0, tuning=None) -> None:
-        super().__init__(CupyBackend(device), tuning)
-        self.name = f"cuda:{device}" if device else "cuda"
-
-
-@cache
-def engine(device: int = 0) -> CudaEngine:
-    """The engine of a card; made once, as its compiled kernels and tables are worth keeping.
-
-    Raises
-    ------
-    EngineError
-        No driver, no CuPy or no such device: the message says what is missing and where it comes from.
-    """
-    return CudaEngine(device)
-
-
-def compile_options(sizes: Mapping[str, int | str]) -> tuple[str, ...]:
-    """What NVRTC is told beside the architecture: no contraction (see `physics.cuh`), and the sizes."""
-    return ("--std=c++17", "--fmad=false", *(f"-D{name}={value}" for name, value in sizes.items()))
-
-
-def device_count() -> int:
-    """NVIDIA devices that answer, 0 where the driver or CuPy is missing."""
-    if not _has_driver() or find_spec("cupy") is None:
-        return 0
-    try:
-        return _cupy().cuda.runtime.getDeviceCount()
-    except (EngineError, RuntimeError):
-        return 0
-
-
-def cuda_report() -> dict[str, Any]:
-    """What there is to compute on: for `ussim doctor`. Never raises.
-
-    Keys: driver (CUDA version that it supports, or None), cupy, runtime, nvrtc (versions or None), devices (a list of name,
-    compute_capability, memory, free_memory in bytes), problem (why engine "cuda" cannot be used, or None).
-    """
-    report: dict[str, Any] = dict.fromkeys(("driver", "cupy", "runtime", "nvrtc", "problem"))
-    report["devices"] = []
-    try:
-        cupy = _cupy()
-        from cupy.cuda import nvrtc
-
-        report["cupy"] = cupy.__version__
-        runtime = cupy.cuda.runtime
-        report["driver"] = _dotted(runtime.driverGetVersion()) if _has_driver() else None
-        report["runtime"] = _dotted(runtime.runtimeGetVersion())
-        report["nvrtc"] = ".".join(str(part) for part in nvrtc.getVersion())
-        _require_device(cupy, 0)
-        for index in range(runtime.getDeviceCount()):
-            properties = runtime.getDeviceProperties(index)
-            with cupy.cuda.Device(index) as device:
-                free, total = device.mem_info
-            report["devices"].append(
-                {
-                    "name": _text(properties["name"]),
-                    "compute_capability": f"{properties['major']}.{properties['minor']}",
-                    "memory": total,
-                    "free_memory": free,
-                }
-            )
-    except Exception as error:  # a report says what is wrong, whatever it is
-        report["problem"] = str(error) or type(error).__name__
-    return report
-
-
-# --- the card, for `engine` ---------------------------------------------------------------------------------------------
-
-
-class CupyBackend:
-    """CuPy arrays and kernels on one card. Work is queued on the current stream."""
-
-    def __init__(self, device: int = 0) -> None:
-        cupy = _cupy()
-        _require_device(cupy, device)
-        self.array_module = cupy
-        self._index = device
-        properties = cupy.cuda.runtime.getDeviceProperties(device)
-        self.name = f"cuda:{device} ({_text(properties['name'])})"
-        self.n_processors = int(properties["multiProcessorCount"])
-        self.shared_memory = int(properties["sharedMemPerBlock"])  # what static arrays may take
-        self._modules: dict[tuple, Launch] = {}
-        self._transforms: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+    array_module: ModuleType  # numpy or cupy
+    name: str
+    n_processors: int  # blocks of kernels that keep it busy are a multiple of this
+    shared_memory: int  # bytes a block may declare
 
     def kernels(self, file: str, sizes: Mapping[str, int | str]) -> Launch:
-        """The kernels of a file, compiled by NVRTC with these sizes (CuPy keeps the result on disk)."""
-        key = (file, *sorted(sizes.items()))
-        if key not in self._modules:
-            module = self.array_module.RawModule(code=read_source(file), options=compile_options(sizes))
-            try:
-                module.compile()
-            except Exception as error:  # no NVRTC beside CuPy, or one that does not know the card
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise EngineError(f"{self.name}: {file} could not be compiled ({reason}): {INSTALL}") from None
+        """The kernels of a `.cu` file, compiled with these sizes (-D); compiled once."""
+        ...
 
-            find = cache(module.get_function)  # which asks the driver each time
+    def to_device(self, array: Any) -> np.ndarray:
+        """The array, in one piece, on the device."""
+        ...
 
-            def launch(name: str, grid: tuple[int, ...], threads: int, *arguments: Any) -> None:
-                find(name)((*grid, 1, 1)[:3], (threads, 1, 1), arguments)
-
-            self._modules[key] = launch
-        return self._modules[key]
-
-    def to_device(self, array: Any) -> Any:
-        array = self.array_module.asarray(array)
-        if array.device.id != self._index:
-            array = array.copy()  # onto the device that is current
-        return self.array_module.ascontiguousarray(array)
-
-    def to_host(self, array: Any) -> np.ndarray:
-        return self.array_module.asnumpy(array)
+    def to_host(self, array: Any) -> np.ndarray: ...
 
     def inverse_transform(self, spectra: Any, out: Any) -> None:
-        """out (batch, n) = n irfft of spectra (batch, n // 2 + 1), by cuFFT itself: cupy.fft would copy and scale."""
-        from cupy.cuda import cufft
-
-        self._transform(out.shape[-1], spectra, out, cufft.CUFFT_C2R, cufft.CUFFT_INVERSE)
+        """out (batch, n) float32 = n irfft of spectra (batch, n // 2 + 1) complex64, which may be overwritten."""
+        ...
 
     def forward_transform(self, windows: Any, out: Any) -> None:
-        """out (batch, n // 2 + 1) = rfft of windows (batch, n)."""
-        from cupy.cuda import cufft
-
-        self._transform(windows.shape[-1], windows, out, cufft.CUFFT_R2C, cufft.CUFFT_FORWARD)
-
-    def _transform(self, n: int, source: Any, out: Any, kind: int, direction: int) -> None:
-        from cupy.cuda import cufft
-
-        for first in range(0, len(out), TRANSFORM_ROWS):
-            rows = slice(first, first + TRANSFORM_ROWS)
-            key = n, len(out[rows]), kind
-            if key not in self._transforms:
-                self._transforms[key] = cufft.Plan1d(n, kind, key[1])
-            self._transforms.move_to_end(key)
-            self._transforms[key].fft(source[rows], out[rows], direction)
-        while len(self._transforms) > KEPT_TRANSFORMS:
-            self._transforms.popitem(last=False)
+        """out (batch, n // 2 + 1) complex64 = rfft of windows (batch, n) float32, which may be overwritten."""
+        ...
 
     def free_memory(self) -> float:
-        """Bytes free on the card or held unused by CuPy's pool, within the pool's limit if it has one."""
-        pool = self.array_module.get_default_memory_pool()
-        with self.device() as device:  # the pool answers for the current one
-            free = float(device.mem_info[0] + pool.free_bytes())
-            limit = pool.get_limit()
-            return min(free, float(limit - pool.used_bytes())) if limit else free
+        """Bytes that arrays may still take."""
+        ...
 
     def mark(self) -> Callable[[], None]:
-        event = self.array_module.cuda.Event(disable_timing=True)
-        event.record()
-        return event.synchronize
+        """A place in the queue: what is returned waits until all work queued before it is done."""
+        ...
 
-    def device(self) -> Any:
-        return self.array_module.cuda.Device(self._index)
-
-
-def _cupy() -> Any:
-    """The package, which needs a driver to be of use."""
-    if find_spec("cupy") is None:
-        raise EngineError(f'engine "cuda" needs CuPy, which is not installed: {INSTALL}, or use engine="cpu"')
-    try:
-        import cupy
-    except Exception as error:  # a CuPy for another CUDA, a library it cannot load
-        raise EngineError(
-            f'engine "cuda": CuPy {_installed("cupy")} cannot be imported ({error}): {INSTALL}, or use engine="cpu"'
-        ) from None
-    return cupy
+    def device(self) -> AbstractContextManager[Any]:
+        """The device, current while the context lasts."""
+        ...
 
 
-def _require_device(cupy: Any, index: int) -> None:
-    """Raises EngineError where the card cannot be used."""
-    if not _has_driver():
-        raise EngineError(
-            f'engine "cuda": no NVIDIA driver found ({DRIVER}); install one for the card, or use engine="cpu"'
-        )
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except RuntimeError as error:
-        raise EngineError(f'engine "cuda": the driver answers "{error}"; {INSTALL}, or use engine="cpu"') from None
-    if count == 0:
-        raise EngineError('engine "cuda": the driver finds no NVIDIA device; use engine="cpu"')
-    if index >= count:
-        devices = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise EngineError(f'engine "cuda:{index}": no such device, there is {devices}')
-
-
-@cache
-def _has_driver() -> bool:
-    try:
-        ctypes.CDLL(DRIVER)
-    except OSError:
-        return False
-    return True
-
-
-def _dotted(number: int) -> str:
-    """13000 -> "13.0"."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _installed(prefix: str) -> str:
-    for name in (f"{prefix}-cuda13x", f"{prefix}-cuda12x", prefix):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "of unknown version"
+def read_source(file: str) -> str:
+    """A kernel file as one text: the headers it includes put in, so that a compiler needs no search path."""
+    folder = resources.files("ussim.engines.cuda")
+    text = (folder / file).read_text(encoding="utf-8")
+    for header in ("physics.cuh",):
+        text = text.replace(f'#include "{header}"', (folder / header).read_text(encoding="utf-8"))
+    return text.replace("#pragma once", "")

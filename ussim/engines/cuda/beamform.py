@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 
+from ...arrivals import ArrivalBounds
+from ...plan import Beamforming, FilterLaw
 from . import structs
-from .engine import Backend
-
-if TYPE_CHECKING:
-    from ...beamform import Beamforming
+from .backend import Backend, Launch
 
 THREADS = 128
 TILE_COLUMNS, TILE_ROWS = 32, THREADS // 32  # pixels of a block
@@ -29,10 +29,10 @@ class Beamformer:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._grids: OrderedDict[tuple, _GridTables] = OrderedDict()
+        self._grids: OrderedDict[Hashable, _GridTables] = OrderedDict()
         self._kept_weights: tuple[np.ndarray, Any] | None = None
 
-    def delay_and_sum(self, samples: Any, beamforming: Beamforming) -> Any:
+    def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         """Images (..., nz, nx), complex64 or float32 as the samples (..., n_transmits, n_elements, n_samples) are."""
         xp, b = self.backend.array_module, beamforming
         complex_data = np.iscomplexobj(samples)
@@ -81,31 +81,39 @@ class Beamformer:
         images = images.reshape(*data.shape[:-3], *b.image_shape)
         return images if b.has_phase else xp.ascontiguousarray(images.real)
 
-    def mix_and_filter(self, samples: Any, carrier, numerator, denominator, steady, edge: int) -> Any:
-        """filtfilt(numerator, denominator, samples x carrier): (..., n_samples) real -> complex64."""
+    def mix_and_filter(self, samples: np.ndarray, law: FilterLaw) -> np.ndarray:
+        """filtfilt(samples x carrier): (..., n_samples) real -> complex64."""
         xp = self.backend.array_module
         data = xp.ascontiguousarray(self.backend.to_device(samples), np.float32)
         n_samples = data.shape[-1]
         n_channels = math.prod(data.shape[:-1])
-        out = xp.empty(data.shape, dtype=np.complex64)
-        order = len(denominator) - 1
-        padded = (np.pad(np.asarray(row, np.float64), (0, 5 - order)) for row in (numerator, denominator, steady))
+        out: np.ndarray = xp.empty(data.shape, dtype=np.complex64)
+        order = len(law.denominator) - 1
+        rows = law.numerator, law.denominator, law.steady
+        padded = (np.pad(np.asarray(row, np.float64), (0, 5 - order)) for row in rows)
         self._any_sizes()(
             "mix_and_filter",
             (-(-n_channels // THREADS),),
             THREADS,
             data,
-            self.backend.to_device(np.asarray(carrier, np.complex64)),
+            self.backend.to_device(np.asarray(law.carrier, np.complex64)),
             *(self.backend.to_device(row) for row in padded),
             np.int64(n_channels),
             np.int32(n_samples),
-            np.int32(edge),
+            np.int32(law.edge),
             out,
         )
         return out
 
     def arrival_bounds(
-        self, x, z, source_x, source_z, delays, speed_of_sound: float, with_last: bool = True
+        self,
+        x: np.ndarray,
+        z: np.ndarray,
+        source_x: np.ndarray,
+        source_z: np.ndarray,
+        delays: np.ndarray,
+        speed_of_sound: float,
+        with_last: bool = True,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """First and last arrival (n_laws, n_points) float64 s at points, in host memory."""
         xp = self.backend.array_module
@@ -124,7 +132,7 @@ class Beamformer:
         )
         return self.backend.to_host(first), self.backend.to_host(last) if with_last else None
 
-    def _any_sizes(self):
+    def _any_sizes(self) -> Launch:
         """The kernels that the sizes do not concern."""
         return self.backend.kernels("beamform.cu", ANY_SIZES)
 
@@ -154,7 +162,7 @@ class Beamformer:
             b.interpolation.shift,
         )
         if key not in self._grids:
-            self._grids[key] = _GridTables(self.backend, b, n_samples)
+            self._grids[key] = _GridTables(self.backend, b, n_samples, self.arrival_bounds)
         self._grids.move_to_end(key)
         while len(self._grids) > KEPT_GRIDS:
             self._grids.popitem(last=False)
@@ -164,10 +172,10 @@ class Beamformer:
 class _GridTables:
     """What delay-and-sum reads beside the samples, on the device, in the order of the kernel's arguments."""
 
-    def __init__(self, backend: Backend, b: Beamforming, n_samples: int) -> None:
+    def __init__(self, backend: Backend, b: Beamforming, n_samples: int, arrival_bounds: ArrivalBounds) -> None:
         probe = b.acquisition.probe
         x, z = b.grid.mesh()
-        index = b.transmit_samples(x, z, n_samples)
+        index = b.transmit_samples(x, z, n_samples, arrival_bounds)
         whole = np.floor(index)
         receive_delay = b.receive_delays * b.sampling_frequency
         angle = probe.element_angle

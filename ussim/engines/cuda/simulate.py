@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ... import physics
-from ...plan import Plan
+from ...errors import EngineError
+from ...plan import Plan, Progress
 from ...types import ImageGrid, Scatterers
-from .. import EngineError
 from . import structs
+from .backend import Backend
 from .boxes import Boxes, Sides
-from .engine import Backend, Progress
 
 LANES = 32
 MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups

@@ -1,0 +1,55 @@
+"""Receive apertures: which elements hear a pixel, by the f-number, or by the elements' own directivity."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .. import physics
+from ..acquisition import Acquisition
+from ..probes import Probe
+from ..types import ImageGrid
+
+FINE_PITCH = 0.7  # wavelengths at the centre frequency, below which all elements receive
+
+
+def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
+    """The receive f-number that guards against grating lobes where there can be any, 0 (all elements) where not.
+
+    Elements closer than FINE_PITCH wavelengths have no grating lobe within the field: limiting their aperture would gain
+    nothing, and would cut off the sides of a sector. Others count as far as `directivity_f_number` says.
+    """
+    if probe.pitch * probe.center_frequency <= FINE_PITCH * speed_of_sound:
+        return 0.0
+    return directivity_f_number(probe, speed_of_sound)
+
+
+def directivity_f_number(probe: Probe, speed_of_sound: float) -> float:
+    """The f-number at whose edge an element's sensitivity at the shortest wavelength is 0.71 (Perrot et al. 2021)."""
+    shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
+    return physics.automatic_f_number(probe.element_width, shortest)
+
+
+def unseen_share(acquisition: Acquisition, grid: ImageGrid, f_number: float) -> float:
+    """Share of the pixels in front of the array that no element receives from, judged by some 32 x 32 of them."""
+    probe, hears = acquisition.probe, np.asarray(acquisition.receiving.any(axis=0))
+    if f_number == 0 and hears.any():
+        return 0.0
+    x, z = (axis.ravel() for axis in np.meshgrid(grid.x[:: len(grid.x) // 32 or 1], grid.z[:: len(grid.z) // 32 or 1]))
+    front = ~probe.is_behind(x, z)
+    if not front.any():
+        return 0.0
+    return 1 - float(is_seen(probe, x[front], z[front], cos_acceptance(f_number), hears).mean())
+
+
+def cos_acceptance(f_number: float) -> float:
+    """Cosine of the widest angle to an element's normal that counts; -1 for all angles."""
+    return math.cos(math.atan(1 / (2 * f_number))) if f_number > 0 else -1.0
+
+
+def is_seen(probe: Probe, x: np.ndarray, z: np.ndarray, cos_acceptance: float, hears: np.ndarray) -> np.ndarray:
+    """Whether points (n,) are in the receive aperture of any element that hears, (n_elements,) bool."""
+    dx, dz = x[:, None] - probe.element_x, z[:, None] - probe.element_z
+    toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
+    return (toward >= cos_acceptance * np.hypot(dx, dz))[:, hears].any(axis=1)
