@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from ussim.commands import bars, console
 from ussim.commands.bars import Bar, clock, layout
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,17 +154,31 @@ def test_messages_stand_above_the_line_at_every_width(width):
         pieces = [message[k : k + width].rstrip() for k in range(0, len(message), width)]
         places = [k for k in range(len(shown)) if shown[k : k + len(pieces)] == pieces]
         assert len(places) == 1, (message, shown)
-    bars = [line for line in shown if "128" in line]
-    assert len(bars) == 1  # one line per piece of work is left
-    assert shown.index("result") < shown.index(bars[0])
+    left = [line for line in shown if "128" in line]
+    assert len(left) == 1  # one line per piece of work is left
+    assert shown.index("result") < shown.index(left[0])
     for line in screen.drawn:
         if "12" in line and "/20000" in line:
             assert re.search(r"12\d/20000 \d+:\d\d:\d\d", line), line
     assert any(re.search(r"12\d/20000 \d:\d\d:\d\d", line) for line in screen.drawn)
     if width >= 40:
-        assert re.search(r"128/20000 \d:\d\d:\d\d left", bars[0])
+        assert re.search(r"128/20000 \d:\d\d:\d\d left", left[0])
     if width >= 80:
-        assert "loss 0.1234, 3.21 it/s" in bars[0]
+        assert "loss 0.1234, 3.21 it/s" in left[0]
+
+
+def test_an_error_ends_the_bar_of_its_work(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    @click.command()
+    def broken():
+        console.Progress("samples", 10).__enter__().advance()
+        raise ValueError("expected something else")
+
+    assert console.run(broken, "broken", []) == 2
+    said = capsys.readouterr().err
+    assert said.index("\x1b[?25h") < said.index("broken: error: expected something else")  # the cursor is shown again
+    assert not bars.say("anything")
 
 
 def test_elsewhere_there_are_plain_lines():

@@ -92,6 +92,12 @@ def say(text: str) -> bool:
     return True
 
 
+def close() -> None:
+    """Stop every line that is shown, as that of work which an error ended."""
+    for bar in reversed(_shown.copy()):
+        bar.stop()
+
+
 def layout(
     width: int, description: str, counts: Sequence[str], timing: str, note: str, ending: str = "…"
 ) -> tuple[str, int, str]:

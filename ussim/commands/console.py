@@ -58,7 +58,10 @@ def run(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            outcome = command.main(arguments, prog_name=name, standalone_mode=False)
+            try:
+                outcome = command.main(arguments, prog_name=name, standalone_mode=False)
+            finally:
+                bars.close()  # before the last message: a line that is drawn again would come after it
         sys.stdout.flush()
         return int(outcome) if isinstance(outcome, int) else ExitCode.DONE
     except click.exceptions.NoArgsIsHelpError as error:
