@@ -20,7 +20,8 @@ from datagen.plan.slices import to_uint8
 from ussim.io.atomic import replacing
 from ussim.volumes.files import stem
 from ussim.volumes.grey import grey_range, to_unit
-from ussim.volumes.reading import NIFTI_SUFFIXES, choose_plane, choose_slice, display_range, open_volume
+from ussim.volumes.nifti import NIFTI_SUFFIXES
+from ussim.volumes.reading import choose_plane, choose_slice, display_range, open_volume
 from ussim.volumes.volume import Volume
 
 Image = NDArray[np.float32]

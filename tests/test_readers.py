@@ -18,7 +18,9 @@ from datagen.sources import Selection, get_source
 from ussim.errors import DataError
 from ussim.volumes.dicom import load_dicom, read_header, scan_dicom
 from ussim.volumes.files import natural, walk
-from ussim.volumes.reading import load_nifti, load_npy, load_pictures, read_image
+from ussim.volumes.nifti import load_nifti
+from ussim.volumes.pictures import load_npy, load_pictures
+from ussim.volumes.reading import read_image
 from ussim.volumes.volume import Volume, VolumeRef
 
 

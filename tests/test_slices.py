@@ -27,7 +27,7 @@ from datagen.plan.slices import (
 )
 from ussim.errors import DataError
 from ussim.volumes.grey import foreground, grey_range, to_unit
-from ussim.volumes.reading import load_nifti
+from ussim.volumes.nifti import load_nifti
 from ussim.volumes.volume import Volume, VolumeRef
 
 

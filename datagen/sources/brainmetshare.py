@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ussim.errors import DataError
 from ussim.volumes.files import files_in, folders_named, relative, stem, subfolders
-from ussim.volumes.reading import NIFTI_SUFFIXES, PICTURE_SUFFIXES, load_nifti, load_pictures, open_nifti
+from ussim.volumes.nifti import NIFTI_SUFFIXES, load_nifti, open_nifti
+from ussim.volumes.pictures import PICTURE_SUFFIXES, load_pictures
 from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
 
 from .base import Source

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ussim.errors import DataError
 from ussim.volumes.dicom import load_dicom, scan_dicom
-from ussim.volumes.reading import load_nifti
+from ussim.volumes.nifti import load_nifti
 from ussim.volumes.volume import Found, Volume, VolumeRef
 
 from .base import Source

@@ -17,16 +17,9 @@ from ussim.errors import DataError
 from ussim.volumes.anatomy import derived_by_intent, derived_by_name, derived_by_sidecar, label_reason
 from ussim.volumes.dicom import load_dicom, scan_dicom
 from ussim.volumes.files import relative, stem, walk
+from ussim.volumes.nifti import VOLUME_SUFFIXES, four_d_note, load_nifti, open_nifti
 from ussim.volumes.nrrd import PAIRS, files_of
-from ussim.volumes.reading import (
-    PICTURE_SUFFIXES,
-    VOLUME_SUFFIXES,
-    four_d_note,
-    load_nifti,
-    load_npy,
-    load_pictures,
-    open_nifti,
-)
+from ussim.volumes.pictures import PICTURE_SUFFIXES, load_npy, load_pictures
 from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
 
 from .base import Source, frames_chosen

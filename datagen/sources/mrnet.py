@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from ussim.volumes.files import files_in, relative, subfolders
-from ussim.volumes.reading import load_npy
+from ussim.volumes.pictures import load_npy
 from ussim.volumes.volume import PLANES, Found, Skipped, Volume, VolumeRef
 
 from .base import Source

@@ -16,7 +16,7 @@ from pathlib import Path
 from ussim.errors import DataError
 from ussim.volumes.dicom import load_dicom, read_header
 from ussim.volumes.files import files_in, folders_named, relative, stem
-from ussim.volumes.reading import NIFTI_SUFFIXES, load_nifti, open_nifti
+from ussim.volumes.nifti import NIFTI_SUFFIXES, load_nifti, open_nifti
 from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
 
 from .base import Source

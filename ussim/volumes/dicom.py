@@ -31,7 +31,7 @@ from .files import relative, sha256_of
 from .grouping import PHASE_KEYS, Frame, Grouping, Stack, group, split_label
 from .montage import TAGS as _MONTAGE_TAGS
 from .montage import WORDS, Montage, NotCut, montage_of, word_of
-from .values import absurd, filled_outside, inverted, narrowed
+from .values import absurd, filled_outside, finite, finite_or_none, floats, inverted, narrowed, positive, positive_pair
 from .volume import ACQUIRED, CANONICAL, Skipped, Volume, VolumeRef
 
 # Read from a header; everything else in the file is left alone.
@@ -561,17 +561,17 @@ def frames_of(header: Any, path: str) -> list[Frame]:
             Frame(
                 path=path,
                 index=index,
-                position=tiles[index] if tiles else _floats(look("PlanePositionSequence", "ImagePositionPatient"), 3),
-                cosines=_floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
-                pixel_spacing=_positive_pair(look(measures, "PixelSpacing")),
-                thickness=_positive(look(measures, "SpacingBetweenSlices"))
-                or _positive(look(measures, "SliceThickness")),
-                slope=_number(look(transform, "RescaleSlope"), 1.0),
-                intercept=_number(look(transform, "RescaleIntercept"), 0.0),
-                order=index + int(_number(header.get("ConcatenationFrameOffsetNumber"), 0))
+                position=tiles[index] if tiles else floats(look("PlanePositionSequence", "ImagePositionPatient"), 3),
+                cosines=floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+                pixel_spacing=positive_pair(look(measures, "PixelSpacing")),
+                thickness=positive(look(measures, "SpacingBetweenSlices"))
+                or positive(look(measures, "SliceThickness")),
+                slope=finite(look(transform, "RescaleSlope"), 1.0),
+                intercept=finite(look(transform, "RescaleIntercept"), 0.0),
+                order=index + int(finite(header.get("ConcatenationFrameOffsetNumber"), 0))
                 if several
-                else int(_number(header.get("InstanceNumber"), 0)),
-                location=None if count > 1 else _maybe(header.get("SliceLocation")),
+                else int(finite(header.get("InstanceNumber"), 0)),
+                location=None if count > 1 else finite_or_none(header.get("SliceLocation")),
                 phase=tuple(str(phase[key]) if phase[key] is not None else "" for key in PHASE_KEYS),
             )
         )
@@ -787,37 +787,6 @@ def _slow_hash(identifier: str, salt: str) -> str:
 
 def _short_hash(kind: str, identifier: str) -> str:
     return hashlib.sha256(f"{_salt()}\0{kind}\0{identifier}".encode()).hexdigest()[:8]
-
-
-def _floats(values: Any, count: int) -> tuple[float, ...] | None:
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
-
-
-def _positive_pair(values: Any) -> tuple[float, float] | None:
-    pair = _floats(values, 2)
-    return (pair[0], pair[1]) if pair and min(pair) > 0 else None
-
-
-def _positive(value: Any) -> float | None:
-    number = _number(value, 0.0)
-    return number if number > 0 else None
-
-
-def _maybe(value: Any) -> float | None:
-    number = _number(value, float("nan"))
-    return number if np.isfinite(number) else None
-
-
-def _number(value: Any, default: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return default
-    return number if np.isfinite(number) else default
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Voxel values as files hold them: sizes that float32 cannot hold, and NaN around the body."""
+"""Values as files hold them: voxels that float32 cannot hold, NaN around the body, numbers of headers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -46,3 +47,42 @@ def filled_outside(voxels: np.ndarray, notes: list[str]) -> np.ndarray:
         return voxels
     notes.append(f"{outside.mean():.0%} of the voxels are NaN, outside the body: taken as the lowest value")
     return np.where(outside, np.nanmin(voxels), voxels)
+
+
+# --- numbers of headers ----------------------------------------------------------------------------------------------
+
+
+def finite(value: Any, otherwise: float) -> float:
+    """Return a finite number, `otherwise` where the value is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return otherwise
+    return number if np.isfinite(number) else otherwise
+
+
+def finite_or_none(value: Any) -> float | None:
+    """Return a finite number, None where the value is none."""
+    number = finite(value, float("nan"))
+    return number if np.isfinite(number) else None
+
+
+def positive(value: Any) -> float | None:
+    """Return a number above 0, None where the value is none."""
+    number = finite(value, 0.0)
+    return number if number > 0 else None
+
+
+def floats(values: Any, count: int) -> tuple[float, ...] | None:
+    """Return `count` finite numbers, None where the values are not."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
+
+
+def positive_pair(values: Any) -> tuple[float, float] | None:
+    """Return two numbers above 0, None where the values are not."""
+    pair = floats(values, 2)
+    return (pair[0], pair[1]) if pair and min(pair) > 0 else None

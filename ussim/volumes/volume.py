@@ -7,6 +7,7 @@ knows how to cut itself along the anatomical planes. Nothing here knows a file f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,3 +210,18 @@ class Volume:
         """Voxels along the two axes of a slice."""
         axis = _NORMAL_AXIS[plane] if self.orientation == CANONICAL else 0
         return self.voxels.shape[:axis] + self.voxels.shape[axis + 1 :]
+
+
+@contextmanager
+def named(ref: VolumeRef) -> Iterator[None]:
+    """Errors that speak of the volume instead of its path, which is nobody else's business once it is in a store."""
+    try:
+        yield
+    except DataError as error:
+        if ref.source == "file":
+            raise
+        message = str(error)
+        for number, path in enumerate(ref.paths, 1):
+            which = f"{ref.name}: file {number} of {len(ref.paths)}" if len(ref.paths) > 1 else ref.name
+            message = message.replace(path, which)
+        raise DataError(message) from None
