@@ -16,13 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ussim.errors import UssimError
+from ..errors import MetricUnavailable
 
 SMALL = 1e-12  # added to variances in denominators, far below that of any image quantised to 8 bits (1e-6)
-
-
-class MetricUnavailable(UssimError, RuntimeError):
-    """A metric that needs a file or a package which is not here; the message says which."""
 
 
 # --- against a reference ---------------------------------------------------------------------------------------------
@@ -86,7 +82,7 @@ def lpips(image: ArrayLike, reference: ArrayLike, backbone: str | Path | None = 
     """
     if backbone is None:
         raise MetricUnavailable("LPIPS needs ImageNet AlexNet weights: --lpips-backbone alexnet.pth")
-    from irsde.evaluation.perceptual import load_lpips
+    from .perceptual import load_lpips
 
     image, reference = _pair(image, reference)
     return load_lpips(str(backbone))(image, reference)

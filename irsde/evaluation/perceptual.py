@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from irsde.evaluation.metrics import MetricUnavailable
+from ..errors import MetricUnavailable
 
 # AlexNet's convolutions: index in torchvision's `features`, stride, padding, whether max pooling comes before.
 LAYERS = ((0, 4, 2, False), (3, 1, 2, True), (6, 1, 1, True), (8, 1, 1, False), (10, 1, 1, False))
