@@ -337,7 +337,18 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 @click.option("--data", metavar="STORE", help="Pairs store to test on: subjects that no run was trained on.")
 @click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
 @click.option("--fold", type=click.IntRange(min=0), help="Only the subjects of this fold of the store.")
-@click.option("--real", type=click.Path(path_type=Path), help="Real images: NAME.png and NAME_tumor.png (as BrEaST).")
+@click.option(
+    "--real",
+    type=click.Path(path_type=Path),
+    help="Folder of real images with lesion masks beside them, sub-folders too (BrEaST, BUSI).",
+)
+@click.option(
+    "--mask-suffix",
+    "mask_suffixes",
+    multiple=True,
+    metavar="SUFFIX",
+    help="End of a mask's name, before a number if it has one; may repeat.  [default: _tumor, _other, _mask]",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Markdown; CSV and PNG go beside it."
 )
@@ -357,6 +368,7 @@ def evaluate(
     probes: tuple[str, ...],
     fold: int | None,
     real: Path | None,
+    mask_suffixes: tuple[str, ...],
     output: Path,
     steps: tuple[int, ...],
     samples: int,
@@ -377,9 +389,12 @@ def evaluate(
     irsde evaluate runs/* --data test.zarr --probe L11-5v --probe C5-2v -o table.md
     irsde evaluate runs/a --data test.zarr --steps 100 --steps 20 --steps 5 --sampler ddim -o steps.md
     irsde evaluate runs/a --real BrEaST/ -o real.md
+    irsde evaluate runs/a --real Dataset_BUSI_with_GT/ --mask-suffix _mask -o busi.md
     """
     if data is None and real is None:
         raise click.UsageError("expected --data STORE or --real FOLDER, got neither")
+    if mask_suffixes and (real is None or not all(mask_suffixes)):
+        raise click.UsageError("--mask-suffix is of the images of --real FOLDER, and not empty")
     if output.suffix.lower() in (".csv", ".png"):
         raise click.UsageError(f"{output}: expected the name of the Markdown file; CSV and PNG go beside it")
     named = [_name_and_file(text) for text in torch_model]
@@ -402,7 +417,10 @@ def evaluate(
                 **options,
             )  # fmt: skip
         if real is not None:
-            evaluation.evaluate_real(models, real, limit=limit, result=result, progress=True, **options)
+            suffixes = mask_suffixes or evaluation.MASK_SUFFIXES
+            evaluation.evaluate_real(
+                models, real, limit=limit, mask_suffixes=suffixes, result=result, progress=True, **options
+            )
         written = evaluation.write_report(result, output)
     for path in written:
         console.result(str(path))

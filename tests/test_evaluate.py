@@ -229,6 +229,41 @@ def test_real_images_in_breast_layout(tmp_path):
     assert "log-compressed grey levels, not of amplitudes" in report
 
 
+def write_busi(folder, name, masks=("",), marked=255, shape=(96, 128)):
+    """A case as BUSI has it: several masks, or one that marks nothing."""
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(np.full((96, 128), 80, np.uint8)).convert("RGB").save(folder / f"{name}.png")
+    for k, number in enumerate(masks):
+        mask = np.zeros(shape, np.uint8)
+        mask[30 * k : 30 * k + 20, 40:80] = marked
+        Image.fromarray(mask).save(folder / f"{name}_mask{number}.png")
+
+
+def test_masks_in_busi_layout(tmp_path):
+    write_busi(tmp_path / "benign", "benign (1)", ("", "_1"))
+    write_busi(tmp_path / "benign", "benign (10)", marked=1)
+    write_busi(tmp_path / "malignant", "malignant (2)")
+    write_busi(tmp_path / "normal", "normal (1)", marked=0)
+    (tmp_path / "benign" / "._benign (1).png").write_bytes(b"of another system")
+    cases = {name: lesion for name, _, lesion in read_breast(tmp_path)}
+    assert list(cases) == ["benign/benign (1)", "benign/benign (10)", "malignant/malignant (2)"]
+    assert [int(lesion.sum()) for lesion in cases.values()] == [1600, 800, 800]
+    Image.fromarray(np.zeros((90, 128), np.uint8)).save(tmp_path / "benign" / "benign (10)_mask.png")
+    with pytest.raises(DataError, match=r"benign \(10\)_mask.png: expected a mask of the image's shape"):
+        list(read_breast(tmp_path))
+
+
+def test_masks_of_other_names(tmp_path):
+    for suffix in ("-seg", "-seg2", "_lesion"):
+        write_case(tmp_path, "a", suffix="tumor")
+        (tmp_path / "a_tumor.png").rename(tmp_path / f"a{suffix}.png")
+    assert [name for name, _, _ in read_breast(tmp_path, ["-seg", "_lesion"])] == ["a"]
+    with pytest.raises(DataError, match=r"NAME_tumor.png, NAME_other.png, NAME_mask.png beside it.*--mask-suffix"):
+        list(read_breast(tmp_path))
+    found = evaluate_real([], tmp_path, mask_suffixes=["_lesion"])
+    assert len(found.rows[0].values["cnr"]) == 1
+
+
 def test_folder_without_cases_is_refused(tmp_path):
     with pytest.raises(DataError, match="found no such pair"):
         evaluate_real([], tmp_path)

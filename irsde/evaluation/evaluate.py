@@ -12,9 +12,10 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from irsde.data import GREY_LEVEL, DataError, Subset, left_out_line, without_flat
 from irsde.evaluation import metrics
 from irsde.evaluation.baselines import BASELINES, ToneCurve, fit_tone_curve, tune
+from irsde.evaluation.breast import MASK_SUFFIXES, read_breast
 from irsde.stacks import image_seed
 from ussim.commands import console
 from ussim.io.atomic import replacing
@@ -192,10 +194,11 @@ def evaluate_real(
     torch_models: Sequence[tuple[str, str | Path]] = (),
     limit: int | None = None,
     patch_size: int = 16,
+    mask_suffixes: Sequence[str] = MASK_SUFFIXES,
     result: Result | None = None,
     progress: bool = False,
 ) -> Result:
-    """Metrics without a reference on real images with lesion masks, laid out as BrEaST is: NAME.png, NAME_tumor.png.
+    """Metrics without a reference on real images with lesion masks beside them, which `mask_suffixes` tell (`read_breast`).
 
     CNR and gCNR are of the lesion against five calm background patches beside it, ENL and speckle SNR of those patches,
     on the grey levels of the (log-compressed) images.
@@ -205,7 +208,7 @@ def evaluate_real(
     methods = [method for method in methods if not method.reads_hq]
     group = Path(folder).name
     rows = [Row(m.name, group, m.steps, m.note) for m in methods]
-    cases = list(read_breast(folder))[:limit]
+    cases = list(islice(read_breast(folder, mask_suffixes), limit))
     with _bar(progress, len(cases) * len(methods)) as advance:
         for i, (name, image, lesion) in enumerate(cases):
             try:
@@ -232,31 +235,6 @@ def evaluate_real(
             _show(result, group, shown)
     result.rows += rows
     return result
-
-
-def read_breast(folder: str | Path) -> Iterable[tuple[str, Image, NDArray[np.bool_]]]:
-    """(name, image, lesion mask) of each image with at least one NAME_tumor.png or NAME_otherN.png beside it."""
-    from ussim.volumes.reading import read_image
-
-    folder = Path(folder)
-    images = sorted(p for p in folder.glob("*.png") if not re.search(r"_(tumor|other)\d*$", p.stem))
-    found = 0
-    for path in images:
-        masks = [p for p in sorted(folder.glob(f"{path.stem}_*.png")) if re.search(r"_(tumor|other)\d*$", p.stem)]
-        if not masks:
-            continue  # a normal case
-        image = read_image(path)
-        lesion = np.zeros(image.shape, bool)
-        for mask_path in masks:
-            mask = read_image(mask_path) > 0
-            if mask.shape != image.shape:
-                raise DataError(f"{mask_path}: expected a mask of the image's shape {image.shape}, got {mask.shape}")
-            lesion |= mask
-        if lesion.any():
-            found += 1
-            yield path.stem, image, lesion
-    if not found:
-        raise DataError(f"{folder}: expected NAME.png with NAME_tumor.png beside it, found no such pair")
 
 
 def check_unseen(model: Any, tests: Sequence[Subset]) -> None:
