@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 TOLERANCE = 2  # grey levels of 255 about the border's own: JPEG spreads it by as much
+BLACK = 4  # grey levels of 255
 SOLID = 7  # pixels: a border holds squares of this side everywhere, black gaps between speckle grains do not
 THINNEST = 3  # pixels, of a border along the picture's edge
 SMALLEST_BORDER = 0.01  # of the picture
@@ -109,7 +110,10 @@ def _find(image: NDArray[np.floating]) -> NDArray[np.bool_]:
     solid = ndimage.binary_opening(flat, np.ones((SOLID, SOLID), dtype=bool))
     solid[[0, -1]] = solid[:, [0, -1]] = True
     pieces, _ = ndimage.label(solid)
-    outside = (pieces == pieces[0, 0])[around:-around, around:-around]
+    outside = pieces == pieces[0, 0]
+    if grey <= BLACK:  # squares leave out the steps of a slanted edge: black there is border, too
+        outside = ndimage.binary_dilation(outside, iterations=around, mask=flat)
+    outside = outside[around:-around, around:-around]
     if outside.mean() < SMALLEST_BORDER:
         return everything
     pieces, n = ndimage.label(~outside)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 
 import clinical
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 from pydicom.pixels import apply_color_lut
 from test_restore import make_model
@@ -393,6 +395,17 @@ def test_files_that_cannot_be_read_end_in_one_line(tmp_path, restored, capsys, w
     assert str(path) in said[-1]
     assert not any("Traceback" in line for line in said)
     assert not (tmp_path / "o.dcm").exists()
+
+
+def test_the_python_of_the_guide_runs(tmp_path, model, monkeypatch):
+    import irsde
+
+    (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "clinical.md").read_text("utf-8"), re.DOTALL)
+    clinical.write_colors(tmp_path / "cine.dcm", COLORS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(irsde, "load", lambda run: model, raising=False)
+    exec(block.replace("steps=20", "steps=1"), {})
+    assert clinical.read(tmp_path / "clean.dcm").pixel_array.shape == COLORS.shape
 
 
 def test_the_palette_is_the_one_that_pydicom_applies():

@@ -19,6 +19,7 @@ PAGES = {
         "docs/command-line.md",
         "docs/time.md",
         "docs/excitation.md",
+        "docs/clinical.md",
     )
 }
 PROGRAMS = ("ussim", "datagen", "irsde")

@@ -14,7 +14,7 @@ from irsde.data import DataError
 from ussim.volumes.files import walk
 from ussim.volumes.reading import PICTURE_SUFFIXES, read_image
 
-# BrEaST: case001.png, case001_tumor.png, case001_other1.png; BUSI: "benign (1).png", "benign (1)_mask.png" and "..._mask_1.png".
+# BrEaST: case001.png, case001_tumor.png, case001_other1.png; BUSI: "benign (1).png", "benign (1)_mask.png" and "_mask_1".
 MASK_SUFFIXES = ("_tumor", "_other", "_mask")
 Image = NDArray[np.float32]
 
