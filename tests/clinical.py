@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pydicom
 from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+    generate_uid,
+)
 
 SHAPE = (120, 160)
 SECRETS = ("Doe^Jane", "MRN-778812", "19610214", "General Hospital", "Dr^House", "20240131", "SN-4711")
@@ -160,6 +170,25 @@ def write_colors(path: Path, colors, how="rgb", **attributes):
         frames.append(stream.getvalue())
     ds.PixelData = encapsulate(frames)
     return save(path, ds)
+
+
+def write_encoded(path: Path, colors, how):
+    """RGB frames in encodings that are rare for ultrasound."""
+    ds = dataset(len(colors), colors.shape[1:3], "RGB")
+    ds.SequenceOfUltrasoundRegions = [region((0, colors.shape[1], 0, colors.shape[2]))]
+    ds.PixelData = colors.tobytes()
+    ds["PixelData"].VR = "OB"
+    syntaxes = {"big endian": ExplicitVRBigEndian, "deflated": DeflatedExplicitVRLittleEndian,
+                "implicit": ImplicitVRLittleEndian}  # fmt: skip
+    ds.file_meta.TransferSyntaxUID = syntaxes.get(how, ExplicitVRLittleEndian)
+    if how == "JPEG 2000":
+        ds.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    save(path, ds)
+    if how != "gzip":
+        return path
+    packed = path.with_name(path.name + ".gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    return packed
 
 
 def write_grey(path: Path, frames, photometric="MONOCHROME2", **attributes):

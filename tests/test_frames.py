@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 
 from irsde.frames.cine import open_cine
 from irsde.frames.color import colored
 from irsde.frames.opening import open_source
+from irsde.frames.restoring import Restored
+from irsde.frames.sinks import open_sink
 from ussim.errors import DataError
 
 GREY = clinical.captioned(clinical.grey_cine())
@@ -67,6 +70,29 @@ def test_grey_of_either_polarity_and_of_a_file_without_preamble(tmp_path):
     whole = (tmp_path / "g.dcm").read_bytes()
     (tmp_path / "bare.dcm").write_bytes(whole[132:])
     np.testing.assert_allclose(everything(tmp_path / "bare.dcm")[1], GREY, atol=1e-3)
+    ds = clinical.read(tmp_path / "g.dcm")  # and without the group that says how the file is encoded
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.save_as(tmp_path / "barer.dcm")
+    encoded = (tmp_path / "barer.dcm").read_bytes()
+    start = encoded.index(b"\x08\x00\x08\x00")  # ImageType, the first of the dataset
+    (tmp_path / "barer.dcm").write_bytes(encoded[start:])
+    np.testing.assert_allclose(everything(tmp_path / "barer.dcm")[1], GREY, atol=1e-3)
+
+
+@pytest.mark.parametrize("syntax", ["big endian", "deflated", "implicit", "JPEG 2000", "gzip"])
+def test_other_encodings(tmp_path, syntax):
+    """Each read, and written again with all its attributes."""
+    path = clinical.write_encoded(tmp_path / "c.dcm", clinical.with_doppler(GREY), syntax)
+    cine, grey, _ = everything(path)
+    expected = clinical.with_doppler(GREY)
+    np.testing.assert_allclose(grey, np.rint(expected @ np.array([0.2125, 0.7154, 0.0721])), atol=1e-3)
+    with open_sink(tmp_path / "o.dcm", cine, with_variance=False, keep_identity=True) as add:
+        for batch in cine.batches(2):
+            add(Restored(batch, batch.grey, None, np.zeros(batch.grey.shape, bool)))
+    after = clinical.read(tmp_path / "o.dcm")
+    np.testing.assert_array_equal(after.pixel_array, expected)
+    assert after.SequenceOfUltrasoundRegions[0].RegionLocationMaxX1 == COLUMNS - 1
+    assert after.PatientID == clinical.SECRETS[1]
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -339,6 +365,10 @@ def damaged(tmp_path, what):
         ds = clinical.read(path)
         ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"  # MPEG-4
         clinical.save(path, ds)
+    elif what == "private":
+        path = clinical.write_grey(tmp_path / "g.dcm", GREY)
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.113619.5.2\0\0"))  # a maker's own
     elif what == "palette":
         path = clinical.write_palette(tmp_path / "p.dcm", GREY, np.zeros((256, 3), int))
         ds = clinical.read(path)
@@ -351,7 +381,8 @@ def damaged(tmp_path, what):
     ("what", "said"),
     [("cut", "frame|damaged"), ("frames", "frame"), ("jpeg", "cannot be decoded"), ("native", "cannot be decoded"),
      ("attributes", "encrypted attributes"), ("report", "expected an image, got structured report"),
-     ("header", "a header without pixels"), ("video", "MPEG-4.*cannot be decoded here"), ("palette", "palette")],
+     ("header", "a header without pixels"), ("video", "MPEG-4.*cannot be decoded here"),
+     ("private", "cannot be decoded here"), ("palette", "palette")],
 )  # fmt: skip
 def test_damaged_encrypted_and_other_files_are_one_line(tmp_path, what, said):
     path = damaged(tmp_path, what)

@@ -61,7 +61,7 @@ def open_dicom(path: Path) -> Source:
         name=str(path),
         n_frames=n_frames,
         shape=shape,
-        decode=partial(_decode, path, n_frames, photometric, _is_compressed(header), show),
+        decode=partial(_decode, path, n_frames, photometric, header.file_meta.TransferSyntaxUID, header.is_bare, show),
         full_range=(ends[0], ends[1])
         if photometric.startswith("MONOCHROME") and not _has_palette(header)
         else (0.0, 255.0),
@@ -96,7 +96,8 @@ def _header(path: Path) -> Any:
             raise DataError(f"{path}: {error.strerror or error}") from None
         except Exception as error:  # pydicom raises many kinds on damaged headers
             raise DataError(f"{path}: damaged DICOM header: {' '.join(str(error).split())}") from None
-        if "TransferSyntaxUID" not in header.file_meta:
+        header.is_bare = "TransferSyntaxUID" not in header.file_meta
+        if header.is_bare:
             header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         nothing = not_an_image(_short_header(path), secondary_captures=True)
         if nothing and "EncryptedAttributesSequence" in header:
@@ -110,19 +111,23 @@ def _header(path: Path) -> Any:
 
 
 def _decode(
-    path: Path, n_frames: int, photometric: str, is_compressed: bool, show: Any, indices: Iterable[int]
+    path: Path, n_frames: int, photometric: str, syntax: Any, is_bare: bool, show: Any, indices: Iterable[int]
 ) -> Iterator[Picture]:
-    """Frames of some indices, decoded as they are asked for from a file that stays on the disk."""
+    """Frames of some indices, decoded as they are asked for from a file that stays on the disk.
+
+    `is_bare`: the file does not say its transfer syntax, which is `syntax`.
+    """
     from pydicom.pixels import iter_pixels
 
-    partial_range = (
+    is_compressed = syntax.is_compressed and not syntax.is_deflated
+    is_partial = (
         photometric.startswith("YBR_PARTIAL") and not is_compressed
     )  # JPEG has the full range, whatever it says
     wanted = list(indices)
-    options: dict[str, Any] = {"number_of_frames": n_frames, "raw": partial_range}
+    options: dict[str, Any] = {"number_of_frames": n_frames, "raw": is_partial}
     if photometric.startswith("YBR_PARTIAL"):  # retired, and laid out as YBR_FULL_422
         options["photometric_interpretation"] = "YBR_FULL_422"
-    content = unpacked(path)
+    content = _dataset(path, syntax) if is_bare or syntax.is_deflated else unpacked(path)
     # After the first native frame of halved chroma pydicom takes the next ones for whole: each is asked for by itself.
     halved = photometric.endswith("422") and not is_compressed
     parts = [[index] for index in wanted] if halved else [wanted]
@@ -141,14 +146,19 @@ def _decode(
         frame = frame.astype(frame.dtype.newbyteorder("="), copy=False)
         if frame.ndim == 3:
             frame = frame[..., :3] if frame.dtype == np.uint8 else (frame[..., :3] >> 8).astype(np.uint8)
-            yield ybr_partial_to_rgb(frame) if partial_range else frame
+            yield ybr_partial_to_rgb(frame) if is_partial else frame
         else:
             yield show(frame)
 
 
-def _is_compressed(header: Any) -> bool:
-    syntax = header.file_meta.TransferSyntaxUID
-    return bool(syntax.is_compressed and not syntax.is_deflated)
+def _dataset(path: Path, syntax: Any) -> Any:
+    """The whole file, where pydicom cannot find the pixels in it by itself."""
+    import pydicom
+
+    with _quiet():
+        dataset = pydicom.dcmread(unpacked(path), force=True)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
 
 
 def _grey(header: Any, ends: list[float], scale: tuple[float, float], stored: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -144,12 +146,13 @@ def _copy(source: Any, target: Any, names: Iterable[str]) -> None:
 
 
 def _with_identity(source: Any) -> Any:
-    import copy
-
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import generate_uid
 
-    dataset = copy.deepcopy(source)
+    # Element by element, each as a value: bytes of a big-endian file would be written as they stand.
+    dataset, values = Dataset(), copy.deepcopy(source)
+    deque(values.iterall(), maxlen=0)  # reads those in sequences, too
+    dataset.update({element.tag: element for element in values})
     dataset.file_meta = FileMetaDataset()
     tables = [element.keyword for element in dataset if "PaletteColorLookupTable" in element.keyword]
     for name in (*UNTRUE.split(), *tables):

@@ -496,7 +496,11 @@ def why_not(header: Any, include_derived: bool = False) -> str:
 def missing_decoder(header: Any) -> str:
     """What is needed to decompress the file, or "" where nothing is missing."""
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is None or not syntax.is_compressed or syntax.is_deflated:
+    if syntax is None:
+        return ""
+    if not syntax.is_transfer_syntax:  # a maker's own, or another UID by mistake
+        return f"transfer syntax {syntax} cannot be decoded here; convert the files (dcmconv, gdcmconv --raw)"
+    if not syntax.is_compressed or syntax.is_deflated:
         return ""
     from pydicom.pixels import get_decoder
 
