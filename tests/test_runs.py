@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import fast_recipe, write_stacks
 from speckle_pairs import SpecklePairs
 from test_train import config, losses, run
 
 import datagen
 from irsde.checkpoints import newest_checkpoint
+from irsde.cli import run as cli
 from irsde.config import ConfigError, TrainConfig
 from irsde.data import DataError, Normalization, open_stores, split_all, whole
 from irsde.initial import handed_on
@@ -156,6 +158,42 @@ def test_stores_are_found_beside_a_moved_run_or_where_they_were(tmp_path, monkey
     assert found(tmp_path / "moved" / "runs" / "a")[0] == str(tmp_path / "moved" / "data.zarr")
     assert found(tmp_path / "alone" / "deeper" / "runs" / "a")[0] == first  # gone: named as it was known
     assert recorded_stores({"config": {"store": "old.zarr"}}, folder) == ("old.zarr",)
+
+
+def test_runs_on_stores_of_datagen_move_and_resume(tmp_path, monkeypatch, capsys):
+    """From building to resuming by the commands alone: a black image, a move, and a store that was built anew."""
+    import zarr
+
+    def build(name, seed):
+        recipe = fast_recipe(write_stacks(tmp_path / "stacks" / name, 2, 2), seed=seed)
+        datagen.build(recipe, tmp_path / "home" / name)
+
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("a.zarr", "b.zarr")):
+        build(name, seed)
+    zarr.open_group(tmp_path / "home" / "a.zarr")["lq/P4-2v"][1] = 0
+    black = datagen.open_pairs("home/a.zarr").samples[1]["id"]
+    options = ["--preset", "tiny", "--patch-size", "16", "--batch-size", "2", "--n-steps", "5", "--validate-every", "0"]
+    stores = ["--data", "home/a.zarr", "--data", "home/b.zarr"]
+    assert cli(["train", *stores, "--out", "home/runs/x", "--steps", "2", "--device", "cpu", *options]) == 0
+    assert (
+        f"1 pair left out, whose grey levels have a standard deviation below 1 of 255: P4-2v {black}\n"
+        in capsys.readouterr().err
+    )
+    (tmp_path / "home").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved" / "runs")
+    assert cli(["train", "--out", "x", "--resume", "--steps", "3"]) == 0
+    assert load(Path("x")).step == 3
+    shutil.rmtree(tmp_path / "moved" / "b.zarr")
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(tmp_path / "stacks")
+    (tmp_path / "home").mkdir()
+    build("b.zarr", 7)
+    (tmp_path / "home" / "b.zarr").rename(tmp_path / "moved" / "b.zarr")
+    assert cli(["train", "--out", "moved/runs/x", "--resume", "--steps", "4"]) == 5
+    assert (
+        f"{tmp_path / 'moved' / 'b.zarr'} holds other images than when this run was started" in capsys.readouterr().err
+    )
 
 
 # --- a record of the first release -----------------------------------------------------------------------------------
