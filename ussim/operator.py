@@ -71,8 +71,7 @@ class ImagingOperator(LinearOperator):
         self.acquisition = acquisition
         self.start_time = self._start_sample / acquisition.sampling_frequency
         self.data_shape = (acquisition.n_transmits, acquisition.probe.n_elements, int(n_samples))
-        dtype = np.float64 if self._engine.name == "reference" else np.float32
-        super().__init__(dtype, (math.prod(self.data_shape), math.prod(self.image_shape)))
+        super().__init__(self._engine.precision, (math.prod(self.data_shape), math.prod(self.image_shape)))
 
     def forward(self, reflectivity: Any) -> RFData:
         """Simulate the channel data of a reflectivity.

@@ -28,10 +28,13 @@ class Engine(Protocol):
         As `get_engine` takes it.
     on_device : bool
         Whether results lie on a graphics card, and samples that lie there are taken as they are.
+    precision : type
+        Of echoes and projections: np.float32, or np.float64.
     """
 
     name: str
     on_device: bool = False
+    precision: type[np.float32] | type[np.float64] = np.float32
 
     def simulate(
         self,
@@ -77,7 +80,7 @@ class Engine(Protocol):
             records[i] = record
             if progress is not None:
                 progress(i + 1, len(media))
-        return np.empty((0, *plan.record_shape(n_samples)), np.float32) if records is None else records
+        return np.empty((0, *plan.record_shape(n_samples)), self.precision) if records is None else records
 
     def batch_size(self, bytes_each: float) -> int:
         """Return how many records that take `bytes_each` are best computed together: one where nothing is gained by it."""

@@ -22,6 +22,7 @@ class ReferenceEngine(Engine):
     """The oracle of the other engines."""
 
     name = "reference"
+    precision = np.float64
 
     def simulate(
         self,
