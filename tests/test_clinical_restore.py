@@ -216,7 +216,9 @@ def test_the_tag_of_burned_in_captions_is_the_sources_word(tmp_path, restored, c
 
 def test_identity_is_kept_where_it_is_asked_for(tmp_path, restored):
     table = np.repeat(np.arange(256)[:, None], 3, axis=1) * 257
-    path = clinical.write_palette(tmp_path / "c.dcm", GREY, table, WindowCenter="30", WindowWidth="40")
+    path = clinical.write_palette(
+        tmp_path / "c.dcm", GREY, table, WindowCenter="30", WindowWidth="40", InstanceNumber="7"
+    )
     assert restored(path, tmp_path / "o.dcm", "--keep-identity") == 0
     before, after = clinical.read(path), clinical.read(tmp_path / "o.dcm")
     for name in ("PatientName", "PatientID", "StudyInstanceUID", "StudyDate", "InstitutionName"):
@@ -227,6 +229,7 @@ def test_identity_is_kept_where_it_is_asked_for(tmp_path, restored):
     assert reference.ReferencedSOPInstanceUID == before.SOPInstanceUID
     assert reference.ReferencedSOPClassUID == before.SOPClassUID
     assert "PatientIdentityRemoved" not in after
+    assert after.InstanceNumber == 7
     # What the new pixels would make untrue is gone: a viewer would apply it a second time.
     assert not [e.keyword for e in after if "Palette" in e.keyword or "Window" in e.keyword]
     assert after.PhotometricInterpretation == "MONOCHROME2"
@@ -250,6 +253,14 @@ def test_a_secondary_capture_stays_one(tmp_path, restored):
     path = clinical.write_colors(tmp_path / "c.dcm", COLORS, SOPClassUID="1.2.840.10008.5.1.4.1.1.7.4", Modality="OT")
     assert restored(path, tmp_path / "o.dcm") == 0
     assert clinical.read(tmp_path / "o.dcm").SOPClassUID == "1.2.840.10008.5.1.4.1.1.7.4"
+
+
+def test_more_than_dicom_holds_is_refused_before_the_work(tmp_path, restored, capsys, monkeypatch):
+    monkeypatch.setattr("irsde.frames.dicom_out.LARGEST", 2 * ROWS * COLUMNS)
+    path = clinical.write_grey(tmp_path / "c.dcm", GREY)
+    assert restored(path, tmp_path / "o.dcm") == 3
+    assert "DICOM holds 4.3: use -o NAME.nii.gz or --slice N" in capsys.readouterr().err
+    assert restored(path, tmp_path / "o.dcm", "--slice", "1") == 0
 
 
 def test_a_derived_file_can_be_restored_again(tmp_path, restored):

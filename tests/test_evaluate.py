@@ -260,8 +260,13 @@ def test_masks_of_other_names(tmp_path):
     assert [name for name, _, _ in read_breast(tmp_path, ["-seg", "_lesion"])] == ["a"]
     with pytest.raises(DataError, match=r"NAME_tumor.png, NAME_other.png, NAME_mask.png beside it.*--mask-suffix"):
         list(read_breast(tmp_path))
-    found = evaluate_real([], tmp_path, mask_suffixes=["_lesion"])
-    assert len(found.rows[0].values["cnr"]) == 1
+    from irsde.cli import run
+
+    command = ["evaluate", "--real", str(tmp_path), "--no-baselines", "-o", str(tmp_path / "t.md")]
+    assert run([*command, "--mask-suffix", "_lesion"]) == 0
+    assert "| LQ |" in (tmp_path / "t.md").read_text()
+    assert run(command) == 3
+    assert run(["evaluate", "--data", "x", "--mask-suffix", "_a", "-o", str(tmp_path / "t.md")]) == 2
 
 
 def test_folder_without_cases_is_refused(tmp_path):

@@ -207,6 +207,12 @@ def test_slices_through_a_body_are_none_of_these(tmp_path):
         assert open_source(path) is None
     np.save(tmp_path / "v.npy", GREY)
     assert open_source(tmp_path / "v.npy") is None
+    (tmp_path / "cines").mkdir()
+    clinical.write_grey(tmp_path / "cines" / "a.dcm", GREY)
+    with pytest.raises(DataError, match=r"got a folder with a\.dcm: restore pictures and cines one by one"):
+        open_source(tmp_path / "cines")
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_source(tmp_path / "none.dcm")
 
 
 def test_the_pictures_that_come_with_pydicom():

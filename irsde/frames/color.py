@@ -9,21 +9,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 TOLERANCE = 10  # of 255, between the channels of a pixel: JPEG gives grey as much where color is near
-LUMINANCE = (0.2125, 0.7154, 0.0721)  # ITU-R BT.709, as in `datagen`
+LUMINANCE = (2125, 7154, 721)  # of 10,000: ITU-R BT.709, as pictures are read elsewhere
 
 
 def grey_of(picture: NDArray[Any]) -> NDArray[Any]:
     """Grey values (n_rows, n_columns) of a picture: its own, or the luminance of its colors."""
     if picture.ndim == 2:
         return picture
-    return np.rint(picture @ np.array(LUMINANCE)).astype(np.uint8)
+    red, green, blue = (picture[..., k] * np.uint32(weight) for k, weight in enumerate(LUMINANCE))
+    return ((red + green + blue + 5_000) // 10_000).astype(np.uint8)
 
 
 def colored(picture: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Return where a picture is colored, with the pixels beside, which hold half of it; None where nowhere."""
     if picture.ndim == 2:
         return None
-    found = picture.max(axis=2).astype(np.int16) - picture.min(axis=2) > TOLERANCE
+    red, green, blue = (picture[..., k] for k in range(3))  # three times faster than along the axis of three
+    found = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue) > TOLERANCE
     return ndimage.binary_dilation(found, np.ones((3, 3), bool)) if found.any() else None
 
 

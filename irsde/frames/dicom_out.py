@@ -84,7 +84,10 @@ def write_dicom(path: Path, cine: Cine, pixels: BinaryIO, method: str, keep_iden
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.DerivationDescription = _description(cine, method)
     dataset.SeriesDescription = "Despeckled"
-    dataset.SeriesNumber, dataset.InstanceNumber = "1", "1"
+    for name in ("SeriesNumber", "InstanceNumber"):
+        if not dataset.get(name):
+            setattr(dataset, name, "1")
+    dataset.setdefault("Manufacturer", "")
     dataset.SoftwareVersions = f"ussim {__version__}"
     now = datetime.now()
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
