@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image"
 DEMO_LIMIT = 12  # samples: a first look, in minutes; --limit asks for more
 # Where an option has another name than its field of the recipe.
+_NOTES = 12  # that a build prints
 _FIELDS = {"probe": "probes", "angles": "n_transmits", "attenuation": "attenuation_db_cm_mhz"}
 
 
@@ -266,10 +267,10 @@ def _print_left_out(skipped: dict[str, int], unreadable: Any, notes: Any) -> Non
         console.note(f"set aside: volume {volume}: {reason}")
     if len(unreadable) > 5:
         console.note(f"set aside: {len(unreadable) - 5} more volumes")
-    for text in list(notes)[:5]:
+    for text in list(notes)[:_NOTES]:
         console.note(f"note: {text}")
-    if len(notes) > 5:
-        console.note(f"note: {len(notes) - 5} more; `datagen inspect` lists them all")
+    if len(notes) > _NOTES:
+        console.note(f"note: {len(notes) - _NOTES} more; `datagen inspect` lists them")
 
 
 def _bytes(count: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from datasets import PROBE, write_stacks
@@ -32,6 +33,21 @@ def run(capsys):
 
 def build(run, root, out, *options):
     return run("build", "--source", "npy", "--root", root, "--probe", PROBE, "-o", out, *FAST, *options)
+
+
+def test_the_guide_has_the_options_of_inspect_and_their_defaults():
+    guide = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text()
+    section = guide.partition("\n## datagen inspect")[2].partition("\n## ")[0]
+    shared = {"subjects", "frames", "include_derived"}
+    options = {option.name: option for option in cli.commands["inspect"].params}
+    assert shared <= set(options)
+    for option in options.values():
+        if option.name not in ("root", "verbose"):
+            assert option.opts[0] in section
+    build_options = {option.name: option for option in cli.commands["build"].params}
+    for name in shared:
+        assert build_options[name].opts == options[name].opts
+        assert build_options[name].default == options[name].default
 
 
 def test_from_build_to_verify(run, root, tmp_path):

@@ -52,13 +52,23 @@ def cards(tmp_path_factory, kernels):
 def build(root, out, address, capsys, *options):
     """Run `datagen build` on the workers; return its exit code and what it printed."""
     arguments = ["build", "--source", "npy", "--root", root, "--probe", PROBE, "--engine", "cuda", "-o", out]
-    arguments += ["--size", FAST["size"], "--angles", FAST["n_transmits"], "--min-tissue", FAST["min_tissue"]]
+    arguments += [
+        "--limit",
+        4,
+        "--size",
+        FAST["size"],
+        "--angles",
+        FAST["n_transmits"],
+        "--min-tissue",
+        FAST["min_tissue"],
+    ]
     arguments += ["--mean-distance-wavelengths", FAST["mean_distance_wavelengths"], "--scheduler", address, *options]
     code = console.run(cli, "datagen", [str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_a_card_that_dies_among_two_ends_the_build_and_the_store_resumes(tmp_path, cards, capsys):
     address, faults = cards
     root, out = write_stacks(tmp_path / "stacks", n_subjects=2, n_slices=2), tmp_path / "pairs.zarr"

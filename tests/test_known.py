@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 
@@ -116,27 +117,69 @@ def test_equal_pixels_in_two_formats_are_built_once(tmp_path):
     assert "lee/b.nii.gz" in note
 
 
-def test_a_mixed_folder_reads_as_a_plain_report(tmp_path):
-    for person, series, tags in (
-        ("kim", "t1", {}),
-        ("kim", "t2", {"SeriesDescription": "t2_tse"}),
-        ("lee", "t1", {}),
-        ("lee", "phase", {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}),
-        ("lee", "loc", {"SeriesDescription": "localizer"}),
-        ("lee", "labels", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}),
+@pytest.fixture
+def mixed(tmp_path):
+    """Two persons and three series among what is no anatomy, a copy, an archive, damaged files and a note."""
+    root = tmp_path / "mixed"
+    for person, series, gain, tags in (
+        ("kim", "t1", 1.0, {}),
+        ("kim", "t2", 0.7, {"SeriesDescription": "t2_tse"}),
+        ("lee", "t1", 0.9, {}),
+        ("lee", "phase", 1.0, {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}),
+        ("lee", "loc", 1.0, {"SeriesDescription": "localizer"}),
+        ("lee", "labels", 1.0, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}),
     ):
-        trees.write_series(tmp_path / person / series, PatientID=person, StudyInstanceUID=f"1.2.{len(person)}", **tags)
-    shutil.copytree(tmp_path / "kim" / "t1", tmp_path / "kim" / "t1 (1)")
-    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        tags = tags | {"PatientID": person, "StudyInstanceUID": f"1.2.{'kim lee'.index(person)}"}
+        trees.write_series(root / person / series, gain=lambda _, gain=gain: gain, **tags)
+    shutil.copytree(root / "kim" / "t1", root / "kim" / "t1 (1)")
+    with zipfile.ZipFile(root / "old.zip", "w") as archive:
         archive.writestr("a", "b")
-    inspection = inspect(tmp_path)
-    lines = inspection.lines()
-    print("\n".join(lines))
-    assert len(lines) < 40
-    assert (inspection.n_volumes, inspection.n_subjects) == (3, 2)
-    text = "\n".join(lines)
-    for words in ("PatientID", "5 x phase image", "5 x localizer", "5 x segmentation", "old.zip", "the same image as"):
-        assert words in text, words
+    damaged = root / "lee" / "t1" / "IM0002.dcm"
+    damaged.write_bytes(damaged.read_bytes()[:-3000])
+    (root / "lee" / "t1" / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\7" * 50)
+    (root / "kim" / "notes.txt").write_text("called on Tuesday")
+    return root
+
+
+MIXED = [  # as `inspect` prints it, with hashes as *
+    "mixed: DICOM files of your own (--source dicom)",
+    "  3 volumes of 2 subjects: *, *, *",
+    "  subjects: by the PatientID in the files, hashed",
+    "  odd: 1 of 5 slices cannot be read: left out, the volume has a gap (1 volume)",
+    "  odd: 5 images sent twice (equal position and pixels): used once (1 volume)",
+    "  skipped: 5 x the same image as another file (equal position and pixels) (first: kim/t1 (1)/IM0000.dcm: the same "
+    "image as kim/t1/IM0000.dcm (equal position and pixels))",
+    "  skipped: 5 x segmentation (first: lee/labels/IM0000.dcm)",
+    "  skipped: 5 x localizer (first: lee/loc/IM0000.dcm)",
+    "  skipped: 5 x phase image (first: lee/phase/IM0000.dcm)",
+    "  skipped: 1 x not a DICOM file (first: kim/notes.txt)",
+    "  skipped: 1 x no image in it (first: lee/t1/broken.dcm)",
+    "  skipped: 1 x packed archive, not looked into: unpack it (first: old.zip)",
+    "  licence: as the owner of the files says",
+    "  terms: those under which you hold the files; derived images may be passed on under these terms",
+    "  cite: none known: name the origin of the files yourself",
+]
+
+
+def test_a_mixed_folder_reads_as_a_plain_report(mixed, monkeypatch):
+    monkeypatch.chdir(mixed.parent)
+    lines = inspect("mixed").lines()
+    assert [re.sub(r"\bp[0-9a-f]{12}-s[0-9a-f]{8}\b", "*", line) for line in lines] == MIXED
+
+
+def test_a_build_of_a_mixed_folder_says_the_same(mixed):
+    plan = make_plan(Recipe(source="dicom", root=mixed, probes="P4-2v", planes="axial", patches=False), "cpu")
+    assert plan.n_volumes == 3
+    assert len(plan.subjects) == 2
+    assert len(plan.samples) == 5 + 5 + 4  # one slice was cut short
+    assert not plan.unreadable
+    skipped = [line.removeprefix("  skipped: ") for line in MIXED if line.startswith("  skipped: ")]
+    several = [f"left out dicom: {line}" for line in skipped if not line.startswith("1 x ")]
+    assert [note for note in plan.notes if " x " in note] == several
+    for words in ("kim/notes.txt: not a DICOM file", "old.zip: packed archive", "lee/t1/broken.dcm: no image in it"):
+        assert sum(words in note for note in plan.notes) == 1
+    assert "dicom: 1 of 5 slices cannot be read: left out, the volume has a gap (1 volume)" in plan.notes
+    assert any("slices may be missing (1 volume)" in note for note in plan.notes)
 
 
 def test_a_classic_and_an_enhanced_copy_of_a_scan_are_one(tmp_path):

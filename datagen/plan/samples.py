@@ -8,7 +8,7 @@ A `Sample` is small; its image is cut from the volume again where it is simulate
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +19,7 @@ import numpy as np
 
 from ussim.errors import DataError
 from ussim.volumes.anatomy import looks_like_labels
-from ussim.volumes.volume import VolumeRef
+from ussim.volumes.volume import Skipped, VolumeRef
 
 from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from ..sources import get_source
@@ -126,6 +126,7 @@ class VolumeSamples:
     skipped: tuple[tuple[str, int], ...] = ()  # (reason without its numbers, how many images)
     failure: str = ""  # why the volume could not be read
     note: str = ""  # what its voxels say against it
+    oddities: tuple[str, ...] = ()  # what was odd about its files, seen when they were read
 
 
 @dataclass(frozen=True)
@@ -173,14 +174,14 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int =
         The number of folds asked for leaves one empty.
     """
     refs: list[VolumeRef] = []
-    unreadable: list[tuple[str, str]] = []
+    left_out: list[tuple[str, Skipped]] = []  # source, file
     notes: list[str] = []
     rules: list[str] = []
     for name, root in zip(recipe.source, recipe.roots(), strict=True):
         found = get_source(name, recipe.selection).find(root)
         refs += found
         rules += [f"{name}: {rule.partition(': ')[0]}" for rule in found.subjects]
-        unreadable += [(f"{name}: {item.path}", item.reason) for item in found.skipped]
+        left_out += [(name, item) for item in found.skipped]
         notes += [f"{name}: {note}" for note in found.notes]
     cutting = Cutting.of(recipe.record(engine, recipe.folds or 1), recipe.sam2_checkpoint)
     # In the order of their hashes, so that a small choice need not read every volume.
@@ -194,14 +195,14 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int =
         read.append(volume)
         if _enough(read, recipe, cutting.kinds):
             break
-    n_found = len(unreadable)
-    unreadable += [(f"{volume.ref.source}: {volume.ref.name}", volume.failure) for volume in read if volume.failure]
+    unreadable = [(f"{volume.ref.source}: {volume.ref.name}", volume.failure) for volume in read if volume.failure]
     skipped = Counter[str]()
     for volume in read:
         skipped.update(dict(volume.skipped))
     samples = sorted(_choose(read, recipe), key=lambda sample: sample.id)
     if not samples:
-        raise DataError(_nothing(recipe, len(read), skipped, unreadable))
+        reasons = [(f"{name}: {item.path}", item.reason) for name, item in left_out]
+        raise DataError(_nothing(recipe, len(read), skipped, [*reasons, *unreadable]))
     folds = choose_folds({(sample.ref.source, sample.ref.subject) for sample in samples}, recipe.folds)
     return Plan(
         record=recipe.record(engine, folds, format),
@@ -209,10 +210,29 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int =
         folds=folds,
         n_volumes=len(read),
         skipped=dict(sorted(skipped.items())),
-        unreadable=tuple(unreadable[n_found:]),
-        notes=(*notes, *(f"left out {what}: {reason}" for what, reason in unreadable[:n_found])),
+        unreadable=tuple(unreadable),
+        notes=(*notes, *_left_out(left_out), *_oddities(read)),
         subject_rules=tuple(rules),
     )
+
+
+def _left_out(files: Sequence[tuple[str, Skipped]]) -> list[str]:
+    """A line per reason for which files were left out."""
+    kinds: dict[tuple[str, str], list[Skipped]] = defaultdict(list)
+    for source, item in files:
+        kinds[source, item.counted_as].append(item)
+    return [
+        f"left out {source}: {items[0].path}: {items[0].reason}"
+        if len(items) == 1
+        else f"left out {source}: {len(items)} x {kind} (first: {items[0].shown})"
+        for (source, kind), items in sorted(kinds.items(), key=lambda entry: -len(entry[1]))
+    ]
+
+
+def _oddities(volumes: Iterable[VolumeSamples]) -> list[str]:
+    """A line per oddity of volumes that were read, the most frequent first."""
+    count = Counter((volume.ref.source, note) for volume in volumes for note in dict.fromkeys(volume.oddities))
+    return [f"{source}: {note} ({n} volume{'s' * (n != 1)})" for (source, note), n in count.most_common()]
 
 
 def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
@@ -256,7 +276,8 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
     except (DataError, OSError) as error:
         return VolumeSamples(ref, failure=str(error))
     counts = {reason: n for reason, n in skipped.items() if reason.partition(":")[0] in cutting.kinds}
-    return VolumeSamples(ref, tuple(samples), tuple(sorted(counts.items())), note=looks_like_labels(volume.voxels))
+    note = looks_like_labels(volume.voxels)
+    return VolumeSamples(ref, tuple(samples), tuple(sorted(counts.items())), note=note, oddities=volume.notes)
 
 
 def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
