@@ -13,6 +13,8 @@ from datagen.make.build import build
 from datagen.make.pairs import Settings, make_imager, simulate_pair
 from datagen.make.verify import TOLERANCE, verify
 from datagen.plan.formats import FORMAT, format_of, rules_of
+from datagen.plan.recipe import Recipe
+from datagen.plan.samples import Cutting, image_of, make_plan
 from datagen.store import read
 from datagen.store.location import open_storage
 
@@ -43,6 +45,30 @@ def test_formats_differ(name):
     hq = np.full((10, 10), 220, np.uint8)
     assert (simulate_pair(hq, old, 5).lq != simulate_pair(hq, new, 5).lq).any()
     assert (new.mask() >= old.mask()).all()
+
+
+# Of the version before formats: samples, digest of the plan (recipe, names, boxes, pixel sizes, digests of files), mean and
+# standard deviation of the HQ images.
+REAL = {
+    "demo": (None, 1, 49, "b2876d9b8d47", 111.951, 53.234),
+    "nifti": ("mri_nifti", 16, 59, "d66821ab9efc", 126.973, 62.552),
+    "npy": ("mri_npy", 1, 20, "7bb8a0f29471", 84.335, 51.591),
+    "dicom": ("mri_dicom", 4, 15, "611170500d24", 73.881, 52.39),
+}
+
+
+@pytest.mark.parametrize("source", REAL)
+def test_images_of_real_volumes_stay_what_they_were(source, request, monkeypatch):
+    folder, every, count, digest, mean, deviation = REAL[source]
+    monkeypatch.delenv("DATAGEN_SALT", raising=False)
+    root = request.getfixturevalue("shared") / "data" / folder if folder else None
+    plan = make_plan(Recipe(source=source, root=root, probes="P4-2v", size=64, every=every), "cpu", format=1)
+    assert len(plan.samples) == count
+    assert plan.digest[:12] == digest
+    images = np.stack([image_of(sample, Cutting.of(plan.record)) for sample in plan.samples]).astype(float)
+    # Rounded to whole grey levels, which a last digit may turn: far less than one level in the mean.
+    assert images.mean() == pytest.approx(mean, abs=0.01)
+    assert images.std(axis=(1, 2)).mean() == pytest.approx(deviation, abs=0.01)
 
 
 @pytest.fixture

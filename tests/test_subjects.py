@@ -88,6 +88,7 @@ def test_each_rule_says_itself_with_three_examples_of_different_persons():
         (["imagesTr/labels.nii", "kim/a.nii"], "called labels"),
         (["kim/PAT01_T1.nii", "lee/PAT01_T2.nii"], r"PAT01 in kim, lee"),
         (["siteA/PAT01/T1.nii", "siteB/PAT01/T1.nii"], r"PAT01 in siteA, siteB\): taken as one person"),
+        (["train/Kim/a.nii", "test/KIM/b.nii", "test/lee/b.nii"], r"1 of several spellings \(KIM, Kim\): one person\?"),
         ([f"things/{name}.nii" for name in "abcde"], r"all 5 files are one subject \(things\)"),
     ],
 )

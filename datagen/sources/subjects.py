@@ -271,6 +271,12 @@ def _warnings(subjects: dict[str, str]) -> tuple[str, ...]:
             f"{len(several)} file name{'s' * (len(several) != 1)} in several subjects ({several[0]} in {names}): one "
             "person in several folds? say who is who with --subjects"
         )
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for subject in subjects.values():
+        spellings[subject.lower()].add(subject)
+    alike = sorted(", ".join(sorted(names)) for names in spellings.values() if len(names) > 1)
+    if alike:
+        warnings.append(f"{len(alike)} of several spellings ({alike[0]}): one person? say who is who with --subjects")
     if len(subjects) > 4 and len(set(subjects.values())) == 1:
         warnings.append(f"all {len(subjects)} files are one subject ({next(iter(subjects.values()))}): one fold")
     return tuple(warnings)
