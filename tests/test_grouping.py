@@ -8,6 +8,7 @@ import pytest
 import trees
 from test_readers import ref, series
 
+from ussim.errors import DataError
 from ussim.volumes.dicom import load_dicom
 from ussim.volumes.files import walk
 from ussim.volumes.grouping import PHASE_KEYS
@@ -215,6 +216,19 @@ def test_a_file_cut_short_costs_its_slice(tmp_path):
     assert volume.voxels.shape[2] == N - 1
     assert any("1 of 6 slices cannot be read: left out" in note for note in volume.notes)
     assert any("slices may be missing" in note for note in volume.notes)
+
+
+def test_files_cut_short_of_which_no_volume_is_left_are_skipped_before_they_are_read(tmp_path):
+    whole = trees.write_enhanced(tmp_path / "frames" / "a.dcm", n_slices=4, n_phases=1)
+    whole.write_bytes(whole.read_bytes()[:-100])
+    paths = trees.write_series(tmp_path / "files", n_slices=N)
+    for path in paths[: N // 2 + 1]:
+        path.write_bytes(path.read_bytes()[:-100])
+    refs, skipped = series(tmp_path)
+    assert not refs
+    assert set(skipped.values()) == {"cut short: pixels are missing"}
+    with pytest.raises(DataError, match="pixels cannot be read"):
+        load_dicom(ref(whole))
 
 
 def test_the_parts_of_a_concatenation_are_one_volume(tmp_path):

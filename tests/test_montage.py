@@ -13,7 +13,7 @@ import pytest
 import trees
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from test_readers import series
+from test_readers import ref, series
 
 from datagen.sources import Selection, get_source
 from ussim.volumes.dicom import load_dicom
@@ -153,9 +153,9 @@ def test_time_points_of_a_mosaic_follow_the_policy_of_frames(tmp_path):
     assert len(one) == 1
     assert len(one.skipped) == 2
     three = get_source("dicom", Selection(frames="all")).find(tmp_path / "m")
-    peaks = [float(load_dicom(ref).voxels.max()) for ref in three]
+    peaks = [float(load_dicom(item).voxels.max()) for item in three]
     assert peaks == [peaks[0], 2 * peaks[0], 3 * peaks[0]]
-    assert [load_dicom(ref).voxels.shape for ref in three] == [(64, 64, 5)] * 3
+    assert [load_dicom(item).voxels.shape for item in three] == [(64, 64, 5)] * 3
 
 
 def without_csa(dataset):
@@ -231,6 +231,9 @@ def test_a_montage_whose_tags_do_not_suffice_is_skipped_with_what_is_missing(tmp
     assert not refs
     assert skipped["a.dcm"].startswith("montage of slices tiled in one picture (")
     assert reason in skipped["a.dcm"]
+    volume = load_dicom(ref(path))  # asked for by name: the picture as it is, and what it is
+    assert volume.n_slices(volume.planes()[0]) == 1
+    assert reason in volume.notes[0]
 
 
 def test_slice_thickness_serves_where_no_gap_is_given(tmp_path):

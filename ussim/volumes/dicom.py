@@ -330,6 +330,8 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
             number = ref.paths.index(path) + 1
             raise DataError(f"{ref.name}: file {number} of {len(ref.paths)} is not a readable DICOM file")
         frames += frames_of(header, path)
+        if uncut := _why_uncut(header):  # opened by name: what is looked for in a folder was refused before
+            ref = replace(ref, notes=(*ref.notes, uncut))
     grouping = _grouped(frames)
     if ref.part >= len(grouping.stacks):
         raise DataError(f"{ref.name}: part {ref.part} asked for; the files hold {len(grouping.stacks)}")
@@ -482,15 +484,23 @@ def why_not(header: Any, include_derived: bool = False) -> str:
         return f"colour ({photometric})"
     image_type = _image_type(header)
     description = str(header.get("SeriesDescription", "")).lower()
+    if uncut := _why_uncut(header):
+        return f"{uncut}; convert it to single slices (dcm2niix)"
+    if "LOCALIZER" in image_type or any(word in description for word in _LOCALIZERS):
+        return "localizer"
+    return ("" if include_derived else derived_by_header(header)) or missing_decoder(header)
+
+
+def _why_uncut(header: Any) -> str:
+    """Return why a montage is not cut into its slices, or ""."""
     try:
         montage_of(header)
     except NotCut as error:
         word = word_of(header)
-        what = f"montage of slices tiled in one picture ({WORDS[word]} {word})"
-        return f"{what} that its tags do not allow to cut: {error}; convert it to single slices (dcm2niix)"
-    if "LOCALIZER" in image_type or any(word in description for word in _LOCALIZERS):
-        return "localizer"
-    return ("" if include_derived else derived_by_header(header)) or missing_decoder(header)
+        return (
+            f"montage of slices tiled in one picture ({WORDS[word]} {word}) that its tags do not allow to cut: {error}"
+        )
+    return ""
 
 
 def missing_decoder(header: Any) -> str:
