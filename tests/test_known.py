@@ -148,7 +148,7 @@ MIXED = [  # as `inspect` prints it, with hashes as *
     "  odd: 1 of 5 slices cannot be read: left out, the volume has a gap (1 volume)",
     "  odd: 5 images sent twice (equal position and pixels): used once (1 volume)",
     "  skipped: 5 x the same image as another file (equal position and pixels) (first: kim/t1 (1)/IM0000.dcm: the same "
-    "image as kim/t1/IM0000.dcm (equal position and pixels))",
+    "image as kim/t1/IM0000.dcm)",
     "  skipped: 5 x segmentation (first: lee/labels/IM0000.dcm)",
     "  skipped: 5 x localizer (first: lee/loc/IM0000.dcm)",
     "  skipped: 5 x phase image (first: lee/phase/IM0000.dcm)",

@@ -16,6 +16,7 @@ from pydicom.sequence import Sequence
 from test_readers import ref, series
 
 from datagen.sources import Selection, get_source
+from ussim.volumes import dicom
 from ussim.volumes.dicom import load_dicom
 
 MOSAIC, VFRAME = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], ["ORIGINAL", "PRIMARY", "M", "VFRAME"]
@@ -156,6 +157,22 @@ def test_time_points_of_a_mosaic_follow_the_policy_of_frames(tmp_path):
     peaks = [float(load_dicom(item).voxels.max()) for item in three]
     assert peaks == [peaks[0], 2 * peaks[0], 3 * peaks[0]]
     assert [load_dicom(item).voxels.shape for item in three] == [(64, 64, 5)] * 3
+
+
+def test_time_points_that_nothing_tells_apart_are_read_once_each(tmp_path, monkeypatch):
+    """Whether they are copies is seen by their pixels, slice by slice: not file by file for each slice."""
+    paths = trees.write_series(tmp_path / "single", n_slices=5)
+    for time in range(3):
+        montage(paths, tmp_path / "m" / f"{time}.dcm", InstanceNumber=time + 1, RescaleSlope=1.0, RescaleIntercept=0.0)
+        changed = pydicom.dcmread(tmp_path / "m" / f"{time}.dcm")
+        changed.PixelData = (changed.pixel_array + np.uint16(time)).tobytes()
+        changed.save_as(tmp_path / "m" / f"{time}.dcm")
+    opened, pixels = [], dicom._pixels
+    monkeypatch.setattr(dicom, "_pixels", lambda path, label: opened.append(path) or pixels(path, label))
+    found = get_source("dicom", Selection(frames="all")).find(tmp_path / "m")
+    assert sorted(opened) == [str(tmp_path / "m" / f"{time}.dcm") for time in range(3)]
+    lowest = [int(load_dicom(item).voxels.min()) for item in found]
+    assert lowest == [4, 5, 6]  # air is 4
 
 
 def without_csa(dataset):

@@ -140,7 +140,7 @@ def scan_dicom(
         skipped += [_copy(frame.path, original.path, root) for frame, original in grouping.copies]
         skipped += [Skipped(relative(frame.path, root), reason) for frame, reason in grouping.strays]
         if grouping.copies:
-            notes.append(f"{len(grouping.copies)} images sent twice (equal position and pixels): used once")
+            notes.append(_sent_twice(grouping))
         stacks = [stack.frames for stack in grouping.stacks]
         if len(stacks) > 1:
             notes.append(f"a series of {len(stacks)} stacks (orientations, phases, echoes): split into as many volumes")
@@ -233,8 +233,13 @@ def _drop_copies_of_files(series: dict[_Key, list[Frame]], skipped: list[Skipped
 
 
 def _copy(path: str, original: str, root: str | Path) -> Skipped:
-    reason = "the same image as {} (equal position and pixels)"
-    return Skipped(relative(path, root), reason.format(relative(original, root)), reason.format("another file"))
+    reason = f"the same image as {relative(original, root)}"
+    return Skipped(relative(path, root), reason, "the same image as another file (equal position and pixels)")
+
+
+def _sent_twice(grouping: Grouping) -> str:
+    count = len(grouping.copies)
+    return f"{count} image{'s' * (count != 1)} sent twice (equal position and pixels): used once"
 
 
 def _join_single_images(series: dict[_Key, list[Frame]], identity: dict[_Key, Any]) -> set[_Key]:
@@ -262,19 +267,21 @@ def _drop_empty(series: dict[_Key, list[Frame]]) -> None:
 
 def _digest_of() -> Callable[[Frame], str]:
     """A function that gives the digest of a frame's stored pixels; "" where they cannot be read or are all equal."""
-    last: dict[str, np.ndarray | None] = {}
+    known: dict[str, tuple[str, ...]] = {}  # of all frames of a file, which is read once
 
-    def digest(frame: Frame) -> str:
-        if frame.path not in last:
-            last.clear()  # frames of one file follow each other
-            try:
-                last[frame.path] = _pixels(frame.path, "")[1]
-            except DataError:
-                last[frame.path] = None
-        stored = last[frame.path]
-        if stored is None or frame.index >= len(stored) or (image := stored[frame.index]).min() == image.max():
+    def digest_of_image(image: np.ndarray) -> str:
+        if image.min() == image.max():
             return ""
         return hashlib.sha256(str((image.shape, image.dtype)).encode() + image.tobytes()).hexdigest()
+
+    def digest(frame: Frame) -> str:
+        if frame.path not in known:
+            try:
+                known[frame.path] = tuple(map(digest_of_image, _pixels(frame.path, "")[1]))
+            except DataError:
+                known[frame.path] = ()
+        of_file = known[frame.path]
+        return of_file[frame.index] if frame.index < len(of_file) else ""
 
     return digest
 
@@ -359,7 +366,7 @@ def _what_is_left(grouping: Grouping, part: int) -> list[str]:
         which = f"number {part + 1}{f' ({chosen})' if chosen else ''}"
         notes.append(f"the files make {len(grouping.stacks)} volumes: {which} is used{left}")
     if grouping.copies:
-        notes.append(f"{len(grouping.copies)} images sent twice (equal position and pixels): used once")
+        notes.append(_sent_twice(grouping))
     if grouping.strays:
         notes.append(f"{len(grouping.strays)} images left out: {grouping.strays[0][1]}")
     return notes
