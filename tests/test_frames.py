@@ -211,8 +211,9 @@ def test_slices_through_a_body_are_none_of_these(tmp_path):
     clinical.write_grey(tmp_path / "cines" / "a.dcm", GREY)
     with pytest.raises(DataError, match=r"got a folder with a\.dcm: restore pictures and cines one by one"):
         open_source(tmp_path / "cines")
-    with pytest.raises(DataError, match="no such file or folder"):
-        open_source(tmp_path / "none.dcm")
+    for name in ("none.dcm", "none.png", "none"):
+        with pytest.raises(DataError, match="no such file or folder"):
+            open_source(tmp_path / name)
 
 
 def test_the_pictures_that_come_with_pydicom():

@@ -30,6 +30,8 @@ def open_source(path: Path) -> Source | None:
                 "pictures and cines one by one"
             )
         return None
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
     if path.name.lower().endswith(SUFFIXES):
         return open_picture(path)
     return open_dicom(path) if _is_dicom(path) and is_clinical(path) else None
@@ -40,8 +42,6 @@ def _is_dicom(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             start = file.read(132)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file or folder") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     return path.name.lower().endswith(DICOM_NAMES) or start[128:] == b"DICM"
