@@ -97,6 +97,10 @@ def _forgiving(step: Callable, flush: Callable[[], None]) -> Callable:
         try:
             return step(*arguments)
         except DAMAGE as error:
+            if _is_of_another_release(error):  # nothing is wrong: compile anew, and keep that
+                with suppress(OSError):
+                    flush()
+                return None
             _warn_once(f"compiled code cannot be kept or read ({error}); {ADVICE}")
             if not isinstance(error, OSError):  # a damaged index: begin another
                 with suppress(OSError):
@@ -104,6 +108,11 @@ def _forgiving(step: Callable, flush: Callable[[], None]) -> Callable:
             return None
 
     return attempt
+
+
+def _is_of_another_release(error: Exception) -> bool:
+    """Return True where what was kept speaks of a module of this package that is no more."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in ("ussim", "irsde")
 
 
 @once
