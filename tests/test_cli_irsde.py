@@ -341,6 +341,25 @@ def test_a_full_disk_names_the_restored_image(trained, store, tmp_path, capsys, 
         assert not (tmp_path / named).exists()
 
 
+def test_restoring_a_store_never_sees_its_hq_images(trained, store, tmp_path, monkeypatch):
+    """HQ images changed past recognition; what is written does not change by a bit."""
+
+    class Spoiled(SpecklePairs):
+        def __getitem__(self, i):
+            hq, lq = super().__getitem__(i)
+            return np.flip(1 - hq), lq
+
+    written = []
+    for name, kind in (("before", SpecklePairs), ("after", Spoiled)):
+        pairs = kind(n=2)
+        monkeypatch.setattr(datagen, "open_pairs", lambda url, probe=None, pairs=pairs: pairs)
+        out = tmp_path / name
+        assert run(["restore", str(trained), str(store), "-o", str(out), "--steps", "2", "--samples", "2"]) == 0
+        written.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert len(written[0]) == 6  # mean, variance and standard deviation of two images
+    assert written[0] == written[1]
+
+
 def test_evaluate_writes_its_table(trained, store, tmp_path, capsys):
     out = tmp_path / "table.md"
     arguments = ["evaluate", str(trained), "--data", str(store), "--probe", "L11-5v", "--probe", "C5-2v", "--fold", "1"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -92,8 +95,19 @@ def test_what_cannot_run_is_listed_and_has_no_numbers(result, tmp_path):
     text = write_report(result, tmp_path / "t.md")[0].read_text()
     assert "n/a" in text
     assert "Not run:" in text
-    if any("bm3d" in line for line in result.not_run):
-        assert "| BM3D" not in text
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_filter_has_a_row_where_its_package_is_there(tmp_path, monkeypatch, installed):
+    """BM3D's package (its licence bars commercial use) is no dependency: here it is absent, or one that halves."""
+    bm3d = ModuleType("bm3d")
+    bm3d.__spec__ = ModuleSpec("bm3d", None)
+    bm3d.bm3d = lambda image, sigma_psd, **options: image / 2
+    monkeypatch.setitem(sys.modules, "bm3d", bm3d if installed else None)  # None: its import raises ImportError
+    found = evaluate([], [whole(SpecklePairs(n=1))])
+    text = write_report(found, tmp_path / "t.md")[0].read_text()
+    assert any("bm3d" in line.lower() for line in found.not_run) != installed
+    assert ("| BM3D" in text) == installed
 
 
 def test_report_files(result, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -231,10 +233,28 @@ def test_lpips_reads_a_backbone_in_torchvision_layout(tmp_path, rng):
     assert metrics.lpips(a, b, backbone=path) == pytest.approx(expected, rel=1e-4)
 
 
-def test_brisque_runs_or_says_why_not(rng):
-    try:
-        value = metrics.brisque(rng.random((64, 64)))
-    except metrics.MetricUnavailable as reason:
-        assert "brisque" in str(reason)  # noqa: PT017 - either outcome is right, depending on what is installed
-    else:
-        assert np.isfinite(value)
+def test_brisque_is_the_packages_score_or_says_why_not(rng, monkeypatch):
+    image = rng.random((64, 48))
+    monkeypatch.setitem(sys.modules, "brisque", None)  # not installed: its import raises ImportError
+    with pytest.raises(metrics.MetricUnavailable, match="needs the `brisque` package"):
+        metrics.brisque(image)
+    package = ModuleType("brisque")
+    monkeypatch.setitem(sys.modules, "brisque", package)
+
+    class Mean:
+        def __init__(self, url):
+            assert url is False
+
+        def score(self, picture):
+            assert (picture.shape, picture.dtype) == ((64, 48, 3), np.uint8)
+            return np.array([picture.mean()])[0]
+
+    package.BRISQUE = Mean
+    assert metrics.brisque(image) == pytest.approx(255 * image.mean(), abs=0.5)
+
+    def refuse(self, picture):
+        raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
+
+    Mean.score = refuse
+    with pytest.raises(metrics.MetricUnavailable, match="does not run with NumPy"):
+        metrics.brisque(image)

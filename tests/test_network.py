@@ -30,7 +30,7 @@ def test_paper_preset_is_the_papers_network():
     assert count(paper) == 56_572_865
     modules = list(paper.modules())
     assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
-    assert all(m.num_groups == 32 for m in modules if isinstance(m, nn.GroupNorm))
+    assert {m.num_groups for m in modules if isinstance(m, nn.GroupNorm)} == {32}
     assert sum(type(m).__name__ == "Attention" for m in modules) == 1
     assert sum(type(m).__name__ == "Downsample2D" for m in modules) == 3
 

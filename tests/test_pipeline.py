@@ -386,6 +386,7 @@ def test_adding_a_subject_changes_no_other_sample(tmp_path):
     few = make_plan(fast_recipe(write_stacks(tmp_path / "few", 2), folds=1), "cpu")
     many = make_plan(fast_recipe(write_stacks(tmp_path / "many", 4), folds=1), "cpu")
     rows = {sample.id: sample.row(16, 1) for sample in many.samples}
+    assert 0 < len(few.samples) < len(many.samples)
     assert all(rows[sample.id] == sample.row(16, 1) for sample in few.samples)
 
 

@@ -97,10 +97,19 @@ def test_every_preset_names_its_source_and_images_in_front_of_itself(any_probe):
     assert ussim.imaging_waves(any_probe).delays(any_probe, ussim.Medium()).shape == (15, any_probe.n_elements)
 
 
-def test_linear_presets_image_as_wide_as_their_aperture(any_probe):
-    if any_probe.imaging.transmit == "plane" and any_probe.is_flat:
-        aperture = any_probe.element_x[-1] - any_probe.element_x[0] + any_probe.element_width
-        assert any_probe.imaging.x[1] - any_probe.imaging.x[0] == pytest.approx(aperture, rel=0.03)  # whole mm a side
+LINEAR = ("L11-4v", "L11-5v", "L12-3v", "L14-5/38", "L14-5W/60", "L9-4/38", "LA530")
+
+
+def test_linear_presets_are_these():
+    probes = map(ussim.load_probe, ussim.probe_names())
+    assert sorted(p.name for p in probes if p.imaging.transmit == "plane" and p.is_flat) == sorted(LINEAR)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_presets_image_as_wide_as_their_aperture(name):
+    probe = ussim.load_probe(name)
+    aperture = probe.element_x[-1] - probe.element_x[0] + probe.element_width
+    assert probe.imaging.x[1] - probe.imaging.x[0] == pytest.approx(aperture, rel=0.03)  # whole mm a side
 
 
 def two_way_coverage_db(probe):

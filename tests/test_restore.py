@@ -1,4 +1,4 @@
-"""Restoration: reproducible, blind to the HQ image, the same in tiles; ensembles and their variance."""
+"""Restoration: reproducible, the same in tiles; ensembles and their variance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from speckle_pairs import SpecklePairs
 
 from irsde.config import TrainConfig
 from irsde.data import Normalization
-from irsde.network import Model, build_network
+from irsde.network import DnCNN, Model, build_network
 from irsde.sample import draw_samples, ensemble, restore, restore_normalized, tiled
 from irsde.sde import IRSDE
 
@@ -43,20 +43,6 @@ def test_seed_decides_the_result(model, sampler):
 def test_an_image_is_restored_alike_alone_or_in_a_stack(model):
     stack = np.stack([PAIRS[0][1], PAIRS[1][1]])
     np.testing.assert_array_equal(restore(model, stack, 3)[1], restore(model, stack[1], 3))
-
-
-def test_the_hq_image_is_never_seen():
-    """The pairs' HQ images are shuffled and spoiled; what is restored from them does not change by a bit."""
-
-    class Spoiled(SpecklePairs):
-        def __getitem__(self, i):
-            hq, lq = super().__getitem__(i)
-            return np.flip(hq) ** 2, lq
-
-    for normalization in (Normalization("shared"), Normalization("own", "train_mean"), Normalization("none")):
-        model = make_model(normalization=normalization)
-        for pairs in (PAIRS, Spoiled(n=2)):
-            np.testing.assert_array_equal(restore(model, pairs[0][1], 3), restore(model, LQ, 3))
 
 
 def test_one_model_with_one_noise_has_no_variance(model):
@@ -102,10 +88,25 @@ def test_tiles_bound_what_the_network_sees():
     assert set(largest) == {(32, 20)}
 
 
-def test_tiled_restoration_agrees_with_the_whole_away_from_tile_borders(model):
-    """DDIM from the same noise; what differs is the attention's and the group norms' view, small for one step."""
+def test_tiles_of_a_local_network_differ_where_they_are_blended_alone():
+    """A network that sees four pixels far: elsewhere tiles give the whole image, and borders count next to nothing."""
+    torch.manual_seed(0)
+    config = TrainConfig.create(store="none", method="dncnn")
+    local = Model(config, DnCNN(depth=4, channels=8).eval(), IRSDE(10), Normalization(), "local")
+    whole, parts = (restore_normalized(local, LQ, tile=n, overlap=16) for n in (64, 32))
+    assert np.abs(whole - local.normalization.input(LQ)).mean() > 0.5  # the network does something
+    near = np.zeros(64, bool)
+    near[[*range(12, 20), *range(28, 36), *range(44, 52)]] = True  # tiles begin at 0, 16 and 32
+    blended = near[:, None] | near
+    difference = np.abs(whole - parts)
+    assert difference[~blended].max() < 1e-6  # float32
+    assert difference.max() < 0.01  # 0.004 by raised cosines; 0.03 without weights
+
+
+def test_tiled_restoration_of_a_network_that_looks_far_is_near_the_whole(model):
+    """DDIM from the same noise; what differs is the attention's and the group norms' view, small for two steps."""
     whole, parts = (restore(model, LQ, 2, "ddim", tile=n, overlap=16) for n in (64, 48))
-    assert np.abs(whole - parts).mean() < 0.1
+    assert np.abs(whole - parts).mean() < 0.02  # 0.0115; images that have nothing in common differ by 0.4
 
 
 def test_clamping_keeps_predictions_in_the_range_of_grey_levels(model):

@@ -169,6 +169,7 @@ def test_extreme_inputs_give_a_result_or_an_error(engine, kernels):
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert len(lines) > 70
-    for line in lines:
-        if line.startswith("image"):  # weights and sums of float32 may overflow; an image of finite samples does not
-            assert not line.endswith(": not finite"), line
+    images = [line for line in lines if line.startswith("image")]
+    assert len(images) > 20
+    # Weights and sums of float32 may overflow; an image of finite samples does not.
+    assert [line for line in images if line.endswith(": not finite")] == []

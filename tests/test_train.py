@@ -201,7 +201,16 @@ def test_settings_are_read_from_toml_and_json(tmp_path):
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_run_folder_says_everything(tmp_path):
+def test_run_folder_says_everything(tmp_path, monkeypatch):
+    evaluated, compute = [], irsde.train._Run._loss
+
+    def remember(self, network, *batch, **options):
+        loss = compute(self, network, *batch, **options)
+        if not network.training:
+            evaluated.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(irsde.train._Run, "_loss", remember)
     folder = run(tmp_path / "a", fold=1, validate_every=6)
     record = json.loads((folder / "config.json").read_text())
     assert TrainConfig(**record["config"]) == config(fold=1, validate_every=6)
@@ -218,9 +227,13 @@ def test_run_folder_says_everything(tmp_path):
     assert list((folder / "tensorboard").iterdir())
     with open(folder / "metrics.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    assert float(last["held_out_loss"]) > 0
-    assert float(last["held_out_psnr"]) > 0
     model = load(folder)
+    middle = np.s_[16:48, 16:48]
+    held_out = [(hq[middle], lq[middle]) for hq, lq in (SpecklePairs()[i] for i in (2, 3, 6, 7))]  # subjects p1 and p3
+    restored = [(restore(model, lq, 10, "ddim", mask=None), hq) for hq, lq in held_out]
+    assert float(last["held_out_psnr"]) == pytest.approx(np.mean([metrics.psnr(*pair) for pair in restored]), abs=1e-3)
+    assert len(evaluated) == 4
+    assert float(last["held_out_loss"]) == pytest.approx(np.mean(evaluated), rel=1e-6)
     assert model.step == 6
     assert sum(p.numel() for p in model.network.parameters()) == record["parameters"]
     assert not torch.equal(next(model.network.parameters()), next(load(folder, weights="raw").network.parameters()))
@@ -302,7 +315,7 @@ def test_a_run_knows_its_format_and_its_store(trained, tmp_path):
             del record[key]
         return record
 
-    assert run(rewritten("before", of_before), Stored("two"), resume=True, steps=8)
+    run(rewritten("before", of_before), Stored("two"), resume=True, steps=8)
     assert load(tmp_path / "before").step == 8
     newer = rewritten("newer", lambda record: record | {"format": FORMAT + 1})
     with pytest.raises(DataError, match=rf"in format {FORMAT + 1}; this version reads up to {FORMAT}"):
@@ -428,8 +441,9 @@ def test_two_trainings_do_not_share_a_folder(trained, tmp_path):
     assert lock.exists()
     os.utime(lock, (0, 0))  # no sign of life for long
     with hold(folder, lines.append):
-        assert lock.stat().st_mtime > 0
+        assert json.loads(lock.read_text())["host"] == platform.node()
     assert "elsewhere" in lines.pop()
+    assert not lock.exists()
 
 
 def test_a_refused_training_leaves_no_folder(tmp_path):
@@ -474,6 +488,7 @@ def test_supervised_baselines_train_by_the_same_command(tmp_path, method):
 
 def test_accumulation_and_mixed_precision_run(tmp_path):
     folder = run(tmp_path / "a", steps=2, gradient_accumulation=2, mixed_precision="bf16", channels_last=True)
+    assert [step for step, _ in losses(folder)] == [1, 2]
     assert all(np.isfinite(loss) for _, loss in losses(folder))
 
 
