@@ -306,8 +306,16 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(run, here, arguments, code, 
     ("arguments", "name", "why"),
     [
         (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "echoes.npz"), "echoes.npz", "written twice"),
-        (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "./echoes.png"), "echoes.png", "written twice"),
-        (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "link/echoes.npz"), "echoes.npz", "written twice"),
+        (
+            ("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "./echoes.png"),
+            "echoes.png",
+            "written twice",
+        ),
+        (
+            ("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "link/echoes.npz"),
+            "echoes.npz",
+            "written twice",
+        ),
         (("render", "phantom.npy", "-o", "echoes.png", "--channel-data", "Echoes.NPZ"), "Echoes.NPZ", "written twice"),
         (("render", "phantom.npy", "--channel-data", "phantom_bmode.npz"), "phantom_bmode.npz", "written twice"),
         (("render", "phantom.npy", "--channel-data", "phantom.npy"), "phantom.npy", "is the input"),

@@ -1,11 +1,17 @@
 """Demodulation: MUST's arrays, the filter, sampling below twice the carrier, what is refused."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.io import loadmat
 from scipy.signal import butter, filtfilt
 
 import ussim
+from ussim.demodulation import filter_law
+from ussim.engines.cpu.beamform import mix_and_filter
+from ussim.plan import FILTER_ORDER
 
 
 def channel_data(samples, probe, sampling_frequency=None, start_time=0.0):
@@ -52,6 +58,21 @@ def test_filter_is_filtfilt_with_its_edges(n_samples):
     assert np.abs(iq.samples - expected).max() < 1e-6 * np.abs(expected).max()
     assert iq.samples.dtype == np.complex64
     assert iq.start_time == 3e-6
+
+
+def test_the_order_of_the_filter_is_written_once():
+    """The kernels are compiled for it: a literal left in one of them, or another order, would read beside its arrays."""
+    engines = Path(ussim.__file__).parent / "engines"
+    for file, function in (("cpu/beamform.py", "def _filter_in_place"), ("cuda/beamform.cu", "struct Filter")):
+        kernel = (engines / file).read_text(encoding="utf-8").partition(function)[2].partition('extern "C"')[0]
+        assert "FILTER_ORDER" in kernel
+        assert re.findall(r"\b[2-9]\b|#define FILTER", kernel) == []
+    law = filter_law(5e6, 0.6, 20e6, 0.0, 50)
+    rows = law.numerator, law.denominator, law.steady
+    assert [len(row) for row in rows] == [FILTER_ORDER + 1, FILTER_ORDER + 1, FILTER_ORDER]
+    short = [row[:-1] for row in rows]
+    with pytest.raises(ValueError, match="expected a filter of order 5, got 4"):
+        mix_and_filter(np.zeros((1, 50)), law.carrier, *short, law.edge, np.zeros((1, 50), np.complex64))
 
 
 @pytest.mark.parametrize("ratio", [4.0, 2.5, 5.37, 4 / 3, 4 / 5])

@@ -27,6 +27,7 @@ from ussim.engines.cpu import beamform as cpu_beamform
 from ussim.engines.cuda import cupy as cuda
 from ussim.engines.cuda import structs
 from ussim.engines.cuda.backend import read_source
+from ussim.engines.cuda.beamform import ANY_SIZES
 from ussim.engines.cuda.engine import GpuEngine
 from ussim.engines.cuda.simulate import Tuning, choose_sizes
 from ussim.engines.reference import ENGINE as reference
@@ -715,8 +716,9 @@ SIMULATE = {"TRANSMITS": 15, "POINTS": 2, "FREQUENCIES": 2, "GROUPS": 6, "INNER"
 FILES = {
     "simulate.cu": (SIMULATE, SIMULATE | {"TRANSMITS": 1, "FREQUENCIES": 4, "N_SUB": 4, "FULL_DIRECTIVITY": 1}),
     "beamform.cu": (
-        {"TRANSMITS": 15, "FRAMES": 2, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0, "WEIGHTED": 0, "COMPOUNDING": 0},
-        {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0, "MASKED": 1, "WEIGHTED": 1, "COMPOUNDING": 2},
+        ANY_SIZES | {"TRANSMITS": 15, "FRAMES": 2},
+        ANY_SIZES
+        | {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0, "MASKED": 1, "WEIGHTED": 1, "COMPOUNDING": 2},
     ),
 }
 

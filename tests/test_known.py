@@ -33,7 +33,9 @@ def test_two_copies_of_a_collection_are_one(tmp_path, name):
     (top,) = [child for child in tree.iterdir() if child.is_dir() and child.name != "__MACOSX"]
     shutil.copytree(top, tree / "copy" / top.name)
     found = get_source(name).find(tree)
-    part = f"{top.name}-" if name == "duke-liver" else ""  # there the parts of a release are told apart by their folders
+    part = (
+        f"{top.name}-" if name == "duke-liver" else ""
+    )  # there the parts of a release are told apart by their folders
     assert [ref.name for ref in found] == [part + ref.name for ref in before]
     copies = [item for item in found.skipped if item.reason.startswith("a copy of ")]
     assert len(copies) >= len(before) > 0

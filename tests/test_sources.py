@@ -44,7 +44,9 @@ def test_only_open_and_own_images_may_be_passed_on():
     assert own == {"dicom", "image", "nifti", "npy"}
     passed_on = {name for name in source_names() if get_source(name).redistributable is True}
     assert passed_on == own | {"demo", "duke-breast"}
-    assert {name for name in source_names() if get_source(name).redistributable is False} == set(source_names()) - passed_on
+    assert {name for name in source_names() if get_source(name).redistributable is False} == set(
+        source_names()
+    ) - passed_on
 
 
 def test_unknown_source_names_the_near_miss():

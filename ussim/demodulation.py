@@ -17,11 +17,8 @@ from scipy.signal import butter, lfilter_zi
 
 from .arrays import as_float_array, device_of, to_numpy
 from .engines import engine_of
-from .plan import FilterLaw
+from .plan import FILTER_EDGE, FILTER_ORDER, FilterLaw
 from .types import IQData, RFData
-
-ORDER = 5
-EDGE = 3 * (ORDER + 1)  # samples by which filtfilt extends a record at each end (odd extension)
 
 
 @overload
@@ -140,10 +137,12 @@ def filter_law(
 ) -> FilterLaw:
     """The carrier of a record, and the low-pass filter after it."""
     cutoff = bandwidth * frequency / sampling_frequency  # -6 dB, of half the sampling frequency; at most 0.5
-    numerator, denominator = butter(ORDER, cutoff)
+    numerator, denominator = butter(FILTER_ORDER, cutoff)
     time = start_time + np.arange(n_samples) / sampling_frequency
     carrier = 2 * np.exp(-2j * np.pi * ((frequency * time) % 1.0))
-    return FilterLaw(carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(EDGE, n_samples - 1))
+    return FilterLaw(
+        carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(FILTER_EDGE, n_samples - 1)
+    )
 
 
 def _distance_to_image(frequency: float, sampling_frequency: float) -> float:

@@ -208,6 +208,10 @@ def audible(scatterers: Scatterers, acquisition: Acquisition) -> Scatterers:
 # --- demodulation ----------------------------------------------------------------------------------------------------
 
 
+FILTER_ORDER = 5  # of the low-pass that demodulates: kernels are compiled for it
+FILTER_EDGE = 3 * (FILTER_ORDER + 1)  # samples by which filtfilt extends a record at each end (odd extension)
+
+
 class FilterLaw(NamedTuple):
     """A demodulation in checked numbers: what an engine's `mix_and_filter` takes beside the samples."""
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...compiling import njit
-from ...plan import Beamforming
+from ...plan import FILTER_ORDER, Beamforming
 from .simd import LANES, compiled, fma, load, store
 from .threads import in_threads
 
@@ -470,6 +470,8 @@ def mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out):
     As scipy.signal.filtfilt: odd extension by `edge` samples at both ends, and the filter started in the state `steady` that
     a constant equal to the first sample would leave.
     """
+    if (len(numerator), len(denominator), len(steady)) != (FILTER_ORDER + 1, FILTER_ORDER + 1, FILTER_ORDER):
+        raise ValueError(f"expected a filter of order {FILTER_ORDER}, got {len(denominator) - 1}")
     in_threads(_mix_and_filter, (samples, carrier, numerator, denominator, steady, edge, out))
 
 
@@ -502,20 +504,17 @@ def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out,
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _filter_in_place(signal, begin, end, step, numerator, denominator, steady):
-    """Direct form II transposed along the first axis, order 5, the lanes of the second axis abreast."""
+    """Direct form II transposed along the first axis, order FILTER_ORDER, the lanes of the second axis abreast."""
     width = signal.shape[1]
-    state = np.empty((6, width))
-    for i in range(5):
+    state = np.empty((FILTER_ORDER, width))
+    for i in range(FILTER_ORDER):
         for k in range(width):
             state[i, k] = steady[i] * signal[begin, k]
-    state[5] = 0.0
     for j in range(begin, end, step):
         for k in range(width):
             v = signal[j, k]
             y = numerator[0] * v + state[0, k]
-            state[0, k] = numerator[1] * v - denominator[1] * y + state[1, k]
-            state[1, k] = numerator[2] * v - denominator[2] * y + state[2, k]
-            state[2, k] = numerator[3] * v - denominator[3] * y + state[3, k]
-            state[3, k] = numerator[4] * v - denominator[4] * y + state[4, k]
-            state[4, k] = numerator[5] * v - denominator[5] * y
+            for i in range(FILTER_ORDER - 1):  # a constant: unrolled
+                state[i, k] = numerator[i + 1] * v - denominator[i + 1] * y + state[i + 1, k]
+            state[FILTER_ORDER - 1, k] = numerator[FILTER_ORDER] * v - denominator[FILTER_ORDER] * y
             signal[j, k] = y

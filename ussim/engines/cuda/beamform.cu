@@ -7,7 +7,8 @@
 //
 // Sizes, as -D: TRANSMITS and FRAMES a thread; TAPS of the interpolation, by table unless LINEAR (1: two taps, 1 - f and f);
 // IQ (1: complex data, 0: real); MASKED (1: some channels are left out); WEIGHTED (1: each transmit has a weight at each pixel);
-// COMPOUNDING (0: the coherent sum of the transmits, 1: the root of the sum of their powers, 2: none, an image per transmit).
+// COMPOUNDING (0: the coherent sum of the transmits, 1: the root of the sum of their powers, 2: none, an image per transmit);
+// FILTER_ORDER of the low-pass that demodulates, FILTER_EDGE samples at most by which it extends a record.
 
 #include "physics.cuh"
 
@@ -15,8 +16,6 @@
 #define TILE_COLUMNS 32
 #define TILE_ROWS (THREADS / TILE_COLUMNS)
 #define TABLE 2048      // steps of the interpolation table, linear between them
-#define MAX_EDGE 18     // samples by which a record is extended for the filter
-#define MAX_ORDER 5
 #define LAWS 8          // laws at once in the search for first arrivals
 
 #if IQ
@@ -267,24 +266,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) arrival_bounds(
     }
 }
 
-// A filter of order up to 5 at work on one complex channel: direct form II transposed.
+// A filter of order FILTER_ORDER at work on one complex channel: direct form II transposed.
 struct Filter {
-    double numerator[MAX_ORDER + 1], denominator[MAX_ORDER + 1];
-    double re[MAX_ORDER + 1], im[MAX_ORDER + 1];
+    double numerator[FILTER_ORDER + 1], denominator[FILTER_ORDER + 1];
+    double re[FILTER_ORDER + 1], im[FILTER_ORDER + 1];
 
     __device__ void start(const double* steady, double x, double y) {
 #pragma unroll
-        for (int i = 0; i < MAX_ORDER; ++i) {
+        for (int i = 0; i < FILTER_ORDER; ++i) {
             re[i] = steady[i] * x;
             im[i] = steady[i] * y;
         }
-        re[MAX_ORDER] = im[MAX_ORDER] = 0.0;
+        re[FILTER_ORDER] = im[FILTER_ORDER] = 0.0;
     }
 
     __device__ void next(double& x, double& y) {
         const double u = fma(numerator[0], x, re[0]), v = fma(numerator[0], y, im[0]);
 #pragma unroll
-        for (int i = 0; i < MAX_ORDER; ++i) {
+        for (int i = 0; i < FILTER_ORDER; ++i) {
             re[i] = fma(-denominator[i + 1], u, fma(numerator[i + 1], x, re[i + 1]));
             im[i] = fma(-denominator[i + 1], v, fma(numerator[i + 1], y, im[i + 1]));
         }
@@ -300,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) mix_and_filter(
     long long n_channels, int n_samples, int edge, float2* out
 ) {
     Filter filter;
-    for (int i = 0; i <= MAX_ORDER; ++i) {
+    for (int i = 0; i <= FILTER_ORDER; ++i) {
         filter.numerator[i] = numerator[i];
         filter.denominator[i] = denominator[i];
     }
@@ -308,7 +307,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) mix_and_filter(
          c += (long long)gridDim.x * blockDim.x) {
         const float* record = samples + c * n_samples;
         float2* channel = out + c * n_samples;
-        double tail_re[MAX_EDGE], tail_im[MAX_EDGE];
+        double tail_re[FILTER_EDGE], tail_im[FILTER_EDGE];
         const int last = n_samples - 1;
         for (int i = -edge; i <= last + edge; ++i) {
             const int j = i < 0 ? -i : i > last ? 2 * last - i : i;

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...arrivals import ArrivalBounds
-from ...plan import Beamforming, FilterLaw
+from ...plan import FILTER_EDGE, FILTER_ORDER, Beamforming, FilterLaw
 from . import structs
 from .backend import Backend, Launch
 
@@ -21,7 +21,17 @@ MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
 COARSE = 2.0**22  # coarse positions are multiples of 1 / COARSE m
 KEPT_GRIDS = 4
 COMPOUNDINGS = ("coherent", "incoherent", "none")  # as COMPOUNDING of beamform.cu counts them
-ANY_SIZES = {"TRANSMITS": 1, "FRAMES": 1, "TAPS": 2, "LINEAR": 1, "IQ": 1, "MASKED": 0, "WEIGHTED": 0, "COMPOUNDING": 0}
+FILTER = {"FILTER_ORDER": FILTER_ORDER, "FILTER_EDGE": FILTER_EDGE}
+ANY_SIZES = FILTER | {
+    "TRANSMITS": 1,
+    "FRAMES": 1,
+    "TAPS": 2,
+    "LINEAR": 1,
+    "IQ": 1,
+    "MASKED": 0,
+    "WEIGHTED": 0,
+    "COMPOUNDING": 0,
+}
 
 
 class Beamformer:
@@ -46,6 +56,7 @@ class Beamformer:
         launch = self.backend.kernels(
             "beamform.cu",
             {
+                **FILTER,
                 "TRANSMITS": transmits,
                 "FRAMES": frames,
                 "TAPS": b.interpolation.n_taps,
@@ -90,7 +101,7 @@ class Beamformer:
         out: np.ndarray = xp.empty(data.shape, dtype=np.complex64)
         order = len(law.denominator) - 1
         rows = law.numerator, law.denominator, law.steady
-        padded = (np.pad(np.asarray(row, np.float64), (0, 5 - order)) for row in rows)
+        padded = (np.pad(np.asarray(row, np.float64), (0, FILTER_ORDER - order)) for row in rows)
         self._any_sizes()(
             "mix_and_filter",
             (-(-n_channels // THREADS),),
