@@ -1,5 +1,8 @@
-"""Fixtures that more than one test file uses."""
+"""Fixtures that more than one test file uses, and the list of what was skipped at the end of a run."""
 
+from __future__ import annotations
+
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +13,8 @@ import ussim
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MAIN_PROBES = ("L11-5v", "L12-3v", "C5-2v", "P4-2v")
+# MUST's arrays: the small set that comes with the tests, and the large one where there is one.
+GOLDEN_FOLDERS = {"small": REPOSITORY / "tests" / "fixtures", "large": REPOSITORY.parent / "shared" / "golden"}
 
 
 @pytest.fixture(scope="session")
@@ -27,17 +32,11 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.fixture
-def golden(shared):
-    """golden(name): the arrays of shared/golden/<name>.npz, made with PyMUST 0.1.9 (its README says what each is)."""
-
-    def read(name: str) -> dict[str, np.ndarray]:
-        path = shared / "golden" / f"{name}.npz"
-        if not path.is_file():
-            pytest.skip(f"needs shared/golden/{name}.npz")
-        return _load_arrays(path)
-
-    return read
+@pytest.fixture(params=[name for name, folder in GOLDEN_FOLDERS.items() if name == "small" or folder.is_dir()])
+def golden(request):
+    """golden(name): the arrays of <name>.npz, made with PyMUST 0.1.9 (the README of each folder says what each array is)."""
+    folder = GOLDEN_FOLDERS[request.param]
+    return lambda name: _load_arrays(folder / f"{name}.npz")
 
 
 @pytest.fixture(params=MAIN_PROBES)
@@ -50,3 +49,18 @@ def probe(request) -> ussim.Probe:
 def any_probe(request) -> ussim.Probe:
     """Each preset."""
     return ussim.load_probe(request.param)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Count what was skipped, by reason: what a green run has not tested must not pass in silence."""
+    reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    if reasons:
+        terminalreporter.section(f"{sum(reasons.values())} skipped")
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count:5d}  {reason}")
+
+
+def _reason(report) -> str:
+    """Return why a test was skipped, without file and line."""
+    text = str(report.longrepr if isinstance(report.longrepr, str) else report.longrepr[-1])
+    return text.removeprefix("Skipped: ")

@@ -160,7 +160,7 @@ def test_a_cut_file_is_one_line(name: str, keep: float, tmp_path: Path) -> None:
     largest = max(tmp_path.iterdir(), key=lambda file: file.stat().st_size)
     content = largest.read_bytes()
     largest.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(DataError, match="damaged|cut short|ended before|cannot be read|not an MGH") as error:
+    with pytest.raises(DataError, match=r"damaged|cut short|ended before|cannot be read|not an MGH") as error:
         open_volume(tmp_path / name)
     assert name.partition(".")[0] in str(error.value)
     assert "\n" not in str(error.value)
