@@ -1,10 +1,13 @@
 """One image to one pair: what noise, gain, attenuation and a wrong speed of sound do, and what they leave alone."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import datagen
 import ussim
 from datagen.make.pairs import Settings, make_imager, probe_seed, simulate_pair
 from datagen.plan.randomize import Ranges
@@ -102,6 +105,20 @@ def test_each_probe_has_a_stream_of_its_own():
     pairs = [(seed, name) for seed in (0, 1, 2) for name in ussim.probe_names()]
     assert len({probe_seed(*pair) for pair in pairs}) == len(pairs)
     assert all(probe_seed(*pair) == probe_seed(*pair) for pair in pairs)
+
+
+def test_what_modules_say_of_themselves_is_so():
+    """`make.pairs`: the only module that simulates; `store.torch_data`: torch is imported there and in `plan.segment`."""
+    root = Path(datagen.__file__).parent
+    sources = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
+
+    def found(pattern):
+        return {name for name, source in sources.items() if re.search(pattern, source, re.MULTILINE)}
+
+    assert "the only module that simulates" in sources["make/pairs.py"].splitlines()[0]
+    assert found(r"ussim\.(simulate\w*|demodulate|delay_and_sum|envelope_image)\(") == {"make/pairs.py"}
+    assert "Nothing else in the package imports torch but" in sources["store/torch_data.py"]
+    assert found(r"^\s*(import|from) (torch|torchvision)\b") == {"store/torch_data.py", "plan/segment.py"}
 
 
 def test_a_wrong_image_is_refused():

@@ -20,6 +20,8 @@ PAGES = {
         "docs/time.md",
         "docs/excitation.md",
         "docs/clinical.md",
+        "docs/sources.md",
+        "docs/gpu.md",
     )
 }
 PROGRAMS = ("ussim", "datagen", "irsde")
@@ -30,9 +32,9 @@ def python(page):
 
 
 def commands(text):
-    """Lines of shell blocks, and of indented ones that call irsde, that run one of the programs; as words."""
+    """Lines of shell blocks and of indented ones that run one of the programs; as words."""
     lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
-    for line in lines + re.findall(r"^    (irsde .*)$", text, re.MULTILINE):
+    for line in lines + re.findall(rf"^    ((?:{'|'.join(PROGRAMS)}) .*)$", text, re.MULTILINE):
         words = shlex.split(line, comments=True)
         if "-m" in words:  # accelerate launch ... -m irsde train
             words = words[words.index("-m") + 1 :]
@@ -128,11 +130,15 @@ def test_drus_python(tmp_path, monkeypatch):
     assert names["echogenicity"].min() > 0
 
 
+def program_of(name):
+    """The click group of a program."""
+    return import_module("ussim.commands.cli" if name == "ussim" else f"{name}.cli").cli
+
+
 @pytest.mark.parametrize("words", [pytest.param(w, id=" ".join(w)) for page in PAGES.values() for w in commands(page)])
 def test_commands_parse(words):
     program, name, *arguments = words
-    module = import_module("ussim.commands.cli" if program == "ussim" else f"{program}.cli")
-    command = module.cli.get_command(None, name)
+    command = program_of(program).get_command(None, name)
     assert command is not None, f"no command {name!r}"
     command.make_context(name, arguments)  # raises a usage error for options or values that are not there
 
@@ -145,3 +151,36 @@ def test_local_links_lead_somewhere(page, target):
     if anchor:
         headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
+
+
+def codes_of(text):
+    """The table of exit codes: code -> meaning."""
+    table = text.partition("## Exit codes")[2]
+    return {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", table, re.MULTILINE)}
+
+
+def test_the_table_of_exit_codes_is_the_programs():
+    from ussim.commands.console import ExitCode
+
+    codes = codes_of(PAGES["docs/command-line.md"])
+    assert list(codes) == [int(code) for code in ExitCode]
+    assert len(set(codes.values())) == len(codes)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_table_of_commands_is_the_programs(program):
+    group = program_of(program)
+    listed = re.findall(rf"^\| `{program} ([\w-]+)[^`]*` \| .+ \|$", PAGES["docs/command-line.md"], re.MULTILINE)
+    assert sorted(listed) == sorted(group.list_commands(None))
+    help_of = {name: group.get_command(None, name).get_short_help_str() for name in listed}
+    assert all(help_of.values())
+
+
+def test_the_options_of_build_are_all_in_its_table():
+    from datagen.cli import cli
+
+    page = PAGES["docs/command-line.md"].partition("## datagen build")[2].partition("\n## ")[0]
+    options = {
+        name for option in cli.get_command(None, "build").params for name in option.opts if name.startswith("--")
+    }
+    assert options - {"--help", "--verbose"} == set(re.findall(r"`(?:-\w`/`)?(--[\w-]+)`", page))

@@ -1,4 +1,4 @@
-"""High-quality images and one way of imaging them -> the simulated B-modes: the only place that calls `ussim`.
+"""High-quality images and one way of imaging them -> the simulated B-modes: the only module that simulates.
 
     hq ─► scatterers ─► channel data ─► + noise ─► time-gain compensation ─► IQ ─► delay-and-sum ─► envelope ─► log ─► lq
 

@@ -4,7 +4,8 @@
     batches = dataset.batches(16, seed=0, n_workers=2)
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=2, multiprocessing_context="spawn")
 
-The only module of the package that imports torch. For training loops of one's own: `irsde` draws its batches itself.
+For training loops of one's own: `irsde` draws its batches itself. Nothing else in the package imports torch but the
+segmenter SAM 2, while it runs (`plan.segment`).
 """
 
 from __future__ import annotations
