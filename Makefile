@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check format benchmark clean
+.PHONY: demo test test-all check format coverage dist-check benchmark clean
 
 demo: $(VENV)/.base
 	mkdir -p demo
@@ -24,10 +24,25 @@ check: $(VENV)/.all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: $(VENV)/.all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The lines that the default tests run, by package; then the kernels' own, which the compiler hides, in plain Python.
+coverage: $(VENV)/.all
+	$(BIN)/python tests/measure_coverage.py
+
+# The sdist and the wheel, in dist/: built, installed in an empty environment, and used there.
+dist-check: $(VENV)/.all
+	$(BIN)/python tests/check_dist.py
+
+# Smoke runs of the two speed benchmarks, a minute: that they work, and roughly how fast. The files in benchmarks/results, which the
+# README quotes, are made by the commands that each script names, on an idle machine.
+benchmark: $(VENV)/.base
+	$(BIN)/python benchmarks/simulate.py --quick --no-must -o build/benchmarks/simulate.json
+	$(BIN)/python benchmarks/beamform.py --only ours --repeat 3 --out build/benchmarks/beamform.json
 
 # What the packages need on a CPU.
 $(VENV)/.base: pyproject.toml constraints.txt
