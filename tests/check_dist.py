@@ -17,8 +17,10 @@ import zipfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-IN_WHEEL = {"ussim/py.typed", "datagen/py.typed", "irsde/py.typed", "ussim/presets/l11-5v.toml",
-            "ussim/engines/cuda/simulate.cu", "ussim/engines/cuda/physics.cuh", "datagen/show/templates/report.html"}  # fmt: skip
+IN_WHEEL = {
+    "ussim/py.typed", "datagen/py.typed", "irsde/py.typed", "ussim/presets/l11-5v.toml", "ussim/engines/cuda/simulate.cu",
+    "ussim/engines/cuda/physics.cuh", "datagen/show/templates/report.html",
+}  # fmt: skip
 IN_SDIST = {"CHANGELOG.md", "CITATION.cff", "LICENSE", "README.md", "constraints.txt", "pyproject.toml", "Makefile",
             "tests/conftest.py", "tests/fixtures/make_golden.py", "tests/fixtures/simus2d_P4-2v.npz",
             "docs/command-line.md", "probes/l11-5v.toml"}  # fmt: skip
@@ -55,7 +57,11 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         f"{kind}: {words} {sorted(wrong)}"
         for kind, words, wrong in (
             ("wheel", "lacks", IN_WHEEL - names),
-            ("wheel", "holds other top-level names than the packages:", {t for t in tops - PACKAGES if "dist-info" not in t}),
+            (
+                "wheel",
+                "holds other top-level names than the packages:",
+                {t for t in tops - PACKAGES if "dist-info" not in t},
+            ),
             ("sdist", "lacks", IN_SDIST - held),
             ("sdist", "holds compiled files", {name for name in held if name.endswith((".pyc", ".nbi", ".nbc"))}),
         )
