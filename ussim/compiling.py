@@ -33,7 +33,7 @@ def njit(*function: Callable, cache: bool = False, **options: Any) -> Any:
 
     def compiled(function: Callable) -> Any:
         dispatcher = numba.njit(**options)(function)
-        if cache:
+        if cache and dispatcher is not function:  # NUMBA_DISABLE_JIT leaves functions as they are
             _keep_on_disk(dispatcher)
         return dispatcher
 
