@@ -58,3 +58,4 @@ $(VENV)/.all: pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info
+	find ussim datagen irsde tests -name __pycache__ -prune -exec rm -rf {} +

@@ -14,6 +14,8 @@ PAGES = {
     name: (REPOSITORY / name).read_text(encoding="utf-8")
     for name in (
         "README.md",
+        "CONTRIBUTING.md",
+        "tests/fixtures/README.md",
         "docs/despeckling.md",
         "docs/drus.md",
         "docs/command-line.md",
