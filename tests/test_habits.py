@@ -22,6 +22,7 @@ YAML = sorted(
     for folder in (".github", ".")
     for path in (REPOSITORY / folder).glob("**/*.yml" if folder != "." else ".*.yaml")
 )
+PACKAGES = ("ussim", "datagen", "irsde")
 PINS = dict(line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line)
 
 
@@ -34,13 +35,14 @@ def test_the_version_is_written_once():
 
 
 def test_every_package_is_installed_with_its_types():
-    listed = set(PROJECT["tool"]["setuptools"]["packages"]) - {"ussim.presets", "datagen.show.templates"}  # no Python in them
-    folders = (
-        path.parent for package in ("ussim", "datagen", "irsde") for path in (REPOSITORY / package).rglob("__init__.py")
-    )
+    listed = set(PROJECT["tool"]["setuptools"]["packages"]) - {
+        "ussim.presets",
+        "datagen.show.templates",
+    }  # no Python in them
+    folders = (path.parent for package in PACKAGES for path in (REPOSITORY / package).rglob("__init__.py"))
     assert listed == {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders}
     data = PROJECT["tool"]["setuptools"]["package-data"]
-    for package in ("ussim", "datagen", "irsde"):
+    for package in PACKAGES:
         assert "py.typed" in data[package]
         assert (REPOSITORY / package / "py.typed").is_file()
     for package, patterns in data.items():
