@@ -29,12 +29,15 @@ def relative_error(value, expected):
 def simulate_like(golden, tag, scatterers, acquisition):
     """Return our RF on the golden channels in MUST's scale, and MUST's.
 
-    MUST's irfft is not multiplied by n_fft df = f_s, and it keeps the first half of the n_fft samples.
+    MUST's irfft is not multiplied by n_fft df = f_s. It keeps the first half of the n_fft samples, whose number is f_s / f_c
+    times the number of frequency steps up to f_c.
     """
     n_samples = int(golden[f"RFlen_{tag}"])
     rf = ussim.simulate(scatterers, acquisition, engine="reference", n_samples=n_samples)
     expected = golden[f"RFf64_{tag}"]
-    samples = rf.samples[0][golden["channels"]] / (2 * n_samples)
+    ratio = round(acquisition.sampling_frequency / acquisition.probe.center_frequency)
+    (n_fft,) = (n for n in (2 * n_samples - 1, 2 * n_samples) if n % ratio == 0)
+    samples = rf.samples[0][golden["channels"]] / n_fft
     return samples, expected if expected.shape == samples.shape else expected.T
 
 

@@ -202,7 +202,7 @@ def test_settings_are_read_from_toml_and_json(tmp_path):
 
 
 def test_run_folder_says_everything(tmp_path, monkeypatch):
-    evaluated, compute = [], irsde.train._Run._loss
+    evaluated, compute = [], irsde.training._Run._loss
 
     def remember(self, network, *batch, **options):
         loss = compute(self, network, *batch, **options)
@@ -210,7 +210,7 @@ def test_run_folder_says_everything(tmp_path, monkeypatch):
             evaluated.append(float(loss))
         return loss
 
-    monkeypatch.setattr(irsde.train._Run, "_loss", remember)
+    monkeypatch.setattr(irsde.training._Run, "_loss", remember)
     folder = run(tmp_path / "a", fold=1, validate_every=6)
     record = json.loads((folder / "config.json").read_text())
     assert TrainConfig(**record["config"]) == config(fold=1, validate_every=6)
