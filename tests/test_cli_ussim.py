@@ -324,8 +324,8 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(run, here, arguments, code, 
         (("render", "numbers.npz", "-o", "numbers.png"), "numbers.npz", "is the input"),
         (("beamform", "numbers.npz", "-o", "numbers.svg"), "numbers.npz", "is the input"),
         (("beamform", "link/numbers.npz", "-o", "numbers.svg"), "numbers.npz", "is the input"),
-        (("field", "--probe", "own.toml", "-o", "own.toml"), "own.toml", "picture name"),
-        (("probes", "own.toml", "-o", "own.toml"), "own.toml", "picture name"),
+        (("field", "--probe", "own.toml", "-o", "own.toml"), "own.toml", "is the input"),
+        (("probes", "own.toml", "-o", "own.toml"), "own.toml", "is the input"),
     ],
 )
 def test_no_output_overwrites_another_or_an_input(run, here, arguments, name, why):
