@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -163,6 +164,7 @@ def test_a_cut_file_is_one_line(name: str, keep: float, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"damaged|cut short|ended before|cannot be read|not an MGH") as error:
         open_volume(tmp_path / name)
     assert name.partition(".")[0] in str(error.value)
+    assert re.search(r": \S[^:]*$", str(error.value))  # it ends with a reason
     assert "\n" not in str(error.value)
 
 

@@ -144,7 +144,8 @@ def _nrrd_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # pynrrd raises many kinds on damaged headers
-        raise DataError(f"{path}: damaged NRRD header: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()) or "it is empty"  # of an empty file it says nothing
+        raise DataError(f"{path}: damaged NRRD header: {reason}") from None
 
 
 def _data_files(path: Path, header: dict[str, Any]) -> list[Path]:
