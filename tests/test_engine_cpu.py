@@ -279,8 +279,8 @@ def test_pressure_field_matches_the_oracle(probe, kind):
 
 
 def test_pressure_field_matches_must(probe, golden):
-    """Both engines. MUST computes in float32: 3e-5 of the field's norm; at single pixels beside a convex array 6e-4 of its
-    peak."""
+    """Both engines. MUST computes in float32: 3e-5 of the field's norm and, at single pixels beside a convex array, 6e-4 of
+    its peak; on the small grid, with fewer pixels and one nearer to the elements, 1e-4 and 1.6e-3."""
     arrays = golden(f"pulse_pfield_{probe.name}")
     grid = ussim.ImageGrid(arrays["px"][0], arrays["pz"][:, 0])
     for law in ("plane_+10deg", "focus_x5mm_z30mm"):
@@ -289,8 +289,9 @@ def test_pressure_field_matches_must(probe, golden):
         expected = arrays[f"pfield_P_{law}"]
         for engine in (cpu, reference):
             got = engine.pressure_field(plan, grid, -60.0)[0]
-            assert relative(got, expected) < 5e-5
-            assert np.abs(got - expected).max() < 1e-3 * expected.max()
+            coarser = 1 if got.size > 1000 else 3
+            assert relative(got, expected) < coarser * 5e-5
+            assert np.abs(got - expected).max() < coarser * 1e-3 * expected.max()
 
 
 def test_what_attenuation_swallows_is_silent():

@@ -10,8 +10,7 @@ from scipy.signal import hilbert
 
 import ussim
 from ussim.commands.steps import select_transmits
-from ussim.io import channel_data as io
-from ussim.io.plain import OPTIONAL
+from ussim.io.plain import OPTIONAL, acquisition_to_dict
 from ussim.show.describe import describe_excitation
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 16, 0.3e-3, 0.25e-3)
@@ -463,8 +462,8 @@ def test_an_acquisition_comes_back_from_its_file(tmp_path, options):
         assert (a is None) == (b is None)
         assert a is None or (type(a) is type(b) and a.key == b.key)
     assert np.array_equal(read.receiving, given.receiving)
-    plain = json.loads(json.dumps(io.acquisition_to_dict(given), allow_nan=False))
-    assert io.acquisition_to_dict(read) == plain
+    plain = json.loads(json.dumps(acquisition_to_dict(given), allow_nan=False))
+    assert acquisition_to_dict(read) == plain
     assert set(OPTIONAL) & set(plain) == set(options) - {"n_cycles"}  # what is not used is not written
 
 

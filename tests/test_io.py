@@ -11,6 +11,8 @@ import pytest
 
 import ussim
 from ussim.io import channel_data as io
+from ussim.io.atomic import replacing
+from ussim.io.plain import acquisition_to_dict
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 16, 0.3e-3, 0.25e-3, radius=0.05, baffle=1.75, source="a test")
 TIMES = np.linspace(0, 1e-6, 16) / 3  # thirds: not a round decimal
@@ -79,12 +81,12 @@ def test_rf_comes_back_exactly(tmp_path, waves, dtype):
     np.testing.assert_array_equal(read.receive_delays, given.receive_delays)
     for key in ("n_cycles", "frequency_sweep", "threshold_db", "full_frequency_directivity", "n_subelements"):
         assert getattr(read, key) == options[key]
-    assert io.acquisition_to_dict(read) == io.acquisition_to_dict(given)
+    assert acquisition_to_dict(read) == acquisition_to_dict(given)
 
 
 def test_waves_by_angle_come_back(tmp_path, any_probe):
     given = ussim.Acquisition(any_probe, ussim.imaging_waves(any_probe))
-    plain = json.loads(json.dumps(io.acquisition_to_dict(given), allow_nan=False))
+    plain = json.loads(json.dumps(acquisition_to_dict(given), allow_nan=False))
     read = io.acquisition_from_dict(plain)
     assert read.probe == given.probe
     np.testing.assert_array_equal(read.transmit_delays, given.transmit_delays)
@@ -116,7 +118,7 @@ def test_waves_of_ones_own_class_are_refused_with_advice():
 
     mine = ussim.Acquisition(PROBE, Mine(0.0))
     with pytest.raises(ValueError, match=r"got Mine\. Describe them by their delays"):
-        io.acquisition_to_dict(mine)
+        acquisition_to_dict(mine)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_waves_of_ones_own_class_are_refused_with_advice():
     ],
 )
 def test_a_bad_description_is_told_in_words(change, words):
-    plain = io.acquisition_to_dict(acquisition())
+    plain = acquisition_to_dict(acquisition())
     change(plain)
     with pytest.raises(ValueError, match=words):
         io.acquisition_from_dict(plain)
@@ -207,7 +209,7 @@ def test_any_flipped_bit_is_noticed_or_harmless(saved):
             noticed += 1
             continue
         np.testing.assert_array_equal(back.samples, expected.samples)
-        assert io.acquisition_to_dict(back.acquisition) == io.acquisition_to_dict(expected.acquisition)
+        assert acquisition_to_dict(back.acquisition) == acquisition_to_dict(expected.acquisition)
     assert noticed > len(positions) / 2
 
 
@@ -222,7 +224,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(saved):
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
     def write_half():
-        with io.replacing(tmp_path / "a.txt") as temporary:
+        with replacing(tmp_path / "a.txt") as temporary:
             temporary.write_text("half")
             raise KeyboardInterrupt
 
@@ -239,7 +241,7 @@ def test_a_missing_folder_is_told_by_the_users_name(tmp_path):
 
 
 def test_a_file_with_a_threshold_of_earlier_releases_opens():
-    from ussim.io.plain import acquisition_from_dict, acquisition_to_dict
+    from ussim.io.plain import acquisition_from_dict
 
     plain = acquisition_to_dict(ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(0.0)))
     assert acquisition_from_dict(plain | {"threshold_db": -40.0}).threshold_db == -60

@@ -11,7 +11,7 @@ from ussim.arrays import to_numpy
 from ussim.beamform import transmit_time
 from ussim.commands import steps
 from ussim.foci import law_foci_at
-from ussim.io import channel_data as io
+from ussim.io.plain import acquisition_to_dict
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 32, 0.3e-3, 0.25e-3)
 N = PROBE.n_elements
@@ -249,7 +249,7 @@ def test_files_of_before_keep_their_clock(tmp_path):
         rf = ussim.simulate(POINT, acquisition, "reference", n_samples=400)
         # as the older release wrote it: samples on a clock that began at the earliest element of all
         earliest = np.nanmin(acquisition.transmit_delays, axis=(1, 2))
-        plain = io.acquisition_to_dict(acquisition)
+        plain = acquisition_to_dict(acquisition)
         del plain["waves"]["time_reference"]
         header = {"kind": "rf", "sampling_frequency": rf.sampling_frequency, "start_time": 1e-6, "acquisition": plain}
         arrays = {"format": "ussim channel data", "version": 1, "header": json.dumps(header), "samples": rf.samples}
