@@ -276,7 +276,7 @@ def one_line(err):
         (("render", "phantom.png", "-o", "phantom.png"), 2, "is the input"),
         (("render", "phantom.npy", "--slice", "3"), 3, "slice 3 asked for"),
         (("render", "phantom.npy", "--sed", "1"), 2, "--seed"),
-        (("render",), 2, "Missing argument 'IMAGE'"),
+        (("render",), 2, "expected an IMAGE or --phantom NAME, got neither"),
         (("rendr",), 2, "rendr"),
         (("beamform", "absent.npz"), 3, "absent.npz: no such file or directory"),
         (("beamform", "phantom.npy"), 3, "expected channel data"),

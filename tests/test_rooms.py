@@ -23,7 +23,10 @@ WINGS = {
         ("laws", "foci arrivals beamforming."),
         ("the plan", "plan cells"),
         ("engines", "engines."),
-        ("public steps", "scatterers receive pulses compression demodulation simulation operator beamform imaging"),
+        (
+            "public steps",
+            "scatterers phantoms receive pulses compression demodulation simulation operator beamform imaging",
+        ),
         ("files in", "io. volumes."),
         ("words and pictures", "show."),
         ("the package", "ussim"),

@@ -56,9 +56,11 @@ _HOME = {
     "UssimError": "errors",
     "time_gain_compensation": "receive",
 }
-__all__ = sorted(_HOME)
+_MODULES = {"phantoms": "phantoms"}
+__all__ = sorted([*_HOME, *_MODULES])
 
 if TYPE_CHECKING:
+    from . import phantoms
     from .acquisition import Acquisition
     from .beamform import delay_and_sum, envelope, field_mask, log_compress
     from .compression import matched_filter
@@ -86,4 +88,4 @@ if TYPE_CHECKING:
     from .waveforms import ImpulseResponse, Waveform
 
 
-__getattr__, __dir__ = attach(__name__, _HOME)
+__getattr__, __dir__ = attach(__name__, _HOME, _MODULES)

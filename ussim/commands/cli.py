@@ -31,6 +31,7 @@ def cli() -> None:
     """Ultrasound simulation: pictures of what a probe would see.
 
     \b
+    ussim render --phantom cysts             a B-mode without a file of one's own
     ussim render phantom.npy                 a B-mode of any grey image
     ussim field --probe P4-2v --focus-mm 0 30
     ussim probes                             the transducers it knows
@@ -116,7 +117,16 @@ f_number_option = click.option(
 
 
 @cli.command(short_help="Simulate the B-mode of a grey image.")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--phantom",
+    type=console.PhantomType(),
+    metavar="NAME",
+    help="In place of IMAGE: wires, cysts, lesions, layers, muscle, vessel, calcifications, liver, heart or fetus.",
+)
+@click.option(
+    "--phantom-seed", type=click.IntRange(min=0), metavar="N", help="Another arrangement.  [default: the regular one]"
+)
 @probe_option
 @click.option(
     "--transmit", type=click.Choice(["plane", "diverging", "focused"]), help="Kind of waves.  [default: the probe's]"
@@ -177,7 +187,9 @@ f_number_option = click.option(
 @output_option("IMAGE_bmode.png")
 @console.verbose_option
 def render(
-    image: Path,
+    image: Path | None,
+    phantom: str | None,
+    phantom_seed: int | None,
     probe: Probe,
     transmit: str | None,
     angles: int | None,
@@ -207,9 +219,11 @@ def render(
 ) -> None:
     """Simulate the B-mode of a grey IMAGE: NPY, PNG, JPEG, NIfTI or DICOM.
 
-    The image is stretched onto the field of view; white scatters most, black least.
+    The image is stretched onto the field of view; white scatters most, black least. Without an image of your own, a
+    phantom is made for that field.
 
     \b
+    ussim render --phantom cysts
     ussim render phantom.npy
     ussim render brain.nii.gz --plane axial --slice 90 --probe C5-2v -o brain.png
     """
@@ -218,6 +232,7 @@ def render(
     from ..physics import shortest_wavelength
     from . import steps
 
+    steps.check_subject(image, phantom, phantom_seed, slice_index, plane, scatterer_range_db)
     waves = steps.transmit_sequence(
         probe, transmit, angles, max_angle_deg, width_deg, focus_depth_mm, transmit_f_number
     )
@@ -227,25 +242,26 @@ def render(
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
     engine = steps.resolve_engine(engine)
     output = console.check_picture(
-        output or Path(f"{steps.stem(image)}_bmode.png"),
-        *steps.input_files(probe, image),
+        output or Path(f"{phantom if image is None else steps.stem(image)}_bmode.png"),
+        *steps.input_files(probe, *([] if image is None else [image])),
         beside=".npz",
         others=[] if channel_data is None else [channel_data],
     )
-    phantom = steps.read_phantom(image, slice_index, plane)
-    steps.say_if_stretched(phantom, grid)
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound)
 
     clock = steps.Clock()
-    with clock("scatterers"):
-        scatterers = ussim.scatterers_from_image(
-            phantom,
-            grid,
-            acquisition,
-            seed,
-            mean_distance=mean_distance_wavelengths * wavelength,
-            dynamic_range_db=scatterer_range_db or dynamic_range_db,
-        )
+    mean_distance = mean_distance_wavelengths * wavelength
+    if phantom is not None:
+        made = steps.make_phantom(phantom, grid, acquisition, phantom_seed)
+        with clock("scatterers"):
+            scatterers = made.scatterers(acquisition, seed, mean_distance)
+    elif image is not None:
+        grey = steps.read_grey(image, slice_index, plane)
+        steps.say_if_stretched(grey, grid)
+        with clock("scatterers"):
+            scatterers = ussim.scatterers_from_image(
+                grey, grid, acquisition, seed, mean_distance, scatterer_range_db or dynamic_range_db
+            )
     expected = steps.expected_seconds(scatterers, acquisition) if engine == "reference" else None
     doing = f"simulating {len(scatterers):,} scatterers, {steps.count_transmits(acquisition)} on {probe.name}"
     with clock("simulate", doing, expected) as progress:
@@ -257,14 +273,16 @@ def render(
         picture = steps.beamform_bmode(iq, grid, dynamic_range_db, progress=progress, f_number=f_number, engine=engine)
 
     settings = {
-        "image": image.name,
+        "image": None if image is None else image.name,
+        "phantom": phantom,
+        "phantom_seed": phantom_seed,
         "slice": slice_index,
         "plane": plane,
         "n_scatterers": len(scatterers),
         "mean_distance_wavelengths": mean_distance_wavelengths,
         "seed": seed,
         "dynamic_range_db": dynamic_range_db,
-        "scatterer_range_db": scatterer_range_db or dynamic_range_db,
+        "scatterer_range_db": None if image is None else scatterer_range_db or dynamic_range_db,
         "f_number": f_number,
         "engine": engine,
         **receive,

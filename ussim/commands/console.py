@@ -322,6 +322,20 @@ class EngineType(click.ParamType):
         return str(value)
 
 
+class PhantomType(click.ParamType):
+    """The kind of a phantom; the value is its name."""
+
+    name = "phantom"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        from ..phantoms import check_name
+
+        try:
+            return check_name(str(value))
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+
 class Number(click.ParamType):
     """A finite number, at least `minimum`, above `above`, below `below`, at most `maximum`."""
 

@@ -102,7 +102,35 @@ def stem(path: Path) -> str:
     return Path(name).stem
 
 
-def read_phantom(path: Path, slice_index: int | None, plane: str | None) -> np.ndarray:
+def check_subject(
+    image: Path | None,
+    phantom: str | None,
+    phantom_seed: int | None,
+    slice_index: int | None,
+    plane: str | None,
+    scatterer_range_db: float | None,
+) -> None:
+    """Refuse a `render` of nothing, of two things, or with an option that belongs to the other of them."""
+    if (image is None) == (phantom is None):
+        got = "neither" if image is None else "both"
+        raise click.UsageError(f"expected an IMAGE or --phantom NAME, got {got}")
+    if phantom is None and phantom_seed is not None:
+        raise click.UsageError("--phantom-seed goes with --phantom")
+    others = {"--slice": slice_index, "--plane": plane, "--scatterer-range-db": scatterer_range_db}
+    for option, value in others.items():
+        if phantom is not None and value is not None:
+            raise click.UsageError(f"{option} goes with an IMAGE, not with --phantom")
+
+
+def make_phantom(
+    name: str, grid: ussim.ImageGrid, acquisition: ussim.Acquisition, seed: int | None
+) -> ussim.phantoms.Phantom:
+    """Make a phantom over the grid, its shadows along the probe's beams."""
+    x, z = ((float(axis[0]), float(axis[-1])) for axis in (grid.x, grid.z))
+    return ussim.phantoms.make(name, x, z, seed, apex=ussim.phantoms.beam_apex(acquisition.probe))
+
+
+def read_grey(path: Path, slice_index: int | None, plane: str | None) -> np.ndarray:
     """The grey image (n_rows, n_columns) in [0, 1] that a file holds. Raises DataError whatever is wrong with it."""
     from ussim.volumes.reading import read_image
 
