@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irsde.config import INVERSES, METHODS, NORMALIZATIONS, PRESETS, SCHEDULES, TrainConfig, read_settings
+from irsde.config import (
+    INVERSES,
+    LOSSES,
+    METHODS,
+    NORMALIZATIONS,
+    PRESETS,
+    SAMPLERS,
+    SCHEDULES,
+    TrainConfig,
+    read_settings,
+)
 from irsde.presets import TrainCommand, preset_for
 from ussim.commands import console
 
 if TYPE_CHECKING:
     from irsde.network import Model
 
-SAMPLERS = ("posterior", "sde", "ode", "ddim")
 ELSEWHERE = {"drus": "irsde.drus.cli", "drus-train": "irsde.drus.cli"}  # command -> module that defines it
 
 
@@ -82,7 +91,7 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--warmup", type=click.IntRange(0), help="Steps of rising learning rate.")
 @click.option("--clip-norm", type=console.Number(minimum=0), help="Largest gradient norm; 0 = no limit.")
 @click.option("--ema-decay", type=console.Number(minimum=0, below=1), help="Of the averaged weights, per step.")
-@click.option("--loss", type=click.Choice(("noise_l1", "ml_l1", "balanced_l1")), help="Of the predicted noise.")
+@click.option("--loss", type=click.Choice(LOSSES), help="Of the predicted noise.")
 @click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of the normalised image.  [default: 0.2]")
 @click.option("--normalization", type=click.Choice(NORMALIZATIONS), help="Of grey levels, by image.")
 @click.option("--inverse", type=click.Choice(INVERSES[:3]), help="Way back from --normalization own.")

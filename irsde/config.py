@@ -18,6 +18,9 @@ METHODS = ("irsde", "unet", "dncnn")
 NORMALIZATIONS = ("shared", "own", "none")
 INVERSES = ("lq", "train_mean", "minmax", "oracle")
 SCHEDULES = ("multistep", "cosine", "constant")
+# The names of the tables in `irsde.sde`, which loads torch.
+SAMPLERS = ("posterior", "sde", "ode", "ddim")
+LOSSES = ("noise_l1", "ml_l1", "balanced_l1")
 
 # The published recipe leaves its optimiser's numbers open; "paper" fills them with IR-SDE's (Luo et al. 2023). "small" and
 # "tiny" are for CPUs: half-resolution inside, shorter runs, a network output scaled to unit variance at every time.
@@ -107,7 +110,7 @@ class TrainConfig:
             ("preset", tuple(PRESETS)),
             ("normalization", NORMALIZATIONS),
             ("inverse", INVERSES[:3]),
-            ("loss", ("noise_l1", "ml_l1", "balanced_l1")),
+            ("loss", LOSSES),
             ("condition", ("difference", "concat")),
             ("schedule", SCHEDULES),
             ("mixed_precision", ("no", "bf16", "fp16")),

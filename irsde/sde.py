@@ -16,13 +16,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-
-SAMPLERS = ("posterior", "sde", "ode", "ddim")
-LOSSES = ("noise_l1", "ml_l1", "balanced_l1")
 
 
 class IRSDE:
@@ -50,11 +48,11 @@ class IRSDE:
 
     def marginal(self, hq: Tensor, lq: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of x(t) given x(0) = hq (Luo et al. 2023, Prop. 3.1)."""
-        return lq + (hq - lq) * self._decay(t, lq), self._at(self.sigma_bar, t, lq)
+        return lq + (hq - lq) * self.decay(t, lq), self.at(self.sigma_bar, t, lq)
 
     def transition(self, x: Tensor, lq: Tensor, t: int | Tensor, s: int | Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of x(t) given x(s) = x at the earlier time s < t."""
-        elapsed = self._at(self.theta_integral, t, lq) - self._at(self.theta_integral, s, lq)
+        elapsed = self.at(self.theta_integral, t, lq) - self.at(self.theta_integral, s, lq)
         return lq + (x - lq) * torch.exp(-elapsed), self.max_sigma * torch.sqrt(-torch.expm1(-2 * elapsed))
 
     def perturb(self, hq: Tensor, lq: Tensor, t: int | Tensor, noise: Tensor) -> Tensor:
@@ -64,39 +62,27 @@ class IRSDE:
 
     def score(self, noise: Tensor, t: int | Tensor) -> Tensor:
         """Gradient of the log density of x(t) given x(0), from the (predicted) noise; t > 0."""
-        return -noise / self._at(self.sigma_bar, t, noise)
+        return -noise / self.at(self.sigma_bar, t, noise)
 
     def predicted_hq(self, x: Tensor, lq: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
         """x(0) from x(t) and the predicted noise. An error of the noise comes back s/a times larger: 200 λ at t = T."""
-        return lq + (x - lq - self._at(self.sigma_bar, t, x) * noise) / self._decay(t, x)
+        return lq + (x - lq - self.at(self.sigma_bar, t, x) * noise) / self.decay(t, x)
 
     def noise_of(self, x: Tensor, hq: Tensor, lq: Tensor, t: int | Tensor) -> Tensor:
         """The noise that explains x(t) if x(0) is `hq`: the inverse of `predicted_hq`; t > 0."""
-        return (x - lq - (hq - lq) * self._decay(t, x)) / self._at(self.sigma_bar, t, x)
+        return (x - lq - (hq - lq) * self.decay(t, x)) / self.at(self.sigma_bar, t, x)
 
     # --- losses ------------------------------------------------------------------------------------------------------
 
     def loss(self, kind: str, noise_hat: Tensor, x: Tensor, hq: Tensor, lq: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Mean absolute error of the prediction `noise_hat` at x = x(t), in one of three measures.
-
-        "noise_l1": |ε̂ - ε| (the despeckling paper, eq. 4). "ml_l1": the distance of one Euler step back from the most
-        likely x(t-1) (Luo et al. 2023, eq. 14). "balanced_l1": |ε̂ - ε| divided by its share a / sqrt(a² + s²) that x(t)
-        leaves open if HQ - LQ has unit variance, so that all times weigh alike; it is for exact samplers, as "noise_l1" is.
-        """
-        if kind == "noise_l1":
-            return (noise_hat - noise).abs().mean()
-        if kind == "balanced_l1":
-            a, s = self._decay(t, x), self._at(self.sigma_bar, t, x)
-            return ((noise_hat - noise) * torch.sqrt(a**2 + s**2) / a).abs().mean()
-        if kind == "ml_l1":
-            theta, s = self._at(self.theta, t, x), self._at(self.sigma_bar, t, x)
-            drift = theta * (lq - x) + 2 * self.max_sigma**2 * theta * noise_hat / s
-            return (x - drift * self.dt - self.posterior(x, hq, lq, t, t - 1)[0]).abs().mean()
-        raise ValueError(f"unknown loss {kind!r}; expected one of {', '.join(LOSSES)}")
+        """Return the mean absolute error of the prediction `noise_hat` at x = x(t), in one of the measures of `LOSSES`."""
+        if kind not in LOSSES:
+            raise ValueError(f"unknown loss {kind!r}; expected one of {', '.join(LOSSES)}")
+        return LOSSES[kind](self, noise_hat, x, hq, lq, noise, t)
 
     def posterior(self, x: Tensor, hq: Tensor, lq: Tensor, t: int | Tensor, s: int | Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of x(s) between x(t) = x and x(0) = hq, s < t (Luo et al. 2023, Prop. 3.2)."""
-        tb_t, tb_s = self._at(self.theta_integral, t, x), self._at(self.theta_integral, s, x)
+        tb_t, tb_s = self.at(self.theta_integral, t, x), self.at(self.theta_integral, s, x)
         a = torch.exp(tb_s - tb_t)
         open_t, open_s, open_step = -torch.expm1(-2 * tb_t), -torch.expm1(-2 * tb_s), -torch.expm1(2 * (tb_s - tb_t))
         mean = lq + (a * open_s * (x - lq) + torch.exp(-tb_s) * open_step * (hq - lq)) / open_t
@@ -118,26 +104,13 @@ class IRSDE:
         sampler: str = "posterior",
         noise: Tensor | None = None,
     ) -> Tensor:
-        """x(s) from x(t) and the predicted noise, s < t; `noise` is fresh for "posterior" and "sde" (None: none added).
+        """Return x(s) from x(t) and the predicted noise, s < t, by one of `SAMPLERS`.
 
-        "posterior": draw from the Gaussian bridge to the predicted x(0). "sde": Euler-Maruyama. "ode": Euler on the
-        probability flow. "ddim": the probability flow solved exactly for a constant predicted x(0). The Euler steps go
-        with networks trained on "ml_l1", whose target contains the discretisation; the others with "noise_l1".
+        `noise` is fresh standard normal noise for those that take some; None adds none.
         """
-        if sampler == "posterior":
-            mean, std = self.posterior(x, self.predicted_hq(x, lq, noise_hat, t), lq, t, s)
-            return mean if noise is None else mean + std * noise
-        if sampler == "ddim":
-            mean, std = self.marginal(self.predicted_hq(x, lq, noise_hat, t), lq, s)
-            return mean + std * noise_hat
-        elapsed = self._at(self.theta_integral, t, x) - self._at(self.theta_integral, s, x)
-        pull = self.max_sigma**2 * elapsed * noise_hat / self._at(self.sigma_bar, t, x)  # -σ² score dt / 2
-        if sampler == "ode":
-            return x - (lq - x) * elapsed - pull
-        if sampler == "sde":
-            x = x - (lq - x) * elapsed - 2 * pull
-            return x if noise is None else x - self.max_sigma * torch.sqrt(2 * elapsed) * noise
-        raise ValueError(f"unknown sampler {sampler!r}; expected one of {', '.join(SAMPLERS)}")
+        if sampler not in SAMPLERS:
+            raise ValueError(f"unknown sampler {sampler!r}; expected one of {', '.join(SAMPLERS)}")
+        return SAMPLERS[sampler].step(self, x, lq, noise_hat, t, s, noise)
 
     def timesteps(self, steps: int | None = None) -> list[int]:
         """`steps` + 1 indices from T down to 0, evenly spread over this schedule (never a schedule of its own)."""
@@ -166,6 +139,7 @@ class IRSDE:
         """
         if sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {sampler!r}; expected one of {', '.join(SAMPLERS)}")
+        rule = SAMPLERS[sampler]
         draw = draw or (lambda: torch.randn_like(lq))
         x = self.initial(lq, draw())
         times = self.timesteps(steps)
@@ -174,20 +148,117 @@ class IRSDE:
             if bounds is not None:
                 hq = self.predicted_hq(x, lq, noise_hat, t).clamp(*bounds)
                 noise_hat = self.noise_of(x, hq, lq, t)
-            fresh = draw() if sampler == "posterior" or (sampler == "sde" and (s > 0 or last_noise)) else None
+            fresh = draw() if rule.draws and (s > 0 or last_noise or rule.draws_last) else None
             x = self.reverse_step(x, lq, noise_hat, t, s, sampler, fresh)
         return x
 
-    # --- helpers -----------------------------------------------------------------------------------------------------
+    # --- the tables at a time ----------------------------------------------------------------------------------------
 
-    def _decay(self, t: int | Tensor, like: Tensor) -> Tensor:
-        return torch.exp(-self._at(self.theta_integral, t, like))
+    def decay(self, t: int | Tensor, like: Tensor) -> Tensor:
+        """Return a = exp(-θ̄(t)) in the dtype and on the device of `like`, as `at` does."""
+        return torch.exp(-self.at(self.theta_integral, t, like))
 
-    def _at(self, table: Tensor, t: int | Tensor, like: Tensor) -> Tensor:
+    def at(self, table: Tensor, t: int | Tensor, like: Tensor) -> Tensor:
         """table[t] in the dtype and on the device of `like`; one t an image becomes (n, 1, 1, ...)."""
         index = torch.as_tensor(t, device="cpu")
         value = table[index].to(like.device, like.dtype)
         return value.reshape(-1, *[1] * (like.ndim - 1)) if index.ndim else value
+
+
+# --- losses: (sde, predicted noise, x(t), HQ, LQ, noise, t) -> mean ----------------------------------------------------
+
+
+def noise_l1(sde: IRSDE, noise_hat: Tensor, x: Tensor, hq: Tensor, lq: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return the mean of |ε̂ - ε| (the despeckling paper, eq. 4)."""
+    return (noise_hat - noise).abs().mean()
+
+
+def ml_l1(sde: IRSDE, noise_hat: Tensor, x: Tensor, hq: Tensor, lq: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return the distance of one Euler step back from the most likely x(t-1) (Luo et al. 2023, eq. 14)."""
+    theta, s = sde.at(sde.theta, t, x), sde.at(sde.sigma_bar, t, x)
+    drift = theta * (lq - x) + 2 * sde.max_sigma**2 * theta * noise_hat / s
+    return (x - drift * sde.dt - sde.posterior(x, hq, lq, t, t - 1)[0]).abs().mean()
+
+
+def balanced_l1(sde: IRSDE, noise_hat: Tensor, x: Tensor, hq: Tensor, lq: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return the mean of |ε̂ - ε| over its share a / sqrt(a² + s²), so that all times weigh alike.
+
+    The share is what x(t) leaves open if HQ - LQ has unit variance. For exact samplers, as `noise_l1` is.
+    """
+    a, s = sde.decay(t, x), sde.at(sde.sigma_bar, t, x)
+    return ((noise_hat - noise) * torch.sqrt(a**2 + s**2) / a).abs().mean()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"noise_l1": noise_l1, "ml_l1": ml_l1, "balanced_l1": balanced_l1}
+
+
+# --- samplers: (sde, x(t), LQ, predicted noise, t, s, fresh noise or None) -> x(s), s < t --------------------------------
+# The Euler steps go with networks trained on `ml_l1`, whose target contains the discretization; the others with `noise_l1`.
+
+Step = Callable[[IRSDE, Tensor, Tensor, Tensor, int, int, "Tensor | None"], Tensor]
+
+
+def bridge_step(sde: IRSDE, x: Tensor, lq: Tensor, noise_hat: Tensor, t: int, s: int, noise: Tensor | None) -> Tensor:
+    """Draw from the Gaussian bridge to the predicted x(0) (Luo et al. 2023, Prop. 3.2)."""
+    mean, std = sde.posterior(x, sde.predicted_hq(x, lq, noise_hat, t), lq, t, s)
+    return mean if noise is None else mean + std * noise
+
+
+def euler_maruyama_step(
+    sde: IRSDE, x: Tensor, lq: Tensor, noise_hat: Tensor, t: int, s: int, noise: Tensor | None
+) -> Tensor:
+    """Take an Euler-Maruyama step of the reverse-time SDE (Luo et al. 2023)."""
+    elapsed, pull = _drift(sde, noise_hat, x, t, s)
+    x = x - (lq - x) * elapsed - 2 * pull
+    return x if noise is None else x - sde.max_sigma * torch.sqrt(2 * elapsed) * noise
+
+
+def euler_step(sde: IRSDE, x: Tensor, lq: Tensor, noise_hat: Tensor, t: int, s: int, noise: Tensor | None) -> Tensor:
+    """Take an Euler step of the probability flow."""
+    elapsed, pull = _drift(sde, noise_hat, x, t, s)
+    return x - (lq - x) * elapsed - pull
+
+
+def flow_step(sde: IRSDE, x: Tensor, lq: Tensor, noise_hat: Tensor, t: int, s: int, noise: Tensor | None) -> Tensor:
+    """Solve the probability flow exactly for a constant predicted x(0), as DDIM does."""
+    mean, std = sde.marginal(sde.predicted_hq(x, lq, noise_hat, t), lq, s)
+    return mean + std * noise_hat
+
+
+def _drift(sde: IRSDE, noise_hat: Tensor, x: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
+    """The integral of θ over the step, and -σ² score dt / 2."""
+    elapsed = sde.at(sde.theta_integral, t, x) - sde.at(sde.theta_integral, s, x)
+    return elapsed, sde.max_sigma**2 * elapsed * noise_hat / sde.at(sde.sigma_bar, t, x)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way back in time.
+
+    Attributes
+    ----------
+    step : callable
+        From x(t) to x(s).
+    draws : bool
+        It takes fresh noise.
+    draws_last : bool
+        In the last step, to t = 0, too.
+    """
+
+    step: Step
+    draws: bool = False
+    draws_last: bool = False
+
+
+SAMPLERS = {
+    "posterior": Sampler(bridge_step, draws=True, draws_last=True),
+    "sde": Sampler(euler_maruyama_step, draws=True),
+    "ode": Sampler(euler_step),
+    "ddim": Sampler(flow_step),
+}
+
+
+# --- schedule --------------------------------------------------------------------------------------------------------
 
 
 def cosine_theta(n_steps: int, offset: float = 0.008) -> np.ndarray:

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from irsde.sde import IRSDE, SAMPLERS, cosine_theta
+from irsde import config
+from irsde.sde import IRSDE, LOSSES, SAMPLERS, Sampler, cosine_theta
 
 HQ, LQ, LAMBDA = 1.3, -0.4, 10 / 255
 
@@ -273,6 +274,25 @@ def test_deterministic_samplers_draw_noise_once(sampler):
 
     IRSDE().sample(lambda x, lq, t: torch.zeros_like(x), torch.zeros(1, 1, 4, 4), 5, sampler, draw)
     assert len(drawn) == {"posterior": 6, "sde": 5, "ode": 1, "ddim": 1}[sampler]
+
+
+def test_the_command_line_knows_the_samplers_and_losses_there_are():
+    assert tuple(SAMPLERS) == config.SAMPLERS
+    assert tuple(LOSSES) == config.LOSSES
+
+
+def test_a_sampler_of_ones_own_is_a_function_in_the_table(sde, monkeypatch):
+    """One that jumps to the predicted HQ image, whatever time it is asked for, finds it with an oracle's noise."""
+
+    def jump(sde, x, lq, noise_hat, t, s, noise):
+        assert noise is None
+        return sde.predicted_hq(x, lq, noise_hat, t)
+
+    monkeypatch.setitem(SAMPLERS, "jump", Sampler(jump))
+    hq, lq = images(HQ), images(LQ)
+    found = sde.sample(lambda x, lq, t: sde.noise_of(x, hq, lq, t), lq, 1, "jump")
+    torch.testing.assert_close(found, hq, atol=1e-4, rtol=0)  # float32, 200 λ of noise taken away again
+    assert not torch.allclose(sde.sample(lambda x, lq, t: torch.zeros_like(x), lq, 1, "jump"), hq, atol=1e-2)
 
 
 def test_unknown_names_are_refused(sde):
