@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ CARDS = {
     "L40S": (91.6, 0.864),
     "T4": (8.1, 0.32),
 }
+DRY_RUN = "kernels compiled for the host: no time here says anything of a card"
 BUDGETS = (0.03e9, 0.1e9, 0.5e9, 2e9, None)  # bytes in flight: small ones stay in the card's cache
 TUNINGS = tuple(
     Tuning(points, frequencies, groups) for points, frequencies in ((1, 2), (1, 4), (2, 2)) for groups in (4, 6, 8)
@@ -90,6 +91,9 @@ def main() -> int:
     parser.add_argument("--tune", action="store_true", help="try other block shapes of the simulation kernels")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--host", action="store_true", help="dry run without a card, tiny")
+    parser.add_argument(
+        "--every-kernel", action="store_true", help="run each kernel once, tiny, for a checker; no times"
+    )
     parser.add_argument("--output", type=Path, default=None, help="default: benchmarks/results/gpu.json")
     arguments = parser.parse_args()
     size = TINY if arguments.host else Size()
@@ -97,28 +101,32 @@ def main() -> int:
         size = Size(**{**asdict(size), "repeats": arguments.repeats})
     with ExitStack() as stack:
         if arguments.host:
-            print("dry run, kernels compiled for the host: no time below says anything of a card")
+            print(f"dry run, {DRY_RUN}")
             stack.callback(pretend_a_card(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
         try:
             stack.enter_context(cuda.engine(arguments.device).backend.device())  # the current one, for peers too
-            result = measure(size, arguments)
+            if arguments.every_kernel:
+                run_every_kernel(cuda.engine(arguments.device))
+                return 0
+            output = arguments.output or (None if arguments.host else HERE / "results" / "gpu.json")
+            for result in measure(size, arguments):
+                if output:
+                    write_result(output, result)
         except EngineError as error:
             print(error, file=sys.stderr)
             return 6
-    if arguments.host:
-        result = {"dry_run": "kernels compiled for the host: no time here says anything of a card", **result}
-    output = arguments.output or (None if arguments.host else HERE / "results" / "gpu.json")
     if output:
-        write_result(output, result)
         print(f"written: {output}")
     return 0
 
 
-def measure(size: Size, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All of it; later parts are missing from the result where they fail, with the reason in their place."""
+def measure(size: Size, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All of it, as far as it has come after each part, "complete" with the last. A part that fails leaves its reason."""
     engine = cuda.engine(arguments.device)
     work = Workload(size, engine)
-    result: dict[str, Any] = {
+    result: dict[str, Any] = {"dry_run": DRY_RUN} if arguments.host else {}
+    result |= {
+        "complete": False,
         "card": describe_card(engine),
         "machine": machine(("ussim", "numpy", "scipy", "numba", "cupy-cuda13x", "cupy-cuda12x")),
         "workload": {**asdict(size), "n_samples": work.n_samples},
@@ -129,6 +137,7 @@ def measure(size: Size, arguments: argparse.Namespace) -> dict[str, Any]:
     result["counted"] = work.count(peak)
     result["scatterers_on_host_s"] = work.time_scatterers()
     result["frames"] = []
+    yield result
     for batch in size.batches:
         row = attempt(lambda batch=batch: work.time_batch(batch))
         row["batch"] = batch
@@ -138,17 +147,37 @@ def measure(size: Size, arguments: argparse.Namespace) -> dict[str, Any]:
             + (row.get("failed") or f"{row['frames_s']:.1f} frames/s, {row['end_to_end']['frames_s']:.1f} to the host")
             + f"  {row.get('stages_ms_a_frame', '')}"
         )
+        yield result
     result["kernels"] = attempt(lambda: work.time_kernels(min(8, size.batches[-1]), peak))
     for name, row in result["kernels"].items():
         print(f"  {name}: {row}")
-    if arguments.tune:
-        result["tuning"] = work.tune()
+    yield result
     result["delay_and_sum_disk"] = attempt(lambda: work.time_disk(peers=not arguments.no_peers))
     print(f"  delay-and-sum, disk: {result['delay_and_sum_disk']}")
+    yield result
     if not arguments.no_peers:
         result["fastsimus"] = attempt(work.time_fastsimus)
         print(f"  FastSIMUS: {result['fastsimus']}")
-    return result
+        yield result
+    if arguments.tune:
+        result["tuning"] = work.tune()
+    result["complete"] = True
+    yield result
+
+
+def run_every_kernel(engine: cuda.CudaEngine) -> None:
+    """Each kernel once, at tiny size, every array an allocation of its own: what a memory checker looks at."""
+    if hasattr(engine.backend.array_module.cuda, "set_allocator"):
+        engine.backend.array_module.cuda.set_allocator(None)
+    work = Workload(TINY, engine)
+    work.bmodes(work.media)
+    medium, grid = work.media[0], ussim.ImageGrid.for_acquisition(work.acquisition, (6, 8))
+    ussim.pressure_field(work.acquisition, grid, engine=work.name)
+    ussim.delay_and_sum(work.simulate([medium]), grid, engine=work.name)  # of RF
+    operator = ussim.imaging_operator(work.acquisition, grid, engine=work.name)
+    operator.rmatvec(operator.matvec(np.ones(grid.x.size * grid.z.size)))
+    engine.backend.device().synchronize()
+    print("every kernel has run once")
 
 
 class Workload:

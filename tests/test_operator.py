@@ -9,15 +9,19 @@ import pytest
 from scipy.sparse.linalg import lsqr
 
 import ussim
+from ussim.arrays import to_numpy
 from ussim.engines import get_engine
+from ussim.engines.cuda import cupy as cuda
 from ussim.operator import ImagingOperator
 from ussim.plan import make_plan
 
 PROBES = ("L11-5v", "L12-3v", "C5-2v", "P4-2v")
+CARD = pytest.param("card", marks=pytest.mark.gpu)
 ADJOINT = {
     "reference": 1e-12,  # float64
     "cpu": 1e-6,  # float32, relative to |Hx| |y|: 1e-9 seen, as rounding averages out
     "host": 1e-6,
+    "card": 1e-6,
 }
 
 
@@ -57,22 +61,27 @@ def host(tmp_path_factory):
 
 @pytest.fixture
 def engine_of(request):
-    return lambda name: request.getfixturevalue("host") if name == "host" else get_engine(name)
+    def engine(name):
+        if name == "card" and not cuda.device_count():
+            pytest.skip(f"needs an NVIDIA card: {cuda.cuda_report()['problem']}")
+        return request.getfixturevalue("host") if name == "host" else get_engine("cuda" if name == "card" else name)
+
+    return engine
 
 
 def mismatch(engine, medium: ussim.Scatterers, acquisition: ussim.Acquisition, n_samples: int, start: int = 0) -> float:
     """|<Hx, y> - <x, H'y>| / (|Hx| |y|)."""
     plan = make_plan(acquisition)
-    echoes = np.asarray(engine.simulate(medium, plan, n_samples, start), np.float64)
+    echoes = to_numpy(engine.simulate(medium, plan, n_samples, start)).astype(np.float64)
     samples = np.random.default_rng(1).standard_normal(echoes.shape).astype(np.float32)
-    projected = np.asarray(engine.adjoint(medium, plan, samples, start), np.float64)
+    projected = to_numpy(engine.adjoint(medium, plan, samples, start)).astype(np.float64)
     difference = np.vdot(echoes, samples.astype(np.float64)) - np.vdot(medium.reflectivity, projected)
     return abs(difference) / (np.linalg.norm(echoes) * np.linalg.norm(samples))
 
 
 @pytest.mark.parametrize("kind", ["plane", "diverging", "focused", "elements off"])
 @pytest.mark.parametrize("name", PROBES)
-@pytest.mark.parametrize("engine", ["reference", "cpu", "host"])
+@pytest.mark.parametrize("engine", ["reference", "cpu", "host", CARD])
 def test_the_adjoint_is_the_transpose(engine, name, kind, engine_of):
     probe = ussim.load_probe(name)
     acquisition = ussim.Acquisition(probe, waves(kind, probe), ussim.Medium(1540.0, 0.5))
@@ -81,7 +90,7 @@ def test_the_adjoint_is_the_transpose(engine, name, kind, engine_of):
     assert mismatch(engine_of(engine), medium, acquisition, 700 if few else 1500) < ADJOINT[engine]
 
 
-@pytest.mark.parametrize("engine", ["cpu", "host"])
+@pytest.mark.parametrize("engine", ["cpu", "host", CARD])
 @pytest.mark.parametrize(
     "options",
     [
@@ -100,7 +109,7 @@ def test_options_of_the_acquisition_have_their_transpose(engine, options, engine
     samples = np.random.default_rng(2).standard_normal((3, 128, 1200)).astype(np.float32)
     plan = make_plan(acquisition)
     expected = get_engine("reference").adjoint(medium, plan, samples, 300)
-    error = engine.adjoint(medium, plan, samples, 300) - expected
+    error = to_numpy(engine.adjoint(medium, plan, samples, 300)) - expected
     assert np.linalg.norm(error) < 1e-4 * np.linalg.norm(expected)  # what the engines promise; 3e-5 seen
 
 

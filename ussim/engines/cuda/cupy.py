@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -190,7 +191,11 @@ def _cupy() -> Any:
     if find_spec("cupy") is None:
         raise EngineError(f'engine "cuda" needs CuPy, which is not installed: {INSTALL}, or use engine="cpu"')
     try:
-        import cupy
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "default"
+            )  # what CuPy warns of on import is to be seen, and is no reason to do without a card
+            import cupy
     except Exception as error:  # a CuPy for another CUDA, a library it cannot load
         raise EngineError(
             f'engine "cuda": CuPy {_installed("cupy")} cannot be imported ({error}): {INSTALL}, or use engine="cpu"'
