@@ -3,8 +3,8 @@
     y_e(t) = Σ_j o_j g_e(j) w(t - τ_e(j)),        (B y)_i = Σ_e a_e(i) ∫ w(t - τ_e(i)) y_e(t) dt / ∫ w² dt
 
 for pixel j, element e: τ the transmit plus receive time, g the amplitude (transmit field, obliquity, directivity,
-spreading, attenuation), w the two-way waveform, a the receive apodization (Tukey(0.25), f-number 1.4: Zhang et al.,
-"Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2). It is SIMUS (`ussim.physics`) in
+spreading, attenuation), w the two-way waveform, a the receive apodization (Tukey(0.25), by default of f-number 1.4: Zhang
+et al., "Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2). It is SIMUS (`ussim.physics`) in
 delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements' edge waves, a pulse
 whose shape changes with depth (attenuation colours it as at the field's mean depth), and sub-elements with delays of
 their own.
@@ -32,9 +32,10 @@ from ussim.arrays import to_numpy
 from ussim.compiling import njit
 from ussim.engines.reference import Geometry, transmitted_pressure
 from ussim.plan import Plan, make_plan
+from ussim.transmits import CustomTransmits
 from ussim.types import ImageGrid, RFData
 
-F_NUMBER = 1.4
+F_NUMBER = 1.4  # of B, unless said: the authors'
 TUKEY_FRACTION = 0.25
 OVERSAMPLING = 8  # of 4 f_c, for the time axis of H and B: linear interpolation then errs by 0.3 % at f_c
 TABLE_OVERSAMPLING = 32  # of the waveform's autocorrelation
@@ -218,15 +219,22 @@ class EchoModel:
 
 
 def echo_model(
-    acquisition: Acquisition, grid: ImageGrid, transmit: int = 0, n_samples: int | None = None, start_time: float = 0.0
+    acquisition: Acquisition,
+    grid: ImageGrid,
+    transmit: int = 0,
+    n_samples: int | None = None,
+    start_time: float = 0.0,
+    f_number: float = F_NUMBER,
 ) -> EchoModel:
-    """The model of one transmit of the acquisition on the grid.
+    """The model of one transmit of the acquisition on the grid, `f_number` that of B's receive aperture.
 
     Raises
     ------
     ValueError
-        No such transmit, or a pixel lies behind the array.
+        No such transmit, a pixel lies behind the array, or an f-number that is not above 0.
     """
+    if not (math.isfinite(f_number) and f_number > 0):
+        raise ValueError(f"f_number: expected a number above 0, got {f_number!r}")
     if not 0 <= transmit < acquisition.n_transmits:
         raise ValueError(f"transmit: expected 0..{acquisition.n_transmits - 1}, got {transmit}")
     if not acquisition.transmit_weights[transmit].any():
@@ -248,23 +256,31 @@ def echo_model(
         grid=grid,
         arrival=arrival,
         gain=amplitude[:, None] * _receive_gain(plan, x, z, distance) * acquisition.receiving[transmit],
-        apodization=_apodization(acquisition, x, z),
+        apodization=_apodization(acquisition, x, z, f_number),
         n_samples=n_samples,
         path=path,
         start_time=start_time,
     )
 
 
-def echo_model_of(rf: RFData, grid: ImageGrid, transmit: int = 0) -> EchoModel:
+def echo_model_of(rf: RFData, grid: ImageGrid, transmit: int = 0, f_number: float = F_NUMBER) -> EchoModel:
     """The model whose B takes the channel data of `rf`: its record length and start."""
-    n_samples = rf.samples.shape[2]
     acquisition = replace(rf.acquisition, sampling_frequency=rf.sampling_frequency)
-    return echo_model(acquisition, grid, transmit, n_samples=n_samples, start_time=float(rf.start_times[transmit]))
+    start_time = float(rf.start_times[transmit])
+    return echo_model(acquisition, grid, transmit, rf.samples.shape[2], start_time, f_number)
 
 
-def beamform(rf: RFData, grid: ImageGrid, transmit: int = 0) -> np.ndarray:
+def of_transmit(acquisition: Acquisition, transmit: int) -> Acquisition:
+    """The acquisition with one of its transmits alone, on the same clock."""
+    delays, weights = (a[transmit : transmit + 1] for a in (acquisition.transmit_delays, acquisition.transmit_weights))
+    waves = CustomTransmits(delays[:, 0] if delays.shape[1] == 1 else delays, weights)
+    mask = None if acquisition.receive_mask is None else acquisition.receiving[transmit]
+    return replace(acquisition, waves=waves, receive_mask=mask)
+
+
+def beamform(rf: RFData, grid: ImageGrid, transmit: int = 0, f_number: float = F_NUMBER) -> np.ndarray:
     """B y (nz, nx) float32 of one transmit: what `sample` takes with `operator(rf.acquisition, grid, ...)`."""
-    return echo_model_of(rf, grid, transmit).beamform(to_numpy(rf.samples[transmit])).astype(np.float32)
+    return echo_model_of(rf, grid, transmit, f_number).beamform(to_numpy(rf.samples[transmit])).astype(np.float32)
 
 
 def waveform_spectrum(plan: Plan, frequency: np.ndarray, path: float) -> np.ndarray:
@@ -349,15 +365,15 @@ def _receive_gain(plan: Plan, x: np.ndarray, z: np.ndarray, distance: np.ndarray
     return gain
 
 
-def _apodization(acquisition: Acquisition, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Tukey window over the receive aperture of f-number 1.4 about each pixel, (n_pixels, n_elements)."""
+def _apodization(acquisition: Acquisition, x: np.ndarray, z: np.ndarray, f_number: float) -> np.ndarray:
+    """Tukey window over the receive aperture about each pixel, (n_pixels, n_elements)."""
     probe = acquisition.probe
     dx, dz = x[:, None] - probe.element_x, z[:, None] - probe.element_z
     if probe.is_flat:
-        position = np.abs(dx) / (dz / F_NUMBER / 2)
+        position = np.abs(dx) / (dz / f_number / 2)
     else:
         angle = np.arcsin(dx / np.hypot(dx, dz)) - probe.element_angle
-        position = np.abs(angle) / math.atan(1 / (2 * F_NUMBER))
+        position = np.abs(angle) / math.atan(1 / (2 * f_number))
     window = tukey(2001, TUKEY_FRACTION)[1000:]
     weights = np.interp(position, np.linspace(0, 1, 1001), window, right=0.0)
     nearest = np.abs(dx).argmin(axis=1)  # a very shallow pixel keeps one element
@@ -439,4 +455,4 @@ def _banded(arrival, gain, apodization, first, last, table, step, nz, nx, half_z
     return out
 
 
-__all__ = ["EchoModel", "bandpass_step", "beamform", "echo_model", "echo_model_of", "waveform_spectrum"]
+__all__ = ["EchoModel", "bandpass_step", "beamform", "echo_model", "echo_model_of", "of_transmit", "waveform_spectrum"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from .operators import (
 KINDS = ("separable", "kronecker", "dense", "patchwise", "identity")
 DENSE_LIMIT = 96 * 96  # pixels; SVD of 9216 x 9216 takes minutes and 1 GB
 PATCH_SHAPE = (64, 32)  # px, (z, x): a pulse is about 20 px long
-CACHE_FORMAT = 2  # raise it when the model in `acoustics` changes: older files are then not used
+CACHE_FORMAT = 3  # raise it when the model in `acoustics` changes: older files are then not used
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def operator(
     kind: str = "separable",
     *,
     transmit: int = 0,
+    f_number: float = acoustics.F_NUMBER,
     patch_shape: tuple[int, int] = PATCH_SHAPE,
     max_pixels: int = DENSE_LIMIT,
     max_memory: float = 2e9,
@@ -53,6 +54,8 @@ def operator(
         `taps`, `sigma`, `threshold`, `relative`, `sum_normalized`. "kronecker": the nearest Kronecker product of the real
         BH, its residual in `relative_residual`. "dense": BH itself, at most `max_pixels`. "patchwise": BH itself on
         patches of `patch_shape` pixels, half overlapping, the residual measured on 64 columns. "identity": no operator.
+    f_number
+        Of the receive aperture of B.
     progress
         Called with (patches done, patches).
 
@@ -73,48 +76,28 @@ def operator(
         raise ValueError(f"kind {kind!r} needs an acquisition, got None")
     if not 0 <= transmit < acquisition.n_transmits:
         raise ValueError(f"transmit: expected 0..{acquisition.n_transmits - 1}, got {transmit}")
-    key = acquisition_digest(acquisition, grid, transmit)
+    key = acquisition_digest(acquisition, grid, transmit, f_number)
+
+    def model() -> acoustics.EchoModel:
+        return acoustics.echo_model(acquisition, grid, transmit, f_number=f_number)
+
     if kind == "dense":
-        return _dense(acquisition, grid, transmit, max_pixels, key)
+        return _dense(model, grid, max_pixels, key)
     if kind == "kronecker":
-        return _kronecker(acquisition, grid, transmit, max_memory, key)
-    return _patchwise(acquisition, grid, transmit, patch_shape, key, progress)
+        return _kronecker(model, max_memory, key)
+    return _patchwise(model, grid, patch_shape, key, progress)
 
 
-def acquisition_digest(acquisition: Acquisition, grid: ImageGrid, transmit: int = 0) -> str:
-    """What BH depends on, as one name."""
-    probe, medium = acquisition.probe, acquisition.medium
-    return digest(
-        CACHE_FORMAT,
-        (probe.center_frequency, probe.bandwidth, probe.element_width, probe.baffle),
-        *(np.asarray(a) for a in (probe.element_x, probe.element_z, probe.element_angle)),
-        (medium.speed_of_sound, medium.attenuation_db_cm_mhz),
-        (acquisition.n_cycles, acquisition.frequency_sweep, acquisition.threshold_db, acquisition.n_subelements),
-        (acquisition.full_frequency_directivity, acquisition.sampling_frequency),
-        np.zeros(0) if acquisition.receive_delays is None else acquisition.receive_delays,
-        acquisition.transmit_delays[transmit],
-        acquisition.transmit_weights[transmit],
-        grid.x,
-        grid.z,
-        *_excitation_parts(acquisition, transmit),
-    )
+def acquisition_digest(
+    acquisition: Acquisition, grid: ImageGrid, transmit: int = 0, f_number: float = acoustics.F_NUMBER
+) -> str:
+    """What BH depends on, as one name: the acquisition's key, less what the other transmits and a probe's name are."""
+    probe = replace(acquisition.probe, name="", imaging=None, source="", path="")
+    alone = replace(acoustics.of_transmit(acquisition, transmit), probe=probe)
+    return digest(CACHE_FORMAT, alone.key(), grid.x, grid.z, float(f_number))
 
 
-def _excitation_parts(acquisition: Acquisition, transmit: int) -> list[Any]:
-    """What else shapes the waveform and the channels; nothing where it is the default, so that old names stay."""
-    a, parts = acquisition, list[Any]()
-    if a.transmit_frequency is not None:
-        parts.append(("transmit_frequency", a.transmit_frequency))
-    for name in ("waveform", "impulse_response"):
-        signal = getattr(a, name)
-        if signal is not None:
-            parts += [(name, signal.rate, getattr(signal, "ways", 1)), signal.samples]
-    if a.receive_mask is not None:
-        parts.append(a.receiving[transmit].astype(np.uint8))
-    return parts
-
-
-def _dense(acquisition, grid, transmit, max_pixels, key) -> DenseOperator:
+def _dense(model, grid, max_pixels, key) -> DenseOperator:
     n = grid.shape[0] * grid.shape[1]
     if n > max_pixels:
         raise ValueError(
@@ -124,16 +107,16 @@ def _dense(acquisition, grid, transmit, max_pixels, key) -> DenseOperator:
 
     def compute() -> dict[str, np.ndarray]:
         pixels = np.arange(n)
-        u, s, vt = np.linalg.svd(acoustics.echo_model(acquisition, grid, transmit).matrix(pixels, pixels))
+        u, s, vt = np.linalg.svd(model().matrix(pixels, pixels))
         return {"u": u, "s": s, "vt": vt}
 
     factors = cached(f"dense-{key}", compute)
     return DenseOperator(grid.shape, factors["u"], factors["s"], factors["vt"])
 
 
-def _kronecker(acquisition, grid, transmit, max_memory, key) -> SeparableOperator:
+def _kronecker(model, max_memory, key) -> SeparableOperator:
     def compute() -> dict[str, np.ndarray]:
-        tensor, outside = acoustics.echo_model(acquisition, grid, transmit).banded(max_memory)
+        tensor, outside = model().banded(max_memory)
         nz, bands_z, nx, bands_x = tensor.shape
         axial, lateral, residual = nearest_kronecker(tensor.reshape(nz * bands_z, nx * bands_x))
         return {
@@ -148,7 +131,7 @@ def _kronecker(acquisition, grid, transmit, max_memory, key) -> SeparableOperato
     return SeparableOperator(factors["axial"], factors["lateral"], relative_residual=residual)
 
 
-def _patchwise(acquisition, grid, transmit, patch_shape, key, progress) -> PatchwiseOperator:
+def _patchwise(make_model, grid, patch_shape, key, progress) -> PatchwiseOperator:
     height, width = (min(p, n) for p, n in zip(patch_shape, grid.shape, strict=True))
     if height * width > DENSE_LIMIT:
         raise ValueError(f"patch_shape: expected at most {DENSE_LIMIT} pixels, got {height} x {width}")
@@ -160,7 +143,7 @@ def _patchwise(acquisition, grid, transmit, patch_shape, key, progress) -> Patch
 
         def compute(pixels=pixels) -> dict[str, np.ndarray]:
             nonlocal model
-            model = model or acoustics.echo_model(acquisition, grid, transmit)
+            model = model or make_model()
             u, s, vt = np.linalg.svd(model.matrix(pixels, pixels))
             return {"u": u, "s": s, "vt": vt}
 
@@ -173,7 +156,7 @@ def _patchwise(acquisition, grid, transmit, patch_shape, key, progress) -> Patch
     operator = PatchwiseOperator(grid.shape, corners, (height, width), u, s, vt)
 
     def measure() -> dict[str, np.ndarray]:
-        exact = model or acoustics.echo_model(acquisition, grid, transmit)
+        exact = model or make_model()
         return {"residual": np.array(measure_residual(operator, exact))}
 
     operator.relative_residual = float(cached(f"patch-residual-{key}-{height}x{width}", measure)["residual"])

@@ -1,12 +1,14 @@
 """Recordings as DRUS takes them: real RF at 4 f_c or more, with the acquisition that made it.
 
 PICMUS data sets (HDF5; Liebgott et al. 2016), MUST-style .mat files (fields RF and param), and ussim's own .npz. Each
-keeps its own clock: MUST's is that of its delays, PICMUS' begins when a wave passes the array's centre.
+keeps its own clock: MUST's is that of its delays, PICMUS' begins when a wave passes the array's centre. What the file does
+not hold is assumed, and a `Recording` lists it: `conditions` settles the rest.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,10 +25,34 @@ from ussim.probes import Probe, load_probe
 from ussim.transmits import CustomTransmits, PlaneWaves
 from ussim.types import IQData, RFData
 
+from .acoustics import of_transmit
+
 LOWEST_RATIO = 4.0  # f_s / f_c that H and B need
 PICMUS_GROUP = "US/US_DATASET0000"
 PICMUS_CENTER_FREQUENCY = 5.208e6  # Hz, where the file says 0 (RF)
 PICMUS_CYCLES = 2.5
+SPEED_OF_SOUND = 1540.0  # m/s, where the file holds none
+MUST_BANDWIDTH = 75.0  # %, where a .mat holds none: MUST's default
+MUST_KERF = 0.1  # of the pitch, where a .mat holds neither width nor kerf
+ATTENUATION, TIME_ZERO = "attenuation", "time zero"  # what a file may state and `conditions` asks for
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """RF with the acquisition that made it, what its file states, and what was assumed of the rest.
+
+    Attributes
+    ----------
+    rf : RFData
+    stated : frozenset of str
+        ATTENUATION and TIME_ZERO where the file holds them.
+    assumed : tuple of str
+        In words: what else the file does not hold, and the value taken for it.
+    """
+
+    rf: RFData
+    stated: frozenset[str]
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +77,22 @@ def read_recording(path: str | Path) -> RFData:
     DataError
         Not one of these, or a field is missing.
     """
+    return open_recording(path).rf
+
+
+def open_recording(path: str | Path) -> Recording:
+    """The same with what the file states of its physics; raises as `read_recording`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(2, "No such file or directory", str(path))
     suffix = path.suffix.lower()
     if suffix == ".mat":
-        return read_must(path)
+        return open_must(path)
     if suffix in (".h5", ".hdf5"):
-        return read_picmus(path)
+        return open_picmus(path)
     data = load_channel_data(path)
-    return remodulate(data) if isinstance(data, IQData) else as_fast_rf(data)
+    rf = remodulate(data) if isinstance(data, IQData) else as_fast_rf(data)
+    return Recording(rf, frozenset({ATTENUATION, TIME_ZERO}))
 
 
 def read_must(path: str | Path, frame: int = 0) -> RFData:
@@ -68,6 +100,11 @@ def read_must(path: str | Path, frame: int = 0) -> RFData:
 
     The probe is a flat array; sampling below 4 f_c goes through `ussim.demodulate` and up again.
     """
+    return open_must(path, frame).rf
+
+
+def open_must(path: str | Path, frame: int = 0) -> Recording:
+    """`read_must` with what the file states: `param.attenuation` (dB/cm/MHz), `param.t0` and the like."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -81,26 +118,43 @@ def read_must(path: str | Path, frame: int = 0) -> RFData:
     if not 0 <= frame < rf.shape[2]:
         raise DataError(f"{path}: frame: expected 0..{rf.shape[2] - 1}, got {frame}")
     pitch, center_frequency = float(values["pitch"]), float(values["fc"])
-    bandwidth = float(getattr(param, "bandwidth", 75.0)) / 100
-    width = float(getattr(param, "width", pitch - float(getattr(param, "kerf", 0.1 * pitch))))
+    assumed: list[str] = []
+
+    def value(name: str, otherwise: float, words: str) -> float:
+        if hasattr(param, name):
+            return float(getattr(param, name))
+        assumed.append(words)
+        return otherwise
+
+    if hasattr(param, "width"):
+        width = float(param.width)
+    else:
+        kerf = value("kerf", MUST_KERF * pitch, f"elements {1e3 * (1 - MUST_KERF) * pitch:.3g} mm wide (param.width)")
+        width = pitch - kerf
+    bandwidth = value("bandwidth", MUST_BANDWIDTH, f"bandwidth {MUST_BANDWIDTH:g} % (param.bandwidth)")
+    speed = value("c", SPEED_OF_SOUND, f"speed of sound {SPEED_OF_SOUND:g} m/s (param.c)")
     probe = Probe(
         name=Path(path).stem,
         center_frequency=center_frequency,
-        bandwidth=bandwidth,
+        bandwidth=bandwidth / 100,
         n_elements=int(values["Nelements"]),
         pitch=pitch,
         element_width=width,
     )
+    if not hasattr(param, "TXdelay"):
+        assumed.append("all elements fire at once (param.TXdelay)")
     delays = np.atleast_1d(getattr(param, "TXdelay", np.zeros(probe.n_elements))).astype(float)
+    stated = {name for name, key in ((ATTENUATION, "attenuation"), (TIME_ZERO, "t0")) if hasattr(param, key)}
     acquisition = Acquisition(
         probe=probe,
         waves=CustomTransmits(delays),
-        medium=Medium(float(getattr(param, "c", 1540.0))),
+        medium=Medium(speed, float(getattr(param, "attenuation", 0.0))),
         sampling_frequency=max(float(values["fs"]), LOWEST_RATIO * center_frequency),
     )
     samples = rf[:, :, frame].T[None].astype(np.float32)
     start_time = float(getattr(param, "t0", 0.0))
-    return as_fast_rf(RFData(np.ascontiguousarray(samples), acquisition, float(values["fs"]), start_time))
+    fast = as_fast_rf(RFData(np.ascontiguousarray(samples), acquisition, float(values["fs"]), start_time))
+    return Recording(fast, frozenset(stated), tuple(assumed))
 
 
 def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
@@ -108,6 +162,11 @@ def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
 
     PICMUS counts time from the wave's passage through the origin, the centre of the array: so do the waves returned.
     """
+    return open_picmus(path, max_angles).rf
+
+
+def open_picmus(path: str | Path, max_angles: int | None = None) -> Recording:
+    """`read_picmus` with what the file states; of attenuation none of them says a word."""
     import h5py
 
     try:
@@ -123,12 +182,13 @@ def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
                 float(np.ravel(group[name][()])[0]) if name in group else default
                 for name, default in (
                     ("sampling_frequency", math.nan),
-                    ("sound_speed", 1540.0),
+                    ("sound_speed", SPEED_OF_SOUND),
                     ("initial_time", 0.0),
                     ("modulation_frequency", 0.0),
                 )
             )
             geometry = group["probe_geometry"][()] if "probe_geometry" in group else None
+            names = set(group)
     except (OSError, KeyError, StopIteration, TypeError) as error:
         raise DataError(
             f"{path}: expected a PICMUS data set ({PICMUS_GROUP} with data/real, angles, ...): {error}"
@@ -146,8 +206,11 @@ def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
         raise DataError(f"{path}: data/real: expected (angles, {probe.n_elements} elements, samples), got {real.shape}")
     if modulation > 0 and np.any(imaginary):
         samples = (real + 1j * imaginary).astype(np.complex64)
-        return remodulate(IQData(samples, acquisition, sampling, modulation, initial))
-    return as_fast_rf(RFData(real.astype(np.float32), acquisition, sampling, initial))
+        rf = remodulate(IQData(samples, acquisition, sampling, modulation, initial))
+    else:
+        rf = as_fast_rf(RFData(real.astype(np.float32), acquisition, sampling, initial))
+    stated = frozenset({TIME_ZERO}) if "initial_time" in names else frozenset()
+    return Recording(rf, stated, tuple(_picmus_assumptions(probe, names)))
 
 
 def read_picmus_phantom(path: str | Path) -> PicmusPhantom:
@@ -225,16 +288,24 @@ def single(rf: RFData) -> RFData:
         np.nanmax(law) - np.nanmin(law) if weight.any() else np.inf for law, weight in zip(delays, weights, strict=True)
     ]
     i = int(np.argmin(spans))
-    before = rf.acquisition
-    waves = CustomTransmits(before.transmit_delays[i : i + 1], before.transmit_weights[i : i + 1])
-    if before.transmit_delays.shape[1] == 1:
-        waves = CustomTransmits(before.transmit_delays[i], before.transmit_weights[i : i + 1])
-    acquisition = replace(before, waves=waves)
+    acquisition = of_transmit(rf.acquisition, i)
     return RFData(to_numpy(rf.samples)[i : i + 1], acquisition, rf.sampling_frequency, rf.start_times[i])
 
 
 def _clocked(acquisition: Acquisition, rate: float) -> Acquisition:
     return replace(acquisition, sampling_frequency=rate)
+
+
+def _picmus_assumptions(probe: Probe, names: set[str]) -> Iterator[str]:
+    """What no PICMUS file holds, and what this one lacks."""
+    yield (
+        f"probe {probe.name}: {1e-6 * probe.center_frequency:.3f} MHz, bandwidth {100 * probe.bandwidth:g} %, elements "
+        f"{1e3 * probe.element_width:.3g} mm wide, pulse of {PICMUS_CYCLES:g} cycles"
+    )
+    if "probe_geometry" not in names:
+        yield f"{probe.n_elements} elements, {1e3 * probe.pitch:.3g} mm apart (probe_geometry)"
+    if "sound_speed" not in names:
+        yield f"speed of sound {SPEED_OF_SOUND:g} m/s (sound_speed)"
 
 
 def _kept_angles(angles: np.ndarray, max_angles: int | None) -> np.ndarray:
@@ -256,7 +327,11 @@ def _picmus_probe(geometry: np.ndarray | None) -> Probe:
 
 __all__ = [
     "PicmusPhantom",
+    "Recording",
     "as_fast_rf",
+    "open_must",
+    "open_picmus",
+    "open_recording",
     "read_must",
     "read_picmus",
     "read_picmus_phantom",
