@@ -28,9 +28,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import drus_separable as study
 import numpy as np
 
-from irsde.drus import priors, study
+from irsde.drus import priors
 from irsde.drus.regions import to_decibels
 from ussim.commands import console
 

@@ -3,11 +3,11 @@
     y_e(t) = Σ_j o_j g_e(j) w(t - τ_e(j)),        (B y)_i = Σ_e a_e(i) ∫ w(t - τ_e(i)) y_e(t) dt / ∫ w² dt
 
 for pixel j, element e: τ the transmit plus receive time, g the amplitude (transmit field, obliquity, directivity,
-spreading, attenuation), w the two-way waveform, a the receive apodization (Tukey(0.25), by default of f-number 1.4: Zhang
-et al., "Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2). It is SIMUS (`ussim.physics`) in
-delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements' edge waves, a pulse
-whose shape changes with depth (attenuation colours it as at the field's mean depth), and sub-elements with delays of
-their own.
+spreading, attenuation), w the two-way waveform, a the receive apodization (Tukey(0.25), of f-number 1.4 unless said:
+Zhang et al., "Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2). It is SIMUS
+(`ussim.physics`) in delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements'
+edge waves, a pulse whose shape changes with depth (attenuation colours it as at the field's mean depth), and sub-elements
+with delays of their own.
 
 The transmit field of a 2-D array is a sum of line sources without their half-order filter, so a wavefront carries
 sqrt(c/f) exp(iπ/4) (stationary phase): w contains it, and each pixel's complex transmit amplitude is the projection of

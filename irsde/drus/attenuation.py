@@ -6,9 +6,9 @@ Speckle of even echogenicity has, at the beamformer's output, the power
 
 with G the loss-free model's power for white reflectivity (diffraction, directivity, aperture), p the way there and back,
 κ(A) the attenuation coefficient at the carrier, D what a band about the carrier keeps more than the carrier does, and N the
-power of white channel noise. a, A and b are fitted to the logarithm of the mean power of blocks all over the field; cysts and
-bright targets are outliers of the fit. How far the answer can be trusted comes from the fit and from leaving out one strip
-of the field after the other.
+power of white channel noise. a, A and b are fitted to the logarithm of the mean power of blocks all over the field; cysts
+and bright targets are outliers of the fit. How far the answer can be trusted comes from the fit and from leaving out one
+strip of the field after the other.
 
 What this cannot tell from attenuation: tissue that is darker or brighter with depth, a time gain that the recorder has
 applied, and the focusing in elevation, which the model does not have.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,31 @@ import click
 from ussim.commands import console
 
 if TYPE_CHECKING:
+    from ussim.types import Acquisition
+
+    from .conditions import Fact
     from .imaging import Case
 
 OPERATORS = ("kronecker", "patchwise", "dense")
 LOCAL, PATH = "local", click.Path(path_type=Path)
+ESTIMATE = "estimate"
+
+
+class Attenuation(click.ParamType):
+    """dB/cm/MHz of at least 0, or "estimate"."""
+
+    name = f"number|{ESTIMATE}"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if value == ESTIMATE:
+            return value
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            self.fail(f'expected dB/cm/MHz of at least 0, or "{ESTIMATE}", got {value}', parameter, context)
+        return number
 
 
 @click.command("drus", context_settings=console.SETTINGS)
@@ -30,7 +53,20 @@ LOCAL, PATH = "local", click.Path(path_type=Path)
 )
 @click.option("--prior", default=LOCAL, help='A folder of `irsde drus-train` or diffusers, or "local" (no network).')
 @click.option("--operator", "kind", type=click.Choice(OPERATORS), default="kronecker", help="How BH is factored.")
-@click.option("--samples", type=click.IntRange(2), default=10, help="Posterior samples C.")
+@click.option(
+    "--samples",
+    type=click.IntRange(2),
+    default=20,
+    show_default=True,
+    help="Posterior samples C; the paper's Table I: 20.",
+)
+@click.option(
+    "--chains",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Chains averaged to a sample; a network of as many channels couples them (the authors': 3).",
+)
 @click.option("--steps", type=click.IntRange(1, 1000), default=50)
 @click.option("--batch-size", type=click.IntRange(1), default=None, help="Samples through the prior at once (memory).")
 @click.option(
@@ -42,8 +78,72 @@ LOCAL, PATH = "local", click.Path(path_type=Path)
     default=None,
     help="Error of By over its rms for white tissue; none: estimated.",
 )
-@click.option("--pixels", type=click.IntRange(16), nargs=2, default=(256, 128), help="Rows and columns.")
-@click.option("--depth-mm", type=console.Number(above=0), default=None, help="Depth of the field's middle.")
+@click.option(
+    "--deno-noise-level",
+    type=console.Number(above=0),
+    default=None,
+    help="Of DENO, over the brightness of By; none: the authors' for a PICMUS set by its name, else estimated.",
+)
+@click.option(
+    "--attenuation",
+    type=Attenuation(),
+    default=None,
+    help='Of the medium, dB/cm/MHz; "estimate": from how the echoes fall with depth. Default: the file\'s, else estimated; '
+    "0 for a phantom.",
+)
+@click.option(
+    "--tgc-db",
+    type=console.Number(minimum=-120, maximum=120),
+    default=0.0,
+    show_default=True,
+    help="Time gain that the recording has had, dB from its first sample to its last (linear in dB over time): taken out.",
+)
+@click.option(
+    "--time-zero-us",
+    type=console.Number(),
+    default=None,
+    help="Time of a recording's first sample, µs, on the clock of the firing times. Default: the file's, else 0.",
+)
+@click.option(
+    "--lens-us",
+    type=console.Number(minimum=0),
+    default=0.0,
+    show_default=True,
+    help="Time that sound takes through the probe's lens, one way, µs: a recording's echoes are late by twice that.",
+)
+@click.option(
+    "--f-number",
+    type=console.Number(above=0),
+    default=1.4,
+    show_default=True,
+    help="Receive aperture of By (DENO, DRUS), Tukey(0.25).",
+)
+@click.option(
+    "--das-f-number",
+    type=console.Number(above=0),
+    default=1.75,
+    show_default=True,
+    help="Receive aperture of the DAS images, Tukey(0.25).",
+)
+@click.option(
+    "--field-mm",
+    type=console.Number(above=0),
+    nargs=2,
+    default=None,
+    help="Width and depth of the field. Default: 36 36, or as deep as was recorded.",
+)
+@click.option(
+    "--pixels", type=click.IntRange(16), nargs=2, default=None, help="Rows and columns, in place of --field-mm."
+)
+@click.option(
+    "--depth-mm",
+    type=console.Number(above=0),
+    default=None,
+    help="Depth of the field's middle. Default: 28, or the middle of what was recorded.",
+)
+@click.option(
+    "--gcnr-bins", type=click.IntRange(2), default=64, show_default=True, help="Of the histograms that gCNR compares."
+)
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")
 @click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom.")
@@ -61,6 +161,16 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
         raise click.UsageError("expected one of: a recording, --phantom NAME, --picmus FILE")
     if picmus_phantom is not None and picmus is None:
         raise click.UsageError("--picmus-phantom goes with --picmus")
+    if options["pixels"] and options["field_mm"]:
+        raise click.UsageError(
+            "expected one of --field-mm and --pixels: the step between pixels is that of the carrier"
+        )
+    if phantom is not None and (options["time_zero_us"] is not None or options["lens_us"] or options["tgc_db"]):
+        raise click.UsageError(
+            "--time-zero-us, --lens-us and --tgc-db describe a recording; a phantom is simulated without"
+        )
+    if phantom is not None and options["attenuation"] == ESTIMATE:
+        raise click.UsageError("--attenuation: a phantom is simulated with dB/cm/MHz that you say")
     inputs = [path for path in (recording, picmus, picmus_phantom) if path is not None]
     console.check_picture(output, *inputs, beside=".json")
     from ussim.io.atomic import replacing
@@ -70,7 +180,7 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
 
     _check_device(options["device"])
     denoiser = _load_prior(prior, options["device"])
-    case = _load_case(recording, phantom, picmus, picmus_phantom, options)
+    case, facts = _load_case(recording, phantom, picmus, picmus_phantom, options)
     with _Stages() as stages:
         result = imaging.reconstruct(
             case,
@@ -81,13 +191,18 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
             seed=options["seed"],
             beta=options["beta"],
             noise_level=options["noise_level"],
+            denoise_level=options["deno_noise_level"],
+            f_number=options["f_number"],
+            das_f_number=options["das_f_number"],
+            chains=options["chains"],
             batch_size=options["batch_size"],
             device=options["device"],
             progress=stages.report,
         )
     images = dict(result.images)
-    analytic = imaging.with_analytic_prior(case, result, seed=options["seed"], steps=options["steps"])
-    scores = imaging.score(case, {**images, **analytic})
+    settings = {key: options[key] for key in ("seed", "steps", "f_number")}
+    analytic = imaging.with_analytic_prior(case, result, **settings)
+    scores = imaging.score(case, {**images, **analytic}, options["gcnr_bins"])
     save_figure(imaging.comparison_figure(images, case.grid, case.name), output)
     record = {
         "case": case.name,
@@ -95,10 +210,12 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
         "operator": options["kind"],
         "operator_relative_residual": result.operator.relative_residual,
         "noise_level": result.noise_level,
+        "deno_noise_level": result.denoise_level,
+        "physics": {fact.name: fact.to_dict() for fact in facts},
         "noise_autocorrelation": dict(
             zip(("axial", "lateral"), (c.tolist() for c in result.noise_correlation), strict=True)
         ),
-        **{key: options[key] for key in ("samples", "steps", "beta", "seed", "noise")},
+        **{key: options[key] for key in ("samples", "chains", "steps", "beta", "seed", "noise", "gcnr_bins")},
         "scores": scores,
     }
     with replacing(output.with_suffix(".json")) as temporary:
@@ -106,11 +223,13 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
     table = imaging.score_table(scores)
     if table:
         console.result(table)
+    for objects in imaging.unscored(scores):
+        console.warn(f"{objects} not scored: outside the field, or not to be measured. --field-mm, --depth-mm move it")
     if analytic:
         console.note("true-map prior: N(0, p²) with the phantom's own p, a bound and not a method")
     console.note(
         f"{output}: {options['kind']} operator, residual {100 * result.operator.relative_residual:.0f} %, "
-        f"noise level {result.noise_level:.3f}"
+        f"noise level {result.noise_level:.3f} (DENO {result.denoise_level:.3f})"
     )
 
 
@@ -192,29 +311,104 @@ class _Stages:
             self._bar = None
 
 
-def _load_case(recording, phantom, picmus, picmus_phantom, options) -> Case:
-    from . import imaging, recordings
+def _load_case(recording, phantom, picmus, picmus_phantom, options) -> tuple[Case, tuple[Fact, ...]]:
+    """What to image, and the physics that it rests on; which is printed."""
+    from . import conditions, imaging, recordings
 
-    depth = None if options["depth_mm"] is None else options["depth_mm"] * 1e-3
     if phantom is not None:
-        place = {} if depth is None else {"depth": depth}
-        with console.working(f"simulating the {phantom} phantom"):
-            return imaging.phantom_case(
-                phantom,
-                shape=options["pixels"],
-                noise=options["noise"],
-                n_transmits=options["transmits"],
-                seed=options["seed"],
-                engine=options["engine"],
-                **place,
-            )
-    if picmus is not None:
-        rf = recordings.read_picmus(picmus, max_angles=options["transmits"])
-        targets = recordings.read_picmus_phantom(picmus_phantom) if picmus_phantom is not None else None
-        return imaging.recording_case(picmus.stem, rf, targets, options["pixels"], depth)
-    return imaging.recording_case(
-        recording.stem, recordings.read_recording(recording), shape=options["pixels"], depth=depth
+        case = _phantom_case(phantom, options)
+        attenuation = case.rf.acquisition.medium.attenuation_db_cm_mhz
+        source = "default" if options["attenuation"] is None else "option"
+        medium = conditions.Fact("attenuation", attenuation, conditions.ATTENUATION_UNIT, source, "as simulated")
+        return case, _report(case, (medium,), (), options)
+    asked = conditions.Asked(
+        attenuation_db_cm_mhz=None if options["attenuation"] == ESTIMATE else options["attenuation"],
+        estimate=options["attenuation"] == ESTIMATE,
+        tgc_db=options["tgc_db"],
+        time_zero=None if options["time_zero_us"] is None else options["time_zero_us"] * 1e-6,
+        lens_delay=options["lens_us"] * 1e-6,
     )
+    targets = recordings.read_picmus_phantom(picmus_phantom) if picmus_phantom is not None else None
+    if picmus is not None:
+        found = recordings.open_picmus(picmus, max_angles=options["transmits"])
+    else:
+        found = recordings.open_recording(recording)
+    clocked = conditions.clocked(found, asked)
+    shape = _asked_shape(clocked.rf.acquisition, options) or imaging.default_shape(clocked.rf)
+    depth = None if options["depth_mm"] is None else options["depth_mm"] * 1e-3
+    case = imaging.recording_case((picmus or recording).stem, clocked.rf, targets, shape, depth)
+    with console.working("attenuation of the medium"):
+        settled = conditions.attenuated(clocked.rf, case.grid, found.stated, asked, options["f_number"])
+    for warning in (*clocked.warnings, *settled.warnings):
+        console.warn(warning)
+    case = replace(case, rf=settled.rf)
+    return case, _report(case, (*settled.facts, *clocked.facts), found.assumed, options)
+
+
+def _phantom_case(phantom: str, options: dict[str, Any]) -> Case:
+    from ussim.probes import load_probe
+    from ussim.transmits import PlaneWaves
+    from ussim.types import Acquisition
+
+    from . import imaging
+
+    probe = load_probe(imaging.PHANTOM_PROBE)
+    acquisition = Acquisition(probe, PlaneWaves(0.0))
+    shape = _asked_shape(acquisition, options) or imaging.field_shape(acquisition, *imaging.FIELD)
+    place = {} if options["depth_mm"] is None else {"depth": options["depth_mm"] * 1e-3}
+    with console.working(f"simulating the {phantom} phantom"):
+        return imaging.phantom_case(
+            phantom,
+            shape=shape,
+            noise=options["noise"],
+            n_transmits=options["transmits"],
+            seed=options["seed"],
+            engine=options["engine"],
+            attenuation_db_cm_mhz=options["attenuation"] or 0.0,
+            **place,
+        )
+
+
+def _asked_shape(acquisition: Acquisition, options: dict[str, Any]) -> tuple[int, int] | None:
+    """Pixels as asked for by count or by the field's size; None: neither."""
+    from . import imaging
+
+    if options["field_mm"] is None:
+        return options["pixels"]
+    width, depth = (1e-3 * size for size in options["field_mm"])
+    shape = imaging.field_shape(acquisition, width, depth)
+    if min(shape) < imaging.FEWEST_PIXELS:
+        raise click.UsageError(
+            f"--field-mm: expected at least {imaging.FEWEST_PIXELS} pixels a side, got {1e3 * width:g} x {1e3 * depth:g} "
+            f"mm, {shape[1]} x {shape[0]} pixels"
+        )
+    return shape
+
+
+def _report(case: Case, facts: tuple[Fact, ...], assumed: tuple[str, ...], options: dict[str, Any]) -> tuple[Fact, ...]:
+    """Print what the images rest on, and return it."""
+    from . import conditions
+
+    grid = case.grid
+    width, depth = (1e3 * (axis[-1] - axis[0]) for axis in (grid.x, grid.z))
+    about = f"{grid.shape[0]} x {grid.shape[1]} pixels, {1e3 * grid.z[0]:.1f} to {1e3 * grid.z[-1]:.1f} mm deep"
+    size = "option" if options["field_mm"] or options["pixels"] else "default"
+    facts = (
+        *facts,
+        _of_option("f-number of By", "f_number", options),
+        _of_option("f-number of DAS", "das_f_number", options),
+        conditions.Fact("field", f"{width:.1f} x {depth:.1f}", "mm", size, f"{about}: --field-mm"),
+    )
+    console.note(f"physics of {case.name}:\n{conditions.in_lines(facts, assumed)}")
+    return facts
+
+
+def _of_option(name: str, key: str, options: dict[str, Any]) -> Fact:
+    from . import conditions
+
+    given = click.get_current_context().get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
+    option = f"--{key.replace('_', '-')}"
+    return conditions.Fact(name, options[key], "", "option" if given else "default", f"Tukey(0.25): {option}")
 
 
 def _load_prior(prior: str, device: str) -> Any:

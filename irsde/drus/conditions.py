@@ -126,7 +126,9 @@ def attenuated(
     before = rf.acquisition.medium.attenuation_db_cm_mhz
     if asked.attenuation_db_cm_mhz is not None:
         value = asked.attenuation_db_cm_mhz
-        return Settled(_in_medium(rf, value), (Fact("attenuation", value, ATTENUATION_UNIT, "option", "--attenuation"),))
+        return Settled(
+            _in_medium(rf, value), (Fact("attenuation", value, ATTENUATION_UNIT, "option", "--attenuation"),)
+        )
     known = ATTENUATION in stated and not asked.estimate
     if known and before > 0:
         return Settled(rf, (Fact("attenuation", before, ATTENUATION_UNIT, "file"),))
@@ -136,7 +138,7 @@ def attenuated(
         if found.value > TOLD_APART:
             contradiction = (
                 f"attenuation: the file states {before:g} dB/cm/MHz, the echoes fall as at {_in_words(found)}: "
-                '--attenuation estimate takes that, --attenuation A another'
+                "--attenuation estimate takes that, --attenuation A another"
             )
             return Settled(rf, (fact,), (contradiction,))
         return Settled(rf, (fact,))
@@ -147,7 +149,9 @@ def _estimated(rf: RFData, grid: ImageGrid, found: AttenuationEstimate) -> Settl
     warnings = []
     if not found.is_trusted:
         remark = f"the echoes do not tell ({_in_words(found)}): --attenuation A"
-        warnings.append(f"attenuation: neither the file nor the echoes tell ({_in_words(found)}); 0 is used: --attenuation A")
+        warnings.append(
+            f"attenuation: neither the file nor the echoes tell ({_in_words(found)}); 0 is used: --attenuation A"
+        )
         fact = Fact("attenuation", 0.0, ATTENUATION_UNIT, "default", remark)
     else:
         remark = f"the echoes fall with depth as at {_in_words(found)}, if tissue is alike over depth: --attenuation A"

@@ -55,6 +55,7 @@ def sample(
     scale: float | None = None,
     eta: float = ETA,
     eta_b: float = ETA_B,
+    chains: int = 1,
     batch_size: int | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -69,6 +70,9 @@ def sample(
         Standard deviation of the error of `by`, model error included; None estimates it (`estimate_noise`).
     scale
         Reflectivity that the prior knows as 1; None takes it from the data where the prior has units of its own.
+    chains
+        A sample is the mean of so many chains, each with noise of its own. Where the prior's network has as many channels,
+        it sees them together and couples them, as the authors' network of three does; else they are independent.
     batch_size
         Images through the prior at once: bounds memory; the samples do not depend on it. None: half a million pixels.
     progress
@@ -90,6 +94,8 @@ def sample(
         raise ValueError(
             f"expected n_samples of at least 1 and 1..{len(prior.sigmas)} steps, got {n_samples} and {steps}"
         )
+    if chains < 1:
+        raise ValueError(f"chains: expected a number of at least 1, got {chains!r}")
     noise_level = estimate_noise(operator, by) if noise_level is None else noise_level
     if not (math.isfinite(noise_level) and noise_level >= 0):
         raise ValueError(f"noise_level: expected a number of at least 0, got {noise_level!r}")
@@ -101,11 +107,16 @@ def sample(
     generators = [np.random.default_rng([seed, c]) for c in range(n_samples)]
 
     def noise() -> torch.Tensor:
-        drawn = [g.standard_normal(by.shape, dtype=np.float32) for g in generators]
-        return operator.Vt(torch.as_tensor(np.stack(drawn), device=device))
+        drawn = [g.standard_normal((chains, *by.shape), dtype=np.float32) for g in generators]
+        return operator.Vt(torch.as_tensor(np.concatenate(drawn), device=device))
+
+    together = getattr(prior, "denoise_coupled", None) if chains == getattr(prior, "channels", 1) > 1 else None
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        return torch.cat([prior.denoise(part, sigma) for part in x.split(at_once)])
+        if together is None:
+            return torch.cat([prior.denoise(part, sigma) for part in x.split(at_once)])
+        groups = x.unflatten(0, (-1, chains)).split(max(1, at_once // chains))
+        return torch.cat([together(part, sigma) for part in groups]).flatten(0, 1)
 
     with torch.inference_mode():
         samples = _reverse(
@@ -119,7 +130,7 @@ def sample(
             eta_b,
             progress,
         )
-    return (samples * scale).cpu().numpy()
+    return (samples.unflatten(0, (-1, chains)).mean(dim=1) * scale).cpu().numpy()
 
 
 def step_sigmas(sigmas: np.ndarray, steps: int) -> np.ndarray:

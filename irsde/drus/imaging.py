@@ -16,13 +16,15 @@ import numpy as np
 from ussim.acquisition import Acquisition
 from ussim.beamform import delay_and_sum
 from ussim.demodulation import demodulate
+from ussim.medium import Medium
 from ussim.probes import Probe, load_probe
+from ussim.receive import time_gain_compensation
 from ussim.simulation import simulate
 from ussim.transmits import PlaneWaves
-from ussim.types import ImageGrid, RFData, Scatterers
+from ussim.types import ImageGrid, IQData, RFData, Scatterers
 
 from . import ddrm
-from .acoustics import F_NUMBER, bandpass_step, echo_model_of
+from .acoustics import F_NUMBER, TUKEY_FRACTION, bandpass_step, echo_model_of
 from .build import operator as build_operator
 from .despeckle import srad
 from .operators import IdentityOperator, SpectralOperator
@@ -31,6 +33,7 @@ from .priors import GaussianPrior
 from .recordings import PicmusPhantom, single
 from .regions import (
     DYNAMIC_RANGE_DB,
+    GCNR_BINS,
     PICMUS_GUARD,
     Regions,
     contrast_scores,
@@ -46,8 +49,28 @@ if TYPE_CHECKING:
 
 LATERAL_STEP = 2.0  # axial pixels a lateral one: the field varies more slowly across than along
 SCATTERERS_PER_CELL = 8.0  # of a simulated phantom, a resolution cell: speckle is fully developed
-DENOISE_FLOOR = 0.12  # noise level of DENO over the brightness of By: what the authors use on PICMUS (0.11 to 0.16)
-N_CYCLES = 2.5
+PHANTOM_PROBE, N_CYCLES = "L11-4v", 2.5
+FIELD = 36e-3, 36e-3  # m, width and depth: the authors'
+FIELD_MIDDLE = 28e-3  # m, of the authors' field, 10 to 46 mm
+FEWEST_PIXELS = 16  # a side
+MOST_PIXELS = 120_000  # of a field that nobody asked for: H takes 3 kB a pixel and 128 elements
+DAS_F_NUMBER = 1.75  # with Tukey(0.25), as in the authors' files
+WINDOW_STEPS = 6  # apertures whose sum is the window of DAS
+OBJECTS = {  # what a score is read of
+    "gCNR": "discs",
+    "SNR": "regions",
+    "axial FWHM [mm]": "points",
+    "lateral FWHM [mm]": "points",
+}
+DENOISE_FLOOR = 0.12  # noise level of DENO over the brightness of By, where nobody says and the estimate is lower
+DENOISE_LEVELS = {  # the authors', by words of a PICMUS file's name; in what unit they do not say: over the brightness here
+    ("resolution", "simu"): 0.11,
+    ("contrast", "simu"): 0.12,
+    ("resolution", "expe"): 0.16,
+    ("contrast", "expe"): 0.025,
+    ("carotid", "cross"): 0.02,
+    ("carotid", "long"): 0.05,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +92,7 @@ class Result:
     images: dict[str, np.ndarray]
     operator: SpectralOperator
     noise_level: float  # over the reflectivity's scale
+    denoise_level: float  # of DENO, over the brightness of By
     samples: np.ndarray  # (n_samples, nz, nx)
     noise_correlation: tuple[np.ndarray, np.ndarray]  # axial and lateral autocorrelation of B n, by pixels
 
@@ -80,9 +104,43 @@ def imaging_grid(acquisition: Acquisition, shape: tuple[int, int], depth: float)
     z = depth + (np.arange(nz) - (nz - 1) / 2) * step
     if z[0] <= 0:
         raise ValueError(
-            f"grid: {nz} rows of {1e3 * step:.3f} mm about {1e3 * depth:g} mm reach behind the probe: fewer rows"
+            f"grid: {nz} rows of {1e3 * step:.3f} mm about {1e3 * depth:g} mm reach behind the probe: "
+            "a deeper middle, or fewer rows"
         )
     return ImageGrid(x=(np.arange(nx) - (nx - 1) / 2) * LATERAL_STEP * step, z=z)
+
+
+def field_shape(acquisition: Acquisition, width: float, depth: float) -> tuple[int, int]:
+    """Pixels (nz, nx) of `imaging_grid` over a field, m."""
+    step = bandpass_step(acquisition)
+    return 1 + round(depth / step), 1 + round(width / (LATERAL_STEP * step))
+
+
+def default_shape(rf: RFData) -> tuple[int, int]:
+    """Pixels (nz, nx) of the field that a recording is imaged on unless said: the authors' 36 x 36 mm, no deeper than what
+    was recorded; with a short wavelength, as much of it as MOST_PIXELS cover."""
+    nearest, deepest = _recorded(rf)
+    nz, nx = field_shape(rf.acquisition, FIELD[0], max(0.0, min(FIELD[1], deepest - max(nearest, 0.0))))
+    shrink = max(1.0, math.sqrt(nz * nx / MOST_PIXELS))
+    return max(FEWEST_PIXELS, int(nz / shrink)), max(FEWEST_PIXELS, int(nx / shrink))
+
+
+def _recorded(rf: RFData) -> tuple[float, float]:
+    """Depths, m, whose echoes the first and the last sample hold."""
+    first = float(rf.start_times.mean())
+    half_speed = rf.acquisition.medium.speed_of_sound / 2
+    return half_speed * first, half_speed * (first + rf.samples.shape[-1] / rf.sampling_frequency)
+
+
+def _middle(rf: RFData, shape: tuple[int, int]) -> float:
+    """Depth, m, of a field's middle unless said: the authors' where all of the field was recorded, else the middle of what
+    was; so deep that no row lies behind the probe."""
+    nearest, deepest = _recorded(rf)
+    step = bandpass_step(rf.acquisition)
+    half = (shape[0] / 2 + 1) * step
+    if max(nearest, 0.0) <= FIELD_MIDDLE - half and FIELD_MIDDLE + half <= deepest:
+        return FIELD_MIDDLE
+    return max((nearest + deepest) / 2, half)
 
 
 def phantom_case(
@@ -92,8 +150,9 @@ def phantom_case(
     n_transmits: int = 31,
     seed: int = 0,
     probe: Probe | None = None,
-    depth: float = 28e-3,
+    depth: float = FIELD_MIDDLE,
     engine: str = "auto",
+    attenuation_db_cm_mhz: float = 0.0,
 ) -> Case:
     """RF of a test layout by `ussim.simulate`: scatterers anywhere (not on pixels), the whole acoustic model (not H).
 
@@ -111,9 +170,9 @@ def phantom_case(
         raise ValueError(f"n_transmits: expected an odd number, so that 0 degrees is one, got {n_transmits}")
     if not noise >= 0:
         raise ValueError(f"noise: expected a number of at least 0, got {noise!r}")
-    probe = probe or load_probe("L11-4v")
+    probe = probe or load_probe(PHANTOM_PROBE)
     angles = np.deg2rad(np.linspace(-16, 16, n_transmits)) if n_transmits > 1 else np.zeros(1)
-    acquisition = Acquisition(probe, PlaneWaves(angles), n_cycles=N_CYCLES)
+    acquisition = Acquisition(probe, PlaneWaves(angles), Medium(1540.0, attenuation_db_cm_mhz), n_cycles=N_CYCLES)
     grid = imaging_grid(acquisition, shape, depth)
     layout = LAYOUTS[name](grid)
     rng = np.random.default_rng([seed, 1])
@@ -140,25 +199,11 @@ def recording_case(
     shape: tuple[int, int] = (256, 128),
     depth: float | None = None,
 ) -> Case:
-    """A recording, imaged about `depth` (None: the middle of what was recorded), scored where a phantom file says how."""
-    acquisition = rf.acquisition
-    if depth is None:
-        first = float(rf.start_times.mean())
-        last = first + rf.samples.shape[2] / rf.sampling_frequency
-        depth = acquisition.medium.speed_of_sound * (first + last) / 4
-        depth = max(depth, (shape[0] / 2 + 1) * bandpass_step(acquisition))
-    grid = imaging_grid(acquisition, shape, depth)
+    """A recording, imaged about `depth` (m; None: see `_middle`), scored where a phantom file says how."""
+    grid = imaging_grid(rf.acquisition, shape, _middle(rf, shape) if depth is None else depth)
     if phantom is None:
         return Case(name, rf, grid)
-    x, z = (phantom.occlusions[:, i] for i in (0, 1))
-    inside_field = (x > grid.x[0]) & (x < grid.x[-1]) & (z > grid.z[0]) & (z < grid.z[-1])
-    discs = disc_regions(
-        grid,
-        phantom.occlusions[inside_field],
-        phantom.occlusion_radii[inside_field],
-        phantom.lateral_resolution,
-        PICMUS_GUARD,
-    )
+    discs = disc_regions(grid, phantom.occlusions, phantom.occlusion_radii, phantom.lateral_resolution, PICMUS_GUARD)
     speckle = [
         rectangle(grid, (c[0], c[1]), s[0], s[1]) for c, s in zip(phantom.roi_centers, phantom.roi_sizes, strict=True)
     ]
@@ -175,33 +220,60 @@ def reconstruct(
     seed: int = 0,
     beta: float = 0.5,
     noise_level: float | None = None,
+    denoise_level: float | None = None,
+    f_number: float = F_NUMBER,
+    das_f_number: float = DAS_F_NUMBER,
+    chains: int = 1,
     batch_size: int | None = None,
     device: str = "cpu",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Result:
-    """Every method on the case. `noise_level` is in units of the reflectivity's scale, None estimates it;
-    `progress(stage, done, total)`."""
+    """Every method on the case; `progress(stage, done, total)`.
+
+    H holds the medium's attenuation; DAS and DENO, which know none, get the recording amplified by it over time.
+
+    Parameters
+    ----------
+    noise_level
+        Of B y, in units of the reflectivity's scale; None estimates it.
+    denoise_level
+        Of DENO, over the brightness of B y; None: the authors' for a PICMUS set by its name, else estimated.
+    f_number
+        Of B, Tukey(0.25).
+    das_f_number
+        Of the delay-and-sum images, Tukey(0.25).
+    chains
+        See `ddrm.sample`.
+    """
     flat = single(case.rf)
-    operator = build_operator(flat.acquisition, case.grid, kind, progress=_stage(progress, "SVD of the patches"))
-    model = echo_model_of(flat, case.grid)
+    progressing = _stage(progress, "SVD of the patches")
+    operator = build_operator(flat.acquisition, case.grid, kind, f_number=f_number, progress=progressing)
+    model = echo_model_of(flat, case.grid, f_number=f_number)
     by = model.beamform(flat.samples[0]).astype(np.float32)
     scale = ddrm.reflectivity_scale(operator, by)
-    images = {"DAS, 1 transmit": np.abs(delay_and_sum(demodulate(flat), case.grid, F_NUMBER))}
+    amplified = time_gain_compensation(flat)
+    images = {"DAS, 1 transmit": windowed_das(amplified, case.grid, das_f_number)}
     if case.rf.acquisition.n_transmits > 1:
-        many = np.abs(delay_and_sum(demodulate(case.rf), case.grid, F_NUMBER))
+        many = windowed_das(time_gain_compensation(case.rf), case.grid, das_f_number)
         images[f"DAS, {case.rf.acquisition.n_transmits} transmits"] = many
     options: dict[str, Any] = {
         "n_samples": n_samples,
         "steps": steps,
         "seed": seed,
+        "chains": chains,
         "batch_size": batch_size,
         "device": device,
     }
 
     identity = IdentityOperator(case.grid.shape)
-    bright = ddrm.reflectivity_scale(identity, by)
-    floor = max(ddrm.estimate_noise(identity, by), DENOISE_FLOOR * bright)
-    denoised = ddrm.sample(identity, by, prior, noise_level=floor, progress=_stage(progress, "DENO"), **options)
+    even = model.beamform(amplified.samples[0]).astype(np.float32)
+    bright = ddrm.reflectivity_scale(identity, even)
+    if denoise_level is None:
+        denoise_level = authors_denoise_level(case.name)
+    if denoise_level is None:
+        denoise_level = max(ddrm.estimate_noise(identity, even) / bright, DENOISE_FLOOR)
+    progressing = _stage(progress, "DENO")
+    denoised = ddrm.sample(identity, even, prior, noise_level=denoise_level * bright, progress=progressing, **options)
     images["DENO"] = np.abs(ddrm.mean(denoised))
 
     level = ddrm.estimate_noise(operator, by) if noise_level is None else noise_level * _gain(operator) * scale
@@ -210,15 +282,36 @@ def reconstruct(
     images["DRUSmean"] = average
     images["DRUSvar"] = ddrm.variance_image(samples, beta)
     images["DRUSmean + SRAD"] = srad(average)
-    return Result(images, operator, level / (_gain(operator) * scale), samples, model.noise_correlation())
+    noise_level = level / (_gain(operator) * scale)
+    return Result(images, operator, noise_level, denoise_level, samples, model.noise_correlation())
 
 
-def with_analytic_prior(case: Case, result: Result, seed: int = 0, steps: int = 50) -> dict[str, np.ndarray]:
+def authors_denoise_level(name: str) -> float | None:
+    """The noise level of DENO that the authors use for a PICMUS set, by its file's name; None for another."""
+    return next((level for words, level in DENOISE_LEVELS.items() if all(word in name for word in words)), None)
+
+
+def windowed_das(rf: RFData | IQData, grid: ImageGrid, f_number: float = DAS_F_NUMBER) -> np.ndarray:
+    """Envelope (nz, nx) of delay-and-sum with a Tukey(0.25) window over the receive aperture.
+
+    The window falls from the middle outwards, so it is a mean of full apertures of several widths.
+    """
+    iq = rf if isinstance(rf, IQData) else demodulate(rf)
+    level = (np.arange(WINDOW_STEPS) + 0.5) / WINDOW_STEPS
+    width = (
+        1 - TUKEY_FRACTION + TUKEY_FRACTION * np.arccos(2 * level - 1) / np.pi
+    )  # of the aperture, where the window is so
+    return np.abs(np.mean([delay_and_sum(iq, grid, f_number / w) for w in width], axis=0))
+
+
+def with_analytic_prior(
+    case: Case, result: Result, seed: int = 0, steps: int = 50, f_number: float = F_NUMBER
+) -> dict[str, np.ndarray]:
     """DRUSmean and DRUSvar under N(0, p²) with the true p: a prior that knows the answer, to be shown as such."""
     if case.truth is None:
         return {}
     flat = single(case.rf)
-    by = echo_model_of(flat, case.grid).beamform(flat.samples[0]).astype(np.float32)
+    by = echo_model_of(flat, case.grid, f_number=f_number).beamform(flat.samples[0]).astype(np.float32)
     scale = ddrm.reflectivity_scale(result.operator, by)
     level = result.noise_level * _gain(result.operator) * scale
     prior = GaussianPrior(case.truth)
@@ -238,43 +331,71 @@ def with_analytic_prior(case: Case, result: Result, seed: int = 0, steps: int = 
     }
 
 
-def score(case: Case, images: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Scores by method: gCNR and SNR (mean, standard deviation), axial and lateral width in mm; what the case allows."""
+def score(case: Case, images: dict[str, np.ndarray], gcnr_bins: int = GCNR_BINS) -> dict[str, dict[str, float]]:
+    """Scores by method, what the case allows: gCNR of discs and SNR of speckle regions (mean, "sd"), axial and lateral width
+    of points in mm; each with "n", how many could be scored, and "of", how many there are."""
     table: dict[str, dict[str, float]] = {}
     for name, image in images.items():
         row: dict[str, float] = {}
         if case.regions is not None:
-            contrast, speckle = contrast_scores(image, case.regions)
-            for key, values in (("gCNR", contrast), ("SNR", speckle)):
-                if values.size:
-                    row[key], row[f"{key} sd"] = float(values.mean()), float(values.std())
+            contrast, speckle = contrast_scores(image, case.regions, gcnr_bins)
+            totals = len(case.regions.inside), len(case.regions.speckle)
+            for key, values, total in zip(("gCNR", "SNR"), (contrast, speckle), totals, strict=True):
+                if total:
+                    row |= _counted(key, values, total)
         if len(case.targets):
-            axial, lateral = target_widths(image, case.grid, case.targets, envelope=not name.startswith("DAS"))
-            for key, values in (("axial FWHM [mm]", axial), ("lateral FWHM [mm]", lateral)):
-                kept = values[np.isfinite(values)]
-                row[key] = 1e3 * float(kept.mean()) if kept.size else math.nan
-                row[f"{key} n"] = float(kept.size)
+            widths = target_widths(image, case.grid, case.targets, envelope=not name.startswith("DAS"))
+            for key, values in zip(("axial FWHM [mm]", "lateral FWHM [mm]"), widths, strict=True):
+                row |= _counted(key, 1e3 * values[np.isfinite(values)], len(values))
         table[name] = row
     return table
 
 
+def _counted(key: str, values: np.ndarray, total: int) -> dict[str, float]:
+    mean, spread = (float(values.mean()), float(values.std())) if values.size else (math.nan, math.nan)
+    return {key: mean, f"{key} sd": spread, f"{key} n": float(values.size), f"{key} of": float(total)}
+
+
+def unscored(scores: dict[str, dict[str, float]]) -> list[str]:
+    """In words, what of the phantom is scored in no image, being outside the field."""
+    rows = list(scores.values())
+    found = []
+    for key, objects in OBJECTS.items():
+        totals = [row[f"{key} of"] for row in rows if f"{key} of" in row]
+        most = max((row[f"{key} n"] for row in rows if f"{key} n" in row), default=0)
+        if totals and most < totals[0]:
+            found.append(f"{totals[0] - most:.0f} of {totals[0]:.0f} {objects}")
+    return list(dict.fromkeys(found))
+
+
 def score_table(scores: dict[str, dict[str, float]]) -> str:
-    """The scores as a Markdown table."""
-    keys = [key for key in next(iter(scores.values()), {}) if not key.endswith((" sd", " n"))]
+    """The scores as a Markdown table, with how many objects each mean is of."""
+    keys = [key for key in next(iter(scores.values()), {}) if key in OBJECTS]
     if not keys:
         return ""
-    lines = ["| method | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
+    counts = {
+        key: {(row[f"{key} n"], row[f"{key} of"]) for row in scores.values() if f"{key} n" in row} for key in keys
+    }
+    titles = [f"{key} ({_count(key, *counts[key].copy().pop())})" if len(counts[key]) == 1 else key for key in keys]
+    lines = ["| method | " + " | ".join(titles) + " |", "|---" * (len(keys) + 1) + "|"]
     for name, row in scores.items():
         cells = []
         for key in keys:
-            value = "n/a" if math.isnan(row.get(key, math.nan)) else f"{row[key]:.3f}"
-            if f"{key} sd" in row:
-                value += f" ± {row[f'{key} sd']:.3f}"
-            if f"{key} n" in row:
-                value += f" (n = {row[f'{key} n']:.0f})"
+            if math.isnan(row.get(key, math.nan)):
+                value = "n/a"
+            elif OBJECTS[key] == "points":
+                value = f"{row[key]:.3f}"
+            else:
+                value = f"{row[key]:.3f} ± {row[f'{key} sd']:.3f}"
+            if len(counts[key]) > 1 and f"{key} n" in row:
+                value += f" ({_count(key, row[f'{key} n'], row[f'{key} of'])})"
             cells.append(value)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _count(key: str, n: float, of: float) -> str:
+    return f"{n:.0f} of {of:.0f} {OBJECTS[key]}"
 
 
 def comparison_figure(

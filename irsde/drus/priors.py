@@ -92,14 +92,17 @@ class DDPMPrior:
         return self
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return self.denoise_coupled(x[:, None].expand(-1, self.channels, -1, -1), sigma).mean(dim=1)
+
+    def denoise_coupled(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """As `denoise`, of images (n, channels, nz, nx) that the network sees together, each in a channel of its own."""
         t = int(np.abs(np.log(self.sigmas / sigma)).argmin())
         signal, noise = np.sqrt(self.alphas_cumprod[t]), np.sqrt(1 - self.alphas_cumprod[t])
         scaled = signal * x
         height, width = x.shape[-2:]
         below, right = -height % self.multiple, -width % self.multiple
-        padded = torch.nn.functional.pad(scaled[:, None], (0, right, 0, below), mode="reflect")
-        answer = self.network(padded.expand(-1, self.channels, -1, -1), t).sample[:, : self.channels, :height, :width]
-        answer = answer.mean(dim=1)
+        padded = torch.nn.functional.pad(scaled, (0, right, 0, below), mode="reflect")
+        answer = self.network(padded, t).sample[:, : self.channels, :height, :width]
         if self.prediction_type == "epsilon":
             return (scaled - noise * answer) / signal
         if self.prediction_type == "v_prediction":

@@ -145,10 +145,13 @@ def open_must(path: str | Path, frame: int = 0) -> Recording:
         assumed.append("all elements fire at once (param.TXdelay)")
     delays = np.atleast_1d(getattr(param, "TXdelay", np.zeros(probe.n_elements))).astype(float)
     stated = {name for name, key in ((ATTENUATION, "attenuation"), (TIME_ZERO, "t0")) if hasattr(param, key)}
+    attenuation = float(getattr(param, "attenuation", 0.0))
+    if not (math.isfinite(attenuation) and attenuation >= 0):
+        raise DataError(f"{path}: param.attenuation: expected dB/cm/MHz of at least 0, got {attenuation!r}")
     acquisition = Acquisition(
         probe=probe,
         waves=CustomTransmits(delays),
-        medium=Medium(speed, float(getattr(param, "attenuation", 0.0))),
+        medium=Medium(speed, attenuation),
         sampling_frequency=max(float(values["fs"]), LOWEST_RATIO * center_frequency),
     )
     samples = rf[:, :, frame].T[None].astype(np.float32)

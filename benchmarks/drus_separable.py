@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import ddrm
-from .operators import SECTION_III_SIGMA, SeparableOperator, section_iii
-from .phantoms import LAYOUTS, paper_grid
-from .priors import DEFAULT_BRIGHT_STD
-from .regions import contrast_scores, layout_regions, target_widths
+from irsde.drus import ddrm
+from irsde.drus.operators import SECTION_III_SIGMA, SeparableOperator, section_iii
+from irsde.drus.phantoms import LAYOUTS, paper_grid
+from irsde.drus.priors import DEFAULT_BRIGHT_STD
+from irsde.drus.regions import contrast_scores, layout_regions, target_widths
 
 LEVELS = {
     "occlusion": (0.02, 0.05, 0.08, 0.11, 0.14, 0.17, 0.20, 0.23, 0.26, 0.29, 0.32, 0.35),
