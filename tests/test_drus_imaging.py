@@ -12,7 +12,7 @@ h5py = pytest.importorskip("h5py")
 import ussim  # noqa: E402
 from irsde import drus  # noqa: E402
 from irsde.drus import cli as drus_cli  # noqa: E402
-from irsde.drus import despeckle, imaging, phantoms, recordings, regions, study  # noqa: E402
+from irsde.drus import despeckle, imaging, phantoms, recordings, regions  # noqa: E402
 from ussim.commands import console  # noqa: E402
 
 L11_4V = ussim.load_probe("L11-4v")
@@ -41,25 +41,6 @@ def test_layouts_are_the_papers():
     targets = phantoms.scatterers(grid)
     np.testing.assert_allclose(1e3 * targets.centers[[0, -1]], [[-14, 14], [14, 42]])
     assert targets.map(grid).sum() / 25 == pytest.approx(39, abs=1)
-
-
-@pytest.mark.parametrize("taps", [7, 6])
-def test_observations_of_the_study_are_the_papers(taps):
-    config = study.StudyConfig(n=256, taps=taps)
-    echo = phantoms.occlusion(phantoms.paper_grid()).map(phantoms.paper_grid())
-    noises = []
-    for realization, level in ((0, 0.02), (0, 0.35), (1, 0.35)):
-        operator, reflectivity, y, noise_std = study.observe(config, realization, level)
-        assert np.abs(reflectivity).max() == pytest.approx(4)  # not in [-1, 1]: the exponent's scale matters
-        assert not reflectivity[echo == 0].any()
-        assert 0.8 < reflectivity[echo == 1].std() < 1.05  # 4 over the largest of 48,000 normals
-        clean = operator.apply(torch.as_tensor(reflectivity, dtype=torch.float32)).numpy()
-        assert 0.195 < clean.std() / np.abs(clean).max() < 0.225
-        assert noise_std == pytest.approx(level * np.abs(clean).max(), rel=1e-6)
-        noises.append((y - clean) / noise_std)
-    assert noises[0].std() == pytest.approx(1, abs=0.01)
-    for noise in noises[1:]:  # one noise for all levels and realisations
-        np.testing.assert_allclose(noise, noises[0], atol=1e-4)
 
 
 def test_regions_do_not_touch_the_edge():
@@ -112,24 +93,6 @@ def test_srad_smooths_speckle_and_keeps_edges():
         despeckle.srad(-noisy)
     with pytest.raises(ValueError, match="step"):
         despeckle.srad(noisy, step=1.0)
-
-
-def test_study_orders_the_methods():
-    config = study.StudyConfig(levels=(0.08,), n_realizations=1, n=80, n_samples=6, steps=25)
-    entry = study.run(config, drus.LocalVariancePrior())["curves"][0]["methods"]
-    contrast = [entry[method]["gCNR"]["mean"] for method in study.METHODS]
-    assert contrast == sorted(contrast)  # |y| < DRUSmean < DRUSvar
-    assert entry["DRUSvar"]["SNR"]["mean"] > entry["DRUSmean"]["SNR"]["mean"]
-    targets = study.StudyConfig(layout="scatterers", levels=(0.018,), n_realizations=1, n=80, n_samples=2, steps=5)
-    assert study.run(targets, drus.LocalVariancePrior())["curves"][0]["methods"]["y"]["lateral FWHM [mm]"]["n"] > 0
-
-
-def test_spread_of_the_samples_grows_with_echogenicity():
-    fit = study.fit_beta(0.08, drus.LocalVariancePrior(), n=64, n_strips=4)
-    assert fit["sd"] == sorted(fit["sd"], reverse=True)
-    assert (
-        0.2 < fit["beta"] < 2
-    )  # a regime, not a law: between 0 and 1 for an exact denoiser, more where dark is emptied
 
 
 # --- recordings ----------------------------------------------------------------------------------------------------------
@@ -249,9 +212,50 @@ def test_phantom_from_end_to_end(tmp_path, capsys):
     assert scores["DRUSvar, true-map prior"]["gCNR"] > 0.9
     assert 0.1 < record["operator_relative_residual"] < 0.3
     assert len(record["noise_autocorrelation"]["axial"]) > 1
+    assert record["physics"]["attenuation"]["value"] == 0
+    assert scores["DRUSvar"]["gCNR n"] == scores["DRUSvar"]["gCNR of"] == 9
     captured = capsys.readouterr()
+    assert "gCNR (9 of 9 discs)" in captured.out
     assert "| DRUSvar |" in captured.out
     assert "no network" in captured.err
+
+
+def test_physics_of_a_recording_is_printed_and_kept(picmus, tmp_path, capsys):
+    out = tmp_path / "drus.png"
+    files = ["--picmus", str(picmus / "rf.hdf5"), "--picmus-phantom", str(picmus / "phantom.hdf5")]
+    quick = ["--samples", "2", "--steps", "2", "--transmits", "1", "--field-mm", "20", "10", "--chains", "2"]
+    said = [
+        "--attenuation",
+        "0.3",
+        "--tgc-db",
+        "6",
+        "--lens-us",
+        "0.1",
+        "--f-number",
+        "1.6",
+        "--deno-noise-level",
+        "0.2",
+    ]
+    assert console.run(drus_cli.drus, "irsde drus", [*files, *quick, *said, "-o", str(out)]) == 0
+    captured = capsys.readouterr()
+    record = json.loads(out.with_suffix(".json").read_text())
+    physics = record["physics"]
+    assert {name: fact["source"] for name, fact in physics.items()} == {
+        "attenuation": "option",
+        "time zero": "file",
+        "lens": "option",
+        "time gain of the recording": "option",
+        "f-number of By": "option",
+        "f-number of DAS": "default",
+        "field": "option",
+    }
+    assert (physics["attenuation"]["value"], physics["time gain of the recording"]["value"]) == (0.3, 6.0)
+    assert (record["chains"], record["deno_noise_level"], record["gcnr_bins"]) == (2, 0.2, 64)
+    for name in physics:
+        assert name in captured.err
+    assert "not in the file, taken: probe L11-4v" in captured.err
+    assert "(1 of 3 points)" in captured.out  # one of the three is 10 mm about the middle
+    assert "2 of 3 points not scored" in captured.err
 
 
 def test_simulated_scatterers_are_found():
@@ -295,6 +299,13 @@ def test_training_command(tmp_path, capsys):
         (["--phantom", "occlusion", "--prior", "nowhere"], 3, "drus-train"),
         (["--phantom", "occlusion", "--device", "cuda:99"], 6, "--device cpu"),
         (["--phantom", "occlusion", "--transmits", "2"], 2, "odd"),
+        (["--phantom", "occlusion", "--field-mm", "20", "20", "--pixels", "64", "64"], 2, "one of --field-mm"),
+        (["--phantom", "occlusion", "--field-mm", "1", "1"], 2, "at least 16 pixels"),
+        (["--phantom", "occlusion", "--tgc-db", "20"], 2, "describe a recording"),
+        (["--phantom", "occlusion", "--attenuation", "estimate"], 2, "that you say"),
+        (["--phantom", "occlusion", "--attenuation", "-1"], 2, "at least 0"),
+        (["--phantom", "occlusion", "--attenuation", "nan"], 2, "at least 0"),
+        (["none.npz", "--attenuation", "a"], 2, '"estimate"'),
     ],
 )
 def test_wrong_use_is_one_line(arguments, code, words, tmp_path, capsys):

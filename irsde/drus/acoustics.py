@@ -40,7 +40,8 @@ TUKEY_FRACTION = 0.25
 OVERSAMPLING = 8  # of 4 f_c, for the time axis of H and B: linear interpolation then errs by 0.3 % at f_c
 TABLE_OVERSAMPLING = 32  # of the waveform's autocorrelation
 TRANSMIT_SAMPLES = 25  # points an axis and frequencies at which the exact transmit field is taken
-ENERGY_KEPT = 0.998  # of a point's image, within the band of a banded BH
+ENERGY_KEPT = 0.998  # of a point's image near the point, within the band of a banded BH
+NEAR = 4000  # pixels of a window that still is near: beyond are the edge waves of a wide field, wherever the band ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,8 @@ class EchoModel:
         return _banded(*model, nz, nx, half_z, half_x), outside
 
     def _band_size(self) -> tuple[tuple[int, int], float]:
-        """Half sizes (z, x) of the smallest window about a point that holds ENERGY_KEPT of its image, over a few points."""
+        """Half sizes (z, x) of the smallest window about a point that holds ENERGY_KEPT of what a near one can of its image,
+        over a few points; and the share of the energy outside it."""
         nz, nx = self.grid.shape
         inside = []  # (nz, nx): share of a point's energy within |dz|, |dx|
         for z in np.unique([nz // 8, nz // 2, nz - 1 - nz // 8]):
@@ -137,7 +139,7 @@ class EchoModel:
         # The median: a shallow point at the edge spreads a few percent over the whole field, whatever the window.
         typical = np.median(inside, axis=0)
         area = np.outer(2.0 * np.arange(nz) + 1, 2.0 * np.arange(nx) + 1)
-        area[typical < ENERGY_KEPT * typical[-1, -1]] = np.inf
+        area[typical < ENERGY_KEPT * typical[area <= NEAR].max()] = np.inf
         half_z, half_x = np.unravel_index(np.argmin(area), area.shape)
         outside = 1 - np.mean([share[half_z, half_x] for share in inside])
         return (int(half_z), int(half_x)), math.sqrt(max(0.0, outside))
