@@ -5,11 +5,13 @@ prior given. Not a timing. Simulated with the model that the sampler is given, a
 another simulator see `irsde drus --phantom`; the pictures and scores of these beside the results were made by
 
     irsde drus-train --out priors/a --iterations 2000
-    irsde drus --phantom occlusion --prior priors/a --samples 20 -o benchmarks/results/drus_occlusion_a.png
-    irsde drus --phantom scatterers --prior priors/a -o benchmarks/results/drus_scatterers_a.png
-    irsde drus pymust_PWI_disk.mat --depth-mm 23 --prior priors/a -o benchmarks/results/drus_disk_a.png
+    irsde drus-train --out priors/a --iterations 2000
+    irsde drus --phantom occlusion --prior priors/a --samples 20 $F -o benchmarks/results/drus_occlusion_a.png
+    irsde drus --phantom scatterers --prior priors/a --samples 10 $F -o benchmarks/results/drus_scatterers_a.png
+    irsde drus disk.mat --attenuation 0 --depth-mm 23 --prior priors/a --samples 10 $F -o benchmarks/results/drus_disk_a.png
 
-Those named `_local` were made without --prior, `_patchwise` with --operator patchwise.
+with DAS of a full aperture of f-number 1.4; disk.mat is PyMUST's PWI_disk.mat. Those named `_local` were made without
+--prior, `_patchwise` with --operator patchwise.
 
     python benchmarks/drus_study.py                             # 128 x 128, 3 levels, 2 realisations, no network
     python benchmarks/drus_study.py --prior priors/a            # with a prior of `irsde drus-train`

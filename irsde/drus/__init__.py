@@ -26,6 +26,7 @@ _HOME = {
     "bandpass_step": "acoustics",
     "beamform": "acoustics",
     "echo_model": "acoustics",
+    "estimate_attenuation": "attenuation",
     "estimate_noise": "ddrm",
     "load_prior": "priors",
     "mean": "ddrm",

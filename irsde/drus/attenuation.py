@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -34,6 +35,7 @@ WIDE_ENOUGH = 64  # columns, from which on every second will do
 REACH = 48  # pixels in depth over which a pixel's own image is summed
 OUTLIER_DB = 2.0  # from here on a block counts less: the mean power of a block of speckle scatters by about 1 dB
 LIMITS = (-2.0, 4.0)  # dB/cm/MHz, of the fit: below 0 is a time gain, or tissue that brightens with depth
+FLOOR_PAYS = 0.8  # of the misfit without: else a floor, which has the depth dependence of even speckle, is not fitted
 STARTS = (0.0, 0.5, 1.0)  # dB/cm/MHz
 TRUSTED = 0.15  # dB/cm/MHz, the standard error up to which an estimate is used
 
@@ -86,15 +88,17 @@ def estimate_attenuation(rf: RFData, grid: ImageGrid, f_number: float = F_NUMBER
     heard = (power > 0) & (expected.signal > 1e-3 * expected.signal.max())
     if heard.sum() < 2 * len(rows):
         return AttenuationEstimate(0.0, math.inf)
-    fit, error = _fit(power, expected, heard)
+    plain, noisy = (_fit(power, expected, heard, floor=floor) for floor in (False, True))
+    floor = noisy.cost < FLOOR_PAYS * plain.cost
+    best = noisy if floor else plain
     left_out = []
     for strip in range(len(columns)):
         kept = heard.copy()
         kept[:, strip] = False
-        left_out.append(_fit(power, expected, kept)[0])
+        left_out.append(_fit(power, expected, kept, floor, start=best.attenuation).attenuation)
     n = len(left_out)
     jackknife = math.sqrt((n - 1) / n * float(np.sum(np.square(np.subtract(left_out, np.mean(left_out))))))
-    return AttenuationEstimate(fit, max(error, jackknife))
+    return AttenuationEstimate(best.attenuation, max(best.error, jackknife))
 
 
 def _blocks(n: int, wanted: int) -> list[np.ndarray]:
@@ -133,25 +137,35 @@ class _Expected:
         return self.signal * band * np.exp(-2 * coefficient * self.carrier * (self.path - self.path.min()))
 
 
-def _fit(power: np.ndarray, expected: _Expected, kept: np.ndarray) -> tuple[float, float]:
-    """Attenuation and its standard error by robust least squares over the blocks kept."""
+@dataclass(frozen=True)
+class _Fit:
+    attenuation: float
+    error: float
+    cost: float
+
+
+def _fit(power: np.ndarray, expected: _Expected, kept: np.ndarray, floor: bool, start: float | None = None) -> _Fit:
+    """Robust least squares over the blocks kept, with a noise floor or without."""
     level = 10 * np.log10(power[kept])
     noise = expected.noise[kept]
 
     def misfit(parameters: np.ndarray) -> np.ndarray:
-        gain, attenuation, floor = parameters
-        echoes = 10 ** (gain / 10) * expected.echoes(attenuation)[kept]
-        return 10 * np.log10(echoes + 10 ** (floor / 10) * noise) - level
+        echoes = 10 ** (parameters[0] / 10) * expected.echoes(parameters[1])[kept]
+        return 10 * np.log10(echoes + (10 ** (parameters[2] / 10) * noise if floor else 0.0)) - level
 
     loudest = float(np.quantile(level - 10 * np.log10(expected.signal[kept]), 0.9))
     quietest = float(np.quantile(level - 10 * np.log10(noise), 0.02))
-    bounds = [loudest - 80, LIMITS[0], quietest - 80], [loudest + 80, LIMITS[1], quietest + 80]
-    starts = ([loudest, attenuation, quietest - 10] for attenuation in STARTS)
-    answers = [least_squares(misfit, start, bounds=bounds, loss="cauchy", f_scale=OUTLIER_DB) for start in starts]
+    n = 3 if floor else 2
+    low, high = [loudest - 80, LIMITS[0], quietest - 80], [loudest + 80, LIMITS[1], quietest + 80]
+    options: dict[str, Any] = {"bounds": (low[:n], high[:n]), "loss": "cauchy", "f_scale": OUTLIER_DB}
+    answers = [
+        least_squares(misfit, [loudest, attenuation, quietest - 10][:n], **options)
+        for attenuation in (STARTS if start is None else [start])
+    ]
     best = min(answers, key=lambda answer: answer.cost)
-    information = best.jac.T @ best.jac + 1e-12 * np.eye(3)  # without noise in the data its level is anything low
-    variance = 2 * best.cost / max(1, len(level) - 3) * np.linalg.inv(information)[1, 1]
-    return float(best.x[1]), math.sqrt(max(0.0, float(variance)))
+    information = best.jac.T @ best.jac + 1e-12 * np.eye(n)  # a floor far below the echoes has no slope
+    variance = 2 * best.cost / max(1, len(level) - n) * np.linalg.inv(information)[1, 1]
+    return _Fit(float(best.x[1]), math.sqrt(max(0.0, float(variance))), float(best.cost))
 
 
 __all__ = ["AttenuationEstimate", "estimate_attenuation"]
