@@ -339,7 +339,7 @@ def test_field_is_no_deeper_than_the_recording():
 
 def test_what_lies_outside_the_field_is_counted():
     rf = silence(1400)
-    case = imaging.recording_case("twin", rf, phantom(), (256, 128), 28e-3)  # 28 mm deep: the lower disc is cut
+    case = imaging.recording_case("twin", rf, phantom(), (256, 128), 26e-3)  # 12 to 40 mm: the upper disc alone
     scores = imaging.score(case, {"a": np.abs(np.random.default_rng(0).standard_normal(case.grid.shape))})
     assert "gCNR (1 of 2 discs)" in imaging.score_table(scores)
     assert imaging.unscored(scores) == ["1 of 2 discs"]
