@@ -13,7 +13,7 @@ import click
 from ussim.commands import console
 
 if TYPE_CHECKING:
-    from ussim.types import Acquisition
+    from ussim.acquisition import Acquisition
 
     from .conditions import Fact
     from .imaging import Case
@@ -346,9 +346,9 @@ def _load_case(recording, phantom, picmus, picmus_phantom, options) -> tuple[Cas
 
 
 def _phantom_case(phantom: str, options: dict[str, Any]) -> Case:
+    from ussim.acquisition import Acquisition
     from ussim.probes import load_probe
     from ussim.transmits import PlaneWaves
-    from ussim.types import Acquisition
 
     from . import imaging
 
