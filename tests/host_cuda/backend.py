@@ -83,7 +83,7 @@ class HostBackend:
         return contextlib.nullcontext()
 
     def _library(self, source: str, sizes: Mapping[str, int | str]) -> ctypes.CDLL:
-        names = re.findall(r"__global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(", source)
+        names = re.findall(r"__global__ void (?:__launch_bounds__\([\w, ]+\) )?(\w+)\(", source)
         text = "\n".join(
             [
                 *(f"#define {key} {value}" for key, value in sizes.items()),

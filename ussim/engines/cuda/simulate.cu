@@ -12,8 +12,8 @@
 //
 // Transmit and receive are one loop: a sum over `inner` (elements, then scatterers) of weight x G for the points in the
 // lanes (scatterers, then elements). A block works on TILE_POINTS points and CHUNK frequencies of one cell; a thread holds
-// POINTS x FREQUENCIES x TRANSMITS complex sums in registers. Distance and amplitude of a (point, inner) pair are made once
-// a block, in shared memory, for all transmits; G never leaves the registers.
+// POINTS x FREQUENCIES x TRANSMITS complex sums in registers. G of INNER elements or scatterers is made once a block, in
+// shared memory, for all transmits: one exponential a sub-element, then a complex product from frequency to frequency.
 //
 // Sizes, as -D: TRANSMITS, POINTS, FREQUENCIES (even), GROUPS, INNER, N_SUB, FULL_DIRECTIVITY (0 or 1).
 // docs/gpu.md has the arithmetic behind them.
@@ -70,14 +70,14 @@ __device__ inline Ray make_ray(Sight sight, float2 local, float along, float sin
     // a difference of two large numbers.
     const float wx = local.x - along * cos_element, wz = local.y + along * sin_element;
     const float dx = sight.dx + wx, dz = sight.dz + wz;
-    const float distance = fmaxf(sqrtf(dx * dx + dz * dz), 1e-12f);
-    const float further = (wx * (sight.dx + dx) + wz * (sight.dz + dz)) / (distance + sight.distance);
+    const float square = fmaxf(dx * dx + dz * dz, 1e-24f), distance = square * rsqrtf(square);
+    const float further = quotient(wx * (sight.dx + dx) + wz * (sight.dz + dz), distance + sight.distance);
     const float2 theta = incidence(dx, dz, distance, sin_element, cos_element);
     const bool floored = distance < p.minimum_distance;
     Ray ray;
     ray.distance = floored ? p.minimum_distance : distance;
     ray.delay = (floored ? p.minimum_distance - sight.distance : further) * p.samples_per_metre + sight.offset;
-    ray.amplitude = obliquity(theta.y, p.baffle) / sqrtf(ray.distance) * (1.0f / N_SUB);
+    ray.amplitude = obliquity(theta.y, p.baffle) * rsqrtf(ray.distance) * (1.0f / N_SUB);
     ray.sin_theta = theta.x;
 #if !FULL_DIRECTIVITY
     ray.amplitude *= directivity(theta.x, p.half_width_wavenumber);
@@ -92,42 +92,58 @@ __device__ inline float2 make_step(Ray ray, float inverse_n, Physics p) {
     return make_float2(turn.x * loss, turn.y * loss);
 }
 
-// sums[a][point][j] += Σ_i weights[i][group][a][j] G(point, i, f_j): the inner loop of transmit and receive.
-__device__ inline void add_products(
-    float2 (&sums)[TRANSMITS][POINTS][FREQUENCIES], const float2* weights, const Ray* rays, const float2* steps, int n_inner,
-    int lane, int group, int first_bin, float inverse_n, Physics p
-) {
-    const float first_frequency = (float)first_bin * inverse_n;  // cycles a sample
-    for (int i = 0; i < n_inner; ++i) {
-        float2 response[POINTS][FREQUENCIES];
+// What a sub-element adds to G at the CHUNK frequencies from `first_frequency` (cycles a sample) on; the first one sets it.
+template <bool FIRST>
+__device__ inline void add_sub_element(float2 (&response)[CHUNK], Ray ray, float first_frequency, float inverse_n, Physics p) {
+    const float2 step = make_step(ray, inverse_n, p), turn = rotation(ray.delay * first_frequency);
+    const float size = ray.amplitude * exp2f(-p.loss_per_cycle * first_frequency * ray.distance);
+    float2 value = make_float2(size * turn.x, size * turn.y);
 #pragma unroll
-        for (int point = 0; point < POINTS; ++point) {
-#pragma unroll
-            for (int j = 0; j < FREQUENCIES; ++j) response[point][j] = make_float2(0.0f, 0.0f);
-#pragma unroll
-            for (int m = 0; m < N_SUB; ++m) {
-                const int at = (i * N_SUB + m) * TILE_POINTS + point * LANES + lane;
-                const Ray ray = rays[at];
-                const float2 step = steps[at];
-                const float2 turn = rotation(ray.delay * first_frequency);
-                const float size = ray.amplitude * exp2f(-p.loss_per_cycle * first_frequency * ray.distance);
-                float2 value = make_float2(size * turn.x, size * turn.y);
-#pragma unroll
-                for (int j = 0; j < FREQUENCIES; ++j) {
+    for (int j = 0; j < CHUNK; ++j) {
 #if FULL_DIRECTIVITY
-                    const float frequency = (float)(first_bin + j) * inverse_n;
-                    const float weight = directivity(ray.sin_theta, p.half_width_per_cycle * frequency);
-                    response[point][j].x = fmaf(weight, value.x, response[point][j].x);
-                    response[point][j].y = fmaf(weight, value.y, response[point][j].y);
+        const float weight = directivity(ray.sin_theta, p.half_width_per_cycle * (first_frequency + (float)j * inverse_n));
+        const float2 added = make_float2(weight * value.x, weight * value.y);
 #else
-                    response[point][j].x += value.x;
-                    response[point][j].y += value.y;
+        const float2 added = value;
 #endif
-                    if (j + 1 < FREQUENCIES) value = multiply(value, step);
-                }
-            }
-        }
+        response[j] = FIRST ? added : make_float2(response[j].x + added.x, response[j].y + added.y);
+        if (j + 1 < CHUNK) value = multiply(value, step);
+    }
+}
+
+// G of one element and one point, in pairs of frequencies: out[pair * TILE_POINTS].
+__device__ inline void stage_response(
+    float4* out, Sight sight, float2 local, float2 normal, float first_frequency, float inverse_n, Physics p
+) {
+    float2 response[CHUNK];
+    const float along = -0.5f * (N_SUB - 1) * p.sub_width;
+    add_sub_element<true>(response, make_ray(sight, local, along, normal.x, normal.y, p), first_frequency, inverse_n, p);
+#pragma unroll 1
+    for (int m = 1; m < N_SUB; ++m) {
+        const Ray ray = make_ray(sight, local, along + (float)m * p.sub_width, normal.x, normal.y, p);
+        add_sub_element<false>(response, ray, first_frequency, inverse_n, p);
+    }
+#pragma unroll
+    for (int pair = 0; pair < CHUNK / 2; ++pair) {
+        const float2 g = response[2 * pair], h = response[2 * pair + 1];
+        out[pair * TILE_POINTS] = make_float4(g.x, g.y, h.x, h.y);
+    }
+}
+
+// sums[a][point][j] += Σ_i weights[i][group][a][j] G[i][group][point][j]: the inner loop of transmit and receive.
+__device__ inline void add_products(
+    float2 (&sums)[TRANSMITS][POINTS][FREQUENCIES], const float2* weights, const float4* responses, int n_inner, int lane,
+    int group
+) {
+#pragma unroll 1
+    for (int i = 0; i < n_inner; ++i) {
         const float4* row = (const float4*)(weights + (i * GROUPS + group) * ROW);
+        const float4* response = responses + (i * GROUPS + group) * (FREQUENCIES / 2) * TILE_POINTS + lane;
+        float4 g[POINTS][FREQUENCIES / 2];
+#pragma unroll
+        for (int point = 0; point < POINTS; ++point)
+#pragma unroll
+            for (int pair = 0; pair < FREQUENCIES / 2; ++pair) g[point][pair] = response[pair * TILE_POINTS + point * LANES];
 #pragma unroll
         for (int a = 0; a < TRANSMITS; ++a) {
 #pragma unroll
@@ -135,13 +151,13 @@ __device__ inline void add_products(
                 const float4 w = row[a * (FREQUENCIES / 2) + pair];  // one load, all lanes the same address
 #pragma unroll
                 for (int point = 0; point < POINTS; ++point) {
-                    const float2 g = response[point][2 * pair], h = response[point][2 * pair + 1];
+                    const float4 v = g[point][pair];
                     float2& s = sums[a][point][2 * pair];
-                    s.x = fmaf(w.x, g.x, fmaf(-w.y, g.y, s.x));
-                    s.y = fmaf(w.x, g.y, fmaf(w.y, g.x, s.y));
+                    s.x = fmaf(w.x, v.x, fmaf(-w.y, v.y, s.x));
+                    s.y = fmaf(w.x, v.y, fmaf(w.y, v.x, s.y));
                     float2& t = sums[a][point][2 * pair + 1];
-                    t.x = fmaf(w.z, h.x, fmaf(-w.w, h.y, t.x));
-                    t.y = fmaf(w.z, h.y, fmaf(w.w, h.x, t.y));
+                    t.x = fmaf(w.z, v.z, fmaf(-w.w, v.w, t.x));
+                    t.y = fmaf(w.z, v.w, fmaf(w.w, v.z, t.y));
                 }
             }
         }
@@ -157,22 +173,38 @@ __device__ inline void clear(float2 (&sums)[TRANSMITS][POINTS][FREQUENCIES]) {
             for (int j = 0; j < FREQUENCIES; ++j) sums[a][point][j] = make_float2(0.0f, 0.0f);
 }
 
-// Rays and steps of a tile's points to `n_inner` elements from `first` on, into shared memory.
+// G of a tile's points to `n_inner` elements from `first` on, into shared memory.
 __device__ inline void stage_elements(
-    Ray* rays, float2* steps, const Sight* sights, const float2* element_normal, const float2* local, int n_points,
-    int first, int n_inner, float inverse_n, Physics p
+    float4* responses, const Sight* sights, const float2* element_normal, const float2* local, int n_points, int first,
+    int n_inner, float first_frequency, float inverse_n, Physics p
 ) {
-    for (int k = threadIdx.x; k < n_inner * N_SUB * TILE_POINTS; k += blockDim.x) {
-        const int point = k % TILE_POINTS, m = k / TILE_POINTS % N_SUB, e = first + k / (TILE_POINTS * N_SUB);
-        const float along = ((float)m - 0.5f * (N_SUB - 1)) * p.sub_width;
-        const float2 normal = element_normal[e];
-        rays[k] = make_ray(sights[e], local[min(point, n_points - 1)], along, normal.x, normal.y, p);
-        steps[k] = make_step(rays[k], inverse_n, p);
+    for (int k = threadIdx.x; k < n_inner * TILE_POINTS; k += blockDim.x) {
+        const int point = k % TILE_POINTS, i = k / TILE_POINTS, e = first + i;
+        stage_response(responses + i * (CHUNK / 2) * TILE_POINTS + point, sights[e], local[min(point, n_points - 1)],
+                       element_normal[e], first_frequency, inverse_n, p);
     }
 }
 
+// D of one element and transmit at a block's CHUNK frequencies, by rotation from each to the next: set, or added to.
+template <bool SET>
+__device__ inline void stage_weights(
+    float2* column, float weight, float whole, float part, int first_bin, int n, float inverse_n
+) {
+    const float2 step = rotation(bin_cycles(1, n, inverse_n, whole, part));
+    float2 value = rotation(bin_cycles(first_bin, n, inverse_n, whole, part));
+    value = make_float2(weight * value.x, weight * value.y);
+#pragma unroll
+    for (int g = 0; g < GROUPS; ++g)
+#pragma unroll
+        for (int j = 0; j < FREQUENCIES; ++j) {
+            float2& out = column[g * ROW + j];
+            out = SET ? value : make_float2(out.x + value.x, out.y + value.y);
+            value = multiply(value, step);
+        }
+}
+
 // Block (tile, chunk). Q of a cell is [chunk][scatterer][group][transmit][frequency of the group], from q_begin.
-extern "C" __global__ void __launch_bounds__(THREADS) transmit(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) transmit(
     const int* tile_cell, const int* tile_first,                                          // (tiles): cell; scatterer in it
     const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,  // (cells)
     const Box* boxes, const Sight* sights, const int* element_reference,                  // (boxes), (boxes, elements) x 2
@@ -183,8 +215,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) transmit(
     int n_elements, int n_foci, int n_transmits, int first_transmit, const Physics* physics, float2* q
 ) {
     __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
-    __shared__ __align__(16) Ray rays[INNER * N_SUB * TILE_POINTS];
-    __shared__ __align__(16) float2 steps[INNER * N_SUB * TILE_POINTS];
+    __shared__ __align__(16) float4 responses[INNER * (CHUNK / 2) * TILE_POINTS];
 
     const int cell = tile_cell[blockIdx.x], chunk = blockIdx.y;
     const int box_index = cell_box[cell];
@@ -203,30 +234,28 @@ extern "C" __global__ void __launch_bounds__(THREADS) transmit(
     for (int first = 0; first < n_elements; first += INNER) {
         const int n_inner = min(INNER, n_elements - first);
         __syncthreads();
-        stage_elements(rays, steps, sights + (long long)box_index * n_elements, element_normal, local + first_scatterer,
-                       n_points, first, n_inner, inverse_n, p);
-        for (int k = threadIdx.x; k < n_inner * GROUPS * TRANSMITS; k += blockDim.x) {
-            const int a = k % TRANSMITS, g = k / TRANSMITS % GROUPS, i = k / (TRANSMITS * GROUPS), e = first + i;
-            const int transmit = first_transmit + a;
-            float2* row = weights + (i * GROUPS + g) * ROW + a * FREQUENCIES;
-            for (int j = 0; j < FREQUENCIES; ++j) row[j] = make_float2(0.0f, 0.0f);
-            if (transmit >= n_transmits) continue;
+        stage_elements(responses, sights + (long long)box_index * n_elements, element_normal, local + first_scatterer,
+                       n_points, first, n_inner, (float)first_bin * inverse_n, inverse_n, p);
+        for (int k = threadIdx.x; k < n_inner * TRANSMITS; k += blockDim.x) {
+            const int a = k % TRANSMITS, i = k / TRANSMITS, e = first + i, transmit = first_transmit + a;
+            float2* column = weights + i * GROUPS * ROW + a * FREQUENCIES;
+            if (transmit >= n_transmits) {
+                stage_weights<true>(column, 0.0f, 0.0f, 0.0f, first_bin, box.n, inverse_n);
+                continue;
+            }
             const int arrival = element_reference[(long long)box_index * n_elements + e]
                 - transmit_reference[(long long)box_index * n_transmits + transmit];
             for (int focus = 0; focus < n_foci; ++focus) {
                 const int law = (transmit * n_foci + focus) * n_elements + e;
-                if (weight[law] == 0.0f) continue;
                 const float whole = (float)(arrival + delay_whole[law]);
-                for (int j = 0; j < FREQUENCIES; ++j) {
-                    const int bin = first_bin + g * FREQUENCIES + j;
-                    const float2 turn = rotation(bin_cycles(bin, box.n, inverse_n, whole, delay_part[law]));
-                    row[j].x = fmaf(weight[law], turn.x, row[j].x);
-                    row[j].y = fmaf(weight[law], turn.y, row[j].y);
-                }
+                if (focus == 0)
+                    stage_weights<true>(column, weight[law], whole, delay_part[law], first_bin, box.n, inverse_n);
+                else if (weight[law] != 0.0f)
+                    stage_weights<false>(column, weight[law], whole, delay_part[law], first_bin, box.n, inverse_n);
             }
         }
         __syncthreads();
-        add_products(sums, weights, rays, steps, n_inner, lane, group, first_bin + group * FREQUENCIES, inverse_n, p);
+        add_products(sums, weights, responses, n_inner, lane, group);
     }
 #pragma unroll
     for (int point = 0; point < POINTS; ++point) {
@@ -248,7 +277,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) transmit(
 
 // Block (cell and tile of elements, chunk). Spectra of a cell are [transmit][element][n / 2 + 1] conj(R), from echo_begin;
 // bins outside the band are left as they are (zero).
-extern "C" __global__ void __launch_bounds__(THREADS) receive(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) receive(
     const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,
     const long long* echo_begin,                                                          // (cells), complex numbers
     const Box* boxes, const Sight* sights,
@@ -257,8 +286,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) receive(
     int n_elements, int n_used_transmits, int element_tiles, const Physics* physics, float2* echoes
 ) {
     __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
-    __shared__ __align__(16) Ray rays[INNER * N_SUB * TILE_POINTS];
-    __shared__ __align__(16) float2 steps[INNER * N_SUB * TILE_POINTS];
+    __shared__ __align__(16) float4 responses[INNER * (CHUNK / 2) * TILE_POINTS];
 
     const int cell = blockIdx.x / element_tiles, chunk = blockIdx.y;
     const int first_element = blockIdx.x % element_tiles * TILE_POINTS;
@@ -276,18 +304,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) receive(
     for (int first = 0; first < count; first += INNER) {
         const int n_inner = min(INNER, count - first);
         __syncthreads();
-        for (int k = threadIdx.x; k < n_inner * N_SUB * TILE_POINTS; k += blockDim.x) {
-            const int m = k / TILE_POINTS % N_SUB, s = first_scatterer + first + k / (TILE_POINTS * N_SUB);
-            const int e = min(first_element + k % TILE_POINTS, n_elements - 1);
-            const float along = ((float)m - 0.5f * (N_SUB - 1)) * p.sub_width;
-            const float2 normal = element_normal[e];
-            rays[k] = make_ray(sights[(long long)box_index * n_elements + e], local[s], along, normal.x, normal.y, p);
-            steps[k] = make_step(rays[k], inverse_n, p);
+        for (int k = threadIdx.x; k < n_inner * TILE_POINTS; k += blockDim.x) {
+            const int point = k % TILE_POINTS, i = k / TILE_POINTS, e = min(first_element + point, n_elements - 1);
+            stage_response(responses + i * (CHUNK / 2) * TILE_POINTS + point, sights[(long long)box_index * n_elements + e],
+                           local[first_scatterer + first + i], element_normal[e],
+                           (float)(box.first_bin + chunk * CHUNK) * inverse_n, inverse_n, p);
         }
         const float4* from = (const float4*)(q + q_begin[cell] + ((long long)chunk * count + first) * GROUPS * ROW);
         for (int k = threadIdx.x; k < n_inner * GROUPS * ROW / 2; k += blockDim.x) ((float4*)weights)[k] = from[k];
         __syncthreads();
-        add_products(sums, weights, rays, steps, n_inner, lane, group, first_bin, inverse_n, p);
+        add_products(sums, weights, responses, n_inner, lane, group);
     }
 #pragma unroll
     for (int point = 0; point < POINTS; ++point) {
@@ -400,7 +426,7 @@ extern "C" __global__ void __launch_bounds__(RECORD_THREADS) gather(
 
 // Block (tile, chunk). P of a cell is `transmit`'s Q of reflectivity 1; the parts of a cell are [chunk][scatterer][group],
 // from q_begin / ROW.
-extern "C" __global__ void __launch_bounds__(THREADS) project(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) project(
     const int* tile_cell, const int* tile_first,                                          // (tiles): cell; scatterer in it
     const int* cell_box, const int* cell_first, const int* cell_count, const long long* q_begin,  // (cells)
     const long long* echo_begin,                                                          // (cells), complex numbers
@@ -410,8 +436,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) project(
     int n_elements, int n_used_transmits, const Physics* physics, float* parts
 ) {
     __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
-    __shared__ __align__(16) Ray rays[INNER * N_SUB * TILE_POINTS];
-    __shared__ __align__(16) float2 steps[INNER * N_SUB * TILE_POINTS];
+    __shared__ __align__(16) float4 responses[INNER * (CHUNK / 2) * TILE_POINTS];
 
     const int cell = tile_cell[blockIdx.x], chunk = blockIdx.y;
     const int box_index = cell_box[cell];
@@ -429,8 +454,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) project(
     for (int first = 0; first < n_elements; first += INNER) {
         const int n_inner = min(INNER, n_elements - first);
         __syncthreads();
-        stage_elements(rays, steps, sights + (long long)box_index * n_elements, element_normal,
-                       local + cell_first[cell] + first_point, n_points, first, n_inner, inverse_n, p);
+        stage_elements(responses, sights + (long long)box_index * n_elements, element_normal,
+                       local + cell_first[cell] + first_point, n_points, first, n_inner, (float)first_bin * inverse_n,
+                       inverse_n, p);
         for (int k = threadIdx.x; k < n_inner * GROUPS * TRANSMITS; k += blockDim.x) {
             const int a = k % TRANSMITS, g = k / TRANSMITS % GROUPS, i = k / (TRANSMITS * GROUPS), e = first + i;
             float2* row = weights + (i * GROUPS + g) * ROW + a * FREQUENCIES;
@@ -446,7 +472,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) project(
             }
         }
         __syncthreads();
-        add_products(sums, weights, rays, steps, n_inner, lane, group, first_bin + group * FREQUENCIES, inverse_n, p);
+        add_products(sums, weights, responses, n_inner, lane, group);
     }
 #pragma unroll
     for (int point = 0; point < POINTS; ++point) {

@@ -47,27 +47,25 @@ def choose_sizes(plan: Plan, shared_memory: int, tuning: Tuning | None = None) -
     Raises
     ------
     EngineError
-        A block cannot hold even one element's sub-elements.
+        A block of that shape does not fit the card's shared memory.
     """
     n_transmits = plan.acquisition.n_transmits
     transmits = math.ceil(n_transmits / math.ceil(n_transmits / MAX_TRANSMITS))
     if tuning is None:
-        tuning = Tuning() if transmits > 8 else Tuning(frequencies=4)
+        tuning = Tuning() if transmits > 8 else Tuning(frequencies=4, groups=3)
     n_sub = plan.sub_x.shape[1]
-    for points in (tuning.points, 1):
-        weights = tuning.groups * transmits * tuning.frequencies * 8
-        rays = n_sub * LANES * points * 24
-        inner = min(16, SHARED_MEMORY // (weights + rays))
-        if inner or weights + rays <= shared_memory:
-            break
-    else:
+    one = (
+        8 * tuning.groups * tuning.frequencies * (transmits + LANES * tuning.points)
+    )  # weights and G of one inner step
+    if one > shared_memory:
         raise EngineError(
-            f'engine "cuda": {n_sub} sub-elements an element are more than a block of the card holds; '
-            'give a smaller n_subelements or use engine="cpu"'
+            f'engine "cuda": a block of {tuning} takes {one} bytes of shared memory, the card has {shared_memory}; '
+            "give fewer groups, frequencies or points"
         )
+    inner = min(16, SHARED_MEMORY // one)
     return {
         "TRANSMITS": transmits,
-        "POINTS": points,
+        "POINTS": tuning.points,
         "FREQUENCIES": tuning.frequencies,
         "GROUPS": tuning.groups,
         "INNER": max(inner, 1),
