@@ -12,7 +12,7 @@ import pytest
 import ussim
 from ussim.io import channel_data as io
 from ussim.io.atomic import replacing
-from ussim.io.plain import acquisition_to_dict
+from ussim.io.plain import acquisition_from_dict, acquisition_to_dict
 
 PROBE = ussim.Probe("small", 3e6, 0.7, 16, 0.3e-3, 0.25e-3, radius=0.05, baffle=1.75, source="a test")
 TIMES = np.linspace(0, 1e-6, 16) / 3  # thirds: not a round decimal
@@ -87,7 +87,7 @@ def test_rf_comes_back_exactly(tmp_path, waves, dtype):
 def test_waves_by_angle_come_back(tmp_path, any_probe):
     given = ussim.Acquisition(any_probe, ussim.imaging_waves(any_probe))
     plain = json.loads(json.dumps(acquisition_to_dict(given), allow_nan=False))
-    read = io.acquisition_from_dict(plain)
+    read = acquisition_from_dict(plain)
     assert read.probe == given.probe
     np.testing.assert_array_equal(read.transmit_delays, given.transmit_delays)
     assert "path" not in plain["probe"]  # where a file lay says nothing about the acquisition
@@ -137,7 +137,7 @@ def test_a_bad_description_is_told_in_words(change, words):
     plain = acquisition_to_dict(acquisition())
     change(plain)
     with pytest.raises(ValueError, match=words):
-        io.acquisition_from_dict(plain)
+        acquisition_from_dict(plain)
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):
@@ -241,8 +241,6 @@ def test_a_missing_folder_is_told_by_the_users_name(tmp_path):
 
 
 def test_a_file_with_a_threshold_of_earlier_releases_opens():
-    from ussim.io.plain import acquisition_from_dict
-
     plain = acquisition_to_dict(ussim.Acquisition(ussim.load_probe("L11-5v"), ussim.PlaneWaves(0.0)))
     assert acquisition_from_dict(plain | {"threshold_db": -40.0}).threshold_db == -60
     assert acquisition_from_dict(plain | {"threshold_db": -90.0}).threshold_db == -90

@@ -19,7 +19,7 @@ WINGS = {
     "ussim": [
         ("the ground", "lazy errors compiling physics interpolation arrays doors io.atomic"),
         ("what there is", "probes medium waveforms transmits acquisition"),
-        ("the values that pass", "reach io.plain io.archive types"),
+        ("the values that pass", "reach io.plain io.archive io.formats. types"),
         ("laws", "foci arrivals beamforming."),
         ("the plan", "plan cells"),
         ("engines", "engines."),

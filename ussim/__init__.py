@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Acquisition": "acquisition",
+    "ChannelDataFile": "io.channel_data",
     "CustomTransmits": "transmits",
     "DivergingWaves": "transmits",
     "DataError": "errors",
@@ -46,6 +47,7 @@ _HOME = {
     "load_probe": "probes",
     "log_compress": "beamform",
     "matched_filter": "compression",
+    "open_channel_data": "io.channel_data",
     "pressure_field": "simulation",
     "probe_names": "probes",
     "pulse": "pulses",
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
     from .demodulation import demodulate
     from .errors import DataError, EngineError, UssimError
     from .imaging import bmode, envelope_image
-    from .io.channel_data import load_channel_data
+    from .io.channel_data import ChannelDataFile, load_channel_data, open_channel_data
     from .medium import Medium
     from .operator import ImagingOperator, imaging_operator
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names

@@ -1,110 +1,178 @@
-"""Reading channel data: the files that `archive` writes."""
+"""Reading channel data: files of our own, and recordings of others (`ussim.io.formats`)."""
 
 from __future__ import annotations
 
-import json
-import lzma
-import struct
-import zipfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..acquisition import Acquisition
 from ..errors import DataError
 from ..types import IQData, RFData
-from .archive import FORMAT, VERSION
-from .plain import acquisition_from_dict, to_array
-
-ZIP_START = b"PK\x03\x04"
-# What reading a damaged archive raises, by which of its bytes are wrong: lengths, names, method, flags, data, array headers.
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    KeyError,
-    OSError,
-    OverflowError,
-    RuntimeError,  # NotImplementedError too: an unknown method
-    SyntaxError,
-    ValueError,
-)
+from .formats import open_recording
+from .formats.facts import facts_from
+from .formats.recording import Recording
 
 
-def load_channel_data(path: str | Path) -> RFData | IQData:
-    """Read the channel data of a file that `rf.save` wrote.
+class ChannelDataFile:
+    """An open file of channel data, whose frames are read when they are asked for.
+
+    Attributes
+    ----------
+    acquisition : Acquisition
+        What all frames were acquired with.
+    n_frames : int
+        Number of frames.
+    n_samples : int
+        Samples per channel and transmit.
+    sampling_frequency : float
+        Hz.
+    start_time : float or np.ndarray
+        Time of the first sample, s, as of `RFData`.
+    format : str
+        Name of the file's format.
+    clock : str
+        What time 0 of the format is, in words.
+    notes : tuple of str
+        What was taken for granted where the file is silent.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """What all frames were acquired with."""
+        return self._recording.acquisition
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return self._recording.n_frames
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per channel and transmit."""
+        return self._recording.n_samples
+
+    @property
+    def sampling_frequency(self) -> float:
+        """Hz."""
+        return self._recording.sampling_frequency
+
+    @property
+    def start_time(self) -> Any:
+        """Time of the first sample, s."""
+        return self._recording.start_time
+
+    @property
+    def format(self) -> str:
+        """Name of the file's format."""
+        return self._recording.format
+
+    @property
+    def clock(self) -> str:
+        """What time 0 of the format is, in words."""
+        return self._recording.clock
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken for granted where the file is silent."""
+        return self._recording.notes
+
+    def __len__(self) -> int:
+        return self.n_frames
+
+    def __iter__(self) -> Iterator[RFData | IQData]:
+        return (self.frame(i) for i in range(self.n_frames))
+
+    def frame(self, frame: int = 0) -> RFData | IQData:
+        """Read one frame.
+
+        Parameters
+        ----------
+        frame : int
+            Its number, from 0.
+
+        Returns
+        -------
+        RFData or IQData
+            One record, in host memory.
+
+        Raises
+        ------
+        DataError
+            There is no such frame, or it is damaged.
+        """
+        r = self._recording
+        try:
+            samples = r.read(0) if r.format == "ussim" and frame == 0 else r.samples(frame)
+            if r.demodulation_frequency is not None:
+                return IQData(samples, r.acquisition, r.sampling_frequency, r.demodulation_frequency, r.start_time)
+            return RFData(samples, r.acquisition, r.sampling_frequency, r.start_time)
+        except DataError:
+            raise
+        except (ValueError, TypeError, MemoryError, OSError) as error:
+            raise DataError(f"{r.path}: {error}") from None
+
+
+def open_channel_data(path: str | Path, variable: str | None = None, **facts: Any) -> ChannelDataFile:
+    """Open a file of channel data without reading its samples.
 
     Parameters
     ----------
     path : str or Path
-        The .npz file.
+        The file.
+    variable : str, optional
+        Name of the array in it, where several may be channel data.
+    **facts
+        What the file does not say, or says wrongly, as of `load_channel_data`.
 
     Returns
     -------
-    RFData or IQData
-        What was saved, in host memory.
+    ChannelDataFile
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     DataError
-        It is not a channel-data file, of another version, cut short or damaged.
+        It holds no channel data, or is damaged, or a fact is missing.
+    ConfigError
+        A fact cannot be.
     """
-    arrays = _read_arrays(Path(path), ("format", "version", "header", "samples"))
-    if str(arrays["format"]) != FORMAT:
-        raise DataError(f"{path}: format: expected {FORMAT!r}, got {str(arrays['format'])!r}")
-    if arrays["version"] != VERSION:
-        raise DataError(
-            f"{path}: version: expected {VERSION}, got {arrays['version']}. "
-            "It was written by another release: read it with that one, or simulate again"
-        )
-    try:
-        header = json.loads(str(arrays["header"]))
-        acquisition = acquisition_from_dict(header["acquisition"])
-        start_time = to_array(header["start_time"])
-        if hasattr(acquisition.waves, "time_reference") and "time_reference" not in header["acquisition"]["waves"]:
-            start_time = _from_older_clock(start_time, acquisition)
-        times = header["sampling_frequency"], start_time
-        if arrays["samples"].ndim > 3:
-            raise ValueError(f"samples: expected one record, got an array of shape {arrays['samples'].shape}")
-        if header["kind"] == "iq":
-            return IQData(arrays["samples"], acquisition, times[0], header["demodulation_frequency"], times[1])
-        return RFData(arrays["samples"], acquisition, *times)
-    except KeyError as error:
-        raise DataError(f"{path}: header: expected the key {error}, got none") from None
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: {error}") from None
+    said, named = facts_from(facts)
+    return ChannelDataFile(open_recording(path, named if variable is None else variable, said))
 
 
-def _from_older_clock(start_time: Any, acquisition: Acquisition) -> Any:
-    """The start time in a file of before `time_reference`: its clock began with the first element that is on, be its
-    apodization 0."""
-    delays = acquisition.transmit_delays
-    earliest = np.where(np.isnan(delays), np.inf, delays).min(axis=(1, 2))
-    return start_time + np.where(np.isfinite(earliest), earliest, 0.0) if np.any(earliest < 0) else start_time
+def load_channel_data(path: str | Path, variable: str | None = None, frame: int = 0, **facts: Any) -> RFData | IQData:
+    """Read one frame of channel data from a file.
 
+    Parameters
+    ----------
+    path : str or Path
+        The file: of `rf.save`, or a recording of one of the formats that docs/recordings.md lists.
+    variable : str, optional
+        Name of the array in it, where several may be channel data.
+    frame : int
+        Its number, from 0, the default; the others are not read.
+    **facts
+        What the file does not say, or says wrongly: probe (a `Probe`, a preset's name or a file), sampling_frequency (Hz),
+        angles (of plane waves, rad), start_time (s), speed_of_sound (m/s), demodulation_frequency (of IQ, Hz), axes
+        ("samples,elements,frames"), or facts, the path of a TOML file that gives them.
 
-def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named arrays of an .npz, each checked against its CRC as it is read."""
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            file.seek(0)
-            kind = "a file that is cut short" if file.read(4) == ZIP_START else "a file of another kind"
-            raise DataError(f"{path}: expected channel data (.npz) as rf.save writes it, got {kind}")
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                missing = [name for name in names if name not in archive.files]
-                if missing:
-                    held = ", ".join(archive.files) or "nothing"
-                    raise DataError(f"{path}: expected the arrays {', '.join(names)}, got {held}")
-                return {name: archive[name] for name in names}
-        except DataError:
-            raise
-        except DAMAGE as error:
-            raise DataError(f"{path}: the file is damaged ({error})") from None
+    Returns
+    -------
+    RFData or IQData
+        One record, in host memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    DataError
+        It holds no channel data, or is damaged, or a fact is missing.
+    ConfigError
+        A fact cannot be.
+    """
+    return open_channel_data(path, variable, **facts).frame(frame)
