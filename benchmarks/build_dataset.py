@@ -16,6 +16,7 @@ Every part checks that what was built is the same (digest) before it reports a f
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import random
 import shutil
@@ -34,7 +35,7 @@ from datagen import Recipe, build, open_pairs
 from datagen.make.progress import Watcher
 from datagen.make.shards import image_of, make_jobs
 from datagen.plan.samples import make_plan
-from datagen.store import layout, read, write
+from datagen.store import layout, write
 from datagen.store.location import open_storage
 
 KNEE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mri_dicom" / "knee_mese_te1"
@@ -60,10 +61,10 @@ def throughput(root: Path, folder: Path, n_samples: int, probe: str) -> dict[str
     from datagen.make.pairs import make_imager, probe_seed, simulate_pair
 
     recipe = Recipe(source="dicom", root=root, probes=probe, limit=n_samples)
-    plan = make_plan(recipe, "cpu")
-    job = make_jobs(plan.record, plan.samples, "", 1)[0]
-    imager = make_imager(job.settings[0])
-    images = [(image_of(sample, job.cutting), probe_seed(sample.seed, probe)) for sample in plan.samples]
+    plan = make_plan(recipe.resolve("cpu"))
+    job = make_jobs(plan.recipe, plan.samples, "", 1)[0]
+    imager = make_imager(job.recipe.settings[0])
+    images = [(image_of(sample, job.recipe.cutting), probe_seed(sample.seed, probe)) for sample in plan.samples]
     simulate_pair(images[0][0], imager, 0)  # compiles
     cpu, wall = time.process_time(), time.perf_counter()
     for hq, seed in images:
@@ -221,17 +222,25 @@ def _speckle_store(path: Path, n_pairs: int) -> None:
     images = (np.clip(40 + 20 * np.log10(rng.rayleigh(size=(64, 256, 256))), 0, 60) * 4).astype(np.uint8)
     storage, per_shard = open_storage(path), layout.shard_size(n_pairs)
     n_shards = -(-n_pairs // per_shard)
-    recipe = {"probes": {"P4-2v": {}}, "size": 256, "folds": 1}
-    attributes = {"recipe": recipe, "recipe_digest": "0", "probes": {"P4-2v": "P4-2v"}, "n_samples": n_pairs,
-                  "n_shards": n_shards, "samples_per_shard": per_shard}  # fmt: skip
-    write.create(storage, attributes, n_pairs, 256, per_shard, {"P4-2v": np.ones((256, 256), bool)})
-    records: list[dict] = []
+    attributes = layout.Attributes(
+        recipe=dataclasses.replace(Recipe(source="demo", probes="P4-2v").resolve("cpu"), folds=1),
+        recipe_digest="0",
+        source="demo",
+        licence="",
+        citation="",
+        sources=(),
+        probes={"P4-2v": "P4-2v"},
+        n_samples=n_pairs,
+        n_shards=n_shards,
+        samples_per_shard=per_shard,
+    )
+    write.create(storage, attributes, {"P4-2v": np.ones((256, 256), bool)})
     for index in range(n_shards):
         count = min(per_shard, n_pairs - index * per_shard)
         arrays = {key: images[rng.permutation(64)[:count]] for key in ("hq", layout.lq_key("P4-2v"))}
         rows = [{"id": f"{index}-{i}", "fold": 0, "set_aside": ""} for i in range(count)]
-        records.append(write.write_shard(storage, index, arrays, rows, per_shard))
-    write.finish(storage, len(records), read.read_attributes(storage))
+        write.write_shard(storage, index, arrays, rows, per_shard)
+    write.finish(storage, n_shards)
 
 
 PARTS = {"throughput": throughput, "memory": memory, "loader": loader, "kill": kill, "tcp": tcp}

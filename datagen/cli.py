@@ -167,12 +167,13 @@ def _dry_run(recipe: Recipe, out: str) -> int:
     plan = figures.plan
     console.result(
         f"{out}: {len(plan.samples)} samples ({figures.n_full} slices, {figures.n_patches} patches) of "
-        f"{len(plan.subjects)} subjects, {plan.n_volumes} volumes; {len(plan.record['probes'])} probes; {plan.folds} folds"
+        f"{len(plan.subjects)} subjects, {plan.n_volumes} volumes; {len(plan.recipe.probes)} probes; "
+        f"{plan.recipe.folds} folds"
     )
     console.result(f"size: about {_bytes(figures.n_bytes)}")
     console.result(
         f"time: about {console.duration(figures.seconds_a_sample * len(plan.samples))} in one process "
-        f"({figures.seconds_a_sample:.3g} s a sample, engine {plan.record['engine']}, timed on {figures.timed})"
+        f"({figures.seconds_a_sample:.3g} s a sample, engine {plan.recipe.engine}, timed on {figures.timed})"
     )
     _print_left_out(plan.skipped, plan.unreadable, plan.notes)
     return console.ExitCode.DONE
@@ -222,7 +223,7 @@ def _watcher() -> Any:
 
 def _write_previews(summary: Summary) -> list[str]:
     """A picture of pairs in the store, one a probe."""
-    from .plan.recipe import array_name
+    from .plan.resolved import array_name
     from .show.preview import preview_png
     from .store.loader import open_pairs
     from .store.location import open_storage
@@ -320,28 +321,28 @@ def info(store: str, digest: bool, as_json: bool) -> None:
 
     storage = open_storage(store)
     if as_json:
-        console.result(json.dumps(read.read_attributes(storage), indent=2))
+        console.result(json.dumps(read.read_document(storage), indent=2))
         return
     attributes = read.require_complete(storage)
     if digest:
-        console.result(attributes["digest"])
+        console.result(attributes.digest)
         return
-    recipe = attributes["recipe"]
+    recipe = attributes.recipe
     samples = read.read_samples(storage)
     kinds = {kind: sum(row["kind"] == kind for row in samples) for kind in ("full", "patch")}
     subjects = {(row["source"], row["subject"]) for row in samples}
     lines = {
         "samples": f"{len(samples)} ({kinds['full']} slices, {kinds['patch']} patches), "
-        f"{attributes['n_set_aside']} set aside",
-        "subjects": f"{len(subjects)} in {recipe['folds']} folds",
-        "images": f"{recipe['size']} x {recipe['size']} uint8, HQ and LQ under {', '.join(recipe['probes'])}",
-        "engine": recipe["engine"],
-        "source": attributes["source"],
-        "licence": attributes["licence"],
-        "citation": attributes["citation"],
-        "recipe digest": attributes["recipe_digest"],
-        "digest": attributes["digest"],
-        "versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
+        f"{attributes.n_set_aside} set aside",
+        "subjects": f"{len(subjects)} in {recipe.folds} folds",
+        "images": f"{recipe.size} x {recipe.size} uint8, HQ and LQ under {', '.join(attributes.probes)}",
+        "engine": recipe.engine,
+        "source": attributes.source,
+        "licence": attributes.licence,
+        "citation": attributes.citation,
+        "recipe digest": attributes.recipe_digest,
+        "digest": attributes.digest,
+        "versions": ", ".join(f"{name} {version}" for name, version in attributes.versions.items()),
     }
     for name, text in lines.items():
         console.result(f"{name + ':':<15}{text}")

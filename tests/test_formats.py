@@ -12,9 +12,9 @@ from datagen.make import build as pipeline
 from datagen.make.build import build
 from datagen.make.pairs import Settings, make_imager, simulate_pair
 from datagen.make.verify import TOLERANCE, verify
-from datagen.plan.formats import FORMAT, format_of, rules_of
+from datagen.plan.formats import FORMAT, rules_of
 from datagen.plan.recipe import Recipe
-from datagen.plan.samples import Cutting, image_of, make_plan
+from datagen.plan.samples import image_of, make_plan
 from datagen.store import read
 from datagen.store.location import open_storage
 
@@ -62,10 +62,10 @@ def test_images_of_real_volumes_stay_what_they_were(source, request, monkeypatch
     folder, every, count, digest, mean, deviation = REAL[source]
     monkeypatch.delenv("DATAGEN_SALT", raising=False)
     root = request.getfixturevalue("shared") / "data" / folder if folder else None
-    plan = make_plan(Recipe(source=source, root=root, probes="P4-2v", size=64, every=every), "cpu", format=1)
+    plan = make_plan(Recipe(source=source, root=root, probes="P4-2v", size=64, every=every).resolve("cpu", 1))
     assert len(plan.samples) == count
     assert plan.digest[:12] == digest
-    images = np.stack([image_of(sample, Cutting.of(plan.record)) for sample in plan.samples]).astype(float)
+    images = np.stack([image_of(sample, plan.recipe.cutting) for sample in plan.samples]).astype(float)
     # Rounded to whole grey levels, which a last digit may turn: far less than one level in the mean.
     assert images.mean() == pytest.approx(mean, abs=0.01)
     assert images.std(axis=(1, 2)).mean() == pytest.approx(deviation, abs=0.01)
@@ -83,7 +83,7 @@ def old_store(tmp_path, monkeypatch):
 
 def test_an_old_store_keeps_its_format(old_store, tmp_path):
     root, path = old_store
-    attributes = read.read_attributes(open_storage(path))
+    attributes = read.read_document(open_storage(path))
     assert "format" not in attributes["recipe"]  # as it was written then
     report = verify(path, resimulate=4, root=str(root), seed=0)
     assert (report.faults, report.notes, report.n_resimulated) == ((), (), 4)
@@ -97,7 +97,7 @@ def test_an_old_store_keeps_its_format(old_store, tmp_path):
 
     new = build(fast_recipe(root, limit=4, samples_per_shard=2), path, overwrite=True)
     assert new.digest != attributes["digest"]
-    assert format_of(read.read_attributes(open_storage(path))["recipe"]) == FORMAT
+    assert read.read_attributes(open_storage(path)).recipe.format == FORMAT
 
 
 def test_every_format_has_rules_and_others_are_refused():

@@ -110,7 +110,7 @@ def test_equal_pixels_in_two_formats_are_built_once(tmp_path):
     for name in ("kim/a.nii", "lee/b.nii.gz"):
         trees.write_nifti(tmp_path / name)
     recipe = Recipe(source="nifti", root=tmp_path, probes="P4-2v", planes="axial", patches=False)
-    plan = make_plan(recipe, "cpu")
+    plan = make_plan(recipe.resolve("cpu"))
     assert len({sample.ref.subject for sample in plan.samples}) == 1
     assert len({sample.pixels for sample in plan.samples}) == len(plan.samples)
     assert plan.skipped[COPIED] == len(plan.samples)
@@ -170,7 +170,7 @@ def test_a_mixed_folder_reads_as_a_plain_report(mixed, monkeypatch):
 
 
 def test_a_build_of_a_mixed_folder_says_the_same(mixed):
-    plan = make_plan(Recipe(source="dicom", root=mixed, probes="P4-2v", planes="axial", patches=False), "cpu")
+    plan = make_plan(Recipe(source="dicom", root=mixed, probes="P4-2v", planes="axial", patches=False).resolve("cpu"))
     assert plan.n_volumes == 3
     assert len(plan.subjects) == 2
     assert len(plan.samples) == 5 + 5 + 4  # one slice was cut short
@@ -204,7 +204,7 @@ def test_a_classic_and_an_enhanced_copy_of_a_scan_are_one(tmp_path):
             RescaleIntercept=scale.RescaleIntercept,
         )
     recipe = Recipe(source="dicom", root=tmp_path, probes="P4-2v", planes="axial", patches=False)
-    plan = make_plan(recipe, "cpu")
+    plan = make_plan(recipe.resolve("cpu"))
     assert len(plan.samples) == 4
     assert plan.skipped[COPIED] == 4
 
@@ -217,7 +217,9 @@ def test_a_plan_says_the_rule_and_what_voxels_give_away(tmp_path):
     labels = np.asarray(image.dataobj).astype(np.int16)
     labels[10:50, 10:50] += 2  # a large region beside the small ones
     nib.save(nib.Nifti1Image(labels, image.affine), tmp_path / "lee" / "b.nii")
-    plan = make_plan(Recipe(source="nifti", root=tmp_path, probes="P4-2v", planes="axial", patches=False), "cpu")
+    plan = make_plan(
+        Recipe(source="nifti", root=tmp_path, probes="P4-2v", planes="axial", patches=False).resolve("cpu")
+    )
     assert plan.subject_rules == ("nifti: by the first folder that is no split, site, sequence or format, 2 files",)
     (note,) = [note for note in plan.notes if "label map" in note]
     assert note.startswith("nifti: lee/b: looks like a label map: ")

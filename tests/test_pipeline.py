@@ -44,7 +44,7 @@ def test_a_build_holds_what_its_summary_says(built):
     assert hq.shape == lq.shape == (16, 16)
     assert lq.max() == 1.0  # 0 dB is the brightest pixel
     assert len({row["seed"] for row in pairs.samples}) == 24
-    attributes = read.read_attributes(open_storage(path))
+    attributes = read.read_document(open_storage(path))
     assert attributes["recipe"]["engine"] == "cpu"
     assert {"source", "licence", "citation", "versions", "recipe_digest"} <= attributes.keys()
 
@@ -55,7 +55,7 @@ def test_no_time_and_no_host_is_covered_by_the_digest(built):
     assert os.uname().nodename not in text
     assert str(path.parent) not in text
     assert os.uname().nodename in (path / "build/log.jsonl").read_text()
-    assert summary.digest == read.read_attributes(open_storage(path))["digest"]
+    assert summary.digest == read.read_document(open_storage(path))["digest"]
 
 
 @pytest.mark.parametrize("samples_per_shard", [5, 64])
@@ -173,7 +173,7 @@ def test_what_is_there_is_not_touched_unasked(root, tmp_path):
 
 
 def test_a_failing_sample_is_tried_again_then_set_aside(root, tmp_path, monkeypatch):
-    plan = make_plan(fast_recipe(root, limit=6), "cpu")
+    plan = make_plan(fast_recipe(root, limit=6).resolve("cpu"))
     fatal, flaky = (shards.probe_seed(sample.seed, PROBE) for sample in plan.samples[1:3])
     simulate, tries = shards.simulate_pairs, []
 
@@ -229,7 +229,7 @@ def test_samples_made_together_make_the_same_content(root, built, tmp_path, monk
 
 
 def test_a_sample_that_fails_among_others_is_set_aside_alone(root, tmp_path, monkeypatch):
-    plan = make_plan(fast_recipe(root, limit=6), "cpu")
+    plan = make_plan(fast_recipe(root, limit=6).resolve("cpu"))
     fatal = shards.probe_seed(plan.samples[1].seed, PROBE)
     alone = build(fast_recipe(root, limit=6), tmp_path / "alone.zarr")
 
@@ -293,7 +293,7 @@ def _fails_on(monkeypatch, seeds_of_failures):
 def test_a_build_stops_where_everything_fails_from_some_sample_on(root, tmp_path, monkeypatch, samples_per_shard):
     """As when a card dies in the middle: what was made stays, and a resumed build has the content of one in one go."""
     recipe, path = fast_recipe(root, samples_per_shard=samples_per_shard), tmp_path / "pairs.zarr"
-    samples = make_plan(recipe, "cpu").samples
+    samples = make_plan(recipe.resolve("cpu")).samples
     assert len(samples) >= 8 + shards.HOPELESS
     with monkeypatch.context() as patched:
         _fails_on(patched, {shards.probe_seed(sample.seed, PROBE) for sample in samples[5:]})
@@ -364,27 +364,29 @@ def test_nothing_to_build_says_why(root, tmp_path):
 
 def test_a_limit_takes_from_every_volume_before_it_takes_twice(root):
     for limit in (1, 2, 3, 5, 6):
-        samples = make_plan(fast_recipe(root, limit=limit), "cpu").samples
+        samples = make_plan(fast_recipe(root, limit=limit).resolve("cpu")).samples
         assert len(samples) == limit
         counts = [sum(sample.ref.subject == f"subject{i}" for sample in samples) for i in range(3)]
         assert max(counts) - min(counts) <= 1
 
 
 def test_a_larger_limit_keeps_what_a_smaller_one_chose(root):
-    chosen = [{sample.id for sample in make_plan(fast_recipe(root, limit=n), "cpu").samples} for n in (2, 5, 24)]
+    chosen = [
+        {sample.id for sample in make_plan(fast_recipe(root, limit=n).resolve("cpu")).samples} for n in (2, 5, 24)
+    ]
     assert chosen[0] < chosen[1] < chosen[2]
 
 
 def test_kinds_have_limits_of_their_own(root):
-    samples = make_plan(fast_recipe(root, limit_full=3, limit_patches=2), "cpu").samples
+    samples = make_plan(fast_recipe(root, limit_full=3, limit_patches=2).resolve("cpu")).samples
     assert [sum(sample.kind == kind for sample in samples) for kind in ("full", "patch")] == [3, 2]
-    samples = make_plan(fast_recipe(root, limit_full=0), "cpu").samples
+    samples = make_plan(fast_recipe(root, limit_full=0).resolve("cpu")).samples
     assert {sample.kind for sample in samples} == {"patch"}
 
 
 def test_adding_a_subject_changes_no_other_sample(tmp_path):
-    few = make_plan(fast_recipe(write_stacks(tmp_path / "few", 2), folds=1), "cpu")
-    many = make_plan(fast_recipe(write_stacks(tmp_path / "many", 4), folds=1), "cpu")
+    few = make_plan(fast_recipe(write_stacks(tmp_path / "few", 2), folds=1).resolve("cpu"))
+    many = make_plan(fast_recipe(write_stacks(tmp_path / "many", 4), folds=1).resolve("cpu"))
     rows = {sample.id: sample.row(16, 1) for sample in many.samples}
     assert 0 < len(few.samples) < len(many.samples)
     assert all(rows[sample.id] == sample.row(16, 1) for sample in few.samples)
@@ -403,7 +405,7 @@ def test_several_sources_make_one_set(root, tmp_path):
     rows = datagen.open_pairs(tmp_path / "pairs.zarr").samples
     assert [row["source"] for row in rows] == ["image"] * 2 + ["npy"] * 3
     assert summary.n_subjects == 5
-    attributes = read.read_attributes(open_storage(tmp_path / "pairs.zarr"))
+    attributes = read.read_document(open_storage(tmp_path / "pairs.zarr"))
     assert [source["name"] for source in attributes["sources"]] == ["npy", "image"]
 
 
@@ -509,7 +511,7 @@ def test_a_sample_that_kills_its_worker_is_set_aside(root, tmp_path, monkeypatch
     from distributed import KilledWorker
 
     recipe, path = fast_recipe(root, limit=4, samples_per_shard=2), tmp_path / "pairs.zarr"
-    deadly = make_plan(recipe, "cpu").samples[2].id
+    deadly = make_plan(recipe.resolve("cpu")).samples[2].id
 
     class Future:
         def __init__(self, call):

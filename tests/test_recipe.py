@@ -1,12 +1,13 @@
 """Recipes: what they accept, what they say of what they do not, and what of them a digest covers."""
 
+import json
+
 import pytest
 
 from datagen import Recipe, RecipeError
 from datagen.identity import FoldError, choose_folds, fold_of, sample_id, sample_seed
-from datagen.make.pairs import Settings
 from datagen.plan.randomize import Ranges
-from datagen.plan.recipe import array_name, differences, digest, probe_of_record, probe_record
+from datagen.plan.resolved import ResolvedRecipe, array_name, differences, digest, probe_of_record, probe_record
 
 
 def recipe(**changes):
@@ -90,10 +91,27 @@ def test_a_probe_survives_its_record(any_probe):
 
 def test_settings_carry_what_the_record_says():
     record = recipe(n_transmits=7, attenuation_db_cm_mhz=0.5, snr_db=30.0).record("cpu", 2)
-    settings = Settings.of(record, probe_of_record(record["probes"]["P4-2v"]))
+    (settings,) = ResolvedRecipe.from_dict(record).settings
     assert (settings.n_transmits, settings.attenuation_db_cm_mhz, settings.snr_db) == (7, 0.5, 30.0)
     assert settings.tgc
     assert settings.engine == "cpu"
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_a_resolved_recipe_is_what_its_record_says(format):
+    asked = recipe(probes=("P4-2v", "C5-2v"), planes="axial", frames=3, randomize={"snr_db": [20, 40]}, folds=2)
+    resolved = asked.resolve("cpu", format)
+    again = ResolvedRecipe.from_dict(json.loads(json.dumps(resolved.to_dict())))
+    assert again == resolved
+    assert again.to_dict() == resolved.to_dict() == asked.record("cpu", 2, format)
+    assert (again.format, again.folds, again.settings[1].format) == (format, 2, format)
+
+
+def test_the_first_stores_recorded_less():
+    record = {name: value for name, value in recipe().record("cpu", 2, 1).items()}
+    assert not {"format", "subjects", "frames", "include_derived"} & record.keys()
+    resolved = ResolvedRecipe.from_dict(record | {"of_a_later_version": 1})
+    assert (resolved.format, resolved.selection.frames, resolved.selection.include_derived) == (1, "first", False)
 
 
 # --- identity --------------------------------------------------------------------------------------------------------

@@ -348,7 +348,7 @@ def test_patient_ids_that_say_little_are_said(tmp_path, patients, says):
 def test_build_says_that_patient_ids_are_shared(tmp_path):
     for number in range(4):
         trees.write_series(tmp_path / f"s{number}", StudyInstanceUID=f"1.2.3.{number}", gain=lambda i, n=number: n + 1)
-    notes = make_plan(Recipe(source="dicom", root=str(tmp_path), probes="P4-2v", limit=4), "cpu").notes
+    notes = make_plan(Recipe(source="dicom", root=str(tmp_path), probes="P4-2v", limit=4).resolve("cpu")).notes
     assert any("PatientID: one shared by 4 studies" in note for note in notes)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
+from datagen import Recipe
 from datagen.store import layout, read, write
 from datagen.store.location import LocalStorage, open_storage
 from ussim.errors import DataError
@@ -27,13 +28,27 @@ def shard(index: int, n: int) -> tuple[dict, list]:
     return arrays, [{"id": f"{index}-{i}", "seed": 2**62 + i, "set_aside": ""} for i in range(n)]
 
 
+def described(n_samples: int) -> layout.Attributes:
+    return layout.Attributes(
+        recipe=Recipe(source="demo", probes=PROBES, size=SIZE).resolve("cpu"),
+        recipe_digest="0",
+        source="demo",
+        licence="",
+        citation="",
+        sources=(),
+        probes={name: layout.array_name(name) for name in PROBES},
+        n_samples=n_samples,
+        n_shards=2,
+        samples_per_shard=PER_SHARD,
+    )
+
+
 def create(storage, n_samples: int = 20) -> list[dict]:
     """A finished store of two shards, the second one not full."""
-    attributes = {"recipe": {"probes": {name: {} for name in PROBES}}, "recipe_digest": "0", "n_shards": 2}
     mask = np.ones((SIZE, SIZE), bool)
-    write.create(storage, attributes, n_samples, SIZE, PER_SHARD, {PROBES[0]: mask, PROBES[1]: None})
+    write.create(storage, described(n_samples), {PROBES[0]: mask, PROBES[1]: None})
     records = [write.write_shard(storage, i, *shard(i, n), PER_SHARD) for i, n in enumerate((16, n_samples - 16))]
-    write.finish(storage, len(records), read.read_attributes(storage))
+    write.finish(storage, len(records))
     return records
 
 
@@ -82,7 +97,7 @@ def test_what_is_written_is_read_with_its_types(storage):
 def test_a_url_holds_the_same_store(storage):
     remote = open_storage("memory://bucket/pairs.zarr")
     create(remote)
-    assert read.read_attributes(remote)["digest"] == read.read_attributes(storage)["digest"]
+    assert read.read_attributes(remote).digest == read.read_attributes(storage).digest
     assert (read.open_group(remote)["hq"][:] == read.open_group(storage)["hq"][:]).all()
     remote.delete()
     assert not remote.exists()
@@ -92,8 +107,7 @@ def test_an_unfinished_store_is_refused(tmp_path):
     storage = open_storage(tmp_path / "pairs.zarr")
     with pytest.raises(layout.StoreError, match="no store of pairs"):
         read.require_complete(storage)
-    attributes = {"recipe": {"probes": {}}, "recipe_digest": "0", "n_shards": 2}
-    write.create(storage, attributes, 20, SIZE, PER_SHARD, {})
+    write.create(storage, described(20), {})
     with pytest.raises(layout.StoreError, match=r"unfinished \(0 of 2 shards\).*--resume"):
         read.open_group(storage)
 
@@ -108,7 +122,7 @@ def test_reopening_takes_back_that_it_is_complete(storage):
     write.reopen(storage)
     with pytest.raises(layout.StoreError, match="unfinished"):
         read.require_complete(storage)
-    assert "digest" not in read.read_attributes(storage)
+    assert "digest" not in read.read_document(storage)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
@@ -187,4 +201,4 @@ def test_one_build_at_a_time(tmp_path):
 
 def test_the_attributes_are_plain_json(storage):
     document = json.loads((LocalStorage(storage.url).folder / "zarr.json").read_text())
-    assert document["attributes"]["digest"] == read.read_attributes(storage)["digest"]
+    assert document["attributes"]["digest"] == read.read_attributes(storage).digest

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from ussim.commands import console
 from ussim.errors import ChangedError, DataError, ExistsError
 
-from ..plan.formats import FORMAT, format_of
-from ..plan.recipe import Recipe, array_name, differences
+from ..plan.formats import FORMAT
+from ..plan.recipe import Recipe
+from ..plan.resolved import array_name, differences
 from ..plan.samples import Plan, make_plan
 from ..sources import get_source, under_terms
 from ..store import layout, read, write
+from ..store.layout import Attributes, Terms
 from ..store.location import LocalStorage, Storage, open_storage
 from .cluster import Workers, open_workers
 from .pairs import make_imager
@@ -99,25 +100,15 @@ def build(
     if overwrite:
         _check_inputs_survive(recipe, storage)
     with open_workers(recipe.engine, client, workers, scheduler, watcher) as crew:
-        plan = make_plan(
-            recipe,
-            crew.engine(recipe.engine),
-            lambda function, refs: crew.map(function, refs, watcher),
-            _format(storage) if resume else FORMAT,
-        )
+        resolved = recipe.resolve(crew.engine(recipe.engine), _format(storage) if resume else FORMAT)
+        plan = make_plan(resolved, lambda function, refs: crew.map(function, refs, watcher))
         _check_output(storage, resume, overwrite)  # reading may have taken long
         if overwrite and storage.exists():
             storage.delete()
-        jobs = _jobs(recipe, plan, storage.url)
         if not storage.exists() or read.is_begun(storage):
-            _create(storage, recipe, plan, jobs, _attributes(recipe, plan, jobs))
+            _create(storage, _attributes(plan, recipe.samples_per_shard))
         with storage.exclusively():
-            return _build(storage, recipe, plan, jobs, crew, watcher, started)
-
-
-def _jobs(recipe: Recipe, plan: Plan, url: str, samples_per_shard: int | None = None) -> list[Job]:
-    per_shard = samples_per_shard or recipe.samples_per_shard or layout.shard_size(len(plan.samples))
-    return make_jobs(plan.record, plan.samples, url, per_shard, recipe.sam2_checkpoint)
+            return _build(storage, plan, crew, watcher, started)
 
 
 # --- the store -------------------------------------------------------------------------------------------------------
@@ -135,8 +126,8 @@ def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
     except layout.StoreError as error:
         raise ExistsError(f"{error}; it is left alone: choose another --out") from None
     if not (resume or overwrite):
-        state = "a finished store" if attributes.get("complete") else "an unfinished store"
-        verb = "--resume to check and keep it" if attributes.get("complete") else "--resume to finish it"
+        state = "a finished store" if attributes.complete else "an unfinished store"
+        verb = "--resume to check and keep it" if attributes.complete else "--resume to finish it"
         raise ExistsError(f"{storage.url}: {state} is here already; give {verb}, or --overwrite to start again")
 
 
@@ -154,69 +145,51 @@ def _format(storage: Storage) -> int:
     """The format of the store that is gone on with, of new ones where there is none yet."""
     if not storage.exists() or read.is_begun(storage):
         return FORMAT
-    return format_of(read.read_attributes(storage)["recipe"])
+    return read.read_attributes(storage).recipe.format
 
 
-def _create(storage: Storage, recipe: Recipe, plan: Plan, jobs: Sequence[Job], attributes: dict[str, Any]) -> None:
+def _create(storage: Storage, attributes: Attributes) -> None:
     """All of a store but the shards and what is made of them."""
-    settings = jobs[0].settings
-    masks = {s.probe.name: None if recipe.randomize is not None else make_imager(s).mask() for s in settings}
-    write.create(
-        storage,
-        attributes,
-        len(plan.samples),
-        recipe.size,
-        jobs[0].samples_per_shard,
-        masks,
+    recipe = attributes.recipe
+    drawn = recipe.randomize is not None  # each sample then has a mask of its own
+    masks = {settings.probe.name: None if drawn else make_imager(settings).mask() for settings in recipe.settings}
+    write.create(storage, attributes, masks)
+
+
+def _attributes(plan: Plan, samples_per_shard: int | None) -> Attributes:
+    """What the group says of itself."""
+    recipe = plan.recipe
+    own = [get_source(name) for name in recipe.source]
+    # Files "of one's own" that look like a collection are under that one's terms.
+    sources = [under_terms(source, root) for source, root in zip(own, recipe.inputs.roots, strict=True)]
+    per_shard = samples_per_shard or layout.shard_size(len(plan.samples))
+    return Attributes(
+        recipe=recipe,
+        recipe_digest=plan.digest,
+        source=", ".join(recipe.source),
+        licence="; ".join(source.licence for source in sources),
+        citation="; ".join(source.citation for source in sources),
+        sources=tuple(
+            Terms(name, source.title, source.licence, source.citation, source.terms, source.redistributable)
+            for name, source in zip(recipe.source, sources, strict=True)
+        ),
+        probes={probe.name: array_name(probe.name) for probe in recipe.probes},
+        n_samples=len(plan.samples),
+        n_shards=-(-len(plan.samples) // per_shard),
+        samples_per_shard=per_shard,
+        subject_rules=plan.subject_rules,
+        skipped=plan.skipped,
+        unreadable=tuple(f"{volume}: {reason}" for volume, reason in plan.unreadable),
+        versions=write.versions(),
     )
 
 
-def _attributes(recipe: Recipe, plan: Plan, jobs: Sequence[Job]) -> dict[str, Any]:
-    """What the group says of itself."""
-    own = [get_source(name) for name in recipe.source]
-    # Files "of one's own" that look like a collection are under that one's terms.
-    sources = [under_terms(source, root) for source, root in zip(own, recipe.roots(), strict=True)]
-    return {
-        "recipe": plan.record,
-        "recipe_digest": plan.digest,
-        "source": ", ".join(recipe.source),
-        "licence": "; ".join(source.licence for source in sources),
-        "citation": "; ".join(source.citation for source in sources),
-        "sources": [
-            {
-                "name": name,
-                "title": source.title,
-                "licence": source.licence,
-                "citation": source.citation,
-                "terms": source.terms,
-                "redistributable": source.redistributable,
-            }
-            for name, source in zip(recipe.source, sources, strict=True)
-        ],
-        "probes": {settings.probe.name: array_name(settings.probe.name) for settings in jobs[0].settings},
-        "n_samples": len(plan.samples),
-        "n_shards": len(jobs),
-        "samples_per_shard": jobs[0].samples_per_shard,
-        "subject_rules": list(plan.subject_rules),
-        "skipped": plan.skipped,
-        "unreadable": [f"{volume}: {reason}" for volume, reason in plan.unreadable],
-        "versions": write.versions(),
-    }
-
-
-def _build(
-    storage: Storage,
-    recipe: Recipe,
-    plan: Plan,
-    jobs: Sequence[Job],
-    crew: Workers,
-    watcher: Watcher,
-    started: float,
-) -> Summary:
-    attributes = read.read_attributes(storage)
-    _check_unchanged(storage, attributes, plan)
-    if attributes["samples_per_shard"] != jobs[0].samples_per_shard:  # not part of the recipe: go on as it was begun
-        jobs = _jobs(recipe, plan, storage.url, attributes["samples_per_shard"])
+def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, started: float) -> Summary:
+    document = read.read_document(storage)
+    _check_unchanged(storage, document, plan)
+    attributes = Attributes.from_dict(document)
+    # Shards are no part of the recipe: they stay as the store was begun.
+    jobs = make_jobs(plan.recipe, plan.samples, storage.url, attributes.samples_per_shard)
     storage.clean()
     there = {}  # samples of each whole shard
     for job in jobs:
@@ -238,17 +211,17 @@ def _build(
                 raise DataError(
                     f"{storage.url}: all of the first {len(count.set_aside)} samples failed; {sample}: {reason}"
                 )
-            for row in record["rows"]:
+            for row in record.rows:
                 streak.add(row)
     except OSError as error:
         raise _disk_error(error, storage) from None
     finally:
         watcher.end()
-    total = attributes.get("digest", "")
+    total = attributes.digest
     if todo or not read.is_whole(storage, len(jobs)):
         write.reopen(storage)
-        _create(storage, recipe, plan, jobs, attributes)  # in case it is there that something was lost
-        total = write.finish(storage, len(jobs), attributes | {"n_set_aside": len(count.set_aside)})
+        _create(storage, attributes)  # in case it is there that something was lost
+        total = write.finish(storage, len(jobs), len(count.set_aside))
     set_aside = tuple(sorted(count.set_aside))
     seconds = time.time() - started
     log(storage.url, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
@@ -263,18 +236,19 @@ def _build(
         notes=plan.notes,
         n_subjects=len(plan.subjects),
         n_volumes=plan.n_volumes,
-        folds=plan.folds,
+        folds=plan.recipe.folds,
         seconds=seconds,
         digest=total,
-        sources=recipe.source,
-        probes=tuple(attributes["probes"]),
+        sources=plan.recipe.source,
+        probes=tuple(attributes.probes),
     )
 
 
-def _check_unchanged(storage: Storage, attributes: dict[str, Any], plan: Plan) -> None:
-    if attributes["recipe_digest"] == plan.digest:
+def _check_unchanged(storage: Storage, document: dict[str, Any], plan: Plan) -> None:
+    """Raise ChangedError where a store on disk was begun from another recipe or other data."""
+    if document["recipe_digest"] == plan.digest:
         return
-    changed = differences(attributes["recipe"], plan.record)
+    changed = differences(document["recipe"], plan.recipe.to_dict())
     what = "; ".join(changed) if changed else "the files of the source changed, or some came or went"
     raise ChangedError(f"{storage.url}: resume refused: {what}; build elsewhere, or start again with --overwrite")
 
@@ -285,8 +259,8 @@ def _is_whole(storage: Storage, job: Job) -> bool:
     record = read.read_record(storage, job.index)
     return (
         record is not None
-        and [row["id"] for row in record["rows"]] == [sample.id for sample in job.samples]
-        and not any(row["set_aside"] for row in record["rows"])
+        and [row["id"] for row in record.rows] == [sample.id for sample in job.samples]
+        and not record.set_aside
         and not read.damaged_files(storage, record)
     )
 

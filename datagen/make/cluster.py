@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ussim.errors import DataError
 
+from ..store.layout import ShardRecord
 from .pairs import resolve_engine
 from .progress import Count, Watcher
 from .shards import Job, Made, blank_sample, finish_shard, make_sample, make_shard
@@ -48,7 +49,7 @@ class Workers:
             yield function(item)
             watcher.reading(done, len(everything))
 
-    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[dict[str, Any]]:
+    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[ShardRecord]:
         """Make some shards; yield their records as they come."""
         for job in jobs:
             yield make_shard(job, lambda done, shard=job.index: count.working(shard, done))  # type: ignore[misc]
@@ -96,7 +97,7 @@ class Cluster(Workers):
             for future in waiting:
                 future.cancel()
 
-    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[dict[str, Any]]:
+    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[ShardRecord]:
         """Make some shards, each one task; yield their records as they come."""
         from distributed import as_completed
 
@@ -126,7 +127,7 @@ class Cluster(Workers):
             if futures:
                 client.cancel(list(futures), force=True)
 
-    def _outcome(self, future: Future, job: Job) -> dict[str, Any]:
+    def _outcome(self, future: Future, job: Job) -> ShardRecord:
         """The record that a task came back with; a shard that keeps killing its workers is made sample by sample."""
         from distributed import CancelledError, KilledWorker
 
@@ -140,7 +141,7 @@ class Cluster(Workers):
             raise record
         return record
 
-    def make_apart(self, job: Job) -> dict[str, Any]:
+    def make_apart(self, job: Job) -> ShardRecord:
         """Make a shard, each sample a task of its own: the one that kills its worker is set aside, the others are not."""
         from distributed import KilledWorker
 
@@ -258,7 +259,7 @@ def _announce(client: Client, watcher: Watcher) -> None:
     )
 
 
-def _shard_task(job: Job, numba_threads: int | None) -> dict[str, Any] | Exception:
+def _shard_task(job: Job, numba_threads: int | None) -> ShardRecord | Exception:
     """A shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
     from distributed import get_worker
 

@@ -33,8 +33,9 @@ def estimate(recipe: Recipe, watcher: Watcher | None = None) -> Estimate:
     """Plan a build and simulate one of its samples; nothing is written."""
     watcher = watcher or Watcher()
     here = Workers()
-    plan = make_plan(recipe, here.engine(recipe.engine), lambda function, refs: here.map(function, refs, watcher))
-    job = make_jobs(plan.record, plan.samples, "", 1, recipe.sam2_checkpoint)[0]
+    resolved = recipe.resolve(here.engine(recipe.engine))
+    plan = make_plan(resolved, lambda function, refs: here.map(function, refs, watcher))
+    job = make_jobs(plan.recipe, plan.samples, "", 1)[0]
     sample = plan.samples[len(plan.samples) // 2]
     for _ in range(2):  # the first one compiles
         started = time.perf_counter()

@@ -12,12 +12,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..identity import stable_hash
 from ..plan.formats import Rules, rules_of
+from ..plan.resolved import Settings
 
 if TYPE_CHECKING:
     import ussim
@@ -25,61 +26,17 @@ if TYPE_CHECKING:
 BYTES_A_SAMPLE = 12  # of channel data on a card: RF (float32) and the IQ (complex64) made of it
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a probe images: hashable, picklable, everything that shapes a simulated image beside the image and its seed."""
-
-    probe: ussim.Probe
-    engine: str  # "cpu", "cuda", "cuda:1" or "reference"; "auto" has been resolved
-    size: int  # pixels on a side
-    transmit: str | None = None  # None, here and below: the probe's own
-    n_transmits: int | None = None
-    max_angle_deg: float | None = None
-    width_deg: float | None = None
-    speed_of_sound: float = 1540.0  # m/s
-    speed_of_sound_error: float = 0.0  # of the scanner, as a fraction
-    attenuation_db_cm_mhz: float = 0.0
-    mean_distance_wavelengths: float = 1.0
-    dynamic_range_db: float = 40.0
-    f_number: float | None = None
-    snr_db: float | None = None
-    tgc: bool = False
-    format: int = (
-        1  # of the dataset, the rules of which hold (`datagen.plan.formats`); a record without one is of the first
-    )
-
-    @classmethod
-    def of(cls, recipe: dict[str, Any], probe: ussim.Probe) -> Settings:
-        """The settings that a recipe, as recorded, has for one of its probes."""
-        names = {field.name for field in dataclasses.fields(cls)} - {"probe"}
-        return cls(probe=probe, **{name: recipe[name] for name in names & recipe.keys()})
-
-    def with_drawn(self, drawn: dict[str, float]) -> Settings:
-        """These settings with what was drawn for one sample (`datagen.plan.randomize`)."""
-        values: dict[str, Any] = dict(drawn)
-        probe = dataclasses.replace(
-            self.probe,
-            center_frequency=self.probe.center_frequency * (1 + values.pop("center_frequency_fraction", 0.0)),
-            bandwidth=self.probe.bandwidth * (1 + values.pop("bandwidth_fraction", 0.0)),
-        )
-        return dataclasses.replace(self, probe=probe, **values)
-
-
 @dataclass(frozen=True, eq=False)
 class Imager:
     """Settings worked out: made once, used for every image."""
 
     settings: Settings
+    rules: Rules  # those of the dataset's format
     acquisition: ussim.Acquisition
     speed_of_sound: float  # m/s, that the scanner steers and focuses with
     grid: ussim.ImageGrid
     n_samples: int  # of a record that holds every echo of the field
     mean_distance: float  # m
-
-    @property
-    def rules(self) -> Rules:
-        """Those of the dataset's format."""
-        return rules_of(self.settings.format)
 
     def mask(self, step: int = 1) -> np.ndarray:
         """(size, size) bool, the pixels inside the field: of every `step`-th one, and what lies between interpolated."""
@@ -124,17 +81,18 @@ def make_imager(settings: Settings) -> Imager:
         None if settings.max_angle_deg is None else np.deg2rad(settings.max_angle_deg),
         None if settings.width_deg is None else np.deg2rad(settings.width_deg),
     )
-    n_subelements = rules_of(settings.format).n_subelements
-    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=n_subelements)
+    rules = rules_of(settings.format)
+    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=rules.n_subelements)
     believed = settings.speed_of_sound * (1 + settings.speed_of_sound_error)
     if settings.speed_of_sound_error:
         # The scanner steers with the speed it believes in; the waves travel at the medium's.
         delays = waves.delays(probe, dataclasses.replace(medium, speed_of_sound=believed))
-        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, n_subelements=n_subelements)
+        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, n_subelements=rules.n_subelements)
     grid = ussim.ImageGrid.for_acquisition(acquisition, shape=(settings.size, settings.size))
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     return Imager(
         settings=settings,
+        rules=rules,
         acquisition=acquisition,
         speed_of_sound=believed,
         grid=grid,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+
+from ..store.layout import ShardRecord
 
 
 class Watcher:
@@ -43,13 +44,13 @@ class Count:
                 self.partial[shard] = done
                 self._say()
 
-    def finished(self, record: dict[str, Any]) -> None:
+    def finished(self, record: ShardRecord) -> None:
         """Note that a shard is finished."""
         with self.lock:
-            self.closed.add(record["shard"])
-            self.partial.pop(record["shard"], None)
-            self.done += len(record["rows"])
-            self.set_aside += [(row["id"], row["set_aside"]) for row in record["rows"] if row["set_aside"]]
+            self.closed.add(record.index)
+            self.partial.pop(record.index, None)
+            self.done += len(record.rows)
+            self.set_aside += record.set_aside
             self._say()
 
     def _say(self) -> None:

@@ -11,20 +11,18 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ussim.errors import DataError
 
 from ..identity import stable_hash
-from ..plan.randomize import Ranges
-from ..plan.recipe import array_name, probe_of_record
-from ..plan.samples import Cutting, Sample, image_of
-from ..store.layout import lq_key, mask_key
+from ..plan.resolved import ResolvedRecipe, array_name
+from ..plan.samples import Sample, image_of
+from ..store.layout import Row, ShardRecord, Value, lq_key, mask_key
 from ..store.location import open_storage
 from ..store.write import write_shard
-from .pairs import Settings, make_imager, on_device, pixel_size_mm, probe_seed, simulate_pairs
+from .pairs import make_imager, on_device, pixel_size_mm, probe_seed, simulate_pairs
 
 MASK_STEP = (
     4  # pixels between those at which a field that differs in every sample is worked out: it costs as much as imaging
@@ -43,10 +41,7 @@ class Job:
     url: str  # of the store
     index: int  # of the shard
     samples: tuple[Sample, ...]
-    folds: int
-    cutting: Cutting
-    settings: tuple[Settings, ...]  # one a probe
-    ranges: Ranges | None
+    recipe: ResolvedRecipe
     samples_per_shard: int
 
 
@@ -54,7 +49,7 @@ class Job:
 class Made:
     """One finished sample."""
 
-    row: dict[str, Any]  # of the table of samples
+    row: Row
     images: dict[str, np.ndarray]  # "hq", "lq/..." (uint8) and, where they vary, "mask/..." (bool) -> (size, size)
 
 
@@ -70,7 +65,7 @@ class Streak:
         self._length = 0
         self._volumes: set[str] = set()
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Count a finished sample.
 
         Raises
@@ -83,7 +78,7 @@ class Streak:
             self._volumes.clear()
             return
         self._length += 1
-        self._volumes.add(row["volume"])
+        self._volumes.add(str(row["volume"]))
         if self._length >= HOPELESS and (self._one_is_enough or len(self._volumes) > 1):
             raise DataError(
                 f"{self._length} samples in a row failed, the last one {row['id']}: {row['set_aside']}; what was made "
@@ -92,24 +87,17 @@ class Streak:
 
 
 def make_jobs(
-    recipe: dict[str, Any],
+    recipe: ResolvedRecipe,
     samples: Sequence[Sample],
     url: str,
     samples_per_shard: int,
-    sam2_checkpoint: str | None = None,
 ) -> list[Job]:
-    """The shards of a dataset, from its recipe as recorded: at least one, empty where there are no samples."""
-    cutting = Cutting.of(recipe, sam2_checkpoint)
-    settings = tuple(Settings.of(recipe, probe_of_record(numbers)) for numbers in recipe["probes"].values())
-    ranges = None if recipe["randomize"] is None else Ranges(**recipe["randomize"])
+    """The shards of a dataset: at least one, empty where there are no samples."""
     parts = [tuple(samples[first : first + samples_per_shard]) for first in range(0, len(samples), samples_per_shard)]
-    return [
-        Job(url, index, part, recipe["folds"], cutting, settings, ranges, samples_per_shard)
-        for index, part in enumerate(parts or [()])
-    ]
+    return [Job(url, index, part, recipe, samples_per_shard) for index, part in enumerate(parts or [()])]
 
 
-def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
+def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -> ShardRecord:
     """Simulate the samples of a shard, put its files in place, and return its record.
 
     Parameters
@@ -127,7 +115,7 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
     made: list[Made] = []
     streak = Streak()
     # Where settings are drawn for each sample, no two share what the engine prepares.
-    together = job.ranges is None and any(on_device(settings.engine) for settings in job.settings)
+    together = job.recipe.randomize is None and any(on_device(settings.engine) for settings in job.recipe.settings)
     for first in range(0, len(job.samples), BATCH if together else 1):
         for sample in make_samples(job.samples[first : first + (BATCH if together else 1)], job):
             made.append(sample)
@@ -136,7 +124,7 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
     return finish_shard(job, made, started)
 
 
-def finish_shard(job: Job, made: list[Made], started: float) -> dict[str, Any]:
+def finish_shard(job: Job, made: list[Made], started: float) -> ShardRecord:
     """Put the files of finished samples in place, log the time, and return the shard's record."""
     storage = open_storage(job.url)
     arrays = {key: np.stack([sample.images[key] for sample in made]) for key in made[0].images}
@@ -164,7 +152,7 @@ def make_sample(sample: Sample, job: Job) -> Made:
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with device_errors(job.settings[0].engine):
+            with device_errors(job.recipe.settings[0].engine):
                 return _make([sample], job)[0]
         except EngineError:
             raise  # no such device, or a dead one: no sample would do better
@@ -176,34 +164,37 @@ def make_sample(sample: Sample, job: Job) -> Made:
 
 def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
     """The place of a sample that is set aside."""
-    row = sample.row(job.cutting.size, job.folds) | {"set_aside": " ".join(reason.split())}
-    images = {"hq": np.zeros((job.cutting.size,) * 2, np.uint8)}
-    for settings in job.settings:
+    row = sample.row(job.recipe.size, job.recipe.folds) | {"set_aside": " ".join(reason.split())}
+    images: dict[str, np.ndarray] = {"hq": np.zeros((job.recipe.size,) * 2, np.uint8)}
+    for settings in job.recipe.settings:
         name = settings.probe.name
         row |= {f"{column}_{array_name(name)}": None for column in _simulated_columns(job)}
         images[lq_key(name)] = np.zeros_like(images["hq"])
-        if job.ranges is not None:
+        if job.recipe.randomize is not None:
             images[mask_key(name)] = np.zeros(images["hq"].shape, bool)
     return Made(row, images)
 
 
 def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
     """Samples that share their settings, or one alone."""
-    hqs = [image_of(sample, job.cutting) for sample in samples]
-    made = [Made(sample.row(job.cutting.size, job.folds), {"hq": hq}) for sample, hq in zip(samples, hqs, strict=True)]
-    for settings in job.settings:
+    hqs = [image_of(sample, job.recipe.cutting) for sample in samples]
+    made = [
+        Made(sample.row(job.recipe.size, job.recipe.folds), {"hq": hq}) for sample, hq in zip(samples, hqs, strict=True)
+    ]
+    for settings in job.recipe.settings:
         name = settings.probe.name
         seeds = [probe_seed(sample.seed, name) for sample in samples]
-        drawn, masks = {}, {}
-        if job.ranges is not None:
+        drawn: dict[str, float] = {}
+        masks: dict[str, np.ndarray] = {}
+        if job.recipe.randomize is not None:
             (seed,) = seeds
-            drawn = job.ranges.draw(np.random.default_rng([seed, stable_hash("randomize")]))
+            drawn = job.recipe.randomize.draw(np.random.default_rng([seed, stable_hash("randomize")]))
             imager = make_imager(settings.with_drawn(drawn))
             masks = {mask_key(name): imager.mask(MASK_STEP)}
         else:
             imager = make_imager(settings)
         pixel_x, pixel_z = pixel_size_mm(imager)
-        values = {"lq_pixel_x_mm": f"{pixel_x:.6g}", "lq_pixel_z_mm": f"{pixel_z:.6g}"} | drawn
+        values: Row = {"lq_pixel_x_mm": f"{pixel_x:.6g}", "lq_pixel_z_mm": f"{pixel_z:.6g}", **drawn}
         for sample, pair in zip(made, simulate_pairs(hqs, imager, seeds), strict=True):
             row = values | {"scatterers": pair.n_scatterers}
             sample.row.update({f"{column}_{array_name(name)}": row[column] for column in _simulated_columns(job)})
@@ -213,11 +204,11 @@ def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
 
 def _simulated_columns(job: Job) -> tuple[str, ...]:
     """What the table says of a sample under one probe, `_<PROBE>` appended."""
-    drawn = job.ranges.names if job.ranges is not None else ()
+    drawn = job.recipe.randomize.names if job.recipe.randomize is not None else ()
     return ("scatterers", "lq_pixel_x_mm", "lq_pixel_z_mm", *drawn)
 
 
-def log(url: str, event: str, **entry: Any) -> None:
+def log(url: str, event: str, **entry: Value) -> None:
     """A line in the store's log: what depends on the machine and the hour, and no digest covers."""
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

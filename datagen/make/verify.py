@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,9 @@ from ussim.errors import DataError
 from ussim.volumes.volume import VolumeRef
 
 from ..plan.samples import Sample
-from ..sources import Selection, get_source, resolve_root
+from ..sources import get_source, resolve_root
 from ..store import layout, read
+from ..store.layout import Attributes, ShardRecord
 from ..store.location import Storage, open_storage
 from .shards import Job, make_jobs, make_sample
 
@@ -61,17 +61,15 @@ def verify(
     faults: list[str] = []
     notes: list[str] = []
 
-    def records() -> Iterator[dict[str, Any]]:
-        for index in range(attributes["n_shards"]):
+    def records() -> Iterator[ShardRecord]:
+        for index in range(attributes.n_shards):
             record = read.read_record(storage, index)
             if record is None:
                 faults.append(f"shard {index}: its record is missing or damaged")
             else:
-                faults.extend(
-                    _check_shard(storage, record, attributes["recipe"]["size"], attributes["samples_per_shard"])
-                )
+                faults.extend(_check_shard(storage, record, attributes))
                 yield record
-            on_shard(index + 1, attributes["n_shards"])
+            on_shard(index + 1, attributes.n_shards)
 
     content = layout.gather(records())
     if not any(fault.startswith("shard ") for fault in faults):
@@ -82,50 +80,51 @@ def verify(
             n_resimulated += 1
             if text:
                 (faults if wrong else notes).append(text)
-    return Report(attributes["n_samples"], n_resimulated, tuple(faults), tuple(notes), attributes["digest"])
+    return Report(attributes.n_samples, n_resimulated, tuple(faults), tuple(notes), attributes.digest)
 
 
-def _check_shard(storage: Storage, record: dict[str, Any], size: int, samples_per_shard: int) -> list[str]:
+def _check_shard(storage: Storage, record: ShardRecord, attributes: Attributes) -> list[str]:
     """Every image of a shard against its checksums, then its files."""
     faults = []
     harmed = set()
-    for key in record["hashes"]:
-        name = f"{key}/c/{record['shard']}/0/0"
+    size, samples_per_shard = attributes.recipe.size, attributes.samples_per_shard
+    for key in record.hashes:
+        name = f"{key}/c/{record.index}/0/0"
         try:
             images = read.decode_shard(storage.read(name), key, size, samples_per_shard)
         except OSError:
             images = [f"{name} is missing"] * samples_per_shard
-        for position, row in enumerate(record["rows"]):
+        for position, row in enumerate(record.rows):
             fault = _fault(images[position], record, key, position)
             if fault:
                 harmed.add(name)
                 faults.append(f"sample {row['id']}: {key}: {fault}")
     for name in read.damaged_files(storage, record):
         if name not in harmed:  # a byte that no image is made of
-            first, last = record["rows"][0]["id"], record["rows"][-1]["id"]
+            first, last = record.rows[0]["id"], record.rows[-1]["id"]
             faults.append(f"{name} (samples {first} to {last}): not the file that was written, though its images are")
     return faults
 
 
-def _fault(image: np.ndarray | str, record: dict[str, Any], key: str, position: int) -> str:
+def _fault(image: np.ndarray | str, record: ShardRecord, key: str, position: int) -> str:
     """What is wrong with one image, "" where nothing is."""
     if isinstance(image, str):
         return image
-    if layout.image_hash(image) != record["hashes"][key][position]:
+    if layout.image_hash(image) != record.hashes[key][position]:
         return "not the image that was written: its checksum differs"
     actual = layout.image_crc32(image)
-    recorded = record["rows"][position].get(layout.crc_column(key), actual)
+    recorded = record.rows[position].get(layout.crc_column(key), actual)
     return "" if recorded == actual else "the recorded crc32 is not that of the image"
 
 
-def _check_whole(storage: Storage, attributes: dict[str, Any], content: layout.Content) -> list[str]:
+def _check_whole(storage: Storage, attributes: Attributes, content: layout.Content) -> list[str]:
     """The table of samples, the masks, the metadata and the digest over all of it."""
     try:
         written = storage.read(layout.SAMPLES).decode()
         masks = read.read_fixed_masks(storage)
         group = read.open_group(storage, use_consolidated=False)  # each array's own metadata too
         for key in content.hashes:
-            expected = (attributes["n_samples"], *(attributes["recipe"]["size"],) * 2)
+            expected = (attributes.n_samples, *(attributes.recipe.size,) * 2)
             if group[key].shape != expected:
                 return [f"{key}: expected shape {expected}, got {group[key].shape}"]
     except (OSError, KeyError, ValueError, RuntimeError) as error:
@@ -134,35 +133,34 @@ def _check_whole(storage: Storage, attributes: dict[str, Any], content: layout.C
         lines = zip(written.splitlines(), content.table.splitlines(), strict=False)
         line = next((i for i, (a, b) in enumerate(lines, start=1) if a != b), "the last")
         return [f"{layout.SAMPLES}: line {line} is not what the shards record"]
-    if content.digest(masks) != attributes["digest"]:
+    if content.digest(masks) != attributes.digest:
         return ["the digest in the attributes is not that of the content: a mask or an attribute was changed"]
     return []
 
 
 def _resimulate(
     storage: Storage,
-    attributes: dict[str, Any],
+    attributes: Attributes,
     count: int,
-    root: Any,
+    root: str | Path | tuple[str | None, ...] | None,
     seed: int | None,
 ) -> Iterator[tuple[bool, str]]:
     """Some samples made again from the source: (whether that is a fault, what differs)."""
-    recipe = attributes["recipe"]
-    roots = (root,) * len(recipe["source"]) if root is None or isinstance(root, str | Path) else root
+    recipe = attributes.recipe
+    roots = (root,) * len(recipe.source) if root is None or isinstance(root, str | Path) else root
     refs: dict[tuple[str, str], VolumeRef] = {}
     # Who was imaged shapes the folds, not the images: it is not needed here.
-    selection = Selection(None, recipe.get("frames", "first"), recipe.get("include_derived", False))
-    for name, folder in zip(recipe["source"], roots, strict=True):
-        refs |= {(name, ref.name): ref for ref in get_source(name, selection).find(resolve_root(name, folder))}
+    for name, folder in zip(recipe.source, roots, strict=True):
+        refs |= {(name, ref.name): ref for ref in get_source(name, recipe.selection).find(resolve_root(name, folder))}
     rows = [(i, row) for i, row in enumerate(read.read_samples(storage)) if not row["set_aside"]]
     drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
-    job = make_jobs(recipe, (), storage.url, attributes["samples_per_shard"])[0]
+    job = make_jobs(recipe, (), storage.url, attributes.samples_per_shard)[0]
     for i, row in (rows[place] for place in sorted(drawn)):
-        ref = refs.get((row["source"], row["volume"]))
+        ref = refs.get((str(row["source"]), str(row["volume"])))
         if ref is None:
             raise DataError(f"{row['id']}: the volume {row['volume']!r} is not in the source any more")
-        shard, position = divmod(i, attributes["samples_per_shard"])
-        yield _compare(storage, shard, position, Sample.of_row(row, ref), job, attributes)
+        shard, position = divmod(i, attributes.samples_per_shard)
+        yield _compare(storage, shard, position, Sample.of_row(row, ref), job)
 
 
 def _compare(
@@ -171,7 +169,6 @@ def _compare(
     position: int,
     sample: Sample,
     job: Job,
-    attributes: dict[str, Any],
 ) -> tuple[bool, str]:
     """One sample made again, against what the store holds."""
     made = make_sample(sample, job)
@@ -179,8 +176,7 @@ def _compare(
         return True, f"sample {sample.id}: could not be made again: {made.row['set_aside']}"
     for key, image in made.images.items():
         name = f"{key}/c/{shard}/0/0"
-        size, per_shard = attributes["recipe"]["size"], attributes["samples_per_shard"]
-        stored = read.decode_shard(storage.read(name), key, size, per_shard)[position]
+        stored = read.decode_shard(storage.read(name), key, job.recipe.size, job.samples_per_shard)[position]
         if isinstance(stored, str):
             return True, f"sample {sample.id}: {key}: {stored}"
         difference = np.abs(image.astype(np.int16) - stored.astype(np.int16))

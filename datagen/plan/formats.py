@@ -10,7 +10,7 @@ The number is recorded in the recipe of a store (`format`); a record without one
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import ussim
@@ -51,8 +51,3 @@ def rules_of(number: int) -> Rules:
             f"format: expected one of {', '.join(map(str, _RULES))}, got {number!r}: a store of a newer version of datagen?"
         )
     return _RULES[number]
-
-
-def format_of(recipe: dict[str, Any]) -> int:
-    """The format of a store, from its recipe as recorded."""
-    return int(recipe.get("format", 1))

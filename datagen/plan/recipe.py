@@ -5,23 +5,25 @@ A recipe is read from options, from a TOML file, or written in Python; its field
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import hashlib
-import json
-import math
 import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ussim.errors import ConfigError
+from ussim.probes import Probe
 
-from ..sources.base import Selection, frames_asked
+from ..sources import resolve_root, source_names
+from ..sources.base import frames_asked
 from ..sources.subjects import recorded
 from .formats import FORMAT
 from .randomize import Ranges
+from .resolved import Inputs, ResolvedRecipe, array_name
 
 # Option names, for those who write a file from what `--help` shows.
 _ALIASES = {
@@ -31,10 +33,6 @@ _ALIASES = {
     "angles": "n_transmits",
     "attenuation": "attenuation_db_cm_mhz",
 }
-
-
-# Fields that are recorded only where they say other than the default.
-_WHERE_USED = ("subjects", "frames", "include_derived")
 
 
 class RecipeError(ConfigError):
@@ -123,8 +121,6 @@ class Recipe(BaseModel):
     @field_validator("source")
     @classmethod
     def _known_sources(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from ..sources import source_names
-
         for name in names:
             if name not in source_names():
                 raise ValueError(f"unknown source {name!r}{_near(name, source_names())}: {', '.join(source_names())}")
@@ -171,100 +167,57 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the choices as they are written, roots left out. A store's `recipe_digest` covers the source's files
         and what "auto" came to as well."""
-        return digest(self.record(self.engine, self.folds or 0))
+        return self._resolved(self.engine, self.folds or 0, FORMAT, Inputs()).digest
 
     def roots(self) -> list[Path]:
         """The folder of each source, found as the source finds it; raises DataError where there is none."""
-        from ..sources import resolve_root
-
         given = self.root or (None,) * len(self.source)
         return [resolve_root(name, root).resolve() for name, root in zip(self.source, given, strict=True)]
 
-    @property
-    def selection(self) -> Selection:
-        """What `find` of a source needs to know."""
-        return Selection(self.subjects, self.frames, self.include_derived)
-
-    def load_probes(self) -> list:
+    def load_probes(self) -> list[Probe]:
         """The probes, in order; raises ussim.ProbeError."""
         from ussim import load_probe
 
         return [load_probe(name) for name in self.probes]
 
+    def resolve(self, engine: str, format: int = FORMAT) -> ResolvedRecipe:
+        """Work the recipe out for a build on this machine.
+
+        Parameters
+        ----------
+        engine : what "auto" came to.
+        format : of the store that is resumed (`datagen.plan.formats`).
+
+        Raises
+        ------
+        DataError
+            The folder of a source is missing.
+        """
+        inputs = Inputs(tuple(self.roots()), self.subjects, self.sam2_checkpoint)
+        return self._resolved(engine, self.folds or 0, format, inputs)
+
     def record(self, engine: str, folds: int, format: int = FORMAT) -> dict[str, Any]:
-        """What a store records and its digest covers: plain JSON, everything resolved, nothing of this machine.
+        """Return what a store records and its digest covers: plain JSON, everything resolved, nothing of this machine.
 
         `engine` and `folds` are what "auto" and None came to. Roots are left out (samples carry the digests of the files),
-        probes are written out in full, a checkpoint is named by its digest. `format` is that of the store that is gone on
-        with (`datagen.plan.formats`); the first recorded none.
+        probes are written out in full, a checkpoint is named by its digest.
         """
-        record = self.model_dump(mode="json", exclude={"root", "samples_per_shard"})
-        for field in _WHERE_USED:  # later than stores that are to keep their digests
-            if record[field] == Recipe.model_fields[field].default:
-                del record[field]
-        if self.subjects is not None:
-            record["subjects"] = recorded(self.subjects)
-        record |= {"engine": engine, "folds": folds, "tgc": self.with_tgc}
-        record["probes"] = {probe.name: probe_record(probe) for probe in self.load_probes()}
-        if self.sam2_checkpoint is not None:
-            record["sam2_checkpoint"] = hashlib.sha256(Path(self.sam2_checkpoint).read_bytes()).hexdigest()
-        return record if format == 1 else record | {"format": format}
+        return self._resolved(engine, folds, format, Inputs()).to_dict()
 
-
-def probe_record(probe: Any) -> dict[str, Any]:
-    """A probe's numbers as plain JSON (infinities as the text "inf"), without where it was read from."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return str(value)
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items() if key not in ("path", "source")}
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-    return plain(dataclasses.asdict(probe))
-
-
-def probe_of_record(record: dict[str, Any]) -> Any:
-    """The probe that `probe_record` wrote out."""
-    from ussim import Imaging, Probe
-
-    def number(value: Any) -> Any:
-        return float(value) if value in ("inf", "-inf") else tuple(value) if isinstance(value, list) else value
-
-    values = {key: number(value) for key, value in record.items() if key != "imaging"}
-    imaging = record.get("imaging")
-    return Probe(
-        **values, imaging=None if imaging is None else Imaging(**{key: number(item) for key, item in imaging.items()})
-    )
-
-
-def array_name(probe_name: str) -> str:
-    """A probe's name as one component of a path in a store: "PA4-2/20" is kept under `PA4-2_20`."""
-    return probe_name.replace("/", "_").replace("\\", "_")
-
-
-def canonical_json(value: Any) -> str:
-    """One spelling of a JSON value, whatever the order of its keys: what digests are computed over."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, hexadecimal."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What changed between two records, one short text a field."""
-    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    texts = []
-    for key in changed:
-        old, new = (canonical_json(record.get(key)) for record in (before, after))
-        if key == "probes":
-            old, new = (", ".join(record.get(key) or {}) for record in (before, after))
-            texts.append(f"probes {old} -> {new}" if old != new else "probes (the numbers of a probe changed)")
-        else:
-            texts.append(f"{key} {old} -> {new}")
-    return texts
+    def _resolved(self, engine: str, folds: int, format: int, inputs: Inputs) -> ResolvedRecipe:
+        resolved: dict[str, Any] = {
+            "subjects": None if self.subjects is None else recorded(self.subjects),
+            "sam2_checkpoint": self.sam2_checkpoint
+            and hashlib.sha256(Path(self.sam2_checkpoint).read_bytes()).hexdigest(),
+            "probes": tuple(replace(probe, path="", source="") for probe in self.load_probes()),
+            "engine": engine,
+            "folds": folds,
+            "tgc": self.with_tgc,
+        }
+        as_asked = Recipe.model_fields.keys() - resolved.keys() - {"root", "samples_per_shard"}
+        return ResolvedRecipe(
+            **resolved, **{name: getattr(self, name) for name in as_asked}, format=format, inputs=inputs
+        )
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
@@ -308,6 +261,6 @@ def _one_line(error: ValidationError) -> str:
     return (f"{field}: {text}" if field else text) + (f" (and {more} more)" if more else "")
 
 
-def _near(name: str, known: Any) -> str:
+def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

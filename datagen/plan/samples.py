@@ -9,52 +9,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from ussim.errors import DataError
 from ussim.volumes.anatomy import looks_like_labels
-from ussim.volumes.volume import Skipped, VolumeRef
+from ussim.volumes.grey import grey_range
+from ussim.volumes.volume import Skipped, Volume, VolumeRef
 
 from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from ..sources import get_source
-from .formats import FORMAT
-from .recipe import Recipe, digest
+from .augment import augment
+from .resolved import KINDS, Cutting, ResolvedRecipe, digest
+from .slices import Segmenter, hq_patch, hq_slice, hq_slices
 
-KINDS = ("full", "patch")
 COPIED = "the same pixels as an image of another volume"
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """How volumes are cut into images: the part of a recipe that a worker needs for it. Hashable."""
-
-    planes: tuple[tuple[str, tuple[str, ...]], ...]  # of each source
-    every: int
-    min_tissue: float
-    size: int
-    kinds: tuple[str, ...]
-    augmentations: int
-    segmenter: str
-    sam2_checkpoint: str | None
-    seed: int
-
-    @classmethod
-    def of(cls, recipe: dict[str, Any], sam2_checkpoint: str | None = None) -> Cutting:
-        """The cutting of a recipe as recorded; a checkpoint is recorded by its digest, so its path comes apart."""
-        planes = tuple((name, tuple(recipe["planes"] or get_source(name).default_planes)) for name in recipe["source"])
-        wanted = (recipe["full"] and recipe["limit_full"] != 0, recipe["patches"] and recipe["limit_patches"] != 0)
-        return cls(
-            planes=planes,
-            kinds=tuple(kind for kind, kept in zip(KINDS, wanted, strict=True) if kept),
-            sam2_checkpoint=None if sam2_checkpoint is None else str(Path(sam2_checkpoint).resolve()),
-            **{name: recipe[name] for name in ("every", "min_tissue", "size", "augmentations", "segmenter", "seed")},
-        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +47,7 @@ class Sample:
     pixels: str = ""  # digest of the image as cut, for finding equal ones; not recorded
 
     @classmethod
-    def of_row(cls, row: dict[str, Any], ref: VolumeRef) -> Sample:
+    def of_row(cls, row: Mapping[str, Any], ref: VolumeRef) -> Sample:
         """The sample that a row of the table describes, in a volume that was found again."""
         return cls(
             id=row["id"],
@@ -89,7 +62,7 @@ class Sample:
             file_sha256=row["file_sha256"],
         )
 
-    def row(self, size: int, folds: int) -> dict[str, Any]:
+    def row(self, size: int, folds: int) -> dict[str, str | int | float | None]:
         """What the table of samples says of it, but for what is simulated."""
         row0, column0, row1, column1 = self.box
         row_mm, column_mm = self.pixel_size_mm
@@ -133,22 +106,21 @@ class VolumeSamples:
 class Plan:
     """Every sample of a dataset, in the order of the store, and what was left out."""
 
-    record: dict[str, Any]  # the recipe as recorded: `Recipe.record`
+    recipe: ResolvedRecipe
     samples: tuple[Sample, ...]
-    folds: int
     n_volumes: int  # read
     skipped: dict[str, int]  # images left out, by reason
     unreadable: tuple[tuple[str, str], ...]  # (volume or file, reason)
     notes: tuple[str, ...]
     subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the recipe and the identity of every sample, the digests of their files among it."""
-        rows = [sample.row(self.record["size"], self.folds) for sample in self.samples]
-        return digest({"recipe": self.record, "samples": rows})
+        rows = [sample.row(self.recipe.size, self.recipe.folds) for sample in self.samples]
+        return digest({"recipe": self.recipe.to_dict(), "samples": rows})
 
-    @property
+    @cached_property
     def subjects(self) -> set[tuple[str, str]]:
         """(source, subject) of every sample."""
         return {(sample.ref.source, sample.ref.subject) for sample in self.samples}
@@ -157,14 +129,12 @@ class Plan:
 Map = Callable[[Callable[[VolumeRef], VolumeSamples], Iterable[VolumeRef]], Iterator[VolumeSamples]]
 
 
-def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int = FORMAT) -> Plan:
+def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
     """Find the volumes, cut them, choose and order the samples.
 
     Parameters
     ----------
-    engine : what the recipe's engine came to.
     map_volumes : `map`, or one that works on several volumes at a time and keeps their order.
-    format : of the store (`datagen.plan.formats`): a store that is gone on with keeps its own.
 
     Raises
     ------
@@ -177,23 +147,22 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int =
     left_out: list[tuple[str, Skipped]] = []  # source, file
     notes: list[str] = []
     rules: list[str] = []
-    for name, root in zip(recipe.source, recipe.roots(), strict=True):
+    for name, root in zip(recipe.source, recipe.inputs.roots, strict=True):
         found = get_source(name, recipe.selection).find(root)
         refs += found
         rules += [f"{name}: {rule.partition(': ')[0]}" for rule in found.subjects]
         left_out += [(name, item) for item in found.skipped]
         notes += [f"{name}: {note}" for note in found.notes]
-    cutting = Cutting.of(recipe.record(engine, recipe.folds or 1), recipe.sam2_checkpoint)
     # In the order of their hashes, so that a small choice need not read every volume.
     refs.sort(key=lambda ref: (stable_hash(ref.source, ref.name), ref.source, ref.name))
     read: list[VolumeSamples] = []
     seen: dict[str, VolumeRef] = {}
-    for volume in map_volumes(_Cutter(cutting), refs):
+    for volume in map_volumes(_Cutter(recipe.cutting), refs):
         volume, copied = _without_copies(volume, seen)
         notes += copied
         notes += [f"{volume.ref.source}: {volume.ref.name}: {volume.note}"] if volume.note else []
         read.append(volume)
-        if _enough(read, recipe, cutting.kinds):
+        if _enough(read, recipe):
             break
     unreadable = [(f"{volume.ref.source}: {volume.ref.name}", volume.failure) for volume in read if volume.failure]
     skipped = Counter[str]()
@@ -203,11 +172,10 @@ def make_plan(recipe: Recipe, engine: str, map_volumes: Map = map, format: int =
     if not samples:
         reasons = [(f"{name}: {item.path}", item.reason) for name, item in left_out]
         raise DataError(_nothing(recipe, len(read), skipped, [*reasons, *unreadable]))
-    folds = choose_folds({(sample.ref.source, sample.ref.subject) for sample in samples}, recipe.folds)
+    folds = choose_folds({(sample.ref.source, sample.ref.subject) for sample in samples}, recipe.folds or None)
     return Plan(
-        record=recipe.record(engine, folds, format),
+        recipe=replace(recipe, folds=folds),
         samples=tuple(samples),
-        folds=folds,
         n_volumes=len(read),
         skipped=dict(sorted(skipped.items())),
         unreadable=tuple(unreadable),
@@ -237,8 +205,6 @@ def _oddities(volumes: Iterable[VolumeSamples]) -> list[str]:
 
 def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
     """Every sample of one volume, without the images. A volume that cannot be read is a failure, not an error."""
-    from .slices import hq_slices
-
     skipped = Counter[str]()
     samples = []
     try:
@@ -312,8 +278,6 @@ def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
     DataError
         The volume is no longer what it was when the sample was planned, or cannot be read.
     """
-    from .slices import hq_patch, hq_slice
-
     volume, grey = _loaded(sample.ref)
     if volume.file_sha256 != sample.file_sha256:
         raise DataError(f"{sample.ref.source} {sample.ref.name}: the file changed while the dataset was being built")
@@ -328,8 +292,6 @@ def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
         )
     if sample.augmentation == 0:
         return cut.image
-    from .augment import augment
-
     return augment(cut.image, np.random.default_rng([sample.seed, stable_hash("augmentation")]), cutting.size)
 
 
@@ -346,20 +308,18 @@ class _Cutter:
         return cut_volume(ref, self.cutting)
 
 
-def _load(ref: VolumeRef) -> Any:
+def _load(ref: VolumeRef) -> Volume:
     return get_source(ref.source).load(ref)
 
 
 @lru_cache(maxsize=2)  # consecutive samples are of one volume; two, for threads that meet at a border
-def _loaded(ref: VolumeRef) -> tuple[Any, tuple[float, float]]:
-    from ussim.volumes.grey import grey_range
-
+def _loaded(ref: VolumeRef) -> tuple[Volume, tuple[float, float]]:
     volume = _load(ref)
     return volume, grey_range(volume)
 
 
 @lru_cache(maxsize=1)
-def _segmenter(cutting: Cutting) -> Any:
+def _segmenter(cutting: Cutting) -> Segmenter | None:
     if cutting.segmenter == "otsu":
         return None  # the default of `datagen.plan.slices`
     from .segment import sam2_segmenter
@@ -367,7 +327,7 @@ def _segmenter(cutting: Cutting) -> Any:
     return sam2_segmenter(cutting.sam2_checkpoint)
 
 
-def _enough(read: Sequence[VolumeSamples], recipe: Recipe, kinds: Sequence[str]) -> bool:
+def _enough(read: Sequence[VolumeSamples], recipe: ResolvedRecipe) -> bool:
     """Whether reading more volumes could not change the choice: each limit is met by the first sample of each volume."""
 
     def holding(kind: str | None) -> int:
@@ -376,11 +336,11 @@ def _enough(read: Sequence[VolumeSamples], recipe: Recipe, kinds: Sequence[str])
     if recipe.limit is not None:
         return recipe.limit_full is None and recipe.limit_patches is None and holding(None) >= recipe.limit
     limits = dict(zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True))
-    wanted = [limits[kind] for kind in kinds]
-    return None not in wanted and all(holding(kind) >= limits[kind] for kind in kinds)  # type: ignore[operator]
+    wanted = {kind: limits[kind] for kind in recipe.cutting.kinds}
+    return all(limit is not None and holding(kind) >= limit for kind, limit in wanted.items())
 
 
-def _choose(read: Sequence[VolumeSamples], recipe: Recipe) -> list[Sample]:
+def _choose(read: Sequence[VolumeSamples], recipe: ResolvedRecipe) -> list[Sample]:
     """The samples within the limits: one of each volume, then a second of each, ..., volumes and samples by their hashes."""
     chosen = [sample for volume in read for sample in volume.samples]
     for kind, limit in zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True):
@@ -405,7 +365,9 @@ def _kind_of_reason(reason: str) -> str:
     return "too little tissue" if "tissue" in reason else "too few pixels"
 
 
-def _nothing(recipe: Recipe, n_volumes: int, skipped: Counter[str], unreadable: Sequence[tuple[str, str]]) -> str:
+def _nothing(
+    recipe: ResolvedRecipe, n_volumes: int, skipped: Counter[str], unreadable: Sequence[tuple[str, str]]
+) -> str:
     """Why there is no sample at all."""
     reasons = [f"{count} {reason}" for reason, count in skipped.most_common()]
     reasons += [f"{what}: {reason}" for what, reason in unreadable[:1]]

@@ -9,16 +9,16 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ussim.errors import DataError
 
-from ..plan.recipe import array_name
+from ..plan.resolved import array_name
 from ..store import layout
+from ..store.layout import Row, Terms
 from ..store.loader import Pairs, open_pairs
 
 FORMATS = ("png", "webdataset")
@@ -61,7 +61,7 @@ def export(
     if kind not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {kind!r}")
     pairs = open_pairs(path, probe=probe)
-    licences = check_licence(pairs.attributes, licence)
+    licences = check_licence(pairs.sources, licence)
     out = Path(out)
     if out.exists():
         raise DataError(f"{out}: is there already; choose another folder")
@@ -78,26 +78,25 @@ def export(
     return out
 
 
-def check_licence(attributes: dict[str, Any], licence: str | None) -> list[str]:
+def check_licence(sources: Sequence[Terms], licence: str | None) -> list[str]:
     """The licences that the images are passed on under; raises LicenceError where they may not be."""
     licences = []
-    for source in attributes["sources"]:
-        if source["name"] in OWN:
-            licences.append(licence or source["licence"])
-        elif source["redistributable"]:
-            licences.append(source["licence"])
+    for source in sources:
+        if source.name in OWN:
+            licences.append(licence or source.licence)
+        elif source.redistributable:
+            licences.append(source.licence)
         else:
             raise LicenceError(
-                f"{source['title']}: export refused: its images, and what is simulated from them, may not be passed on "
-                f"({source['licence']}; {source['terms']})"
+                f"{source.title}: export refused: its images, and what is simulated from them, may not be passed on "
+                f"({source.licence}; {source.terms})"
             )
     return sorted(set(licences))
 
 
 def card(pairs: Pairs, licences: list[str], kind: str) -> str:
     """A dataset card: YAML that hubs read, then what a person wants to know."""
-    attributes = pairs.attributes
-    recipe = attributes["recipe"]
+    attributes, recipe = pairs.attributes, pairs.recipe
     subjects = len({(row["source"], row["subject"]) for row in pairs.samples})
     title = "MRI and simulated ultrasound pairs"
     size = next(name for limit, name in _SIZES if len(pairs) < limit)
@@ -113,11 +112,11 @@ def card(pairs: Pairs, licences: list[str], kind: str) -> str:
         "",
         f"# {title}",
         "",
-        f"{len(pairs)} pairs of {subjects} subjects, {recipe['size']} x {recipe['size']} pixels, 8-bit grey: a slice of "
+        f"{len(pairs)} pairs of {subjects} subjects, {recipe.size} x {recipe.size} pixels, 8-bit grey: a slice of "
         f"MRI (HQ) and its simulated B-mode (LQ) under {', '.join(pairs.probes)}, pixel for pixel on one grid.",
         "",
-        f"Simulated with the engine {recipe['engine']}: {recipe['dynamic_range_db']:g} dB, attenuation "
-        f"{recipe['attenuation_db_cm_mhz']:g} dB/cm/MHz, seed {recipe['seed']}. Simulations: not for diagnosis.",
+        f"Simulated with the engine {recipe.engine}: {recipe.dynamic_range_db:g} dB, attenuation "
+        f"{recipe.attenuation_db_cm_mhz:g} dB/cm/MHz, seed {recipe.seed}. Simulations: not for diagnosis.",
         "",
         "## Files",
         "",
@@ -130,10 +129,8 @@ def card(pairs: Pairs, licences: list[str], kind: str) -> str:
         "## Sources",
         "",
     ]
-    for source in attributes["sources"]:
-        lines.append(
-            f"- {source['title']}. Licence: {source['licence']}. Terms: {source['terms']}. Cite: {source['citation']}"
-        )
+    for source in pairs.sources:
+        lines.append(f"- {source.title}. Licence: {source.licence}. Terms: {source.terms}. Cite: {source.citation}")
     lines += ["", f"Digest of the store: `{attributes['digest']}`", ""]
     return "\n".join(lines)
 
@@ -144,13 +141,15 @@ _SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6,
 def _write_folder(pairs: Pairs, out: Path, on_pair: Callable[[int, int], None]) -> None:
     for done, (row, hq, lq) in enumerate(_images(pairs), start=1):
         key = _key(row)
-        for place, image in (("hq", hq), (f"lq/{array_name(row['probe'])}", lq)):
+        for place, image in (("hq", hq), (f"lq/{array_name(str(row['probe']))}", lq)):
             path = out / place / f"{key}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():  # one HQ serves all probes
                 path.write_bytes(_png(image))
         on_pair(done, len(pairs))
-    rows = {row["id"]: {"key": _key(row)} | {k: v for k, v in row.items() if k != "probe"} for row in pairs.samples}
+    rows: dict[str, Row] = {}
+    for row in pairs.samples:
+        rows[str(row["id"])] = {"key": _key(row), **{k: v for k, v in row.items() if k != "probe"}}
     (out / layout.SAMPLES).write_text(layout.format_table(list(rows.values())), encoding="utf-8")
 
 
@@ -161,7 +160,7 @@ def _write_tars(pairs: Pairs, out: Path, on_pair: Callable[[int, int], None]) ->
         with tarfile.open(out / f"pairs-{number:06d}.tar", "w") as tar:
             for _ in range(min(PER_TAR, len(pairs) - done)):
                 row, hq, lq = next(images)
-                key = f"{_key(row)}__{array_name(row['probe'])}".replace(".", "_")  # a dot would end the key
+                key = f"{_key(row)}__{array_name(str(row['probe']))}".replace(".", "_")  # a dot would end the key
                 for suffix, content in (
                     ("hq.png", _png(hq)),
                     ("lq.png", _png(lq)),
@@ -174,7 +173,7 @@ def _write_tars(pairs: Pairs, out: Path, on_pair: Callable[[int, int], None]) ->
                 on_pair(done, len(pairs))
 
 
-def _images(pairs: Pairs) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+def _images(pairs: Pairs) -> Iterator[tuple[Row, np.ndarray, np.ndarray]]:
     """Row, hq and lq of each pair, read a shard at a time."""
     rows = pairs.samples
     step = max(1, pairs.samples_per_shard * len(pairs.probes))
@@ -183,9 +182,9 @@ def _images(pairs: Pairs) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarr
         yield from zip((rows[i] for i in indices), *pairs.read(indices), strict=True)
 
 
-def _key(row: dict[str, Any]) -> str:
+def _key(row: Row) -> str:
     """A sample's name as that of a file."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in row["id"].replace("/", "__"))
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in str(row["id"]).replace("/", "__"))
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..make.pairs import make_imager
 from ..store.loader import Pairs
 
 ROWS = 4
@@ -14,17 +15,13 @@ ROWS = 4
 
 def preview_figure(pairs: Pairs, probe: str, n_rows: int = ROWS) -> Any:
     """A figure of `n_rows` pairs of one probe, spread over the store; `pairs` holds that probe alone."""
-    from ussim import ImageGrid
     from ussim.show.figures import pairs_figure
 
-    from ..plan.recipe import probe_of_record
-
-    imaging = probe_of_record(pairs.attributes["recipe"]["probes"][probe]).imaging
-    size = pairs.attributes["recipe"]["size"]
-    grid = ImageGrid(x=np.linspace(imaging.x[0], imaging.x[1], size), z=np.linspace(imaging.z[0], imaging.z[1], size))
+    grid = make_imager(next(known for known in pairs.recipe.settings if known.probe.name == probe)).grid
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(n_rows, len(pairs))).round().astype(int))
-    titles = [pairs.samples[i]["id"] for i in chosen]
-    return pairs_figure([pairs[int(i)] for i in chosen], grid, pairs.attributes["recipe"]["dynamic_range_db"], titles)
+    rows = pairs.samples
+    titles = [str(rows[i]["id"]) for i in chosen]
+    return pairs_figure([pairs[int(i)] for i in chosen], grid, pairs.recipe.dynamic_range_db, titles)
 
 
 def preview_png(pairs: Pairs, probe: str, n_rows: int = ROWS) -> bytes:

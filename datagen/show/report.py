@@ -17,6 +17,7 @@ import numpy as np
 
 from ..identity import stable_hash
 from ..store import read
+from ..store.layout import Row
 from ..store.loader import Pairs, open_pairs
 from ..store.location import Storage, open_storage
 
@@ -91,7 +92,7 @@ def spread(pairs: Pairs, count: int) -> list[int]:
     rows = pairs.samples
     turn = Counter[tuple]()
     ranked = []
-    for i in sorted(range(len(rows)), key=lambda i: stable_hash(rows[i]["id"], rows[i]["probe"])):
+    for i in sorted(range(len(rows)), key=lambda i: stable_hash(str(rows[i]["id"]), str(rows[i]["probe"]))):
         group = tuple(rows[i][key] for key in ("source", "probe", "fold", "kind"))
         ranked.append((turn[group], i))
         turn[group] += 1
@@ -169,10 +170,10 @@ def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _counts(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _counts(table: list[Row]) -> list[dict[str, Any]]:
     """Volumes, subjects and samples of each source."""
     rows = []
-    for source in sorted({row["source"] for row in table}):
+    for source in sorted({str(row["source"]) for row in table}):
         mine = [row for row in table if row["source"] == source]
         rows.append(
             {
@@ -196,7 +197,7 @@ def _measure(pairs: Pairs, probe: str) -> dict[str, Any]:
     hq, lq = mine.read(chosen)
     masks = np.stack([mine.mask(int(i)) for i in chosen])
     size = hq.shape[1]
-    statistics = speckle(hq / 255.0, lq / 255.0, masks, pairs.attributes["recipe"]["dynamic_range_db"])
+    statistics = speckle(hq / 255.0, lq / 255.0, masks, pairs.recipe.dynamic_range_db)
     return {
         "name": probe,
         "n": len(chosen),

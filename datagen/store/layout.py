@@ -16,6 +16,7 @@ Until the end the group says `complete: false`, and readers refuse it.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import math
@@ -28,7 +29,7 @@ import numpy as np
 
 from ussim.errors import DataError
 
-from ..plan.recipe import array_name
+from ..plan.resolved import ResolvedRecipe, array_name
 
 FORMAT = 1
 DIMENSIONS = ("sample", "z", "x")
@@ -41,8 +42,98 @@ COMPRESSION_LEVEL = 3
 ALL_CHUNKS = {"write_empty_chunks": True}  # images of zeros are written too: every file that a record names exists
 
 
+Value = str | int | float | None
+Row = dict[str, Value]  # of the table of samples: column -> value
+
+
 class StoreError(DataError):
     """A store that is missing, unfinished or damaged; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under which terms the images of a source are."""
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    terms: str
+    redistributable: bool
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What the group of a store says of itself. A dictionary at the disk only."""
+
+    recipe: ResolvedRecipe
+    recipe_digest: str  # over the recipe and the identity of every sample
+    source: str
+    licence: str
+    citation: str
+    sources: tuple[Terms, ...]
+    probes: dict[str, str]  # name -> name of its arrays
+    n_samples: int
+    n_shards: int
+    samples_per_shard: int
+    subject_rules: tuple[str, ...] = ()
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # images left out, by reason
+    unreadable: tuple[str, ...] = ()
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    n_set_aside: int = 0
+    complete: bool = False
+    digest: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a store that is begun says: nothing yet of its end."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        for name in ("n_set_aside", "complete", "digest"):
+            del values[name]
+        return values | {
+            "recipe": self.recipe.to_dict(),
+            "sources": [dataclasses.asdict(terms) for terms in self.sources],
+            "subject_rules": list(self.subject_rules),
+            "unreadable": list(self.unreadable),
+        }
+
+    @classmethod
+    def from_dict(cls, attributes: dict[str, Any]) -> Attributes:
+        """Return what the attributes of a group on disk say."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in attributes.items()
+            if name in known
+        }
+        values["recipe"] = ResolvedRecipe.from_dict(attributes["recipe"])
+        values["sources"] = tuple(Terms(**terms) for terms in attributes["sources"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What makes a shard exist: its rows of the table, and checksums of its files and images."""
+
+    index: int
+    files: dict[str, tuple[int, int]]  # key -> bytes, CRC-32
+    rows: list[Row]
+    hashes: dict[str, list[str]]  # key of an array -> SHA-256 of each image
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is written."""
+        files = {name: list(sums) for name, sums in self.files.items()}
+        return {"shard": self.index, "files": files, "rows": self.rows, "hashes": self.hashes}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> ShardRecord:
+        """Return what was written; raises KeyError where something is missing."""
+        files = {name: (length, checksum) for name, (length, checksum) in record["files"].items()}
+        return cls(record["shard"], files, record["rows"], record["hashes"])
+
+    @property
+    def set_aside(self) -> list[tuple[str, str]]:
+        """(sample, reason) of those that were set aside."""
+        return [(str(row["id"]), str(row["set_aside"])) for row in self.rows if row["set_aside"]]
 
 
 def shard_size(n_samples: int) -> int:
@@ -85,16 +176,16 @@ class Content:
         return total.hexdigest()
 
 
-def gather(records: Iterable[dict[str, Any]]) -> Content:
+def gather(records: Iterable[ShardRecord]) -> Content:
     """The content of some records, one after the other: a million samples need not be in memory."""
     text = io.StringIO()
-    writer: Any = None
+    writer: csv.DictWriter[str] | None = None
     hashes: dict[str, Any] = {}
     for record in records:
         if writer is None:
-            writer = _table_writer(text, record["rows"])
-        writer.writerows(record["rows"])
-        for key, values in record["hashes"].items():
+            writer = _table_writer(text, record.rows)
+        writer.writerows(record.rows)
+        for key, values in record.hashes.items():
             hashes.setdefault(key, hashlib.sha256()).update("".join(values).encode())
     return Content(text.getvalue(), {key: value.hexdigest() for key, value in hashes.items()})
 
@@ -117,20 +208,20 @@ def crc_column(key: str) -> str:
     return f"crc32_{key.removeprefix('lq/')}"
 
 
-def format_table(rows: Sequence[dict[str, Any]]) -> str:
+def format_table(rows: Sequence[Row]) -> str:
     """Rows as CSV with a header, columns in the order of the first row."""
     text = io.StringIO()
     _table_writer(text, rows).writerows(rows)
     return text.getvalue()
 
 
-def _table_writer(text: io.StringIO, rows: Sequence[dict[str, Any]]) -> Any:
+def _table_writer(text: io.StringIO, rows: Sequence[Row]) -> csv.DictWriter[str]:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     return writer
 
 
-def parse_table(text: str) -> list[dict[str, Any]]:
+def parse_table(text: str) -> list[Row]:
     """What `format_table` wrote, with types."""
     return [{name: typed(value, name) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
@@ -138,7 +229,7 @@ def parse_table(text: str) -> list[dict[str, Any]]:
 _TEXT = frozenset({"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "set_aside"})
 
 
-def typed(value: str, name: str) -> Any:
+def typed(value: str, name: str) -> Value:
     """Return a field of the table: whole numbers, decimals and text as such, an empty field as None."""
     if name in _TEXT:
         return value

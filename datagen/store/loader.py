@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..plan.resolved import ResolvedRecipe
 from . import layout, read
+from .layout import Attributes, Row, Terms
 from .location import open_storage
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
     columns = read.read_columns(storage, ("fold", "set_aside"))
     kept = np.array([i for i, why in enumerate(columns["set_aside"]) if include_set_aside or not why], dtype=np.int64)
     items = np.stack([np.repeat(kept, len(names)), np.tile(np.arange(len(names), dtype=np.int64), len(kept))], axis=1)
-    return Pairs(storage.url, attributes, names, np.array(columns["fold"], dtype=np.int64), items)
+    return Pairs(storage.url, read.read_document(storage), names, np.array(columns["fold"], dtype=np.int64), items)
 
 
 class Pairs(Sequence):
@@ -53,11 +55,12 @@ class Pairs(Sequence):
         items: np.ndarray,
     ) -> None:
         self.url = url
-        self.attributes = attributes  # of the store
+        self.attributes = attributes  # of the store, as they are on disk
+        self.recipe = ResolvedRecipe.from_dict(attributes["recipe"])
         self.probes = probes
         self.items = items  # (len, 2): index of the sample in the store, index of the probe in `probes`
         self.folds = folds  # of every sample in the store
-        self._table: list[dict[str, Any]] | None = None
+        self._table: list[Row] | None = None
         self._group: Any = None
 
     def __len__(self) -> int:
@@ -72,22 +75,26 @@ class Pairs(Sequence):
         return _unit(self._array("hq")[int(sample)]), _unit(lq)
 
     @property
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[Row]:
         """The row of each pair in the table of samples, and its `probe`: `pandas.DataFrame(pairs.samples)`."""
         if self._table is None:
             self._table = read.read_samples(open_storage(self.url))
         return [self._table[sample] | {"probe": self.probes[probe]} for sample, probe in self.items]
 
     @property
+    def sources(self) -> tuple[Terms, ...]:
+        """The terms of the collections the images are of."""
+        return tuple(Terms(**terms) for terms in self.attributes["sources"])
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Of an image: (z, x)."""
-        size = self.attributes["recipe"]["size"]
-        return size, size
+        return self.recipe.size, self.recipe.size
 
     @property
     def n_folds(self) -> int:
         """Into how many folds the subjects fall."""
-        return self.attributes["recipe"]["folds"]
+        return self.recipe.folds
 
     def fold(self, k: int, *, complement: bool = False) -> Pairs:
         """The pairs of the subjects in fold `k`; with `complement`, all others (to train on)."""
@@ -161,11 +168,11 @@ class Pairs(Sequence):
         return f"<Pairs {self.url}: {len(self)} of {', '.join(self.probes)}>"
 
 
-def _probe_names(attributes: dict[str, Any], probe: str | Sequence[str] | None, url: str) -> tuple[str, ...]:
-    known = tuple(attributes["probes"])
+def _probe_names(attributes: Attributes, probe: str | Sequence[str] | None, url: str) -> tuple[str, ...]:
+    known = tuple(attributes.probes)
     if probe is None:
         return known
-    by_name = {name.lower(): name for name in known} | {key.lower(): name for name, key in attributes["probes"].items()}
+    by_name = {name.lower(): name for name in known} | {key.lower(): name for name, key in attributes.probes.items()}
     names = []
     for name in (probe,) if isinstance(probe, str) else tuple(probe):
         if str(name).lower() not in by_name:

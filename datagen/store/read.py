@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 
 from . import layout
-from .layout import SAMPLES, StoreError, lq_key, mask_key
+from .layout import SAMPLES, Attributes, Row, ShardRecord, StoreError, Value, lq_key, mask_key
 from .location import Storage
 
 
-def read_attributes(storage: Storage) -> dict[str, Any]:
-    """The attributes of a store, finished or not.
+def read_attributes(storage: Storage) -> Attributes:
+    """What a store says of itself, finished or not; raises StoreError as `read_document` does."""
+    return Attributes.from_dict(read_document(storage))
+
+
+def read_document(storage: Storage) -> dict[str, Any]:
+    """The attributes of a store as they are on disk.
 
     Raises
     ------
@@ -37,13 +42,13 @@ def read_attributes(storage: Storage) -> dict[str, Any]:
     return attributes
 
 
-def require_complete(storage: Storage) -> dict[str, Any]:
+def require_complete(storage: Storage) -> Attributes:
     """The attributes of a finished store; raises StoreError where it is unfinished."""
     attributes = read_attributes(storage)
-    if not attributes.get("complete"):
+    if not attributes.complete:
         done = len(storage.names("build/shards"))
         raise StoreError(
-            f"{storage.url}: unfinished ({done} of {attributes.get('n_shards', '?')} shards); run the same "
+            f"{storage.url}: unfinished ({done} of {attributes.n_shards} shards); run the same "
             "`datagen build` with --resume"
         )
     return attributes
@@ -65,7 +70,7 @@ def is_whole(storage: Storage, n_shards: int) -> bool:
             json.loads(node)
     except (OSError, ValueError, KeyError, RuntimeError):
         return False
-    return bool(attributes.get("complete")) and kept and content.digest(masks) == attributes.get("digest")
+    return attributes.complete and kept and content.digest(masks) == attributes.digest
 
 
 def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
@@ -76,16 +81,15 @@ def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
     return zarr.open_group(storage.url, mode="r", use_consolidated=use_consolidated)
 
 
-def read_record(storage: Storage, index: int) -> dict[str, Any] | None:
+def read_record(storage: Storage, index: int) -> ShardRecord | None:
     """The record of a finished shard, None where there is none (or not all of one)."""
     try:
-        record = json.loads(storage.read(layout.record_key(index)))
-    except (FileNotFoundError, ValueError):
+        return ShardRecord.from_dict(json.loads(storage.read(layout.record_key(index))))
+    except (FileNotFoundError, ValueError, KeyError):
         return None
-    return record if {"shard", "files", "rows", "hashes"} <= record.keys() else None
 
 
-def read_records(storage: Storage, n_shards: int) -> Iterator[dict[str, Any]]:
+def read_records(storage: Storage, n_shards: int) -> Iterator[ShardRecord]:
     """The records of all shards, one after the other; raises StoreError where one is missing."""
     for index in range(n_shards):
         record = read_record(storage, index)
@@ -96,10 +100,10 @@ def read_records(storage: Storage, n_shards: int) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def damaged_files(storage: Storage, record: dict[str, Any]) -> list[str]:
+def damaged_files(storage: Storage, record: ShardRecord) -> list[str]:
     """The files of a shard that are missing or not what was written."""
     damaged = []
-    for name, (length, checksum) in record["files"].items():
+    for name, (length, checksum) in record.files.items():
         try:
             content = storage.read(name)
         except FileNotFoundError:
@@ -111,7 +115,7 @@ def damaged_files(storage: Storage, record: dict[str, Any]) -> list[str]:
 
 def read_metadata(storage: Storage) -> dict[str, bytes]:
     """The zarr.json of every node of a store, by key."""
-    probes = read_attributes(storage)["recipe"]["probes"]
+    probes = read_attributes(storage).probes
     nodes = ["hq", "lq", "mask", *map(lq_key, probes), *map(mask_key, probes)]
     return {key: storage.read(key) for key in ("zarr.json", *(f"{node}/zarr.json" for node in nodes))}
 
@@ -119,7 +123,7 @@ def read_metadata(storage: Storage) -> dict[str, bytes]:
 def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:
     """The masks that hold for all samples, by key."""
     masks = {}
-    for name in read_attributes(storage)["recipe"]["probes"]:
+    for name in read_attributes(storage).probes:
         key = mask_key(name)
         document = json.loads(storage.read(f"{key}/zarr.json"))
         if len(document["shape"]) == 2:
@@ -128,16 +132,16 @@ def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:
     return masks
 
 
-def read_columns(storage: Storage, names: Sequence[str]) -> dict[str, list[Any]]:
+def read_columns(storage: Storage, names: Sequence[str]) -> dict[str, list[Value]]:
     """Some columns of the table of samples."""
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    columns: dict[str, list[Value]] = {name: [] for name in names}
     for row in csv.DictReader(io.StringIO(storage.read(SAMPLES).decode())):
         for name in names:
             columns[name].append(layout.typed(row[name], name))
     return columns
 
 
-def read_samples(storage: Storage) -> list[dict[str, Any]]:
+def read_samples(storage: Storage) -> list[Row]:
     """The table of samples: whole numbers, decimals and text as such, empty fields as None."""
     return layout.parse_table(storage.read(SAMPLES).decode())
 

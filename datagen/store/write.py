@@ -6,12 +6,11 @@ import json
 import platform
 import zlib
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 
 from . import layout
-from .layout import SAMPLES, crc_column, image_crc32, image_hash, lq_key, mask_key
+from .layout import SAMPLES, Attributes, Row, ShardRecord, crc_column, image_crc32, image_hash, lq_key, mask_key
 from .location import Storage
 from .read import read_fixed_masks, read_metadata, read_records
 
@@ -20,10 +19,7 @@ PACKAGES = ("numpy", "scipy", "numba", "zarr", "scikit-image", "pydicom", "nibab
 
 def create(
     storage: Storage,
-    attributes: dict[str, Any],
-    n_samples: int,
-    size: int,
-    samples_per_shard: int,
+    attributes: Attributes,
     masks: dict[str, np.ndarray | None],
 ) -> None:
     """An unfinished store with empty arrays.
@@ -32,8 +28,8 @@ def create(
     ----------
     masks : (size, size) bool of every probe; None where each sample has its own.
     """
-    group, memory = layout.memory_group(attributes | {"format": layout.FORMAT, "complete": False})
-    probes = list(masks)
+    group, memory = layout.memory_group(attributes.to_dict() | {"format": layout.FORMAT, "complete": False})
+    probes, size = list(masks), attributes.recipe.size
     stacks = [("hq", "uint8", {}), *((lq_key(name), "uint8", {"probe": name}) for name in probes)]
     for name, mask in masks.items():
         if mask is None:
@@ -50,7 +46,7 @@ def create(
             )
             array[:] = mask
     for key, dtype, described in stacks:
-        layout.create_stack(group, key, dtype, n_samples, size, samples_per_shard, described)
+        layout.create_stack(group, key, dtype, attributes.n_samples, size, attributes.samples_per_shard, described)
     storage.write(layout.BEGUN, b"")
     # The group's own metadata come last: with them the store is one that can be resumed.
     for key, content in sorted(layout.contents(memory).items(), key=lambda item: item[0] == "zarr.json"):
@@ -61,9 +57,9 @@ def write_shard(
     storage: Storage,
     index: int,
     arrays: dict[str, np.ndarray],
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     samples_per_shard: int,
-) -> dict[str, Any]:
+) -> ShardRecord:
     """Put the files of a shard in place, then its record, which makes the shard exist; returns the record.
 
     Parameters
@@ -71,30 +67,32 @@ def write_shard(
     arrays : "hq", "lq/..." and, where they vary, "mask/..." -> (k, H, W), k at most `samples_per_shard`.
     rows : of the table of samples, one a sample; `crc32_...` are added here.
     """
-    files = {}
+    files: dict[str, tuple[int, int]] = {}
     for key, images in arrays.items():
         content = _encode_shard(images, samples_per_shard)
         name = f"{key}/c/{index}/0/0"
         storage.write(name, content)
-        files[name] = [len(content), zlib.crc32(content)]
+        files[name] = (len(content), zlib.crc32(content))
     for i, row in enumerate(rows):
         for key, images in arrays.items():
             if not key.startswith("mask/"):
                 row[crc_column(key)] = image_crc32(images[i])
     hashes = {key: [image_hash(image) for image in images] for key, images in arrays.items()}
-    record = {"shard": index, "files": files, "rows": rows, "hashes": hashes}
+    record = ShardRecord(index, files, rows, hashes)
     # Not sorted: the order of a row's keys is the order of the columns.
-    storage.write(layout.record_key(index), json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
+    storage.write(
+        layout.record_key(index), json.dumps(record.to_dict(), separators=(",", ":"), allow_nan=False).encode()
+    )
     return record
 
 
-def finish(storage: Storage, n_shards: int, attributes: dict[str, Any]) -> str:
+def finish(storage: Storage, n_shards: int, n_set_aside: int = 0) -> str:
     """Write the table of samples and, last, the attributes that say that the store is complete; returns its digest."""
     content = layout.gather(read_records(storage, n_shards))
     storage.write(SAMPLES, content.table.encode())
     total = content.digest(read_fixed_masks(storage))
     group, memory = layout.memory_group({}, read_metadata(storage))
-    group.attrs.update(attributes | {"complete": True, "digest": total})
+    group.attrs.update({"n_set_aside": n_set_aside, "complete": True, "digest": total})
     layout.consolidate(memory)
     storage.write("zarr.json", layout.contents(memory)["zarr.json"])
     return total
