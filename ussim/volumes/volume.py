@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -78,7 +79,13 @@ class Found(Sequence[VolumeRef]):
     def __len__(self) -> int:
         return len(self.refs)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    @overload
+    def __getitem__(self, index: int) -> VolumeRef: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[VolumeRef]: ...
+
+    def __getitem__(self, index: int | slice) -> VolumeRef | Sequence[VolumeRef]:
         return self.refs[index]
 
     def __iter__(self) -> Iterator[VolumeRef]:
