@@ -1,0 +1,1 @@
+"""What clinical pictures have that simulated B-modes lack, for training."""

@@ -1,0 +1,141 @@
+"""Training recipes of others, as settings: the despeckling paper's, and the public configuration of IR-SDE.
+
+A recipe names every setting it knows, so that a better default of ours never changes it. What its source leaves open, and
+what is otherwise here than there, is part of it: `irsde train` says so, and config.json keeps it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from irsde.config import TrainConfig
+
+DEFAULT = "default"  # no recipe: the preset's settings
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How one source trains.
+
+    Attributes
+    ----------
+    source : where it is published.
+    settings : of `TrainConfig`, by name.
+    open : settings that the source leaves open; their values are those of `filled_by`.
+    filled_by : whose values those are.
+    otherwise : what is not here as it is there.
+    """
+
+    source: str
+    settings: dict[str, Any]
+    open: tuple[str, ...] = ()
+    filled_by: str = ""
+    otherwise: tuple[str, ...] = ()
+
+
+_IRSDE: dict[str, Any] = {
+    "method": "irsde",
+    "preset": "paper",
+    "n_steps": 100,
+    "max_sigma": 10 / 255,
+    "sigma_unit": "grey",
+    "delta": 0.005,
+    "normalization": "none",
+    "inverse": "lq",
+    "statistics": "image",
+    "loss": "ml_l1",
+    "condition": "difference",
+    "precondition": False,
+    "clamp": False,
+    "batch_size": 4,
+    "patch_size": 128,
+    "steps": 700_000,
+    "learning_rate": 1e-4,
+    "betas": (0.9, 0.99),
+    "schedule": "multistep",
+    "warmup": 0,
+    "clip_norm": 0.0,
+    "ema_decay": 0.0,
+    "flip_lateral": True,
+    "flip_axial": True,
+    "rotate": True,
+    "overlays": 0.0,
+    "mixed_precision": "no",
+    "gradient_accumulation": 1,
+    "checkpoint_every": 5000,
+    "validate_every": 5000,
+    "seed": 0,
+}
+RECIPES: dict[str, TrainingRecipe] = {
+    "paper": TrainingRecipe(
+        "IRSDE-Despeckle, arXiv 2602.22717",
+        _IRSDE | {"normalization": "own", "loss": "noise_l1", "condition": "concat"},
+        open=(
+            "n_steps", "max_sigma", "sigma_unit", "delta", "inverse", "patch_size", "steps", "learning_rate", "betas",
+            "schedule", "flip_lateral", "flip_axial", "rotate", "seed",
+        ),  # fmt: skip
+        filled_by="IR-SDE's public configuration",
+        otherwise=("the decoder has one residual block per level more than the encoder, which the paper calls its mirror",),
+    ),
+    "irsde": TrainingRecipe(
+        "Luo et al. 2023, options/train/ir-sde.yml of its deraining",
+        _IRSDE,
+        otherwise=(
+            "the network is the despeckling paper's, one channel, not IR-SDE's ConditionalUNet",
+            "the averaged weights that IR-SDE stores and does not evaluate are not made",
+        ),
+    ),
+}  # fmt: skip
+NAMES = (DEFAULT, *RECIPES)
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Return the settings of a recipe; none of the default."""
+    return dict(RECIPES[name].settings) if name in RECIPES else {}
+
+
+def changes(config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which a config departs from its recipe: name -> (the recipe's, the config's)."""
+    recipe = settings_of(config.recipe)
+    return {name: (value, getattr(config, name)) for name, value in recipe.items() if getattr(config, name) != value}
+
+
+def lines(config: TrainConfig) -> list[str]:
+    """Return what is to be said of a config's recipe, a line each; nothing of the default."""
+    if config.recipe not in RECIPES:
+        return []
+    recipe, changed = RECIPES[config.recipe], changes(config)
+    said = [f"recipe {config.recipe}: {recipe.source}"]
+    left = [name for name in recipe.open if name not in changed]
+    if left:
+        values = ", ".join(f"{name} {_short(recipe.settings[name])}" for name in left)
+        said.append(f"recipe {config.recipe}: left open by its source, values of {recipe.filled_by}: {values}")
+    said += [f"recipe {config.recipe}: {text}" for text in recipe.otherwise]
+    if changed:
+        told = ", ".join(f"{name} {_short(old)} -> {_short(new)}" for name, (old, new) in changed.items())
+        said.append(f"recipe {config.recipe}: not followed in {told}")
+    return said
+
+
+def record(config: TrainConfig) -> dict[str, Any] | None:
+    """Return what config.json keeps of a config's recipe; None of the default."""
+    if config.recipe not in RECIPES:
+        return None
+    recipe, changed = RECIPES[config.recipe], changes(config)
+    return {
+        "name": config.recipe,
+        "source": recipe.source,
+        "left_open": {name: recipe.settings[name] for name in recipe.open},
+        "filled_by": recipe.filled_by,
+        "otherwise": list(recipe.otherwise),
+        "not_followed": {name: {"recipe": old, "run": new} for name, (old, new) in changed.items()},
+    }
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it."""
+    if isinstance(value, tuple):
+        return "/".join(map(_short, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
