@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irsde import recipes
 from irsde.config import (
     INVERSES,
     LOSSES,
@@ -23,6 +24,8 @@ from irsde.config import (
     PRESETS,
     SAMPLERS,
     SCHEDULES,
+    SIGMA_UNITS,
+    STATISTICS,
     TrainConfig,
     read_settings,
 )
@@ -81,6 +84,9 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.")
 @click.option("--method", type=click.Choice(METHODS), help="irsde, or a supervised baseline.  [default: irsde]")
 @click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and its recipe, see below.")
+@click.option(
+    "--recipe", type=click.Choice(recipes.NAMES), help="Whose training: the despeckling paper's, IR-SDE's public one, ours."
+)
 @click.option("--init", metavar="RUN", help="Fine-tune: start from the averaged weights of this run, with its network.")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
@@ -92,15 +98,28 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--clip-norm", type=console.Number(minimum=0), help="Largest gradient norm; 0 = no limit.")
 @click.option("--ema-decay", type=console.Number(minimum=0, below=1), help="Of the averaged weights, per step.")
 @click.option("--loss", type=click.Choice(LOSSES), help="Of the predicted noise.")
-@click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of the normalised image.  [default: 0.2]")
+@click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of --sigma-unit.")
+@click.option("--sigma-unit", type=click.Choice(SIGMA_UNITS), help="Of λ: the normalized image's, or grey levels in [0, 1].")
 @click.option("--normalization", type=click.Choice(NORMALIZATIONS), help="Of grey levels, by image.")
 @click.option("--inverse", type=click.Choice(INVERSES[:3]), help="Way back from --normalization own.")
+@click.option(
+    "--statistics",
+    type=click.Choice(STATISTICS),
+    help="Pixels that --normalization measures: the probe's field, what lies around it replaced by mirrored echoes; or "
+    "the image as it is.",
+)
+@click.option("--clamp/--no-clamp", default=None, help="Restoring keeps predictions in the range of grey levels.")
 @click.option(
     "--condition", type=click.Choice(("difference", "concat")), help="Network input: [x - LQ, LQ] or [x, LQ]."
 )
 @click.option("--precondition/--no-precondition", default=None, help="Unit variance in and out at every time.")
 @click.option("--flip-axial/--no-flip-axial", default=None, help="Also flip in depth (speckle is anisotropic).")
 @click.option("--rotate/--no-rotate", default=None, help="Also turn by 90 degrees (speckle is anisotropic).")
+@click.option(
+    "--overlays",
+    type=console.Number(minimum=0, maximum=1),
+    help="Share of training patches with a black border, caption, ruler or sector pasted on HQ and LQ.",
+)
 @click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")), help="Arithmetic on a card.")
 @click.option("--gradient-accumulation", type=click.IntRange(1), help="Batches per optimizer step.")
 @click.option("--compile/--no-compile", default=None, help="torch.compile the network.")
@@ -143,7 +162,7 @@ def train(
 
             settings = handed_on(settings["init"]) | settings
         TrainConfig.create(**settings)  # what is wrong is said before anything else
-        if "preset" not in settings:
+        if "preset" not in settings and settings.get("recipe", recipes.DEFAULT) == recipes.DEFAULT:
             settings["preset"], why = preset_for(settings.get("device", "auto"))
             console.note(why)
         chosen = TrainConfig.create(**settings)
@@ -193,7 +212,7 @@ def model_options(command: Callable) -> Callable:
     type=click.IntRange(32),
     default=512,
     help="Largest side the network sees at once, pixels; bounds memory. Larger images take twice the time: a first pass "
-    "gathers the statistics that all tiles share.",
+    "gathers the statistics that all tiles share. Near tile borders the result still differs a little from the untiled one.",
 )
 @click.option(
     "--region",
@@ -203,7 +222,7 @@ def model_options(command: Callable) -> Callable:
     default=("auto",),
     help="Pixels to restore; may repeat. auto: the 2-D regions that a DICOM file lists, and in them, or in the picture, the "
     "echoes without border, captions beside them and the outside of a sector; N: region N of the file's list, from 1; or a "
-    "rectangle in pixels. The others, and what is in color, stay as they are. A pairs store is restored whole.",
+    "rectangle in pixels. The others, and what is in color, stay as they are. Of a pairs store, its probe's field.",
 )
 @click.option(
     "--window",
@@ -281,7 +300,7 @@ def restore(
 
         models = [load(folder, weights, device) for folder in folders]
         if is_store:
-            _restore_store(models, image, probe, limit, output, samples, seed, options | {"mask": None})
+            _restore_store(models, image, probe, limit, output, samples, seed, options)
         else:
             restore_file(
                 models, image, output, slice_index=slice_index, plane=plane, keep_identity=keep_identity, n_samples=samples,
@@ -328,14 +347,15 @@ def _restore_store(
         )
 
 
-def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[list[str], Iterator[Any]]:
+def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[list[str], Iterator[tuple[Any, Any]]]:
+    """Names of LQ images, and each with its probe's field."""
     import datagen
 
     pairs = datagen.open_pairs(path, probe=probe)
     if len(pairs.probes) > 1:
         pairs = datagen.open_pairs(path, probe=pairs.probes[0])
     n = min(len(pairs), limit or len(pairs))
-    return [f"{i:06d}" for i in range(n)], (pairs[i][1] for i in range(n))
+    return [f"{i:06d}" for i in range(n)], ((pairs[i][1], pairs.mask(i)) for i in range(n))
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------
@@ -363,6 +383,13 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 )
 @click.option("--steps", type=click.IntRange(1), multiple=True, help="Step count; may repeat.  [default: as trained]")
 @click.option("--samples", type=click.IntRange(1), default=1, help="Add a row for the mean of this many samples.")
+@click.option(
+    "--pixels",
+    type=click.Choice(("field", "all")),
+    default="field",
+    show_default=True,
+    help="Measured pixels of a pair: in the probe's field, or all, as the despeckling paper does.",
+)
 @click.option("--n-seeds", type=click.IntRange(2), default=5, help="Seeds of one model, beside an ensemble of runs.")
 @click.option("--baselines/--no-baselines", default=True, help="Classical filters.")
 @click.option("--fit-data", metavar="STORE", help="Training pairs: tune the filters, fit a tone curve to a median.")
@@ -382,6 +409,7 @@ def evaluate(
     steps: tuple[int, ...],
     samples: int,
     n_seeds: int,
+    pixels: str,
     baselines: bool,
     fit_data: str | None,
     torch_model: tuple[str, ...],
@@ -422,8 +450,8 @@ def evaluate(
             tests = _subsets(data, probes, fold, limit)
             fit = _subsets(fit_data, probes, None, None) if fit_data else []
             result = evaluation.evaluate(
-                models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds, progress=True,
-                **options,
+                models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds, pixels=pixels,
+                progress=True, **options,
             )  # fmt: skip
         if real is not None:
             suffixes = mask_suffixes or evaluation.MASK_SUFFIXES

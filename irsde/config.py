@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irsde import recipes
 from ussim.errors import ConfigError
 
 METHODS = ("irsde", "unet", "dncnn")
@@ -21,6 +22,8 @@ SCHEDULES = ("multistep", "cosine", "constant")
 # The names of the tables in `irsde.sde`, which loads torch.
 SAMPLERS = ("posterior", "sde", "ode", "ddim")
 LOSSES = ("noise_l1", "ml_l1", "balanced_l1")
+SIGMA_UNITS = ("network", "grey")
+STATISTICS = ("echoes", "image")
 
 # The published recipe leaves its optimiser's numbers open; "paper" fills them with IR-SDE's (Luo et al. 2023). "small" and
 # "tiny" are for CPUs: half-resolution inside, shorter runs, a network output scaled to unit variance at every time.
@@ -44,12 +47,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "precondition": True,
     },
 }
-FORMAT = 2  # of a run folder; 2 records this number, the version of ussim, and the digest of the store
+# Of a run folder; 2 records this number, the version of ussim, and the digest of the store; 3 the training's recipe.
+FORMAT = 3
 # Of settings that came after a format: how runs of that format behaved. {1: {"new_setting": value}, ...}
-DEFAULTS_BEFORE: dict[int, dict[str, Any]] = {1: {"floor": 0.0}}
+_BEFORE_3 = {"statistics": "image", "overlays": 0.0}
+DEFAULTS_BEFORE: dict[int, dict[str, Any]] = {1: {"floor": 0.0, **_BEFORE_3}, 2: _BEFORE_3}
 # What an initial run hands on with its weights: without it they would mean something else.
 HANDED_ON = (
-    "method", "preset", "n_steps", "max_sigma", "delta", "normalization", "inverse", "loss", "condition", "precondition",
+    "method", "preset", "n_steps", "max_sigma", "sigma_unit", "delta", "normalization", "inverse", "statistics", "loss",
+    "condition", "precondition",
 )  # fmt: skip
 # What may differ between the run that is resumed and the command that resumes it.
 FREE_ON_RESUME = ("steps", "log_every", "checkpoint_every", "validate_every", "workers", "device", "store")
@@ -64,16 +70,20 @@ class TrainConfig:
     fold: int | None = None  # subjects of this fold are held out; None trains on all
     method: str = "irsde"  # "irsde"; or a supervised baseline on the same pairs: "unet", "dncnn"
     preset: str = "paper"  # network size: "paper", "small", "tiny"
+    recipe: str = "default"  # whose training it is: ours, or one of `irsde.recipes`
     init: str | None = None  # run folder whose averaged weights training starts from; None = at random
     n_steps: int = 100  # T of the SDE
-    max_sigma: float = 0.2  # λ, in the units the network sees
+    max_sigma: float = 0.2  # λ, in sigma_unit
+    sigma_unit: str = "network"  # "network": what the network sees; "grey": grey levels of [0, 1]
     delta: float = 0.005
     normalization: str = "shared"  # "shared": LQ mean and std for both images; "own": each its own; "none"
     inverse: str = "lq"  # for "own" only: whose mean and std bring the result back
     floor: float = 1 / 255  # smallest standard deviation that is divided by; pairs below it are left out. 0 = neither
+    statistics: str = "echoes"  # means and deviations over the probe's field; "image": with what lies around it
     loss: str = "noise_l1"  # "noise_l1", "ml_l1", "balanced_l1"
     condition: str = "difference"  # network input: "difference" [x - lq, lq] or "concat" [x, lq]
     precondition: bool = False  # scale input and output to unit variance at every time (Karras et al. 2022, sec. 5)
+    clamp: bool = True  # restoring keeps predictions in the range of grey levels
     batch_size: int = 4
     patch_size: int = 128
     steps: int = 700_000
@@ -86,6 +96,7 @@ class TrainConfig:
     flip_lateral: bool = True
     flip_axial: bool = False  # speckle is anisotropic: these two are against the physics
     rotate: bool = False
+    overlays: float = 0.2  # share of patches with a border, caption, ruler or sector pasted on HQ and LQ
     mixed_precision: str = "no"  # "no", "bf16", "fp16"
     gradient_accumulation: int = 1
     compile: bool = False
@@ -108,6 +119,9 @@ class TrainConfig:
         for name, choices in (
             ("method", METHODS),
             ("preset", tuple(PRESETS)),
+            ("recipe", recipes.NAMES),
+            ("sigma_unit", SIGMA_UNITS),
+            ("statistics", STATISTICS),
             ("normalization", NORMALIZATIONS),
             ("inverse", INVERSES[:3]),
             ("loss", LOSSES),
@@ -142,6 +156,8 @@ class TrainConfig:
             raise ConfigError(f"floor: expected a standard deviation of grey levels, 0 <= floor < 1, got {self.floor}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay}")
+        if not 0 <= self.overlays <= 1:
+            raise ConfigError(f"overlays: expected a share of the patches, 0 to 1, got {self.overlays}")
         if self.patch_size % 8:
             raise ConfigError(f"patch_size: expected a multiple of 8, got {self.patch_size}")
         if self.normalization != "own" and self.inverse != "lq":
@@ -154,7 +170,7 @@ class TrainConfig:
 
     @classmethod
     def create(cls, **given: Any) -> TrainConfig:
-        """A config whose unnamed choices are those of its preset; unknown names are refused."""
+        """A config whose unnamed choices are those of its recipe, then its preset; unknown names are refused."""
         preset = given.get("preset", "paper")
         if preset not in PRESETS:
             raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
@@ -162,7 +178,7 @@ class TrainConfig:
         for name in given:
             if name not in names:
                 raise ConfigError(f"unknown setting {name!r}; expected some of {', '.join(names)}")
-        return _typed({**PRESETS[preset], **given})
+        return _typed({**PRESETS[preset], **recipes.settings_of(given.get("recipe", recipes.DEFAULT)), **given})
 
     @classmethod
     def from_record(cls, record: dict[str, Any], **changes: Any) -> TrainConfig:

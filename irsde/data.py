@@ -7,7 +7,7 @@ A pairs object, as `datagen.open_pairs` returns it for one probe, has `len`, `[i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -229,13 +229,21 @@ class Normalization:
     high: float = 4.0
     difference_rms: float = 1.0  # of normalised HQ - LQ
     floor: float = GREY_LEVEL  # smallest standard deviation that is divided by
+    lq_std: float = field(default=1.0, compare=False)  # of LQ images; records before format 3 lack it
+
+    @property
+    def grey_unit(self) -> float:
+        """What 1 of the network's units is in grey levels of [0, 1], on average."""
+        return 1.0 if self.kind == "none" else self.lq_std
+
+    def units(self, hq: NDArray, lq: NDArray) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Mean and standard deviation that bring HQ, and those that bring LQ, of a training pair into network units."""
+        return (self._measured(hq), self._measured(lq)) if self.kind == "own" else (self._of(lq),) * 2
 
     def pair(self, hq: NDArray, lq: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Both images of a training pair in network units."""
-        if self.kind == "own":
-            return _standardize(hq, *self._measured(hq)), _standardize(lq, *self._measured(lq))
-        mean, std = self._of(lq)
-        return _standardize(hq, mean, std), _standardize(lq, mean, std)
+        of_hq, of_lq = self.units(hq, lq)
+        return _standardize(hq, *of_hq), _standardize(lq, *of_lq)
 
     def input(self, lq: NDArray) -> NDArray[np.float32]:
         """The LQ image in network units."""
@@ -281,7 +289,7 @@ def measure(
     if not everywhere:
         raise DataError("no pairs to train on")
     plain = Normalization(kind, inverse, floor=floor)
-    means, stds, squares, lows, highs = [], [], [], [], []
+    means, stds, squares, lows, highs, lq_stds = [], [], [], [], [], []
     for k in np.unique(np.linspace(0, len(everywhere) - 1, min(limit, len(everywhere))).astype(int)):
         subset, i = everywhere[k]
         hq, lq = subset[i]
@@ -289,12 +297,13 @@ def measure(
         mean, std = plain._measured(hq)
         means.append(mean)
         stds.append(std)
+        lq_stds.append(plain._measured(lq)[1])
         squares.append(np.mean((z_hq - z_lq) ** 2, dtype=np.float64))
         lows.append(z_hq.min())
         highs.append(z_hq.max())
     return Normalization(
         kind, inverse, float(np.mean(means)), float(np.mean(stds)), float(min(lows)), float(max(highs)),
-        max(float(np.sqrt(np.median(squares))), FLOOR), floor,
+        max(float(np.sqrt(np.median(squares))), FLOOR), floor, float(np.mean(lq_stds)),
     )  # fmt: skip
 
 
@@ -338,7 +347,9 @@ class Augmentation:
 class TrainingBatches(torch.utils.data.Dataset):
     """Item k is batch k of a run: its pairs, patches and flips depend on the seed and k alone, so a run can resume anywhere.
 
-    Pairs are visited in a new random order each pass over all probes. Items are (hq, lq), each (batch, 1, n, n) float32.
+    A share of `overlays` of the patches has a border, caption, ruler or sector pasted on HQ and LQ alike (see
+    `irsde.clinic.overlays`). Pairs are visited in a new random order each pass over all probes. Items are (hq, lq), each
+    (batch, 1, n, n) float32.
     """
 
     def __init__(
@@ -348,10 +359,11 @@ class TrainingBatches(torch.utils.data.Dataset):
         augmentation: Augmentation,
         batch_size: int,
         seed: int,
+        overlays: float = 0.0,
     ):
         self.subsets = list(subsets)
         self.normalization, self.augmentation = normalization, augmentation
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.overlays = batch_size, seed, overlays
         self.ends = np.cumsum([len(subset) for subset in subsets])
         if not len(self.ends) or self.ends[-1] == 0:
             raise DataError("no pairs to train on")
@@ -381,5 +393,12 @@ class TrainingBatches(torch.utils.data.Dataset):
     def _patch(self, position: int) -> tuple[NDArray, NDArray]:
         subset, i = self._place(position)
         hq, lq = subset[i]
-        z_hq, z_lq = self.normalization.pair(hq, lq)
-        return self.augmentation(z_hq, z_lq, np.random.default_rng([self.seed, 2, position]))
+        pair = self.augmentation(*self.normalization.pair(hq, lq), np.random.default_rng([self.seed, 2, position]))
+        rng = np.random.default_rng([self.seed, 4, position])
+        if rng.random() >= self.overlays:
+            return pair
+        from irsde.clinic.overlays import draw_overlay
+
+        overlay = draw_overlay(pair[0].shape, rng)
+        of_hq, of_lq = self.normalization.units(hq, lq)
+        return overlay.paste(pair[0], *of_hq), overlay.paste(pair[1], *of_lq)

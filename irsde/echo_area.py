@@ -5,7 +5,8 @@ Captions drawn over the echoes are not recognized: they count as echoes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ THINNEST = 3  # pixels, of a border along the picture's edge
 SMALLEST_BORDER = 0.01  # of the picture
 SMALLEST_AREA = 0.05  # of the picture: less is taken for a failure of the rules here
 SHORTEST_SIDE = 16  # pixels
+KEPT = 1024  # areas that `EchoPairs` keeps in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,15 @@ class EchoArea:
         """Rows and columns of the rectangle."""
         rows, columns = self.box
         return rows.stop - rows.start, columns.stop - columns.start
+
+    def grown(self, least: int) -> EchoArea:
+        """Return the area with a rectangle of at least `least` pixels a side, as far as the picture has them."""
+        sides = []
+        for side, n in zip(self.box, self.mask.shape, strict=True):
+            more = max(0, min(least, n) - (side.stop - side.start))
+            start = min(max(0, side.start - more // 2), n - (side.stop - side.start) - more)
+            sides.append(slice(start, start + side.stop - side.start + more))
+        return replace(self, box=(sides[0], sides[1]))
 
     def cut(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the rectangle of an image (nz, nx), what is not echo in it replaced by echoes mirrored at the area's edge.
@@ -88,6 +99,55 @@ def echo_area(image: NDArray[np.floating], mask: ArrayLike | str | None = "auto"
     if not given.any() or min(area_of(given).shape) < 2:
         raise ValueError("mask: expected echo in at least 2 x 2 pixels, got less")
     return area_of(given)
+
+
+class EchoPairs:
+    """Pairs of one probe cut to its field, LQ and HQ alike: what lies around it is echoes mirrored at its edge.
+
+    So training sees, and takes statistics of, what restoring shows the network of a sector. A pair whose field is the whole
+    picture stays as it is.
+
+    Parameters
+    ----------
+    pairs : as `datagen.open_pairs` returns them for one probe.
+    least : pixels a side that an image has at least, if it has them at all.
+    """
+
+    def __init__(self, pairs: Any, least: int):
+        self.pairs, self.least = pairs, least
+        self.probes, self.samples = pairs.probes, pairs.samples
+        self.attributes = getattr(pairs, "attributes", {})
+        if hasattr(pairs, "read"):
+            self.read = pairs.read  # many at once and whole: to scan a store for pairs without contrast
+        self._whole: set[int] = set()
+        self._areas: dict[int, EchoArea] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        hq, lq = self.pairs[i]
+        area = self._area(int(i))
+        return (hq, lq) if area is None else (area.cut(hq), area.cut(lq))
+
+    def mask(self, i: int) -> NDArray[np.bool_]:
+        """(nz, nx) bool, the pixels inside the probe's field."""
+        area = self._area(int(i))
+        return np.asarray(self.pairs.mask(i)) if area is None else area.mask[area.box]
+
+    def _area(self, i: int) -> EchoArea | None:
+        """The field of a pair; None where it is the whole picture."""
+        if i in self._whole:
+            return None
+        if i not in self._areas:
+            mask = np.asarray(self.pairs.mask(i), dtype=bool)
+            if mask.all() or not mask.any():
+                self._whole.add(i)
+                return None
+            if len(self._areas) >= KEPT:
+                self._areas.clear()
+            self._areas[i] = area_of(mask).grown(self.least)
+        return self._areas[i]
 
 
 def area_of(mask: NDArray[np.bool_]) -> EchoArea:

@@ -23,6 +23,7 @@ from irsde.data import (
     split_all,
     without_flat,
 )
+from irsde.echo_area import EchoPairs
 from ussim.errors import ChangedError
 
 
@@ -66,6 +67,8 @@ def prepare(
     opened = list(pairs) if pairs is not None else open_stores(config.stores, config.probes)
     digests = list(dict.fromkeys(d for p in opened if (d := getattr(p, "attributes", {}).get("digest"))))
     _compare_digests(config, out, record, digests)
+    if config.statistics == "echoes":
+        opened = [EchoPairs(p, config.patch_size) for p in opened]
     parts = split_all(opened, config.fold)
     # Scanning a large store takes minutes: where its digest is as it was, so are the pairs that were left out.
     if record and digests and "left_out" in record:

@@ -141,8 +141,16 @@ def build_network(config: TrainConfig, sde: IRSDE | None = None, difference_rms:
         return Regressor(DnCNN(*DNCNN[config.preset]))
     if config.method == "unet":
         return Regressor(UNet(1, **SHAPES[config.preset]))
-    sde = sde or IRSDE(config.n_steps, config.max_sigma, config.delta)
+    sde = sde or build_sde(config)
     return NoisePredictor(UNet(2, **SHAPES[config.preset]), sde, config.condition, config.precondition, difference_rms)
+
+
+def build_sde(config: TrainConfig, normalization: Normalization | None = None) -> IRSDE:
+    """The SDE that a config asks for, its λ in network units: of grey levels, by what one is on average over the pairs."""
+    max_sigma = config.max_sigma
+    if config.sigma_unit == "grey" and normalization is not None:
+        max_sigma /= normalization.grey_unit
+    return IRSDE(config.n_steps, max_sigma, config.delta)
 
 
 # --- trained models --------------------------------------------------------------------------------------------------
@@ -187,7 +195,7 @@ def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
     normalization = normalization_of(record)
     if weights not in ("ema", "raw"):
         raise ValueError(f'expected weights "ema" or "raw", got {weights!r}')
-    sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
+    sde = build_sde(config, normalization)
     network = build_network(config, sde, normalization.difference_rms)
     file = "ema.safetensors" if weights == "ema" else "weights.safetensors"
 

@@ -6,11 +6,9 @@ what is otherwise here than there, is part of it: `irsde train` says so, and con
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from irsde.config import TrainConfig
+from typing import Any
 
 DEFAULT = "default"  # no recipe: the preset's settings
 
@@ -73,11 +71,23 @@ RECIPES: dict[str, TrainingRecipe] = {
         "IRSDE-Despeckle, arXiv 2602.22717",
         _IRSDE | {"normalization": "own", "loss": "noise_l1", "condition": "concat"},
         open=(
-            "n_steps", "max_sigma", "sigma_unit", "delta", "inverse", "patch_size", "steps", "learning_rate", "betas",
-            "schedule", "flip_lateral", "flip_axial", "rotate", "seed",
-        ),  # fmt: skip
+            *(
+                "n_steps",
+                "max_sigma",
+                "sigma_unit",
+                "delta",
+                "inverse",
+                "patch_size",
+                "steps",
+                "learning_rate",
+                "betas",
+            ),
+            *("schedule", "flip_lateral", "flip_axial", "rotate", "seed"),
+        ),
         filled_by="IR-SDE's public configuration",
-        otherwise=("the decoder has one residual block per level more than the encoder, which the paper calls its mirror",),
+        otherwise=(
+            "the decoder has one residual block per level more than the encoder, which the paper calls its mirror",
+        ),
     ),
     "irsde": TrainingRecipe(
         "Luo et al. 2023, options/train/ir-sde.yml of its deraining",
@@ -87,7 +97,7 @@ RECIPES: dict[str, TrainingRecipe] = {
             "the averaged weights that IR-SDE stores and does not evaluate are not made",
         ),
     ),
-}  # fmt: skip
+}
 NAMES = (DEFAULT, *RECIPES)
 
 
@@ -96,41 +106,41 @@ def settings_of(name: str) -> dict[str, Any]:
     return dict(RECIPES[name].settings) if name in RECIPES else {}
 
 
-def changes(config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which a config departs from its recipe: name -> (the recipe's, the config's)."""
-    recipe = settings_of(config.recipe)
-    return {name: (value, getattr(config, name)) for name, value in recipe.items() if getattr(config, name) != value}
+def changes(settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return in what the settings of a run depart from its recipe: name -> (the recipe's, the run's)."""
+    recipe = settings_of(settings["recipe"])
+    return {name: (value, settings[name]) for name, value in recipe.items() if settings[name] != value}
 
 
-def lines(config: TrainConfig) -> list[str]:
-    """Return what is to be said of a config's recipe, a line each; nothing of the default."""
-    if config.recipe not in RECIPES:
+def lines(settings: Mapping[str, Any]) -> list[str]:
+    """Return what is to be said of a run's recipe, a line each; nothing of the default."""
+    name = settings["recipe"]
+    if name not in RECIPES:
         return []
-    recipe, changed = RECIPES[config.recipe], changes(config)
-    said = [f"recipe {config.recipe}: {recipe.source}"]
-    left = [name for name in recipe.open if name not in changed]
+    recipe, changed = RECIPES[name], changes(settings)
+    said = [recipe.source]
+    left = ", ".join(f"{key} {_short(recipe.settings[key])}" for key in recipe.open if key not in changed)
     if left:
-        values = ", ".join(f"{name} {_short(recipe.settings[name])}" for name in left)
-        said.append(f"recipe {config.recipe}: left open by its source, values of {recipe.filled_by}: {values}")
-    said += [f"recipe {config.recipe}: {text}" for text in recipe.otherwise]
+        said.append(f"left open by the source, values of {recipe.filled_by}: {left}")
+    said += recipe.otherwise
     if changed:
-        told = ", ".join(f"{name} {_short(old)} -> {_short(new)}" for name, (old, new) in changed.items())
-        said.append(f"recipe {config.recipe}: not followed in {told}")
-    return said
+        told = ", ".join(f"{key} {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items())
+        said.append(f"not followed in {told}")
+    return [f"recipe {name}: {text}" for text in said]
 
 
-def record(config: TrainConfig) -> dict[str, Any] | None:
-    """Return what config.json keeps of a config's recipe; None of the default."""
-    if config.recipe not in RECIPES:
+def record(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what config.json keeps of a run's recipe; None of the default."""
+    if settings["recipe"] not in RECIPES:
         return None
-    recipe, changed = RECIPES[config.recipe], changes(config)
+    recipe, changed = RECIPES[settings["recipe"]], changes(settings)
     return {
-        "name": config.recipe,
+        "name": settings["recipe"],
         "source": recipe.source,
-        "left_open": {name: recipe.settings[name] for name in recipe.open},
+        "left_open": {key: recipe.settings[key] for key in recipe.open},
         "filled_by": recipe.filled_by,
         "otherwise": list(recipe.otherwise),
-        "not_followed": {name: {"recipe": old, "run": new} for name, (old, new) in changed.items()},
+        "not_followed": {key: {"recipe": old, "run": new} for key, (old, new) in changed.items()},
     }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from irsde import recipes
 from irsde.config import FORMAT, TrainConfig
 from irsde.lessons import Lessons, places
 from irsde.network import Model
@@ -50,6 +51,7 @@ def start(
     record: dict[str, Any] = {
         "format": FORMAT,
         "config": config.to_dict(),
+        "recipe": recipes.record(config.to_dict()),
         "stores": places(config.stores, out),
         "store_digests": lessons.digests,
         "left_out": lessons.left_out,

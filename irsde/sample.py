@@ -29,7 +29,7 @@ def restore(
     steps: int | None = None,
     sampler: str = "posterior",
     seed: int = 0,
-    clamp: bool = True,
+    clamp: bool | None = None,
     tile: int = TILE,
     overlap: int = OVERLAP,
     mask: ArrayLike | str | None = "auto",
@@ -49,12 +49,14 @@ def restore(
     seed
         Of the noise. The same seed gives an image the same noise whatever images come with it.
     clamp
-        Keep the predicted HQ image inside the range that grey levels in [0, 1] have in network units.
+        Keep the predicted HQ image inside the range that grey levels in [0, 1] have in network units; None = as the run's
+        settings say, which is yes unless its recipe does not.
     tile, overlap
         Largest image side the network sees at once, and how much neighbouring tiles share, in pixels.
     mask
         Where there is echo, (nz, nx) bool; "auto" finds border, captions beside the echoes, and the outside of a sector (see
-        `irsde.echo_area`); None = everywhere. What is not echo is neither looked at nor changed.
+        `irsde.echo_area`); None = everywhere. What is not echo is neither looked at nor changed. Of a pair of
+        a store, give `field_mask(model, ...)`.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def restore_batch(
     seeds: Sequence[int],
     steps: int | None = None,
     sampler: str = "posterior",
-    clamp: bool = True,
+    clamp: bool | None = None,
     tile: int = TILE,
     overlap: int = OVERLAP,
     mask: ArrayLike | str | None = "auto",
@@ -81,6 +83,16 @@ def restore_batch(
     Equal to `restore` to rounding: how a convolution is summed depends on the size of the batch.
     """
     return _restore_echoes(model, _images(images), seeds, mask, steps, sampler, clamp, tile, overlap)
+
+
+def field_mask(model: Model, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Return what `restore` is to be given as mask of a store's image, by the statistics that the model is trained on.
+
+    Parameters
+    ----------
+    mask : (nz, nx) bool, the probe's field.
+    """
+    return mask if model.config.statistics == "echoes" else None
 
 
 def draw_samples(model: Model, lq: ArrayLike, n_samples: int, seed: int = 0, **options) -> NDArray[np.float32]:
@@ -134,15 +146,19 @@ def restore_members(
     images: NDArray[np.float32],
     seeds: Sequence[Sequence[int]],
     advance: Callable[[int], None] = lambda count: None,
+    field: NDArray[np.bool_] | None = None,
     **options,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Mean and variance over members of LQ images (n, nz, nx); no variance of a single member.
 
     A member is a model with noise of its own, (n_members, n) `seeds`: a model that draws several samples comes as often.
+    `field`, (nz, nx) or (n, nz, nx) bool, is the probe's where the images are a store's: each model restores of it what it
+    was trained on, in place of `mask`.
     """
     drawn = []
     for model, own in zip(members, seeds, strict=True):
-        drawn.append(restore_batch(model, images, own, **options))
+        masked = options if field is None else options | {"mask": field_mask(model, field)}
+        drawn.append(restore_batch(model, images, own, **masked))
         advance(len(images))
     return (drawn[0], None) if len(drawn) == 1 else mean_and_variance(drawn)
 
@@ -162,7 +178,7 @@ def restore_normalized(
     steps: int | None = None,
     sampler: str = "posterior",
     seed: int = 0,
-    clamp: bool = True,
+    clamp: bool | None = None,
     tile: int = TILE,
     overlap: int = OVERLAP,
 ) -> NDArray[np.float32]:
@@ -234,7 +250,7 @@ def _restore_normalized(
     seeds: Sequence[int],
     steps: int | None,
     sampler: str,
-    clamp: bool,
+    clamp: bool | None,
     tile: int,
     overlap: int,
 ) -> NDArray[np.float32]:
@@ -253,7 +269,7 @@ def _restore_normalized(
             return torch.cat([torch.randn((1, *z_lq.shape[1:]), generator=g) for g in generators]).to(device)
 
         bounds = None
-        if clamp:
+        if model.config.clamp if clamp is None else clamp:
             limits = torch.tensor([model.normalization.bounds(lq) for lq in images], device=device).view(-1, 2, 1, 1, 1)
             bounds = limits[:, 0], limits[:, 1]
         z = model.sde.sample(tiled(model.network, tile, overlap, norms), z_lq, steps, sampler, draw, bounds)

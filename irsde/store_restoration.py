@@ -17,7 +17,7 @@ from irsde.stacks import image_seed, write_image
 def restore_store(
     members: Sequence[Model],
     names: Sequence[str],
-    images: Iterable[np.ndarray],
+    images: Iterable[tuple[np.ndarray, np.ndarray]],
     output: Path,
     seed: int,
     advance: Callable[[int], None] = lambda count: None,
@@ -30,7 +30,7 @@ def restore_store(
     ----------
     members : models; one that draws several samples comes as often.
     names : of the files in `output`, without suffix.
-    images : (nz, nx) grey levels in [0, 1], all of one shape.
+    images : (nz, nx) grey levels in [0, 1], all of one shape, each with its probe's field, (nz, nx) bool.
     seed : image i has noise of its own from it and i, whatever is restored together.
     advance : told how many images a member has just restored.
 
@@ -42,11 +42,12 @@ def restore_store(
     remaining, done = iter(images), 0
     while done < len(names):
         batch = [next(remaining)]
-        n_together = max(1, tile**2 // batch[0].size)
+        n_together = max(1, tile**2 // batch[0][0].size)
         batch += islice(remaining, min(n_together, len(names) - done) - 1)
         numbers = range(done, done + len(batch))
         seeds = [[image_seed(seed + k, i) for i in numbers] for k in range(len(members))]
-        mean, variance = restore_members(members, np.stack(batch), seeds, advance, tile=tile, **options)
+        lq, field = (np.stack(part) for part in zip(*batch, strict=True))
+        mean, variance = restore_members(members, lq, seeds, advance, field, tile=tile, **options)
         for k, i in enumerate(numbers):
             write_image(output / f"{names[i]}.png", mean[k], None if variance is None else variance[k])
             if variance is not None:

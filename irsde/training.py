@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irsde import run_folder
+from irsde import recipes, run_folder
 from irsde.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
@@ -41,10 +41,9 @@ from irsde.config import TrainConfig
 from irsde.data import Augmentation, TrainingBatches, named
 from irsde.initial import load_initial
 from irsde.lessons import Lessons, ResumeError, prepare
-from irsde.network import Model, build_network, pick_device, read_record
+from irsde.network import Model, build_network, build_sde, pick_device, read_record
 from irsde.run_lock import RunLock, hold
 from irsde.sample import restore
-from irsde.sde import IRSDE
 from ussim.commands import console
 from ussim.errors import ExistsError, ExitCode, UssimError
 
@@ -126,7 +125,7 @@ class _Run:
         self.n_processes_before = (record or {}).get("processes")
 
         torch.manual_seed(config.seed)
-        self.sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
+        self.sde = build_sde(config, self.normalization)
         network = build_network(config, self.sde, self.normalization.difference_rms)
         if initial:
             network.load_state_dict(initial.network.state_dict())
@@ -153,7 +152,8 @@ class _Run:
         batches = self._batches()
         first, started, saved = self.step, time.monotonic(), self.step
         status = ""
-        self.report(self._headline())
+        for line in [*recipes.lines(config.to_dict()), self._headline()]:
+            self.report(line)
         with _finish_step_on_interrupt() as interrupted, console.Progress("training", config.steps, self.step) as bar:
             while self.step < config.steps and not interrupted:
                 loss, norm = self._optimise(batches)
@@ -247,7 +247,9 @@ class _Run:
         """(number, hq, lq) from the current step on; each process of several takes every n-th batch."""
         config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
         augmentation = Augmentation(config.patch_size, config.flip_lateral, config.flip_axial, config.rotate)
-        self.dataset = TrainingBatches(self.training, self.normalization, augmentation, config.batch_size, config.seed)
+        self.dataset = TrainingBatches(
+            self.training, self.normalization, augmentation, config.batch_size, config.seed, config.overlays
+        )
         start, stop = (n * config.gradient_accumulation for n in (self.step, config.steps))
         numbers = [k * world + rank for k in range(start, stop)]
         workers: dict[str, Any] = {}

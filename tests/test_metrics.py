@@ -231,30 +231,3 @@ def test_lpips_reads_a_backbone_in_torchvision_layout(tmp_path, rng):
             weight = heads[f"lin{k}.model.1.weight"].view(1, -1, 1, 1)
             expected += float(((f[:1] - f[1:]) ** 2 * weight).sum(1).mean())
     assert metrics.lpips(a, b, backbone=path) == pytest.approx(expected, rel=1e-4)
-
-
-def test_brisque_is_the_packages_score_or_says_why_not(rng, monkeypatch):
-    image = rng.random((64, 48))
-    monkeypatch.setitem(sys.modules, "brisque", None)  # not installed: its import raises ImportError
-    with pytest.raises(metrics.MetricUnavailable, match="needs the `brisque` package"):
-        metrics.brisque(image)
-    package = ModuleType("brisque")
-    monkeypatch.setitem(sys.modules, "brisque", package)
-
-    class Mean:
-        def __init__(self, url):
-            assert url is False
-
-        def score(self, picture):
-            assert (picture.shape, picture.dtype) == ((64, 48, 3), np.uint8)
-            return np.array([picture.mean()])[0]
-
-    package.BRISQUE = Mean
-    assert metrics.brisque(image) == pytest.approx(255 * image.mean(), abs=0.5)
-
-    def refuse(self, picture):
-        raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
-
-    Mean.score = refuse
-    with pytest.raises(metrics.MetricUnavailable, match="does not run with NumPy"):
-        metrics.brisque(image)

@@ -81,7 +81,7 @@ def caption(shape: tuple[int, int], rng: np.random.Generator) -> Overlay:
     for line in range(int(rng.integers(1, 4))):
         text = "".join(rng.choice(CHARACTERS, int(rng.integers(2, 13))))
         pen.text((x, y + line * (size + 2)), text, fill=255, font=_font(size))
-    return _light(np.asarray(picture, np.float32) / 255, rng)
+    return _light(np.asarray(picture, np.float32) / np.float32(255), rng)
 
 
 def ruler(shape: tuple[int, int], rng: np.random.Generator) -> Overlay:

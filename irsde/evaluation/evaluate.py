@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsde.data import GREY_LEVEL, DataError, Subset, left_out_line, without_flat
+from irsde.echo_area import echo_area
 from irsde.evaluation import metrics
 from irsde.evaluation.baselines import BASELINES, ToneCurve, fit_tone_curve, tune
 from irsde.evaluation.breast import MASK_SUFFIXES, read_breast
@@ -36,6 +37,7 @@ HEADERS = {
     "psnr": "PSNR dB", "ssim": "SSIM", "aligned_psnr": "aligned PSNR dB", "lpips": "LPIPS", "seconds": "s/image",
     "cnr": "CNR", "gcnr": "gCNR", "enl": "ENL", "speckle_snr_db": "speckle SNR dB", "brisque": "BRISQUE",
 }  # fmt: skip
+PIXELS = ("field", "all")
 PICTURED = 3  # images shown
 FIT_PAIRS = 24  # training pairs that filters are tuned on
 Image = NDArray[np.float32]
@@ -43,8 +45,8 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to restore an LQ image. `run` takes the image, then what is marked: the seed of its noise (`draws`), the
-    HQ image (`reads_hq`: upper bounds, told what they should find)."""
+    """A named way to restore an LQ image. `run` takes the image, then what is marked: its probe's field (`has_field`), the
+    seed of its noise (`draws`), the HQ image (`reads_hq`: upper bounds, told what they should find)."""
 
     name: str
     run: Callable[..., Image]
@@ -52,13 +54,14 @@ class Method:
     note: str = ""
     draws: bool = False
     reads_hq: bool = False
+    has_field: bool = False
 
 
 @dataclass(frozen=True)
 class Members:
-    """Several restorations of an LQ image as one method: `run` gives their mean and variance from image and seed."""
+    """Several restorations of an LQ image as one method: `run` gives mean and variance from image, seed and field."""
 
-    run: Callable[[Image, int], tuple[Image, Image]]
+    run: Callable[[Image, int, NDArray[np.bool_] | None], tuple[Image, Image]]
     steps: int
 
 
@@ -127,6 +130,7 @@ class Result:
     not_run: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # lines about pairs without contrast
     sources: list[str] = field(default_factory=list)
+    pixels: str = "field"  # that PSNR and SSIM are of; "all"
 
 
 def evaluate(
@@ -142,6 +146,7 @@ def evaluate(
     torch_models: Sequence[tuple[str, str | Path]] = (),
     lpips_backbone: str | Path | None = None,
     n_seeds: int = 5,
+    pixels: str = "field",
     progress: bool = False,
 ) -> Result:
     """Restore every test image by every method and measure it against its HQ image.
@@ -161,14 +166,18 @@ def evaluate(
         subjects that are tested on are left out of them.
     torch_models
         (name, path) of TorchScript or torch.export files that map an image (1, 1, nz, nx) in [0, 1] to another.
+    pixels
+        What is measured: "field", the probe's field; or "all", the whole image, as the despeckling paper does.
     progress
         Say on standard error how far it is.
 
     Raises DataError if a model was trained on a subject of the test pairs.
     """
+    if pixels not in PIXELS:
+        raise ValueError(f"pixels: expected one of {', '.join(PIXELS)}, got {pixels!r}")
     for model in models:
         check_unseen(model, tests)
-    result = Result()
+    result = Result(pixels=pixels)
     tests = _with_contrast(tests, result, progress)
     fit = _without_subjects(fit, {s for subset in tests for s in subset.subjects})
     methods = _methods(models, steps, sampler, samples, baselines, fit, torch_models, result, mask=None)
@@ -179,7 +188,7 @@ def evaluate(
     total = sum(map(len, tests)) * (len(methods) + len(ensembles))
     with _bar(progress, total) as advance:
         for subset in tests:
-            _evaluate_subset(subset, methods, ensembles, sampler, seed, lpips_backbone, result, advance)
+            _evaluate_subset(subset, methods, ensembles, sampler, seed, lpips_backbone, result, advance, pixels)
     return result
 
 
@@ -224,11 +233,8 @@ def evaluate_real(
                     "gcnr": metrics.gcnr(restored, lesion, background),
                     "enl": metrics.enl(restored, background),
                     "speckle_snr_db": metrics.speckle_snr(restored, background, decibels=True),
+                    "brisque": metrics.brisque(restored),
                 }
-                try:
-                    values["brisque"] = metrics.brisque(restored)
-                except metrics.MetricUnavailable as reason:
-                    _once(result.not_run, str(reason))
                 _add(row, values)
                 shown.append((method.name, restored))
                 advance()
@@ -290,31 +296,42 @@ def _methods(
 def _model_methods(
     model: Any, steps: Sequence[int | None], sampler: str, samples: int, mask: str | None
 ) -> list[Method]:
-    from irsde.sample import draw_samples, restore, restore_normalized
+    from irsde.sample import draw_samples, field_mask, restore, restore_normalized
+
+    def seen(field: NDArray[np.bool_] | None) -> Any:
+        return mask if field is None else field_mask(model, field)
 
     if not model.is_diffusion:
-        return [Method(f"{model.name} ({model.config.method})", lambda lq: restore(model, lq, mask=mask))]
+        name = f"{model.name} ({model.config.method})"
+        return [Method(name, lambda lq, field=None: restore(model, lq, mask=seen(field)), has_field=True)]
     methods = []
     for count in steps:
         n = count or model.sde.n_steps
         methods.append(Method(
-            model.name, lambda lq, seed, n=n: restore(model, lq, n, sampler, seed, mask=mask), n, sampler, draws=True
+            model.name,
+            lambda lq, seed, field=None, n=n: restore(model, lq, n, sampler, seed, mask=seen(field)),
+            n, sampler, draws=True, has_field=True,
         ))  # fmt: skip
     n = steps[0] or model.sde.n_steps
     if samples > 1:
+        options: dict[str, Any] = {"steps": n, "sampler": sampler}
         methods.append(Method(
             f"{model.name}, mean of {samples} samples",
-            lambda lq, seed: draw_samples(model, lq, samples, seed, steps=n, sampler=sampler, mask=mask).mean(axis=0),
-            n, sampler, draws=True,
+            lambda lq, seed, field=None: draw_samples(model, lq, samples, seed, mask=seen(field), **options).mean(axis=0),
+            n, sampler, draws=True, has_field=True,
         ))  # fmt: skip
     if model.normalization.kind == "own":
         told = replace(model.normalization, inverse="oracle")
 
-        def upper_bound(lq: Image, seed: int, hq: Image) -> Image:
-            return told.output(restore_normalized(model, lq, n, sampler, seed), lq, hq)
+        def upper_bound(lq: Image, seed: int, hq: Image, field: NDArray[np.bool_] | None = None) -> Image:
+            area = echo_area(lq, seen(field))
+            z = restore_normalized(model, area.cut(lq), n, sampler, seed)
+            restored = np.array(lq, np.float32)
+            area.put(restored, told.output(z, area.cut(lq), area.cut(hq)))
+            return restored
 
         name = f"{model.name}, told HQ mean and std"
-        methods.append(Method(name, upper_bound, n, "upper bound", draws=True, reads_hq=True))
+        methods.append(Method(name, upper_bound, n, "upper bound", draws=True, reads_hq=True, has_field=True))
     return methods
 
 
@@ -388,6 +405,7 @@ def _evaluate_subset(
     backbone: str | Path | None,
     result: Result,
     advance: Callable[[], None],
+    pixels: str,
 ) -> None:
     rows = [Row(m.name, subset.probe, m.steps, m.note) for m in methods]
     rows += [Row(name, subset.probe, members.steps, sampler) for name, members in ensembles.items()]
@@ -396,17 +414,18 @@ def _evaluate_subset(
         hq, lq = subset[i]
         noise_seed = image_seed(seed, subset.indices[i])
         mask = subset.mask(i)
-        inside = None if mask.all() else mask
+        field = None if mask.all() else mask
+        inside = field if pixels == "field" else None
         shown = []
         for row, method in zip(rows[: len(methods)], methods, strict=True):
-            restored = _timed(row, method, lq, noise_seed, hq)
+            restored = _timed(row, method, lq, noise_seed, hq, field)
             _add(row, _compare(restored, hq, inside, backbone, result))
             title = f"{method.name}, {method.steps} {method.note}" if method.steps else method.name
             shown.append((title, restored))
             advance()
         for row, (name, members) in zip(rows[len(methods) :], ensembles.items(), strict=True):
             started = time.perf_counter()
-            mean, variance = members.run(lq, noise_seed)
+            mean, variance = members.run(lq, noise_seed, field)
             _add(row, {"seconds": time.perf_counter() - started, **_compare(mean, hq, inside, backbone, result)})
             region = np.s_[:, :] if inside is None else inside
             points[name].append((float(variance[region].mean()), float(((mean - hq)[region] ** 2).mean())))
@@ -421,17 +440,20 @@ def _evaluate_subset(
 
 def _ensembles(models: Sequence[Any], steps: int | None, sampler: str, n_seeds: int) -> dict[str, Members]:
     """Mean and variance over models, over models with the same noise, and over seeds of one model."""
-    from irsde.sample import draw_samples, ensemble, mean_and_variance
+    from irsde.sample import field_mask, mean_and_variance, restore
 
-    options: dict[str, Any] = {"steps": steps, "sampler": sampler, "mask": None}
+    options: dict[str, Any] = {"steps": steps, "sampler": sampler}
+
+    def run(members: Sequence[tuple[Any, int]]) -> Callable[..., tuple[Image, Image]]:
+        """Models, each with what is added to the seed of its noise."""
+        return lambda lq, seed, field: mean_and_variance(
+            [restore(m, lq, seed=seed + k, mask=field_mask(m, field), **options) for m, k in members]
+        )
+
     runs = {
-        f"ensemble of {len(models)}": lambda lq, seed: ensemble(models, lq, seed, **options),
-        f"ensemble of {len(models)}, same noise": lambda lq, seed: ensemble(
-            models, lq, seed, same_noise=True, **options
-        ),
-        f"{models[0].name}, {n_seeds} seeds": lambda lq, seed: mean_and_variance(
-            draw_samples(models[0], lq, n_seeds, seed, **options)
-        ),
+        f"ensemble of {len(models)}": run([(m, k) for k, m in enumerate(models)]),
+        f"ensemble of {len(models)}, same noise": run([(m, 0) for m in models]),
+        f"{models[0].name}, {n_seeds} seeds": run([(models[0], k) for k in range(n_seeds)]),
     }
     return {name: Members(run, steps or models[0].sde.n_steps) for name, run in runs.items()}
 
@@ -446,9 +468,12 @@ def _bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
         yield progress.advance
 
 
-def _timed(row: Row, method: Method, lq: Image, seed: int, hq: Image | None) -> Image:
+def _timed(
+    row: Row, method: Method, lq: Image, seed: int, hq: Image | None, field: NDArray[np.bool_] | None = None
+) -> Image:
+    given = {"field": field} if method.has_field and field is not None else {}
     started = time.perf_counter()
-    restored = method.run(lq, *([seed] if method.draws else []), *([hq] if method.reads_hq else []))
+    restored = method.run(lq, *([seed] if method.draws else []), *([hq] if method.reads_hq else []), **given)
     _add(row, {"seconds": time.perf_counter() - started})
     return np.asarray(restored, np.float32)
 
@@ -544,6 +569,9 @@ def _tables(result: Result) -> list[str]:
             lines.append("| " + " | ".join([*cells, f"{seconds:.3g}", row.note]) + " |")
         lines += ["", *_not_in_the_means(rows, names, n_images)]
     lines += ["Mean over images (± standard deviation); time: median over images, one at a time.", ""]
+    if any("psnr" in row.values for row in result.rows):
+        where = "all pixels" if result.pixels == "all" else "the pixels in the probe's field"
+        lines += [f"PSNR and SSIM are over {where}, LPIPS is over all.", ""]
     if any("enl" in row.values for row in result.rows):  # on amplitudes speckle has ENL 3.66, here far more
         lines += ["CNR, gCNR, ENL and speckle SNR are of log-compressed grey levels, not of amplitudes.", ""]
     return lines

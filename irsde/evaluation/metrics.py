@@ -202,25 +202,6 @@ def fwhm(
     return float((above[-1] - above[0]) * step * spacing)
 
 
-# --- on the image alone ----------------------------------------------------------------------------------------------
-
-
-def brisque(image: ArrayLike) -> float:
-    """BRISQUE (Mittal et al. 2012) by the `brisque` package, which ships its regression model; the lower the better.
-
-    Raises MetricUnavailable where that package is missing or does not run with this NumPy.
-    """
-    try:
-        from brisque import BRISQUE
-    except ImportError as error:
-        raise MetricUnavailable(f"BRISQUE needs the `brisque` package ({error})") from error
-    grey = np.round(np.clip(np.asarray(image, np.float64), 0, 1) * 255).astype(np.uint8)
-    try:
-        return float(BRISQUE(url=False).score(np.repeat(grey[..., None], 3, axis=2)))
-    except TypeError as error:  # version 0.2.0 converts one-element arrays to float, which NumPy 2.4 refuses
-        raise MetricUnavailable(f"the installed `brisque` does not run with NumPy {np.__version__}: {error}") from error
-
-
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
