@@ -141,7 +141,7 @@ def build_pairs(
                 (root / name_here).symlink_to((arguments.data / folder / original).resolve())
         roots.append(root)
     recipe = datagen.Recipe(
-        source=tuple(files), root=tuple(roots), probes=probes, size=128, seed=0, **chosen
+        source=tuple(files), root=tuple(roots), probes=probes, **({"size": 128, "seed": 0} | chosen)
     )  # fmt: skip
     store = arguments.work / f"{name}.zarr"
     summary = datagen.build(recipe, store, resume=True, watcher=Building())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from speckle_pairs import SpecklePairs
 from test_restore import make_model
 from torch import nn
 
-from irsde.echo_area import echo_area
+from irsde.echo_area import EchoPairs, echo_area
 from irsde.group_norm import PooledGroupNorm, pooled_norms, pooling, release, replace_group_norms
 from irsde.sample import draw_samples, restore, restore_batch
 
@@ -188,3 +190,127 @@ def test_tiles_have_the_grey_level_of_the_whole(model):
     finally:
         for norm in pooled_norms(network):
             del norm.finish
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+class SectorPairs(SpecklePairs):
+    """Pairs whose field is a sector, black around it."""
+
+    around = 0.0
+
+    def __getitem__(self, i):
+        return tuple(np.where(self.mask(i), image, np.float32(self.around)) for image in super().__getitem__(i))
+
+    def mask(self, i):
+        return sector(super().mask(i).shape)
+
+
+def tiny(**changes):
+    from irsde.config import TrainConfig
+
+    settings = {"preset": "tiny", "patch_size": 32, "batch_size": 2, "steps": 3, "n_steps": 10, "device": "cpu"}
+    return TrainConfig.create(store="s", validate_every=0, log_every=1, **(settings | changes))
+
+
+def test_training_sees_of_a_sector_what_restoring_shows_the_network():
+    pairs = SectorPairs(n=2)
+    cut = EchoPairs(pairs, 32)
+    for i in range(2):
+        hq, lq = pairs[i]
+        area = echo_area(lq, pairs.mask(i))
+        for found, image in zip(cut[i], (hq, lq), strict=True):
+            np.testing.assert_array_equal(found, area.cut(image))
+        np.testing.assert_array_equal(cut.mask(i), area.mask[area.box])
+    full = SpecklePairs(n=2)
+    for found, image in zip(EchoPairs(full, 32)[1], full[1], strict=True):
+        assert found is image  # nothing is done where the field is the picture
+
+
+def test_a_field_smaller_than_the_patch_is_cut_wider():
+    class Small(SpecklePairs):
+        def mask(self, i):
+            mask = np.zeros(super().mask(i).shape, bool)
+            mask[50:60, 3:20] = True
+            return mask
+
+    hq, lq = EchoPairs(Small(n=1), 32)[0]
+    assert hq.shape == lq.shape == (32, 32)
+    whole = EchoPairs(Small(n=1), 500)[0][0]
+    assert whole.shape == Small(n=1)[0][0].shape  # no wider than the image
+
+
+@pytest.mark.parametrize("normalization", ["shared", "own", "none"])
+def test_what_surrounds_a_sector_changes_no_training(tmp_path, normalization):
+    from irsde.training import train
+
+    rows = []
+    for around in (0.0, 0.6):
+        pairs = SectorPairs()
+        pairs.around = around
+        out = tmp_path / f"{around}"
+        train(tiny(normalization=normalization), out, pairs=[pairs], report=lambda line: None)
+        rows.append([line.rsplit(",", 3)[0].split(",")[:2] for line in (out / "metrics.csv").read_text().splitlines()])
+    assert rows[0] == rows[1]  # steps and losses
+
+
+def test_a_run_of_an_older_format_keeps_its_statistics():
+    from irsde.config import FORMAT, TrainConfig
+
+    for older in range(1, FORMAT):
+        known = TrainConfig.create(store="s", preset="tiny").to_dict()
+        for name in ("statistics", "overlays", "recipe", "sigma_unit", "clamp"):
+            del known[name]
+        config = TrainConfig.from_record({"format": older, "config": known})
+        assert (config.statistics, config.overlays, config.recipe, config.clamp) == ("image", 0.0, "default", True)
+
+
+def test_overlays_are_on_both_images_and_on_training_patches_alone():
+    from irsde.data import Augmentation, Normalization, TrainingBatches, whole
+
+    subsets, augmentation = [whole(SpecklePairs(size=48))], Augmentation(48, flip_lateral=False)
+    plain, always, half = (
+        TrainingBatches(subsets, Normalization("none"), augmentation, 8, 0, share) for share in (0.0, 1.0, 0.5)
+    )
+    changed = []
+    for k in range(8):
+        (hq, lq), (hq_with, lq_with) = plain[k], always[k]
+        both = (hq != hq_with).flatten(1).any(1) & (lq != lq_with).flatten(1).any(1)
+        assert both.float().mean() > 0.9  # of a caption beside the patch nothing is seen
+        solid = ((hq_with == 0) & (lq_with == 0) & (hq != 0)).flatten(1).any(1)
+        assert ((hq_with - lq_with).abs() <= (hq - lq).abs() + 1e-6).all()  # pasted alike: nothing else differs
+        assert torch.equal(always[k][0], hq_with)  # the seed and the number decide
+        changed += [(lq != half[k][1]).flatten(1).any(1), solid]
+    assert 0.3 < torch.cat(changed[::2]).float().mean() < 0.7
+    assert torch.cat(changed[1::2]).any()
+
+
+def test_statistics_are_those_of_the_image_below_an_overlay():
+    from irsde.data import Augmentation, Normalization, TrainingBatches, whole
+
+    pairs = SpecklePairs(n=1, size=48)
+    batches = [
+        TrainingBatches([whole(pairs)], Normalization(kind), Augmentation(48, flip_lateral=False), 1, 0, 1.0)
+        for kind in ("shared", "own", "none")
+    ]
+    for k in range(6):
+        shared, own, grey = (batch[k] for batch in batches)
+        hq, lq = pairs[0]
+        for place, image in ((0, hq), (1, lq)):
+            # float32 of values up to about 5
+            torch.testing.assert_close(shared[place], (grey[place] - lq.mean()) / float(lq.std()), atol=1e-4, rtol=0)
+            torch.testing.assert_close(own[place], (grey[place] - image.mean()) / float(image.std()), atol=1e-4, rtol=0)
+
+
+def test_a_store_is_restored_as_the_run_was_trained(model):
+    from irsde.sample import field_mask, restore_members
+
+    mask = sector()
+    assert field_mask(model, mask) is mask
+    older = dataclasses.replace(model, config=dataclasses.replace(model.config, statistics="image"))
+    assert field_mask(older, mask) is None
+    picture = np.where(mask, ECHO, 0)[None]
+    for member, expected in ((model, mask), (older, None)):
+        together, _ = restore_members([member], picture, [[3]], field=mask, steps=2)
+        np.testing.assert_array_equal(together[0], restore(member, picture[0], 2, seed=3, mask=expected))

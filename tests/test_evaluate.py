@@ -136,6 +136,30 @@ def test_mask_limits_what_is_measured():
     assert found.rows[0].values["psnr"] == pytest.approx([metrics.psnr(lq[20:], hq[20:])])
 
 
+def test_all_pixels_are_measured_when_asked(tmp_path):
+    class HalfSeen(SpecklePairs):
+        def mask(self, i):
+            mask = super().mask(i)
+            mask[:20] = False
+            return mask
+
+    pairs = HalfSeen(n=2)
+    models = [make_model(0), make_model(1)]
+    options = {"baselines": False, "steps": (2,), "n_seeds": 2}
+    field, everything = (evaluate(models, [whole(pairs)], pixels=p, **options) for p in ("field", "all"))
+    assert everything.rows[0].values["psnr"] == pytest.approx([metrics.psnr(lq, hq) for hq, lq in pairs._pairs])
+    assert field.rows[0].values["psnr"] != everything.rows[0].values["psnr"]
+    # What a network is shown does not depend on what is measured, and what is no echo is not changed.
+    for a, b in zip(field.pictures["L11-5v"][0], everything.pictures["L11-5v"][0], strict=True):
+        np.testing.assert_array_equal(a[1], b[1])
+        if a[0] != "HQ" and not a[0].endswith("deviation"):
+            np.testing.assert_array_equal(a[1][:20], pairs[0][1][:20])
+    assert "over the pixels in the probe's field" in write_report(field, tmp_path / "a.md")[0].read_text()
+    assert "over all pixels" in write_report(everything, tmp_path / "b.md")[0].read_text()
+    with pytest.raises(ValueError, match="field, all"):
+        evaluate([], [whole(pairs)], pixels="some")
+
+
 def test_testing_on_training_subjects_is_refused():
     model = make_model()
     trained = whole(PAIRS)

@@ -27,6 +27,7 @@ from irsde.echo_area import echo_area
 from irsde.evaluation import metrics
 from irsde.evaluation.baselines import BASELINES, ToneCurve, fit_tone_curve, tune
 from irsde.evaluation.breast import MASK_SUFFIXES, read_breast
+from irsde.evaluation.brisque import brisque
 from irsde.stacks import image_seed
 from ussim.commands import console
 from ussim.io.atomic import replacing
@@ -233,7 +234,7 @@ def evaluate_real(
                     "gcnr": metrics.gcnr(restored, lesion, background),
                     "enl": metrics.enl(restored, background),
                     "speckle_snr_db": metrics.speckle_snr(restored, background, decibels=True),
-                    "brisque": metrics.brisque(restored),
+                    "brisque": brisque(restored),
                 }
                 _add(row, values)
                 shown.append((method.name, restored))

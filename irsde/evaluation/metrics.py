@@ -2,7 +2,7 @@
 
 Grey-scale images are (nz, nx), in [0, 1] unless a function says otherwise; a region is a boolean mask of that shape.
 With a reference: `psnr`, `aligned_psnr`, `ssim`, `lpips`. On regions: `cnr`, `gcnr`, `enl`, `speckle_snr`. On a point
-target: `fwhm`. On the whole image alone: `brisque`. `background_patches` finds speckle regions beside a lesion.
+target: `fwhm`. `background_patches` finds speckle regions beside a lesion. BRISQUE has a module of its own.
 
 `enl` and `speckle_snr` describe whatever pixels they are given. Fully developed speckle has ENL 3.66 and SNR 1.91 in
 amplitude, ENL 1 in intensity; on log-compressed pixels both are much larger and mean something else: state the domain.
