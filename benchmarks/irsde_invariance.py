@@ -46,7 +46,7 @@ from ussim.commands import console
 
 PROBES = ("L11-5v", "C5-2v")
 TILES = (128, 256, 512)
-BORDER = 0.75  # of the picture
+UNSEEN = 6  # images of the unseen subject that are simulated for each probe
 AWAY = 12  # pixels from a caption: nearer ones see it through the network's own field of view
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {"statistics": "image", "overlays": 0.0},
@@ -62,11 +62,11 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "irsde_invariance")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "irsde_invariance")
     parser.add_argument("--every", type=int, default=20, help="take every n-th slice to learn from")
-    parser.add_argument("--images", type=int, default=6, help="of the unseen subject")
+    parser.add_argument("--images", type=int, default=2, help="of the unseen subject, for each probe")
     parser.add_argument(
         "--large", type=int, default=768, help="pixels on a side of the image that is restored in tiles"
     )
-    parser.add_argument("--training-steps", type=int, default=3000, help="of each network")
+    parser.add_argument("--training-steps", type=int, default=1000, help="of each network")
     parser.add_argument("--steps", type=int, default=5, help="of the sampler")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
@@ -79,10 +79,10 @@ def main() -> int:
 def run(arguments: argparse.Namespace) -> int:
     large = build_pairs(arguments, "large", TESTING, PROBES[:1], size=arguments.large, limit=1)
     learnt = build_pairs(arguments, "train", TRAINING, PROBES, every=arguments.every)
-    unseen = build_pairs(arguments, "test", TESTING, PROBES, size=192, limit=arguments.images)
+    unseen = build_pairs(arguments, "test", TESTING, PROBES, size=192, limit=UNSEEN)
     models = {name: trained(arguments, learnt, name, **settings) for name, settings in NETWORKS.items()}
     subsets = [whole(pairs) for pairs in open_store(str(unseen), PROBES)]
-    pairs = [subset[i] for subset in subsets for i in range(len(subset))]
+    pairs = [subset[i] for subset in subsets for i in range(min(arguments.images, len(subset)))]
     big = whole(open_store(str(large), PROBES[:1])[0])[0][1]
     rows: dict[str, dict[str, float]] = {}
     for name, (network, is_now) in WAYS.items():

@@ -85,7 +85,9 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--method", type=click.Choice(METHODS), help="irsde, or a supervised baseline.  [default: irsde]")
 @click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and its recipe, see below.")
 @click.option(
-    "--recipe", type=click.Choice(recipes.NAMES), help="Whose training: the despeckling paper's, IR-SDE's public one, ours."
+    "--recipe",
+    type=click.Choice(recipes.NAMES),
+    help="Whose training: the despeckling paper's, IR-SDE's public one, ours.",
 )
 @click.option("--init", metavar="RUN", help="Fine-tune: start from the averaged weights of this run, with its network.")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
@@ -99,7 +101,9 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--ema-decay", type=console.Number(minimum=0, below=1), help="Of the averaged weights, per step.")
 @click.option("--loss", type=click.Choice(LOSSES), help="Of the predicted noise.")
 @click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of --sigma-unit.")
-@click.option("--sigma-unit", type=click.Choice(SIGMA_UNITS), help="Of λ: the normalized image's, or grey levels in [0, 1].")
+@click.option(
+    "--sigma-unit", type=click.Choice(SIGMA_UNITS), help="Of λ: the normalized image's, or grey levels in [0, 1]."
+)
 @click.option("--normalization", type=click.Choice(NORMALIZATIONS), help="Of grey levels, by image.")
 @click.option("--inverse", type=click.Choice(INVERSES[:3]), help="Way back from --normalization own.")
 @click.option(
