@@ -83,11 +83,12 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
 @click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.")
 @click.option("--method", type=click.Choice(METHODS), help="irsde, or a supervised baseline.  [default: irsde]")
-@click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and its recipe, see below.")
+@click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and length of the run, see below.")
 @click.option(
     "--recipe",
     type=click.Choice(recipes.NAMES),
-    help="Whose training: the despeckling paper's, IR-SDE's public one, ours.",
+    help="Whose training: ours, the despeckling paper's, IR-SDE's public one (docs/recipes.md). A recipe's preset is paper; "
+    "any option wins over it.",
 )
 @click.option("--init", metavar="RUN", help="Fine-tune: start from the averaged weights of this run, with its network.")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
