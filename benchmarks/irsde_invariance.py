@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument(
         "--large", type=int, default=768, help="pixels on a side of the image that is restored in tiles"
     )
-    parser.add_argument("--training-steps", type=int, default=1200, help="of each network")
+    parser.add_argument("--training-steps", type=int, default=300, help="of each network")
     parser.add_argument("--steps", type=int, default=5, help="of the sampler")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
