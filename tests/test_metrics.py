@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest

@@ -213,9 +213,11 @@ FIRST = {  # config.json as version 0.1.0 wrote it for the run of `config()`, nu
 
 
 def test_a_run_of_the_first_release_is_read_and_resumed_as_it_was(tmp_path):
-    """That release knew no floor: a black pair stays among those that a step draws, as it was when the run began."""
+    """That release knew no floor: a black pair stays among those that a step draws, as it was when the run began. Nor did it
+    know overlays and the field's statistics.
+    """
     pairs = Changed({5: (None, 0.0)})
-    whole_run = run(tmp_path / "whole", pairs, floor=0.0)
+    whole_run = run(tmp_path / "whole", pairs, floor=0.0, overlays=0.0, statistics="image")
     folder = tmp_path / "old"
     shutil.copytree(whole_run, folder)
     shutil.rmtree(folder / "checkpoints" / "000006")
