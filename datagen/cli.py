@@ -92,6 +92,7 @@ def main() -> None:
 @click.option("--config", metavar="FILE.toml", help="A recipe; options given here win over it.")
 @click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: this process alone]")
 @click.option("--scheduler", metavar="WHERE", help="threads, processes, an address, or a scheduler file.")
+@click.option("--max-memory", type=float, metavar="GB", help="That reading one volume may take.  [default: 4]")
 @click.option("--dry-run", is_flag=True, help="Count, and estimate bytes and time from one sample.")
 @click.option("--resume", is_flag=True, help="Go on with the store that is there, if any.")
 @click.option("--overwrite", is_flag=True, help="Delete the store that is there.")
@@ -291,17 +292,23 @@ def _bytes(count: float) -> str:
 @click.option("--subjects", metavar="REGEX|CSV", help="As for build, as the next two.")
 @click.option("--frames", metavar="first|all|N", default="first", help="Of a 4-D file or echoes of the same slices.")
 @click.option("--include-derived", is_flag=True, help="Phase images, maps, projections too, of files of your own.")
+@click.option("--max-memory", type=console.Number(above=0), metavar="GB", help="As for build.  [default: 4]")
 @console.verbose_option
-def inspect(root: str, as_json: bool, subjects: str | None, frames: str, include_derived: bool) -> None:
+def inspect(
+    root: str, as_json: bool, subjects: str | None, frames: str, include_derived: bool, max_memory: float | None
+) -> None:
     """Say which collection a folder holds, what is in it, and what is odd.
 
     \b
     datagen inspect MRNet-v1.0
     """
+    from ussim.volumes.budget import limited_memory
+
     from .sources.base import Selection, frames_asked
     from .sources.inspect import inspect as look
 
-    found = look(root, Selection(subjects, frames_asked(frames), include_derived))
+    with limited_memory(None if max_memory is None else max_memory * 1e9):
+        found = look(root, Selection(subjects, frames_asked(frames), include_derived))
     console.result(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(found.lines()))
 
 

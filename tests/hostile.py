@@ -1,9 +1,13 @@
-"""Damaged and hostile files, each made small, that a folder of good ones may hold: `FILES[source][name](folder)` writes one."""
+"""Damaged and hostile files, each made small, that a folder of good ones may hold: `FILES[source][name](folder)`."""
 
 from __future__ import annotations
 
 import gzip
+import json
+import resource
 import struct
+import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -296,3 +300,88 @@ FILES: dict[str, dict[str, Callable[[Path], None]]] = {
         "position of words": dicom_with(element(0x0020, 0x0032), b"DS", b"LO"),
     },
 }  # fmt: skip
+
+
+# --- what is made of them --------------------------------------------------------------------------------------------
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """Return the bytes of a file with one to eight faults: bits, extreme numbers, pieces lost, doubled, or cut off."""
+    changed = bytearray(content)
+    for _ in range(int(rng.integers(1, 9))):
+        # Headers are short and say most: half of the faults are in the first kilobyte.
+        place = int(rng.integers(0, max(1, min(len(changed), 1024 if rng.random() < 0.5 else len(changed)))))
+        length = int(rng.integers(1, 64))
+        fault = int(rng.integers(6))
+        if fault == 0 and changed:
+            changed[place] ^= 1 << int(rng.integers(8))
+        elif fault == 1:
+            changed[place : place + length] = rng.bytes(length)
+        elif fault == 2:
+            extreme = (b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\xff\xff", b"\0\0\0\0", b"\0\0\xc0\x7f", b"\xff" * 8)
+            number = extreme[int(rng.integers(len(extreme)))]
+            changed[place : place + len(number)] = number
+        elif fault == 3:
+            del changed[place : place + length]
+        elif fault == 4:
+            changed[place:place] = changed[place : place + length]
+        else:
+            del changed[place + len(changed) // 2 :]
+    return bytes(changed)
+
+
+def write_mutated(source: str, folder: Path, count: int, seed: int) -> None:
+    """Write files with seeded faults beside the good ones."""
+    suffix, rng = (
+        {"nifti": ".nii", "dicom": ".dcm", "npy": ".npy", "image": ".png"}[source],
+        np.random.default_rng(seed),
+    )
+    for number in range(count):
+        with tempfile.TemporaryDirectory() as scratch:
+            if source == "dicom":
+                dicom(SeriesInstanceUID=f"1.2.3.{number}", SOPInstanceUID=f"1.2.3.{number}.1")(Path(scratch))
+            elif source == "nifti":
+                write_nifti(Path(scratch) / ("a.nii" if number % 2 else "a.nii.gz"), shape=(60, 60, 12))
+            elif source == "npy":
+                np.save(Path(scratch) / "a.npy", slices("coronal"))
+            else:
+                write_png(Path(scratch) / "a.png", slices("coronal", 1)[0] // 4)
+            (file,) = Path(scratch).iterdir()
+            packed = ".gz" if file.name.endswith(".gz") else ""
+            (folder / f"bad{number:05d}{suffix}{packed}").write_bytes(mutated(file.read_bytes(), rng))
+
+
+def look(source: str, folder: Path) -> dict[str, object]:
+    """Return what `inspect` and the plan of a build make of a folder, and the largest memory so far in bytes."""
+    from datagen import Recipe
+    from datagen.plan.samples import make_plan
+    from datagen.sources.inspect import inspect
+
+    found = inspect(folder)
+    recipe = Recipe(source=source, root=str(folder), probes="L11-5v", size=32, every=3, patches=False, min_tissue=0.02)
+    plan = make_plan(recipe.resolve("cpu"))
+    return {
+        "skipped": [f"{path}: {reason}" for reason, _, path in found.skipped],
+        "built": sorted({sample.ref.name for sample in plan.samples}),
+        "set aside": [*plan.notes, *(f"{volume}: {reason}" for volume, reason in plan.unreadable)],
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def main(source: str, count: int, seed: int) -> None:
+    """Print what is made of each hostile file of a source, or of so many mutated ones in one folder: a line of JSON each."""
+    limit = 6 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for name in list(FILES[source]) if not count else ["mutated"]:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "in"
+            good(source, root)
+            if count:
+                write_mutated(source, root, count, seed)
+            else:
+                FILES[source][name](root)
+            print(json.dumps({"name": name, **look(source, root)}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

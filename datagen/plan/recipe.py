@@ -88,6 +88,9 @@ class Recipe(BaseModel):
     # How it is stored; does not shape the content.
     samples_per_shard: int | None = Field(None, ge=1)
 
+    # How it is read; does not shape the content either.
+    max_memory: float | None = Field(None, gt=0)  # GB that reading one volume may take; None: 4, or $USSIM_MAX_MEMORY
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -193,7 +196,12 @@ class Recipe(BaseModel):
         DataError
             The folder of a source is missing.
         """
-        inputs = Inputs(tuple(self.roots()), self.subjects, self.sam2_checkpoint)
+        inputs = Inputs(
+            tuple(self.roots()),
+            self.subjects,
+            self.sam2_checkpoint,
+            None if self.max_memory is None else self.max_memory * 1e9,
+        )
         return self._resolved(engine, self.folds or 0, format, inputs)
 
     def record(self, engine: str, folds: int, format: int = FORMAT) -> dict[str, Any]:
@@ -214,7 +222,7 @@ class Recipe(BaseModel):
             "folds": folds,
             "tgc": self.with_tgc,
         }
-        as_asked = Recipe.model_fields.keys() - resolved.keys() - {"root", "samples_per_shard"}
+        as_asked = Recipe.model_fields.keys() - resolved.keys() - {"root", "samples_per_shard", "max_memory"}
         return ResolvedRecipe(
             **resolved, **{name: getattr(self, name) for name in as_asked}, format=format, inputs=inputs
         )

@@ -74,11 +74,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the inputs of a recipe lie on this machine; recorded nowhere."""
+    """Where the inputs of a recipe lie on this machine, and how they are read; recorded nowhere."""
 
     roots: tuple[Path, ...] = ()  # one per source
     subjects: str | None = None  # regular expression or CSV file
     sam2_checkpoint: str | None = None  # path
+    max_memory: float | None = None  # bytes that reading one volume may take; None = `ussim.volumes.budget`
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ussim.errors import DataError
+from ussim.errors import DataError, DeviceError
 from ussim.volumes.anatomy import looks_like_labels
+from ussim.volumes.budget import limited_memory
+from ussim.volumes.files import printable
 from ussim.volumes.grey import grey_range
 from ussim.volumes.volume import Skipped, Volume, VolumeRef
 
@@ -147,9 +149,11 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
     left_out: list[tuple[str, Skipped]] = []  # source, file
     notes: list[str] = []
     rules: list[str] = []
+    memory = recipe.inputs.max_memory
     for name, root in zip(recipe.source, recipe.inputs.roots, strict=True):
-        found = get_source(name, recipe.selection).find(root)
-        refs += found
+        with limited_memory(memory):
+            found = get_source(name, recipe.selection).find(root)
+        refs += [replace(ref, max_memory=memory) for ref in found]
         rules += [f"{name}: {rule.partition(': ')[0]}" for rule in found.subjects]
         left_out += [(name, item) for item in found.skipped]
         notes += [f"{name}: {note}" for note in found.notes]
@@ -239,8 +243,11 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
                         pixels=pixels,
                     )
                 )
-    except (DataError, OSError) as error:
-        return VolumeSamples(ref, failure=str(error))
+    except (DeviceError, ImportError):  # of the machine, not of this volume
+        raise
+    except Exception as error:
+        failure = str(error) if isinstance(error, DataError | OSError) else f"{type(error).__name__}: {error}"
+        return VolumeSamples(ref, failure=" ".join(failure.split()))
     counts = {reason: n for reason, n in skipped.items() if reason.partition(":")[0] in cutting.kinds}
     note = looks_like_labels(volume.voxels)
     return VolumeSamples(ref, tuple(samples), tuple(sorted(counts.items())), note=note, oddities=volume.notes)
@@ -263,8 +270,8 @@ def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[
         return volume, []
     skipped = Counter(dict(volume.skipped)) + Counter({COPIED: copies.total()})
     lines = [
-        f"{count} image{'s' * (count != 1)} of {volume.ref.paths[0]} equal{'s' * (count == 1)} those of {first.paths[0]}: "
-        "built once"
+        f"{count} image{'s' * (count != 1)} of {printable(volume.ref.paths[0])} equal{'s' * (count == 1)} those of "
+        f"{printable(first.paths[0])}: built once"
         for first, count in copies.items()
     ]
     return replace(volume, samples=tuple(kept), skipped=tuple(sorted(skipped.items()))), lines
@@ -309,7 +316,8 @@ class _Cutter:
 
 
 def _load(ref: VolumeRef) -> Volume:
-    return get_source(ref.source).load(ref)
+    with limited_memory(ref.max_memory):
+        return get_source(ref.source).load(ref)
 
 
 @lru_cache(maxsize=2)  # consecutive samples are of one volume; two, for threads that meet at a border

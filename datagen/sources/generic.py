@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ussim.errors import DataError
 from ussim.volumes.anatomy import derived_by_intent, derived_by_name, derived_by_sidecar, label_reason
+from ussim.volumes.damage import told, without_path
 from ussim.volumes.dicom import load_dicom, scan_dicom
 from ussim.volumes.files import relative, stem, walk
 from ussim.volumes.nifti import VOLUME_SUFFIXES, four_d_note, load_nifti, open_nifti
 from ussim.volumes.nrrd import PAIRS, files_of
-from ussim.volumes.pictures import PICTURE_SUFFIXES, load_npy, load_pictures
+from ussim.volumes.pictures import PICTURE_SUFFIXES, load_npy, load_pictures, npy_header, picture_header
 from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
 
 from .base import Source, frames_chosen
@@ -39,6 +40,13 @@ class _Own(Source):
         """Why a file is no anatomy, by its path under the root; "" where it may be."""
         return label_reason(shown) or ("" if self.selection.include_derived else derived_by_name(shown))
 
+    @staticmethod
+    def _files(base: Path, skipped: list[Skipped]) -> Iterator[Path]:
+        """Every file under the root; folders that cannot be listed are among the skipped in the end."""
+        closed: list[tuple[Path, str]] = []
+        yield from walk(base, closed)
+        skipped += [Skipped(relative(folder, base), f"folder cannot be opened: {why}") for folder, why in closed]
+
 
 class Nifti(_Own):
     """Every volume file (NIfTI, Analyze, MGH, NRRD, MetaImage) under a folder, or a single one."""
@@ -49,12 +57,13 @@ class Nifti(_Own):
 
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
-        refs, skipped = [], []
+        refs: list[VolumeRef] = []
+        skipped: list[Skipped] = []
         if base.is_file() and base.name.lower().endswith(tuple(PAIRS.values())):
             with suppress(DataError):  # said below, as of any other file
                 base = files_of(base)[0]
         seen: set[Path] = set()  # files of volumes that have been met
-        for path in _headers_first(walk(base)):
+        for path in _headers_first(self._files(base, skipped)):
             if not path.name.lower().endswith(VOLUME_SUFFIXES) or path in seen:
                 continue
             shown = relative(path, base)
@@ -64,13 +73,15 @@ class Nifti(_Own):
                 skipped.append(Skipped(shown, reason))
                 continue
             try:
-                files = files_of(path)
-                seen.update(files)
-                with open_nifti(files[0]) as (image, notes):
-                    shape = image.header.get_data_shape()
-                    reason = derived_by_intent(int(image.header["intent_code"]) if "intent_code" in image.header else 0)
+                with told(str(path)):
+                    files = files_of(path)
+                    seen.update(files)
+                    with open_nifti(files[0]) as (image, notes):
+                        shape = image.header.get_data_shape()
+                        code = int(image.header["intent_code"]) if "intent_code" in image.header else 0
+                        reason = derived_by_intent(code)
             except DataError as error:
-                skipped.append(Skipped(shown, _without_path(error, path)))
+                skipped.append(Skipped(shown, without_path(error, path)))
                 continue
             if len(shape) < 2:
                 skipped.append(Skipped(shown, f"not a volume: shape {shape}"))
@@ -98,21 +109,20 @@ class Npy(_Own):
     layout = "a folder with .npy files of shape (slice, row, column) or (row, column), or one such file"
 
     def find(self, root: str | Path | None) -> Found:
-        import numpy as np
-
         base = self.base(root)
-        refs, skipped = [], []
-        for path in walk(base):
+        refs: list[VolumeRef] = []
+        skipped: list[Skipped] = []
+        for path in self._files(base, skipped):
             if path.suffix.lower() != ".npy":
                 continue
             shown = relative(path, base)
             try:
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (ValueError, EOFError, OSError):
-                skipped.append(Skipped(shown, "not an .npy file of numbers"))
+                shape, dtype = npy_header(path)
+            except DataError as error:
+                skipped.append(Skipped(shown, without_path(error, path)))
                 continue
-            if array.ndim not in (2, 3) or array.dtype.kind not in "buif" or 0 in array.shape:
-                skipped.append(Skipped(shown, f"expected 2 or 3 dimensions, got shape {array.shape} of {array.dtype}"))
+            if len(shape) not in (2, 3) or dtype.kind not in "buif" or 0 in shape:
+                skipped.append(Skipped(shown, f"expected 2 or 3 dimensions, got shape {shape} of {dtype}"))
             elif reason := self._reason(shown):
                 skipped.append(Skipped(shown, reason))
             else:
@@ -131,22 +141,20 @@ class Image(_Own):
     layout = "a folder with .png, .jpg, .bmp or .tif files (a subfolder is a stack of slices), or one such file"
 
     def find(self, root: str | Path | None) -> Found:
-        from PIL import Image as Pillow
-
         base = self.base(root)
-        refs, skipped = [], []
+        refs: list[VolumeRef] = []
+        skipped: list[Skipped] = []
         stacks: dict[tuple[Path, tuple[int, int], str], list[Path]] = defaultdict(list)
-        for path in walk(base):
+        for path in self._files(base, skipped):
             if path.suffix.lower() not in PICTURE_SUFFIXES:
                 continue
             if reason := self._reason(relative(path, base)):
                 skipped.append(Skipped(relative(path, base), reason))
                 continue
             try:
-                with Pillow.open(path) as picture:
-                    size, mode = picture.size, picture.mode
-            except OSError:
-                skipped.append(Skipped(relative(path, base), "not a picture that can be read"))
+                size, mode = picture_header(path)
+            except DataError as error:
+                skipped.append(Skipped(relative(path, base), without_path(error, path)))
                 continue
             stacks[path.parent, size, mode].append(path)
         for (folder, _, _), paths in stacks.items():
@@ -173,15 +181,16 @@ class Dicom(_Own):
     def find(self, root: str | Path | None) -> Found:
         base = self.base(root)
         doubts: list[str] = []
+        closed: list[Skipped] = []
         refs, skipped = scan_dicom(
-            (path for path in walk(base) if not path.name.lower().endswith(ARCHIVES)),
+            (path for path in self._files(base, closed) if not path.name.lower().endswith(ARCHIVES)),
             base,
             self.name,
             self.selection.include_derived,
             lambda count: frames_chosen(count, self.selection.frames),
             doubts,
         )
-        return _some(self, base, refs, skipped, () if self.selection.subjects else doubts, by_name=False)
+        return _some(self, base, refs, [*skipped, *closed], () if self.selection.subjects else doubts, by_name=False)
 
     def load(self, ref: VolumeRef) -> Volume:
         return load_dicom(ref)
@@ -242,7 +251,3 @@ def _unique(refs: list[VolumeRef], root: Path) -> list[VolumeRef]:
     """Tell `a.nii` and `a.nii.gz` apart by their full names."""
     count = Counter(ref.name for ref in refs)
     return [replace(ref, name=relative(ref.paths[0], root)) if count[ref.name] > 1 else ref for ref in refs]
-
-
-def _without_path(error: DataError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ").replace(f"{path.parent}/", "")

@@ -120,13 +120,15 @@ def one_line(error: BaseException) -> str:
 
 
 def result(text: str) -> None:
-    """Print a result to stdout."""
+    """Print a result to stdout; what no encoding has, of names of files that are not UTF-8, as escapes."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     if not (sys.stdout.isatty() and bars.say(text)):  # a terminal that shows a bar is written to above it
         click.echo(text)
 
 
 def note(text: str) -> None:
     """Print a message to stderr, above the bar where one is shown."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     if not bars.say(text):
         click.echo(text, err=True)
 

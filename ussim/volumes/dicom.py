@@ -27,6 +27,9 @@ import numpy as np
 
 from ..errors import DataError
 from .anatomy import GE_IMAGE_KIND, derived_by_header, derived_by_type
+from .budget import check_unpacked, check_values
+from .damage import told, told_of_ref, without_path
+from .dicom_checks import check_claims, check_deflated, check_pixels, directions
 from .files import relative, sha256_of
 from .grouping import PHASE_KEYS, Frame, Grouping, Stack, group, split_label
 from .montage import TAGS as _MONTAGE_TAGS
@@ -69,7 +72,6 @@ _NOT_IMAGES = {
 _FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # 2 or 8, in either byte order
 _UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # implicit, explicit, big-endian
 _CUT_SHORT = "cut short: pixels are missing"
-_MOST_UNPACKED = 2**32  # bytes of a .dcm.gz
 _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-plane loc", "3plane loc", "plane_loc")
 
 
@@ -102,23 +104,20 @@ def scan_dicom(
     for file in files:
         path = os.fspath(file)
         shown = relative(path, root)
-        header = read_header(path)
-        if header is None:
-            skipped.append(Skipped(shown, "not a DICOM file"))
+        try:
+            with told(path):
+                header = read_header(path)
+                reason = "not a DICOM file" if header is None else why_not(header, include_derived)
+                if reason:
+                    skipped.append(Skipped(shown, reason))
+                    continue
+                check_claims(header, path, path)
+                frames = frames_of(header, path)
+                key = _key_of(header, path, shown)
+        except DataError as error:  # of this file alone: the others are read
+            skipped.append(Skipped(shown, without_path(error, path)))
             continue
-        reason = why_not(header, include_derived)
-        if reason:
-            skipped.append(Skipped(shown, reason))
-            continue
-        several = int(header.get("NumberOfFrames") or 1) > 1
-        key = (
-            *(str(header.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID")),
-            str(header.get("SeriesInstanceUID") or Path(shown).parent),
-            int(header.Rows),
-            int(header.Columns),
-            str(header.get("ConcatenationUID") or path) if several else "",  # its parts are one volume
-        )
-        series[key] += frames_of(header, path)
+        series[key] += frames
         cut_short |= {path} if header.is_cut_short else set()
         identity.setdefault(key, header)
 
@@ -184,6 +183,18 @@ def scan_dicom(
     if notes_of_all is not None:
         notes_of_all += _doubts_of_patients(studies)
     return refs, skipped
+
+
+def _key_of(header: Any, path: str, shown: str) -> _Key:
+    """Return what the files of one series share."""
+    several = int(header.get("NumberOfFrames") or 1) > 1
+    return (
+        *(str(header.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID")),
+        str(header.get("SeriesInstanceUID") or Path(shown).parent),
+        int(header.Rows),
+        int(header.Columns),
+        str(header.get("ConcatenationUID") or path) if several else "",  # its parts are one volume
+    )
 
 
 def _doubts_of_patients(studies: Iterable[tuple[str, str]], most_visits: int = 3) -> list[str]:
@@ -322,6 +333,7 @@ def _chosen(
     return {numbers[index] for numbers in places.values() for index in choose(len(numbers))}
 
 
+@told_of_ref
 def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     """Read one volume: modality LUT, VOI where asked, MONOCHROME1 inverted, slices by position, closest canonical axes.
 
@@ -332,10 +344,13 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     """
     frames: list[Frame] = []
     for path in ref.paths:
+        number = ref.paths.index(path) + 1
         header = read_header(path)
         if header is None:
-            number = ref.paths.index(path) + 1
             raise DataError(f"{ref.name}: file {number} of {len(ref.paths)} is not a readable DICOM file")
+        check_claims(
+            header, path, ref.name if len(ref.paths) == 1 else f"{ref.name}: file {number} of {len(ref.paths)}"
+        )
         frames += frames_of(header, path)
         if uncut := _why_uncut(header):  # opened by name: what is looked for in a folder was refused before
             ref = replace(ref, notes=(*ref.notes, uncut))
@@ -345,6 +360,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     stack = grouping.stacks[ref.part]
     if not ref.splits and (len(ref.paths) > 1 or ref.source == "file"):  # files that nobody has sorted yet
         ref = replace(ref, notes=(*ref.notes, *_what_is_left(grouping, ref.part), *stack.notes))
+    check_values(ref.name, (len(stack.frames), int(header.Rows), int(header.Columns)), 2)
     oddities: list[str] = []
     pixels, cut = _decode(stack.frames, voi, ref.name, oddities)
     pixels = filled_outside(pixels, oddities)
@@ -388,6 +404,8 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
                 return header if "SOPClassUID" in header and "Rows" in header else None
             except Exception:  # whatever a non-DICOM file provokes in the parser
                 return None
+        except DataError:
+            raise
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from None
         except Exception:  # pydicom raises many kinds on damaged headers
@@ -399,6 +417,7 @@ def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
     import pydicom
 
     content = unpacked(path)
+    check_deflated(path, os.fspath(path))
     with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
         header = _settled(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_READ, force=force))
         if word_of(header):
@@ -438,7 +457,11 @@ def unpacked(path: str | os.PathLike[str]) -> Any:
             start = file.read(132)
             if start[128:] != b"DICM" and start[:2] not in _FIRST_GROUPS:
                 return io.BytesIO(start)
-            return io.BytesIO(start + file.read(_MOST_UNPACKED))
+            count = len(start)
+            while piece := file.read(1 << 20):
+                check_unpacked(os.fspath(path), count := count + len(piece))
+            file.seek(0)
+            return io.BytesIO(file.read())
     except (EOFError, gzip.BadGzipFile, zlib.error):  # cut short: no file of DICOM
         return io.BytesIO()
 
@@ -583,7 +606,7 @@ def frames_of(header: Any, path: str) -> list[Frame]:
                 path=path,
                 index=index,
                 position=tiles[index] if tiles else floats(look("PlanePositionSequence", "ImagePositionPatient"), 3),
-                cosines=floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+                cosines=directions(floats(look("PlaneOrientationSequence", "ImageOrientationPatient"), 6)),
                 pixel_spacing=positive_pair(look(measures, "PixelSpacing")),
                 thickness=positive(look(measures, "SpacingBetweenSlices"))
                 or positive(look(measures, "SliceThickness")),
@@ -677,6 +700,7 @@ def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
             missing = missing_decoder(dataset)
             if missing:
                 raise DataError(f"{label}: {missing}")
+            check_pixels(dataset, label)
             stored = dataset.pixel_array
         except DataError:
             raise

@@ -14,13 +14,21 @@ from ..errors import DataError
 _JUNK_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Every file under `root` in natural order, without hidden files and what macOS and Windows leave behind."""
+def walk(root: Path, closed: list[tuple[Path, str]] | None = None) -> Iterator[Path]:
+    """Every file under `root` in natural order, without hidden files and what macOS and Windows leave behind.
+
+    Folders that cannot be listed are passed over; they are added to `closed` with the reason.
+    """
     if root.is_file():
         yield root
         return
+
+    def refused(error: OSError) -> None:
+        if closed is not None:
+            closed.append((Path(error.filename), error.strerror or str(error)))
+
     visited = set()  # a link may point at a folder above it
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=refused, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:
             folders.clear()
@@ -51,22 +59,31 @@ def folders_named(base: Path, pattern: str, depth: int) -> list[Path]:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, in natural order, without junk; none where it is a file."""
-    if not folder.is_dir():
-        return []
-    children = [child for child in folder.iterdir() if not is_junk(child.name) and child.is_dir()]
+    children = [child for child in children_of(folder) if os.path.isdir(child)]
     return sorted(children, key=lambda child: natural(child.name))
 
 
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
     """The files in a folder (not below it) with one of the suffixes, or any; in natural order, without junk."""
-    if not folder.is_dir():
-        return []
     children = [
         child
-        for child in folder.iterdir()
-        if not is_junk(child.name) and child.is_file() and (not suffixes or child.name.lower().endswith(suffixes))
+        for child in children_of(folder)
+        if os.path.isfile(child) and (not suffixes or child.name.lower().endswith(suffixes))
     ]
     return sorted(children, key=lambda child: natural(child.name))
+
+
+def children_of(folder: Path) -> list[Path]:
+    """What lies in a folder, without junk; nothing where it is a file, or cannot be listed."""
+    try:
+        return [folder / name for name in os.listdir(folder) if not is_junk(name)]
+    except OSError:
+        return []
+
+
+def printable(name: str) -> str:
+    """Return a name of a file as text that any output takes: bytes that are not UTF-8 as %E9."""
+    return "".join(f"%{ord(letter) - 0xDC00:02X}" if "\udc80" <= letter <= "\udcff" else letter for letter in name)
 
 
 def is_junk(name: str) -> bool:
@@ -90,14 +107,14 @@ def natural(name: str) -> list[tuple[int, int | str]]:
 
 
 def relative(path: str | Path, root: str | Path) -> str:
-    """`path` as seen from `root`, with forward slashes; the name alone where `root` is the file itself."""
+    """`path` as seen from `root`, with forward slashes and `printable`; the name alone where `root` is the file itself."""
     inside = os.path.relpath(path, root).replace(os.sep, "/")
-    return Path(path).name if inside == "." else inside
+    return printable(Path(path).name if inside == "." else inside)
 
 
 def stem(path: str | Path) -> str:
     """A file's name without its image extensions: `a/b.nii.gz` is `b`."""
-    name = Path(path).name
+    name = printable(Path(path).name)
     suffixes = (
         ".nii.gz .nii .hdr.gz .hdr .img.gz .img .mgh.gz .mgh .mgz .nrrd .nhdr .mha .mhd .npy .dicom.gz .dcm.gz .dicom .dcm "
         ".png .jpg .jpeg .bmp .tif .tiff"

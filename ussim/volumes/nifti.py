@@ -6,6 +6,7 @@ Voxels come in the file's own number type where they can, so that a large volume
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import os
 import struct
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .budget import DEFLATE, check_there, check_values
+from .damage import told, told_of_ref
 from .dicom import obliquity_degrees
 from .files import sha256_of
 from .nrrd import META, NRRD, PAIRS, Block, files_of, open_block
@@ -30,6 +33,7 @@ MGH_SUFFIXES = (".mgz", ".mgh", ".mgh.gz")
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *MGH_SUFFIXES, *PAIRS, *PAIRS.values(), *NRRD, *META)
 
 
+@told_of_ref
 def load_nifti(ref: VolumeRef) -> Volume:
     """Read a NIfTI volume in its closest canonical orientation; of a 4-D file, frame `ref.part`.
 
@@ -68,8 +72,9 @@ def load_nifti(ref: VolumeRef) -> Volume:
 def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
     """A nibabel image (header read, voxels not) for as long as the block lasts, and what is odd about the file."""
     from nibabel.fileholders import FileHolder
-    from nibabel.spatialimages import HeaderDataError
+    from nibabel.imageglobals import logger
 
+    logger.setLevel(logging.CRITICAL)  # what it says of odd headers `_geometry` says where it matters
     lower = str(path).lower()
     if lower.endswith((*NRRD, *META)):
         block = open_block(Path(path))
@@ -93,9 +98,23 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
         parts["mat"] = FileHolder(filename=os.fspath(path)[: -len(path.suffix)] + ".mat")  # SPM's, beside Analyze
         try:
             image = kind.from_file_map(parts)
-        except (HeaderDataError, ValueError, OSError, EOFError, TypeError, zlib.error) as error:
+        except Exception as error:  # NiBabel raises many kinds on damaged headers
             raise DataError(f"{path}: damaged {_format(path)} header: {' '.join(str(error).split())}") from None
+        _check_size(path, files[-1], image)
         yield image, [*notes, *_geometry(image)[2]]
+
+
+def _check_size(path: Path, data: Path, image: Any) -> None:
+    """Raise DataError where a frame of the size in the header cannot be in the file, or is more than may be decoded."""
+    with told(f"{path}: header"):
+        shape, dtype = tuple(int(size) for size in image.header.get_data_shape()), image.header.get_data_dtype()
+        offset = int(image.dataobj.offset)
+    if min(shape, default=1) < 1 or offset < 0:
+        raise DataError(f"{path}: damaged {_format(path)} header: size {shape}, voxels at byte {offset}")
+    frame = shape[:3]
+    packed = _first_bytes(data)[0]
+    check_there(str(path), math.prod(frame) * dtype.itemsize + offset, data.stat().st_size, DEFLATE if packed else 1)
+    check_values(str(path), frame, dtype.itemsize)
 
 
 def _stream(path: Path) -> Any:
@@ -124,6 +143,9 @@ def _kind_of(path: Path, start: bytes, is_pair: bool) -> Any:
     if path.name.lower().endswith(MGH_SUFFIXES):
         if start[:4] != b"\0\0\0\1":
             raise DataError(f"{path}: not an MGH file (expected version 1)")
+        # Before NiBabel looks for what follows the voxels, through all that a compressed file unpacks to.
+        if len(start) >= 16 and min(sizes := struct.unpack(">3i", start[4:16])) > 0:
+            check_values(str(path), sizes, 1)
         return nib.MGHImage
     sizes = {struct.unpack(order + "i", start[:4])[0] for order in "<>"} if len(start) >= 4 else set()
     if not sizes & {348, 540}:

@@ -5,8 +5,8 @@ Both come out as a `Block`, which looks to `reading` like an image of nibabel: a
 
 from __future__ import annotations
 
+import io
 import math
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .budget import DEFLATE, check_values, inflate
+from .damage import told
 
 PAIRS = {".hdr": ".img", ".hdr.gz": ".img.gz"}
 NRRD = (".nrrd", ".nhdr")
 META = (".mha", ".mhd")
 _MOST = 2**40  # bytes; more is a damaged header
 _FAR = 2.0**40  # mm, bytes, voxels: no true header has a number this large
-_DEFLATE = 1040  # most bytes that one byte of a deflate stream stands for, rounded up
+_BZIP2 = DEFLATE * 50  # most bytes that one byte of a bzip2 stream stands for, rounded up
 
 _META_TYPES = {
     "MET_CHAR": "i1",
@@ -88,7 +90,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 def open_block(path: Path) -> Block:
     """Read the header of an NRRD or MetaImage file; raises DataError where it is damaged or not served."""
-    return _open_nrrd(path) if path.name.lower().endswith(NRRD) else _open_meta(path)
+    with told(str(path)):
+        return _open_nrrd(path) if path.name.lower().endswith(NRRD) else _open_meta(path)
 
 
 def _beside(path: Path, stem: str, suffixes: tuple[str, ...]) -> Path:
@@ -107,6 +110,7 @@ def _block(
 
     if min(shape, default=0) < 1 or math.prod(shape) * dtype.itemsize > _MOST:
         raise DataError(f"{path}: damaged header: size {shape}")
+    check_values(str(path), shape[:3], dtype.itemsize)
     header = Nifti2Header(endianness=">" if dtype.byteorder == ">" else "<")
     try:
         header.set_data_dtype(dtype)
@@ -177,7 +181,7 @@ def _open_nrrd(path: Path) -> Block:
     kinds = [str(kind).lower() for kind in header.get("kinds", ())] or ["domain"] * len(shape)
     space, count = _nrrd_axes(path, header, shape, kinds)
     dtype = _nrrd_type(path, header)
-    packed = 1 if header["encoding"] == "raw" else _DEFLATE * 50
+    packed = 1 if header["encoding"] == "raw" else _BZIP2
     if math.prod(shape) * dtype.itemsize > data.stat().st_size * packed:
         raise DataError(f"{path}: cut short: {data.stat().st_size} bytes for {shape} of {dtype}")
     order = [*space, *(axis for axis in range(len(shape)) if axis not in space)]
@@ -187,7 +191,9 @@ def _open_nrrd(path: Path) -> Block:
             with open(data, "rb") as file:
                 inner = header if data != path else nrrd.read_header(file)  # which leaves the file at its voxels
                 inner = {key: value for key, value in inner.items() if key not in ("data file", "datafile")}
-                values = nrrd.read_data(inner, file)
+                values = nrrd.read_data(*_unpacked(path, inner, file, math.prod(shape) * dtype.itemsize))
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(f"{path}: voxels cannot be read: {' '.join(str(error).split())}") from None
         values = values.transpose(order)
@@ -196,6 +202,25 @@ def _open_nrrd(path: Path) -> Block:
     sizes = [shape[axis] for axis in order]
     affine, notes = _nrrd_affine(path, header, space)
     return _block(path, (*sizes[:count], *(1,) * (3 - count), *sizes[count:]), dtype, affine, raw, notes)
+
+
+def _unpacked(path: Path, header: dict[str, Any], file: Any, n_bytes: int) -> tuple[dict[str, Any], Any]:
+    """A compressed NRRD as a raw one, unpacked no further than its header says: what pynrrd unpacks has no bound."""
+    encoding = header["encoding"]
+    skipped = header.get("byteskip", header.get("byte skip", 0))
+    if encoding not in ("gzip", "gz", "bzip2", "bz2") or not 0 <= skipped <= n_bytes:
+        return header, file
+    for _ in range(min(header.get("lineskip", header.get("line skip", 0)), 1000)):
+        file.readline()
+    content: bytes
+    if encoding in ("gzip", "gz"):
+        content = inflate(str(path), file, n_bytes + skipped)
+    else:
+        import bz2
+
+        content = bz2.BZ2Decompressor().decompress(file.read(), n_bytes + skipped)
+    plain = {key: value for key, value in header.items() if key not in ("lineskip", "line skip")}
+    return plain | {"encoding": "raw"}, io.BytesIO(content)
 
 
 def _nrrd_type(path: Path, header: dict[str, Any]) -> np.dtype:
@@ -317,18 +342,13 @@ def _open_meta(path: Path) -> Block:
             start = max(0, data.stat().st_size - n_bytes)
     packed = true("compresseddata")
     there = data.stat().st_size - start
-    if n_bytes > there * (_DEFLATE if packed else 1):
+    if n_bytes > there * (DEFLATE if packed else 1):
         raise DataError(f"{path}: cut short: {max(there, 0)} bytes for {shape} of {dtype}")
 
     def raw() -> np.ndarray:
         with open(data, "rb") as file:
             file.seek(start)
-            content = file.read() if packed else file.read(n_bytes)
-        if packed:
-            try:
-                content = zlib.decompressobj(wbits=47).decompress(content, n_bytes)  # zlib or gzip, no more than asked
-            except zlib.error as error:
-                raise DataError(f"{path}: voxels cannot be read: {error}") from None
+            content = inflate(str(path), file, n_bytes) if packed else file.read(n_bytes)  # no more than asked
         if len(content) < n_bytes:
             raise DataError(f"{path}: cut short: {len(content)} of {n_bytes} bytes of voxels")
         values = np.frombuffer(content, dtype).reshape(shape, order="F")

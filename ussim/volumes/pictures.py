@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from ..errors import DataError
+from .budget import check_there, check_values
+from .damage import told, told_of_ref
 from .files import sha256_of
 from .values import filled_outside, narrowed
 from .volume import ACQUIRED, Volume, VolumeRef, named
@@ -14,6 +20,7 @@ from .volume import ACQUIRED, Volume, VolumeRef, named
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
+@told_of_ref
 def load_npy(ref: VolumeRef) -> Volume:
     """Read a NumPy array: a stack (slice, row, column), or a single slice (row, column). The file has no voxel size."""
     path = ref.paths[0]
@@ -31,9 +38,12 @@ def load_npy(ref: VolumeRef) -> Volume:
     return _stack(ref, voxels, notes)
 
 
+@told_of_ref
 def load_pictures(ref: VolumeRef) -> Volume:
     """Read PNG, JPEG, BMP or TIFF files, one slice each, as a stack."""
     with named(ref):
+        (columns, rows), _ = picture_header(ref.paths[0])
+        check_values(ref.name, (len(ref.paths), rows, columns), 1)
         images = [_read_picture(path) for path in ref.paths]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
@@ -41,36 +51,83 @@ def load_pictures(ref: VolumeRef) -> Volume:
     return _stack(ref, np.stack(images), ["no voxel size in the file: pixels taken as square"])
 
 
-def _read_npy(path: str) -> np.ndarray:
+def npy_header(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and number type of an .npy file, whose values are there; raises DataError of any other file."""
     try:
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            start = file.read(4)
+            if start == b"PK\x03\x04":
+                raise DataError(f"{path}: holds several arrays (.npz); save one array as .npy")
+            file.seek(0)
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            there = os.fstat(file.fileno()).st_size - file.tell()
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError):
+    except Exception:  # the header is Python's text: NumPy's parser raises many kinds on a damaged one
         raise DataError(f"{path}: not an .npy file of numbers (np.save writes one)") from None
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: holds several arrays (.npz); save one array as .npy")
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{path}: expected real numbers, got {array.dtype}")
+    if not all(isinstance(size, int) and size >= 0 for size in shape) or dtype.hasobject:
+        raise DataError(f"{path}: not an .npy file of numbers (np.save writes one)")
+    check_there(str(path), math.prod(shape) * dtype.itemsize, there)
+    return shape, dtype
+
+
+def _read_npy(path: str) -> np.ndarray:
+    shape, dtype = npy_header(path)
+    if dtype.kind not in "buif":
+        raise DataError(f"{path}: expected real numbers, got {dtype}")
+    check_values(path, shape, dtype.itemsize)
+    with told(path):
+        array = np.load(path, allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def picture_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], str]:
+    """Return size (columns, rows) and mode of a picture; raises DataError where Pillow opens none, or one too large."""
+    from PIL import Image
+
+    with _told_of_picture(path), Image.open(path) as picture:
+        return picture.size, picture.mode
+
+
+@contextmanager
+def _told_of_picture(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What Pillow makes of damaged and of very large pictures, in one line that names the file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which the budget judges
+            yield
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture that can be read") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DataError(f"{path}: a picture of more than {most:,} pixels: save a smaller one") from None
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # Pillow's plug-ins raise many kinds on damaged files
+        raise DataError(f"{path}: not a picture that can be read ({type(error).__name__})") from None
 
 
 def _read_picture(path: str) -> np.ndarray:
     """A picture as grey values: 8- or 16-bit as stored, colour by its luminance, transparency over black."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            picture: Image.Image = file
-            if picture.mode in ("P", "PA"):
-                picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
-            elif picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                picture = picture.convert("RGB")
-            array = np.array(picture)
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not a picture that can be read") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+    with _told_of_picture(path), Image.open(path) as file:
+        picture: Image.Image = file
+        check_values(path, (picture.height, picture.width, len(picture.getbands())), 1)
+        if picture.mode in ("P", "PA"):
+            picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+        elif picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+            picture = picture.convert("RGB")
+        array = np.array(picture)
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if array.ndim == 3:

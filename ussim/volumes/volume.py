@@ -36,6 +36,7 @@ class VolumeRef:
     notes: tuple[str, ...] = ()  # oddities seen on the way
     # How this volume was told from others of its series: attribute and value (("EchoTime", "20"),), () = it is alone.
     splits: tuple[tuple[str, str], ...] = ()
+    max_memory: float | None = None  # bytes that reading it may take (`ussim.volumes.budget`)
 
 
 @dataclass(frozen=True)
