@@ -107,10 +107,10 @@ def scan_dicom(
         try:
             with told(path):
                 header = read_header(path)
-                reason = "not a DICOM file" if header is None else why_not(header, include_derived)
-                if reason:
-                    skipped.append(Skipped(shown, reason))
-                    continue
+                if header is None:
+                    raise DataError("not a DICOM file")
+                if reason := why_not(header, include_derived):
+                    raise DataError(reason)
                 check_claims(header, path, path)
                 frames = frames_of(header, path)
                 key = _key_of(header, path, shown)
@@ -343,6 +343,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
         A file is missing, damaged, in colour, or its compression has no decoder here.
     """
     frames: list[Frame] = []
+    largest = 0
     for path in ref.paths:
         number = ref.paths.index(path) + 1
         header = read_header(path)
@@ -352,6 +353,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
             header, path, ref.name if len(ref.paths) == 1 else f"{ref.name}: file {number} of {len(ref.paths)}"
         )
         frames += frames_of(header, path)
+        largest = max(largest, int(header.Rows) * int(header.Columns))
         if uncut := _why_uncut(header):  # opened by name: what is looked for in a folder was refused before
             ref = replace(ref, notes=(*ref.notes, uncut))
     grouping = _grouped(frames)
@@ -360,7 +362,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     stack = grouping.stacks[ref.part]
     if not ref.splits and (len(ref.paths) > 1 or ref.source == "file"):  # files that nobody has sorted yet
         ref = replace(ref, notes=(*ref.notes, *_what_is_left(grouping, ref.part), *stack.notes))
-    check_values(ref.name, (len(stack.frames), int(header.Rows), int(header.Columns)), 2)
+    check_values(ref.name, (len(stack.frames), largest), 2)
     oddities: list[str] = []
     pixels, cut = _decode(stack.frames, voi, ref.name, oddities)
     pixels = filled_outside(pixels, oddities)

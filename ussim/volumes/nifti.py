@@ -144,8 +144,8 @@ def _kind_of(path: Path, start: bytes, is_pair: bool) -> Any:
         if start[:4] != b"\0\0\0\1":
             raise DataError(f"{path}: not an MGH file (expected version 1)")
         # Before NiBabel looks for what follows the voxels, through all that a compressed file unpacks to.
-        if len(start) >= 16 and min(sizes := struct.unpack(">3i", start[4:16])) > 0:
-            check_values(str(path), sizes, 1)
+        if len(start) >= 16 and min(frame := struct.unpack(">3i", start[4:16])) > 0:
+            check_values(str(path), frame, 1)
         return nib.MGHImage
     sizes = {struct.unpack(order + "i", start[:4])[0] for order in "<>"} if len(start) >= 4 else set()
     if not sizes & {348, 540}:
