@@ -32,7 +32,9 @@ import datagen
 from datagen.make.progress import Watcher
 from irsde.config import TrainConfig
 from irsde.data import Subset, open_store, split
-from irsde.evaluation.evaluate import Result, Row, evaluate, write_report
+from irsde.evaluation.evaluate import evaluate
+from irsde.evaluation.results import Result, Row
+from irsde.evaluation.table import write_report
 from irsde.network import load
 from irsde.training import train
 from ussim.commands import console

@@ -30,7 +30,9 @@ from timing import machine, write_result
 import datagen
 from irsde.config import TrainConfig
 from irsde.data import Subset, open_store, whole
-from irsde.evaluation.evaluate import Result, evaluate, write_report
+from irsde.evaluation.evaluate import evaluate
+from irsde.evaluation.results import Result
+from irsde.evaluation.table import write_report
 from irsde.network import load
 from irsde.training import train
 from ussim.commands import console

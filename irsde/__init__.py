@@ -16,6 +16,7 @@ _HOME = {
     "Model": "network",
     "TrainConfig": "config",
     "build_network": "network",
+    "Sampling": "sample",
     "draw_samples": "sample",
     "ensemble": "sample",
     "evaluate": "evaluation.evaluate",
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from .evaluation import baselines, metrics
     from .evaluation.evaluate import evaluate
     from .network import Model, build_network, load
-    from .sample import draw_samples, ensemble, restore
+    from .sample import Sampling, draw_samples, ensemble, restore
     from .sde import IRSDE
     from .training import train
 

@@ -34,6 +34,7 @@ from ussim.commands import console
 
 if TYPE_CHECKING:
     from irsde.network import Model
+    from irsde.sample import Sampling
 
 ELSEWHERE = {"drus": "irsde.drus.cli", "drus-train": "irsde.drus.cli"}  # command -> module that defines it
 
@@ -299,17 +300,18 @@ def restore(
     if is_store and keep_identity:
         raise click.UsageError("--keep-identity is of -o NAME.dcm, got a pairs store")
     chosen: dict[str, Any] = {"parts": parse_regions(regions), "window": parse_window(window)}
-    options: dict[str, Any] = {"steps": steps, "sampler": sampler, "tile": tile, "overlap": min(64, tile // 4)}
     with _memory():
         from irsde.network import load
+        from irsde.sample import Sampling
 
         models = [load(folder, weights, device) for folder in folders]
+        sampling = Sampling(steps, sampler, tile=tile, overlap=min(64, tile // 4))
         if is_store:
-            _restore_store(models, image, probe, limit, output, samples, seed, options)
+            _restore_store(models, image, probe, limit, output, samples, seed, sampling)
         else:
             restore_file(
                 models, image, output, slice_index=slice_index, plane=plane, keep_identity=keep_identity, n_samples=samples,
-                seed=seed, **chosen, **options,
+                seed=seed, sampling=sampling, **chosen,
             )  # fmt: skip
     console.result(str(output))
 
@@ -332,7 +334,7 @@ def _restore_store(
     output: Path,
     n_samples: int,
     seed: int,
-    options: dict[str, Any],
+    sampling: Sampling,
 ) -> None:
     """Every LQ image of a pairs store to a PNG in a folder, those together that one tile holds."""
     from irsde.store_restoration import restore_store
@@ -341,7 +343,7 @@ def _restore_store(
     names, images = _store_images(store, probe, limit)
     output.mkdir(parents=True, exist_ok=True)
     with console.Progress("restoring", len(names) * len(members)) as progress:
-        deviations = restore_store(members, names, images, output, seed, progress.advance, **options)
+        deviations = restore_store(members, names, images, output, seed, sampling, progress.advance)
     console.note(f"{len(names)} images restored")
     if deviations:
         ordered = sorted(deviations.values())
@@ -443,27 +445,29 @@ def evaluate(
     read = [file for _, file in named] + ([] if lpips_backbone is None else [lpips_backbone])
     console.check_outputs([output, output.with_suffix(".csv")], read)
     with _memory():
-        import irsde.evaluation.evaluate as evaluation
+        from irsde.evaluation.breast import MASK_SUFFIXES
+        from irsde.evaluation.evaluate import evaluate as compare
+        from irsde.evaluation.evaluate import evaluate_real
+        from irsde.evaluation.results import Result
+        from irsde.evaluation.table import write_report
         from irsde.network import load
 
         models = [load(folder, weights, device) for folder in runs]
         options: dict[str, Any] = {
             "steps": steps or (None,), "sampler": sampler, "seed": seed, "baselines": baselines, "torch_models": named,
         }  # fmt: skip
-        result = evaluation.Result()
+        result = Result()
         if data is not None:
             tests = _subsets(data, probes, fold, limit)
             fit = _subsets(fit_data, probes, None, None) if fit_data else []
-            result = evaluation.evaluate(
+            result = compare(
                 models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds, pixels=pixels,
                 progress=True, **options,
             )  # fmt: skip
         if real is not None:
-            suffixes = mask_suffixes or evaluation.MASK_SUFFIXES
-            evaluation.evaluate_real(
-                models, real, limit=limit, mask_suffixes=suffixes, result=result, progress=True, **options
-            )
-        written = evaluation.write_report(result, output)
+            suffixes = mask_suffixes or MASK_SUFFIXES
+            evaluate_real(models, real, limit=limit, mask_suffixes=suffixes, result=result, progress=True, **options)
+        written = write_report(result, output)
     for path in written:
         console.result(str(path))
 

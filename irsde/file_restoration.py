@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from irsde.frames.cine import Parts
     from irsde.frames.source import Source
     from irsde.network import Model
+    from irsde.sample import Sampling
     from irsde.stacks import Window
 
 WINDOWS = ("auto", "voi", "percentile")
@@ -57,6 +59,17 @@ def parse_window(word: str) -> Window:
     return low, high
 
 
+@dataclass(frozen=True)
+class Request:
+    """How pictures are read, and how often and by what they are restored."""
+
+    parts: Parts
+    window: Window
+    n_samples: int
+    seed: int
+    sampling: Sampling
+
+
 def restore_file(
     models: Sequence[Model],
     path: Path,
@@ -69,7 +82,7 @@ def restore_file(
     keep_identity: bool = False,
     n_samples: int = 1,
     seed: int = 0,
-    **options: Any,
+    sampling: Sampling,
 ) -> None:
     """Restore an image, a cine, or all slices of a volume to one file, and the variance to one beside it."""
     from irsde.frames.opening import open_source
@@ -82,13 +95,13 @@ def restore_file(
         )
     if keep_identity and not is_dicom(output):
         raise click.UsageError(f"--keep-identity is of -o NAME.dcm, got {output}")
-    common = {"parts": parts, "window": window, "n_samples": n_samples, "seed": seed, **options}
+    request = Request(parts, window, n_samples, seed, sampling)
     if source is None:
-        _restore_volume(models, path, output, slice_index, plane, **common)
+        _restore_volume(models, path, output, slice_index, plane, request)
     elif plane is not None:
         raise DataError(f"{path}: no {plane!r} plane here: a file of pictures has frames (--slice N)")
     else:
-        _restore_frames(models, source, output, slice_index, keep_identity, **common)
+        _restore_frames(models, source, output, slice_index, keep_identity, request)
 
 
 def _restore_frames(
@@ -97,11 +110,7 @@ def _restore_frames(
     output: Path,
     slice_index: int | None,
     keep_identity: bool,
-    parts: Parts,
-    window: Window,
-    n_samples: int,
-    seed: int,
-    **options: Any,
+    request: Request,
 ) -> None:
     from irsde.frames.cine import open_cine
     from irsde.frames.restoring import restore_cine
@@ -109,7 +118,7 @@ def _restore_frames(
     from irsde.stacks import is_dicom
 
     otherwise = ", or restore all of them with -o NAME.npy, NAME.nii.gz" + " or NAME.dcm" * (source.header is not None)
-    cine = open_cine(source, slice_index, parts, window, output.suffix.lower() == ".png", otherwise)
+    cine = open_cine(source, slice_index, request.parts, request.window, output.suffix.lower() == ".png", otherwise)
     n, rows, columns = cine.shape
     low, high = cine.grey
     if n > 1:
@@ -122,12 +131,12 @@ def _restore_frames(
         console.note(f"{output}: holds grey alone; DICOM and PNG keep the color")
     if is_dicom(output) and str(source.header.get("BurnedInAnnotation")).upper() != "NO":
         console.note(f"{output}: captions of the picture are kept; a name may be among them (BurnedInAnnotation YES)")
-    members = len(models) * n_samples
+    members = len(models) * request.n_samples
     largest = 0.0
     with console.Progress("restoring", n * members) as progress:
-        method = _method(models, n_samples, seed, options)
+        method = _method(models, request)
         with open_sink(output, cine, members > 1, method, keep_identity) as add:
-            for part in restore_cine(models, cine, n_samples, seed, advance=progress.advance, **options):
+            for part in restore_cine(models, cine, request.n_samples, request.seed, request.sampling, progress.advance):
                 add(part)
                 if part.variance is not None:
                     largest = max(largest, float(part.variance.max()))
@@ -141,19 +150,15 @@ def _restore_volume(
     output: Path,
     slice_index: int | None,
     plane: str | None,
-    parts: Parts,
-    window: Window,
-    n_samples: int,
-    seed: int,
-    **options: Any,
+    request: Request,
 ) -> None:
     from irsde.sample import restore_stack
     from irsde.stacks import open_stack, write_stack
 
     otherwise = ", or restore all of them with -o NAME.npy or -o NAME.nii.gz"
-    stack = open_stack(path, slice_index, plane, output.suffix.lower() == ".png", otherwise, window)
+    stack = open_stack(path, slice_index, plane, output.suffix.lower() == ".png", otherwise, request.window)
     n, rows, columns = stack.shape
-    options = options | {"mask": _mask(parts, (rows, columns))}
+    mask = _mask(request.parts, (rows, columns))
     if n > 1:
         low, high = stack.grey
         console.note(
@@ -161,8 +166,10 @@ def _restore_volume(
         )
         for oddity in stack.volume.notes:
             console.note(f"{path}: {oddity}")
-    with console.Progress("restoring", n * len(models) * n_samples) as progress:
-        mean, variance = restore_stack(models, stack, n_samples, seed, advance=progress.advance, **options)
+    with console.Progress("restoring", n * len(models) * request.n_samples) as progress:
+        mean, variance = restore_stack(
+            models, stack, request.n_samples, request.seed, request.sampling, mask, progress.advance
+        )
     write_stack(output, stack, mean, variance)
     if variance is not None:
         say_deviation(output, float(variance.max()))
@@ -188,11 +195,11 @@ def say_deviation(path: Path, variance: float) -> None:
     console.note(f"{path.name}: largest standard deviation over members {variance**0.5:.3g}")
 
 
-def _method(models: Sequence[Model], n_samples: int, seed: int, options: dict[str, Any]) -> str:
+def _method(models: Sequence[Model], request: Request) -> str:
     """Models, steps and noise in words, for the description of a DICOM file."""
     names = ", ".join(f"{model.config.method} {model.name} step {model.step}" for model in models)
     if not any(model.is_diffusion for model in models):
         return names
-    steps = options.get("steps") or models[0].sde.n_steps
-    drawn = f", mean of {n_samples} samples" if n_samples > 1 else ""
-    return f"{names}, {options.get('sampler', 'posterior')} sampler, {steps} steps{drawn}, seed {seed}"
+    steps = request.sampling.steps or models[0].sde.n_steps
+    drawn = f", mean of {request.n_samples} samples" if request.n_samples > 1 else ""
+    return f"{names}, {request.sampling.sampler} sampler, {steps} steps{drawn}, seed {request.seed}"

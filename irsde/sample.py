@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,32 @@ Predict = Callable[[Tensor, Tensor, int], Tensor]
 
 TILE, OVERLAP = 512, 64  # pixels; larger images are restored in tiles
 GATHERINGS = 1  # passes over the tiles that gather statistics, before the one that predicts
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model's images are drawn; what `restore` takes as arguments, in one value.
+
+    Attributes
+    ----------
+    steps : int, optional
+        Evaluations of the network; None = as many as it was trained with.
+    sampler : str
+        One of `irsde.sde.SAMPLERS`.
+    clamp : bool, optional
+        Keep the predicted HQ image within the range of grey levels; None = as the run's settings say.
+    tile, overlap : int
+        Largest image side the network sees at once, and what neighboring tiles share, pixels.
+    """
+
+    steps: int | None = None
+    sampler: str = "posterior"
+    clamp: bool | None = None
+    tile: int = TILE
+    overlap: int = OVERLAP
+
+
+DEFAULT = Sampling()
 
 
 def restore(
@@ -62,8 +89,8 @@ def restore(
     -------
     Restored grey levels in [0, 1], the shape of `lq`, float32.
     """
-    options = (steps, sampler, clamp, tile, overlap)
-    restored = np.concatenate([_restore_echoes(model, image[None], [seed], mask, *options) for image in _images(lq)])
+    sampling = Sampling(steps, sampler, clamp, tile, overlap)
+    restored = np.concatenate([_restore_echoes(model, image[None], [seed], sampling, mask) for image in _images(lq)])
     return restored[0] if np.ndim(lq) == 2 else restored
 
 
@@ -71,18 +98,14 @@ def restore_batch(
     model: Model,
     images: NDArray[np.float32],
     seeds: Sequence[int],
-    steps: int | None = None,
-    sampler: str = "posterior",
-    clamp: bool | None = None,
-    tile: int = TILE,
-    overlap: int = OVERLAP,
+    sampling: Sampling = DEFAULT,
     mask: ArrayLike | str | None = "auto",
 ) -> NDArray[np.float32]:
     """Restore LQ images (n, nz, nx) together, each with noise from a seed of its own; what `restore` gives one by one.
 
     Equal to `restore` to rounding: how a convolution is summed depends on the size of the batch.
     """
-    return _restore_echoes(model, _images(images), seeds, mask, steps, sampler, clamp, tile, overlap)
+    return _restore_echoes(model, _images(images), seeds, sampling, mask)
 
 
 def field_mask(model: Model, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
@@ -95,7 +118,7 @@ def field_mask(model: Model, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_
     return mask if model.config.statistics == "echoes" else None
 
 
-def draw_samples(model: Model, lq: ArrayLike, n_samples: int, seed: int = 0, **options) -> NDArray[np.float32]:
+def draw_samples(model: Model, lq: ArrayLike, n_samples: int, seed: int = 0, **options: Any) -> NDArray[np.float32]:
     """`n_samples` restorations of one LQ image (nz, nx) with noise of its own each: (n_samples, nz, nx)."""
     if n_samples < 1:
         raise ValueError(f"expected at least one sample, got {n_samples}")
@@ -103,7 +126,7 @@ def draw_samples(model: Model, lq: ArrayLike, n_samples: int, seed: int = 0, **o
 
 
 def ensemble(
-    models: Sequence[Model], lq: ArrayLike, seed: int = 0, same_noise: bool = False, **options
+    models: Sequence[Model], lq: ArrayLike, seed: int = 0, same_noise: bool = False, **options: Any
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and variance (unbiased) over models of the restorations of one LQ image, each (nz, nx).
 
@@ -119,9 +142,9 @@ def restore_stack(
     stack: Stack,
     n_samples: int = 1,
     seed: int = 0,
-    tile: int = TILE,
+    sampling: Sampling = DEFAULT,
+    mask: ArrayLike | str | None = "auto",
     advance: Callable[[int], None] = lambda count: None,
-    **options,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Mean and, of several members, variance of every slice of a volume, each of the stack's shape.
 
@@ -131,11 +154,11 @@ def restore_stack(
     members = [model for model in models for _ in range(n_samples)]
     mean = np.empty(stack.shape, np.float32)
     variance = np.empty_like(mean) if len(members) > 1 else None
-    n_together = max(1, tile**2 // (stack.shape[1] * stack.shape[2]))
+    n_together = max(1, sampling.tile**2 // (stack.shape[1] * stack.shape[2]))
     for first in range(0, len(mean), n_together):
         part = slice(first, first + n_together)
         seeds = [stack.seeds(seed + k, part) for k in range(len(members))]
-        mean[part], spread = restore_members(members, stack.images(part), seeds, advance, tile=tile, **options)
+        mean[part], spread = restore_members(members, stack.images(part), seeds, sampling, mask, advance=advance)
         if variance is not None:
             variance[part] = spread
     return mean, variance
@@ -145,9 +168,10 @@ def restore_members(
     members: Sequence[Model],
     images: NDArray[np.float32],
     seeds: Sequence[Sequence[int]],
-    advance: Callable[[int], None] = lambda count: None,
+    sampling: Sampling = DEFAULT,
+    mask: ArrayLike | str | None = "auto",
     field: NDArray[np.bool_] | None = None,
-    **options,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Mean and variance over members of LQ images (n, nz, nx); no variance of a single member.
 
@@ -157,8 +181,8 @@ def restore_members(
     """
     drawn = []
     for model, own in zip(members, seeds, strict=True):
-        masked = options if field is None else options | {"mask": field_mask(model, field)}
-        drawn.append(restore_batch(model, images, own, **masked))
+        seen = mask if field is None else field_mask(model, field)
+        drawn.append(restore_batch(model, images, own, sampling, seen))
         advance(len(images))
     return (drawn[0], None) if len(drawn) == 1 else mean_and_variance(drawn)
 
@@ -172,18 +196,31 @@ def mean_and_variance(samples: ArrayLike) -> tuple[NDArray[np.float32], NDArray[
     return samples.mean(axis=0).astype(np.float32), variance.astype(np.float32)
 
 
+@torch.inference_mode()
 def restore_normalized(
-    model: Model,
-    lq: NDArray,
-    steps: int | None = None,
-    sampler: str = "posterior",
-    seed: int = 0,
-    clamp: bool | None = None,
-    tile: int = TILE,
-    overlap: int = OVERLAP,
+    model: Model, images: Sequence[NDArray] | NDArray, seeds: Sequence[int], sampling: Sampling = DEFAULT
 ) -> NDArray[np.float32]:
-    """One restored image (nz, nx) in network units."""
-    return _restore_normalized(model, np.asarray(lq)[None], [seed], steps, sampler, clamp, tile, overlap)[0]
+    """Restore images (n, nz, nx) together, all of them; the result in network units."""
+    device, tile, overlap = model.device, sampling.tile, sampling.overlap
+    z_lq = torch.from_numpy(np.stack([model.normalization.input(lq) for lq in images]))[:, None].to(device)
+    norms = pooled_norms(model.network)
+    if not model.is_diffusion:
+        regress = tiled(lambda _, part, t: model.network(part), tile, overlap, norms)
+        z = regress(z_lq, z_lq, 0)
+    else:
+        # On the CPU: the same noise on every device. One generator per image: the same noise in every batch.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+        def draw() -> torch.Tensor:
+            return torch.cat([torch.randn((1, *z_lq.shape[1:]), generator=g) for g in generators]).to(device)
+
+        bounds = None
+        if model.config.clamp if sampling.clamp is None else sampling.clamp:
+            limits = torch.tensor([model.normalization.bounds(lq) for lq in images], device=device).view(-1, 2, 1, 1, 1)
+            bounds = limits[:, 0], limits[:, 1]
+        predict = tiled(model.network, tile, overlap, norms)
+        z = model.sde.sample(predict, z_lq, sampling.steps, sampling.sampler, draw, bounds)
+    return z[:, 0].float().cpu().numpy()
 
 
 def tiled(predict: Predict, tile: int, overlap: int, norms: Sequence[PooledGroupNorm] = ()) -> Predict:
@@ -224,7 +261,7 @@ def tiled(predict: Predict, tile: int, overlap: int, norms: Sequence[PooledGroup
 
 
 def _restore_echoes(
-    model: Model, images: NDArray[np.float32], seeds: Sequence[int], mask: ArrayLike | str | None, *options: Any
+    model: Model, images: NDArray[np.float32], seeds: Sequence[int], sampling: Sampling, mask: ArrayLike | str | None
 ) -> NDArray[np.float32]:
     """Images (n, nz, nx) with their echo areas restored, areas of one size together. Grey levels in [0, 1]."""
     if len(seeds) != len(images):
@@ -237,43 +274,10 @@ def _restore_echoes(
     for shape in dict.fromkeys(area.shape for area in areas):
         places = [i for i, area in enumerate(areas) if area.shape == shape]
         cut = [areas[i].cut(images[i]) for i in places]
-        z = _restore_normalized(model, cut, [seeds[i] for i in places], *options)
+        z = restore_normalized(model, cut, [seeds[i] for i in places], sampling)
         for i, image, result in zip(places, cut, z, strict=True):
             areas[i].put(restored[i], model.normalization.output(result, image))
     return restored
-
-
-@torch.inference_mode()
-def _restore_normalized(
-    model: Model,
-    images: Sequence[NDArray] | NDArray,
-    seeds: Sequence[int],
-    steps: int | None,
-    sampler: str,
-    clamp: bool | None,
-    tile: int,
-    overlap: int,
-) -> NDArray[np.float32]:
-    """Images (n, nz, nx) restored together, in network units."""
-    device = model.device
-    z_lq = torch.from_numpy(np.stack([model.normalization.input(lq) for lq in images]))[:, None].to(device)
-    norms = pooled_norms(model.network)
-    if not model.is_diffusion:
-        regress = tiled(lambda _, part, t: model.network(part), tile, overlap, norms)
-        z = regress(z_lq, z_lq, 0)
-    else:
-        # On the CPU: the same noise on every device. One generator an image: the same noise in every batch.
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-        def draw() -> torch.Tensor:
-            return torch.cat([torch.randn((1, *z_lq.shape[1:]), generator=g) for g in generators]).to(device)
-
-        bounds = None
-        if model.config.clamp if clamp is None else clamp:
-            limits = torch.tensor([model.normalization.bounds(lq) for lq in images], device=device).view(-1, 2, 1, 1, 1)
-            bounds = limits[:, 0], limits[:, 1]
-        z = model.sde.sample(tiled(model.network, tile, overlap, norms), z_lq, steps, sampler, draw, bounds)
-    return z[:, 0].float().cpu().numpy()
 
 
 def _images(lq: ArrayLike) -> NDArray[np.float32]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from irsde.network import Model
-from irsde.sample import TILE, restore_members
+from irsde.sample import DEFAULT, Sampling, restore_members
 from irsde.stacks import image_seed, write_image
 
 
@@ -20,9 +19,8 @@ def restore_store(
     images: Iterable[tuple[np.ndarray, np.ndarray]],
     output: Path,
     seed: int,
+    sampling: Sampling = DEFAULT,
     advance: Callable[[int], None] = lambda count: None,
-    tile: int = TILE,
-    **options: Any,
 ) -> dict[str, float]:
     """Restore images, as many together as have the pixels of one tile, and write each as it is done.
 
@@ -42,12 +40,12 @@ def restore_store(
     remaining, done = iter(images), 0
     while done < len(names):
         batch = [next(remaining)]
-        n_together = max(1, tile**2 // batch[0][0].size)
+        n_together = max(1, sampling.tile**2 // batch[0][0].size)
         batch += islice(remaining, min(n_together, len(names) - done) - 1)
         numbers = range(done, done + len(batch))
         seeds = [[image_seed(seed + k, i) for i in numbers] for k in range(len(members))]
         lq, field = (np.stack(part) for part in zip(*batch, strict=True))
-        mean, variance = restore_members(members, lq, seeds, advance, field, tile=tile, **options)
+        mean, variance = restore_members(members, lq, seeds, sampling, field=field, advance=advance)
         for k, i in enumerate(numbers):
             write_image(output / f"{names[i]}.png", mean[k], None if variance is None else variance[k])
             if variance is not None:

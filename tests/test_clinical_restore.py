@@ -19,7 +19,7 @@ from irsde.frames.cine import open_cine
 from irsde.frames.opening import open_source
 from irsde.frames.restoring import restore_cine
 from irsde.frames.sinks import open_sink
-from irsde.sample import restore
+from irsde.sample import Sampling, restore
 
 GREY = clinical.captioned(clinical.grey_cine())
 COLORS = clinical.with_doppler(GREY)
@@ -78,7 +78,7 @@ def test_echoes_are_what_restoring_the_picture_alone_gives(tmp_path, model):
     path = clinical.write_colors(tmp_path / "c.dcm", COLORS)
     cine = open_cine(open_source(path))
     (area,) = cine.areas
-    parts = list(restore_cine([model], cine, seed=5, steps=2))
+    parts = list(restore_cine([model], cine, seed=5, sampling=Sampling(2)))
     (batch,) = list(cine.batches(16))
     for k in range(3):
         mask = area.mask & ~batch.colored[k]
@@ -101,7 +101,7 @@ def test_flow_decides_nothing_of_the_echoes(tmp_path, model):
     results = []
     for colors in (COLORS, other):
         path = clinical.write_colors(tmp_path / "c.dcm", colors)
-        (part,) = restore_cine([model], open_cine(open_source(path)), steps=1)
+        (part,) = restore_cine([model], open_cine(open_source(path)), sampling=Sampling(1))
         results.append((part.mean[part.where], part.where))
     np.testing.assert_array_equal(results[0][1], results[1][1])
     np.testing.assert_array_equal(results[0][0], results[1][0])
@@ -118,7 +118,7 @@ def test_two_views_are_restored_as_two_pictures(tmp_path, model):
         frames_now = frames.copy()
         frames_now[..., :half] = (frames[..., :half] * left).astype(np.uint8)
         path = clinical.write_grey(tmp_path / "d.dcm", frames_now, SequenceOfUltrasoundRegions=regions)
-        (part,) = restore_cine([model], open_cine(open_source(path)), steps=1)
+        (part,) = restore_cine([model], open_cine(open_source(path)), sampling=Sampling(1))
         results.append(part.mean[0])
     np.testing.assert_array_equal(results[0][:, half:], results[1][:, half:])
     assert np.abs(results[0][:, :half] - results[1][:, :half]).max() > 0.01
@@ -163,7 +163,7 @@ def test_the_written_pixels_are_the_restored_grey(tmp_path, model, kind):
     }[kind]()
     cine, parts = open_cine(open_source(path)), []
     with open_sink(tmp_path / "o.dcm", cine, with_variance=False) as add:
-        for part in restore_cine([model], cine, steps=1):
+        for part in restore_cine([model], cine, sampling=Sampling(1)):
             parts.append(part)
             add(part)
     mean, where = (np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "where"))
@@ -415,7 +415,7 @@ def test_the_python_of_the_guide_runs(tmp_path, model, monkeypatch):
     clinical.write_colors(tmp_path / "cine.dcm", COLORS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(irsde, "load", lambda run: model, raising=False)
-    exec(block.replace("steps=20", "steps=1"), {})
+    exec(block.replace("Sampling(20", "Sampling(1"), {})
     assert clinical.read(tmp_path / "clean.dcm").pixel_array.shape == COLORS.shape
 
 

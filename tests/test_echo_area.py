@@ -13,7 +13,7 @@ from torch import nn
 
 from irsde.echo_area import EchoPairs, echo_area
 from irsde.group_norm import PooledGroupNorm, pooled_norms, pooling, release, replace_group_norms
-from irsde.sample import draw_samples, restore, restore_batch
+from irsde.sample import Sampling, draw_samples, restore, restore_batch
 
 RNG = np.random.default_rng(0)
 ECHO = np.clip(SpecklePairs(n=1)[0][1] * 0.8 + 0.1, 0, 1).astype(np.float32)  # no black of its own
@@ -123,11 +123,11 @@ def test_pictures_with_different_borders_are_restored_together_as_alone(model):
     stack[0], _ = bordered()
     stack[1], _ = bordered(above=9, below=20)
     stack[2] = np.clip(RNG.normal(0.5, 0.1, stack[2].shape), 0, 1)
-    together = restore_batch(model, stack, [5, 5, 7], 3)
+    together = restore_batch(model, stack, [5, 5, 7], Sampling(3))
     for image, seed, restored in zip(stack, [5, 5, 7], together, strict=True):
         np.testing.assert_allclose(restored, restore(model, image, 3, seed=seed), atol=1e-5)
     with pytest.raises(ValueError, match="one seed per image"):
-        restore_batch(model, stack, [5], 3)
+        restore_batch(model, stack, [5], Sampling(3))
 
 
 # --- tiles -----------------------------------------------------------------------------------------------------------
@@ -312,5 +312,5 @@ def test_a_store_is_restored_as_the_run_was_trained(model):
     assert field_mask(older, mask) is None
     picture = np.where(mask, ECHO, 0)[None]
     for member, expected in ((model, mask), (older, None)):
-        together, _ = restore_members([member], picture, [[3]], field=mask, steps=2)
+        together, _ = restore_members([member], picture, [[3]], sampling=Sampling(2), field=mask)
         np.testing.assert_array_equal(together[0], restore(member, picture[0], 2, seed=3, mask=expected))

@@ -20,17 +20,11 @@ from test_restore import make_model
 
 from irsde.data import DataError, Normalization, split, whole
 from irsde.evaluation import metrics
-from irsde.evaluation.evaluate import (
-    Method,
-    Result,
-    Row,
-    Uncertainty,
-    evaluate,
-    evaluate_real,
-    load_torch_model,
-    read_breast,
-    write_report,
-)
+from irsde.evaluation.breast import read_breast
+from irsde.evaluation.evaluate import evaluate, evaluate_real
+from irsde.evaluation.methods import Method, load_torch_model
+from irsde.evaluation.results import Result, Row, Uncertainty
+from irsde.evaluation.table import write_report
 from irsde.sample import ensemble
 from irsde.stacks import image_seed
 

@@ -98,7 +98,7 @@ def test_guide_python(tmp_path, monkeypatch):
     from speckle_pairs import SpecklePairs
 
     from irsde.config import TrainConfig
-    from irsde.evaluation.evaluate import load_torch_model
+    from irsde.evaluation.methods import load_torch_model
     from irsde.training import train
 
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ from speckle_pairs import SpecklePairs
 from irsde.config import TrainConfig
 from irsde.data import Normalization
 from irsde.network import DnCNN, Model, build_network
-from irsde.sample import draw_samples, ensemble, restore, restore_normalized, tiled
+from irsde.sample import Sampling, draw_samples, ensemble, restore, restore_normalized, tiled
 from irsde.sde import IRSDE
 
 PAIRS = SpecklePairs(n=2)
@@ -93,7 +93,7 @@ def test_tiles_of_a_local_network_differ_where_they_are_blended_alone():
     torch.manual_seed(0)
     config = TrainConfig.create(store="none", method="dncnn")
     local = Model(config, DnCNN(depth=4, channels=8).eval(), IRSDE(10), Normalization(), "local")
-    whole, parts = (restore_normalized(local, LQ, tile=n, overlap=16) for n in (64, 32))
+    whole, parts = (restore_normalized(local, LQ[None], [0], Sampling(tile=n, overlap=16))[0] for n in (64, 32))
     assert np.abs(whole - local.normalization.input(LQ)).mean() > 0.5  # the network does something
     near = np.zeros(64, bool)
     near[[*range(12, 20), *range(28, 36), *range(44, 52)]] = True  # tiles begin at 0, 16 and 32
@@ -110,7 +110,7 @@ def test_tiled_restoration_of_a_network_that_looks_far_is_near_the_whole(model):
 
 
 def test_clamping_keeps_predictions_in_the_range_of_grey_levels(model):
-    z = restore_normalized(model, LQ, 2, "ddim", clamp=True)
+    z = restore_normalized(model, LQ[None], [0], Sampling(2, "ddim", clamp=True))[0]
     low, high = model.normalization.bounds(LQ)
     assert low - 1e-5 <= z.min()
     assert z.max() <= high + 1e-5

@@ -8,7 +8,7 @@ import pytest
 import trees
 from test_restore import make_model
 
-from irsde.sample import restore, restore_stack
+from irsde.sample import Sampling, restore, restore_stack
 from irsde.stacks import companions, image_seed, open_stack, to_nifti, write_nifti, write_stack
 from ussim.errors import DataError
 from ussim.volumes.reading import read_image
@@ -98,12 +98,12 @@ def test_a_slice_is_restored_alike_alone_and_in_the_volume(tmp_path, sampler):
     """In batches of 5 and of 1: convolutions of another batch size are summed in another order."""
     path = trees.write_nifti(tmp_path / "v.nii", shape=(24, 20, 7))
     models = [make_model(seed) for seed in (0, 1)]
-    options = {"n_samples": 2, "seed": 3, "steps": 4, "sampler": sampler, "overlap": 8}
+    options = {"n_samples": 2, "seed": 3, "sampling": Sampling(4, sampler, tile=50, overlap=8)}
     counts = []
-    volume = restore_stack(models, open_stack(path), tile=50, advance=counts.append, **options)
+    volume = restore_stack(models, open_stack(path), advance=counts.append, **options)
     assert counts == [5] * 4 + [2] * 4  # 2500 pixels together, four members
     for index in (0, 6):
-        alone = restore_stack(models, open_stack(path, index), tile=50, **options)
+        alone = restore_stack(models, open_stack(path, index), **options)
         for one, of_all in zip(alone, volume, strict=True):
             np.testing.assert_allclose(one[0], of_all[index], atol=1e-4)  # float32: 2e-7 seen
     assert volume[1].min() >= 0
@@ -115,7 +115,7 @@ def test_slices_differ_in_their_noise(tmp_path):
     image = np.random.default_rng(0).random((20, 24), np.float32)
     np.save(tmp_path / "v.npy", np.stack([image] * 3))
     model = make_model()
-    restored, variance = restore_stack([model], open_stack(tmp_path / "v.npy"), seed=5, steps=3)
+    restored, variance = restore_stack([model], open_stack(tmp_path / "v.npy"), seed=5, sampling=Sampling(3))
     assert variance is None
     assert np.abs(restored[0] - restored[1]).max() > 1e-3
     np.testing.assert_allclose(restored[2], restore(model, image, 3, seed=image_seed(5, 2)), atol=1e-4)  # as above
@@ -125,7 +125,7 @@ def test_a_lone_image_has_the_noise_of_the_seed_itself(tmp_path):
     image = np.random.default_rng(0).random((20, 24), np.float32)
     np.save(tmp_path / "i.npy", image)
     model = make_model()
-    restored, _ = restore_stack([model], open_stack(tmp_path / "i.npy"), seed=5, steps=3)
+    restored, _ = restore_stack([model], open_stack(tmp_path / "i.npy"), seed=5, sampling=Sampling(3))
     np.testing.assert_array_equal(restored[0], restore(model, image, 3, seed=5))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from irsde.echo_area import area_of
 from irsde.network import Model
-from irsde.sample import TILE, restore_members
+from irsde.sample import DEFAULT, Sampling, restore_members
 
 from .cine import Batch, Cine, Image
 
@@ -32,9 +32,8 @@ def restore_cine(
     cine: Cine,
     n_samples: int = 1,
     seed: int = 0,
-    tile: int = TILE,
+    sampling: Sampling = DEFAULT,
     advance: Callable[[int], None] = lambda count: None,
-    **options,
 ) -> Iterator[Restored]:
     """Restore frames a batch at a time: mean and, of several members, variance.
 
@@ -44,7 +43,7 @@ def restore_cine(
     """
     members = [model for model in models for _ in range(n_samples)]
     largest = max(area.shape[0] * area.shape[1] for area in cine.areas)
-    for batch in cine.batches(min(MOST_TOGETHER, max(1, tile**2 // largest))):
+    for batch in cine.batches(min(MOST_TOGETHER, max(1, sampling.tile**2 // largest))):
         mean = batch.grey.copy()
         variance = np.zeros_like(mean) if len(members) > 1 else None
         where = np.zeros(mean.shape, bool)
@@ -66,7 +65,7 @@ def restore_cine(
                 for m in range(len(members))
             ]
             result, spread = restore_members(
-                members, batch.grey[box][usable], seeds, done, tile=tile, mask=masks[usable], **options
+                members, batch.grey[box][usable], seeds, sampling, masks[usable], advance=done
             )
             own = masks[usable]
             where[box][usable] |= own

@@ -1,0 +1,165 @@
+"""A result on paper: Markdown, a CSV of every image's values, and pictures."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from irsde.evaluation.results import Result, Row
+from ussim.io.atomic import replacing
+
+WITH_REFERENCE = ("psnr", "ssim", "aligned_psnr", "lpips")
+WITHOUT_REFERENCE = ("cnr", "gcnr", "enl", "speckle_snr_db", "brisque")
+HEADERS = {
+    "psnr": "PSNR dB", "ssim": "SSIM", "aligned_psnr": "aligned PSNR dB", "lpips": "LPIPS", "seconds": "s/image",
+    "cnr": "CNR", "gcnr": "gCNR", "enl": "ENL", "speckle_snr_db": "speckle SNR dB", "brisque": "BRISQUE",
+}  # fmt: skip
+
+
+def write_report(result: Result, path: str | Path, title: str = "Evaluation") -> list[Path]:
+    """Markdown at `path`, a CSV of every image's values and pictures beside it; returns the files written."""
+    path = Path(path)
+    csv_path, written = path.with_suffix(".csv"), []
+    _write_csv(result, csv_path)
+    pictures = _write_pictures(result, path)
+    scatter = _write_scatter(result, path.with_name(f"{path.stem}-uncertainty.png"))
+    lines = [f"# {title}", "", *_tables(result)]
+    if result.uncertainty:
+        lines += ["## Variance against error", "", *_uncertainty_table(result), ""]
+        lines += [f"![variance against error]({scatter.name})", ""] if scatter else []
+    for group, picture in pictures.items():
+        lines += [f"## Images: {group}", "", f"![{group}]({picture.name})", ""]
+    if result.left_out:
+        lines += ["Pairs without contrast:", "", *(f"- {line}" for line in result.left_out), ""]
+    if result.not_run:
+        lines += ["Not run:", "", *(f"- {line}" for line in result.not_run), ""]
+    if result.sources:
+        lines += ["Weights:", "", *(f"- {line}" for line in result.sources), ""]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
+    written += [path, csv_path, *pictures.values()]
+    return [*written, scatter] if scatter else written
+
+
+def _tables(result: Result) -> list[str]:
+    lines = []
+    for group in dict.fromkeys(row.group for row in result.rows):
+        rows = [row for row in result.rows if row.group == group]
+        names = [n for n in (*WITH_REFERENCE, *WITHOUT_REFERENCE) if any(n in r.values for r in rows) or n == "lpips"]
+        if not any("psnr" in r.values for r in rows):
+            names.remove("lpips")
+        n_images = max((len(v) for row in rows for v in row.values.values()), default=0)
+        header = ["method", "steps", *(HEADERS[n] for n in names), HEADERS["seconds"], "setting"]
+        lines += [f"## {group}: {n_images} images", "", "| " + " | ".join(header) + " |"]
+        lines.append("|" + "|".join(["---", *["---:"] * (len(header) - 2), "---"]) + "|")
+        for row in rows:
+            cells = [row.method, str(row.steps or ""), *(_cell(row, n) for n in names)]
+            seconds = float(np.median(row.values["seconds"])) if row.values.get("seconds") else math.nan
+            lines.append("| " + " | ".join([*cells, f"{seconds:.3g}", row.note]) + " |")
+        lines += ["", *_not_in_the_means(rows, names, n_images)]
+    lines += ["Mean over images (± standard deviation); time: median over images, one at a time.", ""]
+    if any("psnr" in row.values for row in result.rows):
+        where = "all pixels" if result.pixels == "all" else "the pixels in the probe's field"
+        lines += [f"PSNR and SSIM are over {where}, LPIPS is over all.", ""]
+    if any("enl" in row.values for row in result.rows):  # on amplitudes speckle has ENL 3.66, here far more
+        lines += ["CNR, gCNR, ENL and speckle SNR are of log-compressed grey levels, not of amplitudes.", ""]
+    return lines
+
+
+def _not_in_the_means(rows: Sequence[Row], names: Sequence[str], n_images: int) -> list[str]:
+    """Which metrics are no numbers for some of the images, and why."""
+    lines = []
+    for name in names:
+        values = np.array([row.values[name] for row in rows if len(row.values.get(name, ())) == n_images], np.float64)
+        undefined, infinite = (
+            int(test(values).any(axis=0).sum()) if values.size else 0 for test in (np.isnan, np.isinf)
+        )
+        why = "their HQ image is constant" if name == "aligned_psnr" else "it is not defined for them"
+        if undefined:
+            lines.append(f"{HEADERS[name]}: {undefined} of {n_images} images left out, {why}.")
+        if infinite:
+            lines.append(
+                f"{HEADERS[name]}: {infinite} of {n_images} images left out of the mean of a method whose result equals HQ."
+            )
+    return [*lines, ""] if lines else []
+
+
+def _cell(row: Row, name: str) -> str:
+    if not row.finite(name).size:
+        return "n/a"
+    digits = 3 if name in ("ssim", "lpips", "cnr", "gcnr") else 2
+    return f"{row.mean(name):.{digits}f} ± {row.std(name):.{digits}f}"
+
+
+def _uncertainty_table(result: Result) -> list[str]:
+    lines = ["| members | images | probe | Pearson [95 %] | Spearman [95 %] |", "|---|---:|---|---|---|"]
+    for u in result.uncertainty:
+        cells = []
+        for kind in ("pearson", "spearman"):
+            r, low, high = u.correlation(kind)
+            cells.append("n/a" if math.isnan(r) else f"{r:.2f} [{low:.2f}, {high:.2f}]")
+        lines.append(f"| {u.name} | {len(u.error)} | {u.group} | {cells[0]} | {cells[1]} |")
+    lines += [
+        "",
+        "Per image: mean over pixels of the members' variance (n - 1), against the squared error of their mean.",
+    ]
+    return lines
+
+
+def _write_csv(result: Result, path: Path) -> None:
+    names = (*WITH_REFERENCE, *WITHOUT_REFERENCE, "seconds")
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["group", "method", "steps", "setting", "image", *names])
+        for row in result.rows:
+            count = max((len(v) for v in row.values.values()), default=0)
+            for i in range(count):
+                values = [_number(v[i]) if i < len(v := row.values.get(n, [])) else "" for n in names]
+                writer.writerow([row.group, row.method, row.steps or "", row.note, i, *values])
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _write_pictures(result: Result, path: Path) -> dict[str, Path]:
+    """One PNG a group: a method a row, an image a column."""
+    from matplotlib.figure import Figure
+
+    written = {}
+    for group, images in result.pictures.items():
+        figure = Figure(figsize=(2.2 * len(images), 2.4 * len(images[0])), layout="constrained")
+        axes = figure.subplots(len(images[0]), len(images), squeeze=False)
+        for column, shown in zip(axes.T, images, strict=True):
+            for ax, (name, image) in zip(column, shown, strict=True):
+                ax.imshow(image, cmap="gray", vmin=0, vmax=None if name.endswith("deviation") else 1)
+                ax.set_title(name, fontsize=7)
+                ax.set_axis_off()
+        target = path.with_name(f"{path.stem}-images-{re.sub(r'[^A-Za-z0-9.-]+', '_', group)}.png")
+        with replacing(target) as temporary:
+            figure.savefig(temporary, dpi=100)
+        written[group] = target
+    return written
+
+
+def _write_scatter(result: Result, path: Path) -> Path | None:
+    if not result.uncertainty:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    ax = figure.subplots()
+    for u in result.uncertainty:
+        r = u.correlation("pearson")[0]
+        label = f"{u.name}, {u.group}" + ("" if math.isnan(r) else f" (r = {r:.2f})")
+        ax.plot(u.variance, u.error, ".", label=label)
+    ax.set(xlabel="variance over members, mean over pixels", ylabel="squared error of their mean")
+    ax.legend(fontsize=7)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+    return path
