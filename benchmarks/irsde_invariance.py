@@ -95,7 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     table = as_table(rows, arguments)
     (arguments.out / "table.md").write_text(table, encoding="utf-8")
     write_result(arguments.out / "summary.json", {
-        "command": " ".join(["python", "benchmarks/irsde_invariance.py", *sys.argv[1:]]),
+        "command": command(arguments),
+        "seeds": {"pairs": 0, "training": 0, "sampler": 0, "another seed": 1, "captions": "0, number of the image"},
         "networks": {name: {"preset": "tiny", "steps": arguments.training_steps, **settings}
                      for name, settings in NETWORKS.items()},
         "sampler": {"name": "ddim", "steps": arguments.steps},
@@ -105,6 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
     })  # fmt: skip
     console.result(str(arguments.out / "table.md"))
     return 0
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """What gives these figures, apart from where files lie and on which device."""
+    names = ("every", "images", "large", "training_steps", "steps")
+    options = [f"--{name.replace('_', '-')} {getattr(arguments, name)}" for name in names]
+    return " ".join(["python benchmarks/irsde_invariance.py", *options])
 
 
 def measured(run: Restore, pairs: list[tuple[np.ndarray, np.ndarray]], big: np.ndarray) -> dict[str, float]:

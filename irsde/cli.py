@@ -29,7 +29,7 @@ from irsde.config import (
     TrainConfig,
     read_settings,
 )
-from irsde.presets import TrainCommand, preset_for
+from irsde.presets import TrainCommand, preset_for, recipe_warning
 from ussim.commands import console
 
 if TYPE_CHECKING:
@@ -168,9 +168,13 @@ def train(
 
             settings = handed_on(settings["init"]) | settings
         TrainConfig.create(**settings)  # what is wrong is said before anything else
-        if "preset" not in settings and settings.get("recipe", recipes.DEFAULT) == recipes.DEFAULT:
-            settings["preset"], why = preset_for(settings.get("device", "auto"))
-            console.note(why)
+        if "preset" not in settings:
+            recipe, device = settings.get("recipe", recipes.DEFAULT), settings.get("device", "auto")
+            if recipe == recipes.DEFAULT:
+                settings["preset"], why = preset_for(device)
+                console.note(why)
+            elif warning := recipe_warning(recipe, device):
+                console.note(warning)
         chosen = TrainConfig.create(**settings)
     with _memory():
         from irsde.training import train
@@ -228,7 +232,8 @@ def model_options(command: Callable) -> Callable:
     default=("auto",),
     help="Pixels to restore; may repeat. auto: the 2-D regions that a DICOM file lists, and in them, or in the picture, the "
     "echoes without border, captions beside them and the outside of a sector; N: region N of the file's list, from 1; or a "
-    "rectangle in pixels. The others, and what is in color, stay as they are. Of a pairs store, its probe's field.",
+    "rectangle in pixels. The others, and what is in color, stay as they are. Of a pairs store: its probe's field, or all "
+    "by a run with --statistics image.",
 )
 @click.option(
     "--window",

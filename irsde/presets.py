@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from irsde.config import PRESETS, TrainConfig
+from irsde.recipes import RECIPES
 
 WITHOUT_CARD = "small"  # 20,000 steps at 2.2 per second of one CPU core: 2.5 h; of "paper" a core takes a hundred days
 # What a preset is, in words: the settings are listed from PRESETS. Parameters of the network, and how long a run takes.
@@ -36,6 +37,8 @@ class TrainCommand(click.Command):
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Presets (any option wins over them)"):
             formatter.write_dl([(name, described(name)) for name in PRESETS])
+        with formatter.section("Recipes (any option wins over them)"):
+            formatter.write_dl([(name, recipe_described(name)) for name in RECIPES])
 
 
 def default_of(setting: str) -> str | None:
@@ -58,6 +61,14 @@ def described(preset: str) -> str:
     return f"{SIZES[preset]}; {settings}"
 
 
+def recipe_described(recipe: str) -> str:
+    """Whose a recipe is, and what it sets otherwise than we do at its preset."""
+    ours = TrainConfig.create(store="s", preset=RECIPES[recipe].settings["preset"])
+    other = {name: value for name, value in RECIPES[recipe].settings.items() if value != getattr(ours, name)}
+    settings = ", ".join(f"{name.replace('_', ' ')} {in_words(value)}" for name, value in other.items())
+    return f"{RECIPES[recipe].source}; preset {ours.preset}, {settings}"
+
+
 def in_words(value: Any) -> str:
     """The value of a setting as the command line writes it."""
     if isinstance(value, bool):
@@ -76,4 +87,17 @@ def preset_for(device: str) -> tuple[str, str]:
     steps = PRESETS[WITHOUT_CARD]["steps"]
     return WITHOUT_CARD, (
         f"preset {WITHOUT_CARD}, as there is no graphics card to use: {steps:,} steps, hours; --preset paper takes months"
+    )
+
+
+def recipe_warning(recipe: str, device: str) -> str | None:
+    """What is to be said of a recipe whose preset was left to it; None where a card trains it or there is no recipe."""
+    from irsde.network import pick_device
+
+    if recipe not in RECIPES or pick_device(device).type == "cuda":
+        return None
+    settings = RECIPES[recipe].settings
+    return (
+        f"recipe {recipe}: preset {settings['preset']}, {settings['steps']:,} steps, and no graphics card to use: months; "
+        "--preset tiny --steps 4000 tries it out"
     )

@@ -18,7 +18,7 @@ from PIL import Image
 from speckle_pairs import SpecklePairs
 
 import datagen
-from irsde import presets
+from irsde import presets, recipes
 from irsde.cli import cli, run
 from irsde.config import PRESETS, TrainConfig
 from irsde.network import build_network, load
@@ -112,6 +112,45 @@ def test_without_a_graphics_card_the_default_preset_ends(store, tmp_path, capsys
     assert run([*arguments, "--preset", "tiny"]) == 0
     assert capsys.readouterr().err == ""
     assert [(c.preset, c.steps) for c in begun] == [("small", 20_000), ("paper", 700_000), ("tiny", 4_000)]
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_a_recipe_keeps_its_network_and_says_what_that_takes(store, tmp_path, capsys, monkeypatch, recipe):
+    import irsde.training
+
+    begun = []
+    monkeypatch.setattr(irsde.training, "train", lambda config, out, resume: begun.append(config) or out)
+    arguments = ["train", "--data", str(store), "--out", str(tmp_path / "x"), "--recipe", recipe]
+    assert run([*arguments, "--device", "cpu"]) == 0
+    assert "700,000 steps, and no graphics card to use: months; --preset tiny" in capsys.readouterr().err
+    assert recipes.changes(begun[-1].to_dict()) == {}
+    assert run([*arguments, "--device", "cpu", "--preset", "tiny", "--n-steps", "20", "--statistics", "echoes"]) == 0
+    assert capsys.readouterr().err == ""
+    assert set(recipes.changes(begun[-1].to_dict())) == {"preset", "n_steps", "statistics"}
+    with monkeypatch.context() as patch:
+        patch.setattr("irsde.network.pick_device", lambda name: torch.device("cuda"))
+        assert run(arguments) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_trained_recipe_is_said_restored_and_measured(store, tmp_path, capsys):
+    out = tmp_path / "paper"
+    assert train(store, out, "--recipe", "paper", "--fold", "0", "--probe", "L11-5v") == 0
+    said = capsys.readouterr().err
+    assert "recipe paper: left open by the source, values of IR-SDE's public configuration: " in said
+    assert "recipe paper: not followed in preset paper -> tiny" in said
+    assert run(["restore", str(out), str(store), "-o", str(tmp_path / "r"), "--limit", "1", "--steps", "2"]) == 0
+    arguments = ["evaluate", str(out), "--data", str(store), "--probe", "L11-5v", "--fold", "0", "--no-baselines"]
+    assert run([*arguments, "--steps", "2", "--pixels", "all", "-o", str(tmp_path / "t.md")]) == 0
+    table = (tmp_path / "t.md").read_text()
+    assert "over all pixels" in table
+    assert "told HQ mean and std" in table  # the upper bound of its normalization
+
+
+def test_help_of_train_says_recipes():
+    said = " ".join(CliRunner().invoke(cli, ["train", "--help"], terminal_width=300).output.split())
+    for name, recipe in recipes.RECIPES.items():
+        assert f"{name} {recipe.source}; preset paper, max sigma 0.0392157, sigma unit grey, normalization " in said
 
 
 def test_help_of_train_says_defaults_and_presets():

@@ -130,6 +130,18 @@ def test_pictures_with_different_borders_are_restored_together_as_alone(model):
         restore_batch(model, stack, [5], Sampling(3))
 
 
+def test_a_white_caption_over_the_echoes_moves_the_rest_less_than_another_seed(model):
+    """Letters count as echoes: the network sees them, and its group normalizations too."""
+    image = np.clip(RNG.normal(0.45, 0.12, (192, 192)), 0.05, 1).astype(np.float32)
+    written = image.copy()
+    written[8:16, 8:100:3] = written[20:28, 8:80:3] = 1  # two lines, 1 % of the picture
+    far = np.indices(image.shape)[0] > 28 + 64  # below them
+    options = {"steps": 3, "sampler": "ddim"}
+    alone, other = (restore(model, image, seed=seed, **options) for seed in (0, 1))
+    moved = np.sqrt(np.mean((restore(model, written, **options) - alone)[far] ** 2))
+    assert 0 < moved < 0.25 * np.sqrt(np.mean((other - alone)[far] ** 2))  # 0.13 seen
+
+
 # --- tiles -----------------------------------------------------------------------------------------------------------
 
 
