@@ -17,6 +17,8 @@ from .acquisition import Acquisition
 from .arrays import to_numpy
 from .doors import LARGEST_REFLECTIVITY, check_count, check_frequency, check_real, check_times, own
 from .io.archive import write_record
+from .io.formats import writer_of
+from .io.formats.recording import Recording
 from .reach import check_reach
 
 
@@ -237,13 +239,18 @@ class RFData:
         Parameters
         ----------
         path : str or Path
-            The .npz file.
+            The file. Its suffix is its format: .hdf5 is zea's (OpenH-RF has it too), .mat MUST's, .uff that of USTB; any
+            other is ussim's own, .npz, which holds every acquisition exactly.
 
         Raises
         ------
         ValueError
-            The data are a stack.
+            The data are a stack (a file of zea, MUST or USTB holds (n_frames, ...)), or the format has no word for them.
         """
+        write = writer_of(path)
+        if write is not None:
+            write(path, _as_recording(self, path))
+            return
         write_record(
             path,
             "rf",
@@ -316,13 +323,18 @@ class IQData:
         Parameters
         ----------
         path : str or Path
-            The .npz file.
+            The file. Its suffix is its format: .hdf5 is zea's (OpenH-RF has it too), .mat MUST's, .uff that of USTB; any
+            other is ussim's own, .npz, which holds every acquisition exactly.
 
         Raises
         ------
         ValueError
-            The data are a stack.
+            The data are a stack (a file of zea, MUST or USTB holds (n_frames, ...)), or the format has no word for them.
         """
+        write = writer_of(path)
+        if write is not None:
+            write(path, _as_recording(self, path))
+            return
         write_record(
             path,
             "iq",
@@ -332,6 +344,24 @@ class IQData:
             start_time=self.start_time,
             demodulation_frequency=self.demodulation_frequency,
         )
+
+
+def _as_recording(data: RFData | IQData, path: str | PathLike[str]) -> Recording:
+    """The data as formats of several frames take them."""
+    samples = data.samples if data.samples.ndim > 3 else data.samples[None]
+    if samples.ndim > 4:
+        raise ValueError(f"save: expected one record or a stack of frames, got samples of shape {data.samples.shape}")
+    return Recording(
+        str(path),
+        "ussim",
+        data.acquisition,
+        data.sampling_frequency,
+        data.start_time,
+        n_frames=len(samples),
+        n_samples=samples.shape[-1],
+        read=lambda frame: to_numpy(samples[frame]),
+        demodulation_frequency=data.demodulation_frequency if isinstance(data, IQData) else None,
+    )
 
 
 def _check_channels(samples, acquisition: Acquisition, sampling_frequency: float) -> None:

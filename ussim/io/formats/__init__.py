@@ -6,18 +6,18 @@ Files are not trusted: no pickles, no links out of a file, and what a file decla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 
 from ...errors import DataError
 from .facts import Facts
 from .recording import Recording, with_facts
 
-MAGIC = {
-    b"PK\x03\x04": ("npz", "open_npz"),
-    b"\x93NUMPY": ("arrays", "open_npy"),
-}
-KNOWN = "ussim's .npz, a .npy array"
+KNOWN = "ussim's .npz, PICMUS, zea or OpenH-RF .hdf5, UFF, MUST-style .mat, or an array .npy, .npz, .mat, .hdf5"
+WRITERS = {".hdf5": "zea", ".h5": "zea", ".mat": "must_mat", ".uff": "uff"}  # beside .npz, our own
+MATLAB = (b"MATLAB 5.0", b"MATLAB 7.")
 
 
 def open_recording(path: str | Path, variable: str | None = None, facts: Facts | None = None) -> Recording:
@@ -39,22 +39,47 @@ def open_recording(path: str | Path, variable: str | None = None, facts: Facts |
     path, facts = Path(path), facts or Facts()
     with open(path, "rb") as file:
         start = file.read(1024)
-    recording = _opener(path, start)(path, variable, facts)
     try:
-        return with_facts(recording, facts)
+        return with_facts(_opener(path, start)(path, variable, facts), facts)
     except DataError:
         raise
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from None
+    except (ValueError, TypeError, KeyError, OSError, OverflowError, MemoryError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: {text}") from None
 
 
-def _opener(path: Path, start: bytes):
-    home = next((home for magic, home in MAGIC.items() if start.startswith(magic)), None)
-    if path.suffix.lower() == ".npz":  # whatever it holds: it is told as a bad one
-        home = ("npz", "open_npz")
-    if home is None:
-        raise DataError(
-            f"{path}: expected channel data ({KNOWN}), got {'an empty file' if not start else 'another kind'}"
-        )
-    module, name = home
-    return getattr(import_module(f"{__name__}.{module}"), name)
+def writer_of(path: str | PathLike[str]) -> Callable[[str | PathLike[str], Recording], None] | None:
+    """The function that writes files of this suffix, None where that is our own format."""
+    name = WRITERS.get(Path(path).suffix.lower())
+    return None if name is None else getattr(_module(name), {"must_mat": "write_mat"}.get(name, f"write_{name}"))
+
+
+def _opener(path: Path, start: bytes) -> Callable[[Path, str | None, Facts], Recording]:
+    suffix = path.suffix.lower()
+    if suffix == ".npz" or start.startswith(b"PK\x03\x04"):  # an .npz whatever it holds: it is told as a bad one
+        return _module("npz").open_npz
+    if start.startswith(b"\x93NUMPY"):
+        return _module("arrays").open_npy
+    if b"\x89HDF\r\n\x1a\n" in (start[:8], start[512:520]):
+        return _opener_of_hdf5(path)
+    if suffix == ".mat" or start.startswith(MATLAB):
+        return _module("must_mat").open_mat
+    raise DataError(
+        f"{path}: expected channel data ({KNOWN}), got {'another kind of file' if start else 'an empty file'}"
+    )
+
+
+def _opener_of_hdf5(path: Path) -> Callable[[Path, str | None, Facts], Recording]:
+    picmus, zea, uff = _module("picmus"), _module("zea"), _module("uff")
+    with _module("hdf5").opened(path) as file:
+        if picmus.group_of(file) is not None:
+            return picmus.open_picmus
+        if uff.channel_data_name(file) is not None:
+            return uff.open_uff
+        if zea.is_zea(file):
+            return zea.open_zea
+    return _module("must_mat").open_mat_hdf5
+
+
+def _module(name: str):
+    return import_module(f"{__name__}.{name}")

@@ -29,10 +29,6 @@ class Layout:
         """Length along a role's axis, 1 where there is none."""
         return self.shape[self.roles.index(role)] if role in self.roles else 1
 
-    def frame_bytes(self, itemsize: int) -> int:
-        """Bytes of one frame."""
-        return itemsize * self.length("transmits") * self.length("elements") * self.length("samples")
-
     def read(self, array: Any, frame: int) -> np.ndarray:
         """Read one frame of an array (of NumPy, of a file) as (n_transmits, n_elements, n_samples); the rest stays there."""
         chosen = tuple(frame if role == "frames" else slice(None) for role in self.roles)

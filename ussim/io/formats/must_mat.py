@@ -1,0 +1,283 @@
+"""MATLAB files: MUST-style ones, an array of RF or IQ beside `param` (fs, fc, c, pitch, Nelements, TXdelay, t0, ...), and
+bare arrays. Version 5 is read by SciPy, 7.3 (HDF5) frame by frame by h5py.
+
+Time zero is that of MUST: where the delays given to `simus` and `dasmtx` are 0; `param.t0` is the time of sample 0.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...acquisition import Acquisition
+from ...arrays import to_numpy
+from ...errors import DataError
+from ...medium import Medium
+from ...probes import Probe
+from ...transmits import CustomTransmits, PlaneWaves, Waves
+from ..atomic import replacing
+from .arrays import Bare, bare_recording, choose
+from .axes import Layout, find_layout
+from .facts import Facts
+from .hdf5 import Stored, arrays_of, data_set, number_type, numbers, opened
+from .recording import Recording
+from .sizes import METADATA, check_declared, file_size, n_bytes
+
+USUAL = ("samples", "elements", "transmits", "frames")
+NEEDED = ("fs", "fc", "pitch", "Nelements")
+NUMBERS = {
+    "fs", "fc", "c", "pitch", "Nelements", "width", "kerf", "bandwidth", "height", "focus", "radius",
+    "TXdelay", "TXapodization", "t0", "attenuation", "TXfreq", "TXnow",
+}  # fmt: skip
+TYPES = {
+    "double": "f8", "single": "f4", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
+    "int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8",
+}  # fmt: skip
+CLOCK = "MUST's: the transmit delays are 0"
+
+
+def open_mat(path: Path, variable: str | None, facts: Facts) -> Recording:
+    """Open a .mat file of version 4, 5 or 7."""
+    from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import MatReadError
+
+    damage = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, OverflowError, MemoryError)
+    wanted = f"expected a .mat of MATLAB with RF or IQ and param.{', '.join(NEEDED)}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            held = whosmat(path)
+            for name, shape, kind in held:
+                size = np.dtype(TYPES.get(kind, "u1")).itemsize
+                check_declared(name, n_bytes(shape, size), file_size(path))
+            small = [n for n, s, kind in held if kind == "struct" or (n in NUMBERS and _is_small(s))]
+            found = loadmat(path, variable_names=small, squeeze_me=True, struct_as_record=False) if small else {}
+    except (*damage, MatReadError) as error:
+        raise DataError(f"{path}: {wanted}, got {_first_line(error)}") from None
+
+    def load(name: str) -> np.ndarray:
+        try:
+            return loadmat(path, variable_names=[name])[name]
+        except (*damage, MatReadError) as error:
+            raise DataError(f"{path}: {name}: the file is damaged ({_first_line(error)})") from None
+
+    param = _plain_numbers({name: value for name, value in found.items() if name in NUMBERS})
+    for name, _, kind in held:
+        fields = getattr(found.get(name), "__dict__", {}) if kind == "struct" else {}
+        if "fs" in fields or name.lower() == "param":
+            param |= _plain_numbers(fields)
+    arrays = {
+        name: Bare(name, tuple(shape), np.dtype(TYPES[kind]), lambda name=name: load(name))  # type: ignore[misc]
+        for name, shape, kind in held
+        if kind in TYPES and name not in NUMBERS
+    }
+    return _recording(path, "MUST .mat", arrays, param, variable, facts, kept=True)
+
+
+def open_mat_hdf5(path: Path, variable: str | None, facts: Facts) -> Recording:
+    """Open a .mat file of version 7.3, or any HDF5 file of bare arrays: MATLAB writes the axes in reverse."""
+    import h5py
+
+    with opened(path) as file:
+        arrays, param = {}, {}
+        for name in arrays_of(file):
+            group, _, key = name.rpartition("/")
+            found = data_set(file, name) if key not in NUMBERS else None
+            if found is None:  # one of MUST's parameters, alone or in a group
+                if not group or group.lower() == "param" or f"{group}/fs" in file:
+                    param[key] = file[name]
+            elif found.attrs.get("MATLAB_class", b"") not in (b"char", b"cell") and found.shape:
+                kind = number_type(found.dtype)
+                if kind is not None:
+                    arrays[name] = Bare(name, found.shape, kind, lambda name=name: Stored(str(path), name))  # type: ignore[misc]
+        table = {
+            key: numbers(found.parent, key)
+            for key, found in param.items()
+            if isinstance(found, h5py.Dataset) and found.dtype.kind in "fiub"
+        }
+        is_matlab = any("MATLAB_class" in file[name].attrs for name in arrays)
+    values = {key: value.T.squeeze() for key, value in table.items() if value is not None and value.size}
+    usual, name = (USUAL[::-1], "MUST .mat") if is_matlab else ((), "HDF5")
+    return _recording(path, name, arrays, values, variable, facts, usual)
+
+
+def write_mat(path: str | PathLike[str], recording: Recording) -> None:
+    """Write a MUST-style .mat (version 5): RF or IQ (samples, elements, transmits, frames) and param.
+
+    Raises
+    ------
+    ValueError
+        MUST has no word for the acquisition, or the samples are more than a file of this version holds.
+    """
+    from scipy.io import savemat
+
+    acquisition = recording.acquisition
+    probe, start = acquisition.probe, np.unique(recording.start_time)
+    delays = acquisition.transmit_delays
+    if delays.shape[1] != 1:
+        raise ValueError(f"{path}: a .mat of MUST has one law of delays per transmit: save as .npz")
+    if len(start) > 1:
+        raise ValueError(f"{path}: a .mat of MUST has one start time for all transmits: save as .npz or .hdf5")
+    iq = recording.demodulation_frequency
+    if iq is not None and iq != probe.center_frequency:
+        raise ValueError(f"{path}: IQ of MUST has the probe's center frequency as carrier, got {iq:g} Hz: save as .npz")
+    frames = [to_numpy(recording.read(i)) for i in range(recording.n_frames)]
+    samples = np.stack([frame.transpose(2, 1, 0) for frame in frames], axis=-1)
+    if samples.nbytes >= 1 << 31:
+        raise ValueError(f"{path}: a .mat of this version holds less than 2 GB, got {samples.nbytes / 1e9:.3g} GB")
+    param: dict[str, Any] = {
+        "fs": recording.sampling_frequency,
+        "fc": probe.center_frequency,
+        "c": acquisition.medium.speed_of_sound,
+        "attenuation": acquisition.medium.attenuation_db_cm_mhz,
+        "pitch": probe.pitch,
+        "Nelements": float(probe.n_elements),
+        "width": probe.element_width,
+        "kerf": probe.kerf,
+        "bandwidth": 100 * probe.bandwidth,
+        "radius": probe.radius,
+        "height": probe.element_height,
+        "focus": probe.elevation_focus,
+        "TXdelay": delays[:, 0],
+        "TXapodization": acquisition.transmit_weights,
+        "t0": float(start[0]),
+    }
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        savemat(file, {"RF" if iq is None else "IQ": samples, "param": param}, do_compression=False)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _recording(
+    path: Path,
+    kind: str,
+    arrays: Mapping[str, Bare],
+    param: Mapping[str, np.ndarray],
+    variable: str | None,
+    facts: Facts,
+    usual: tuple[str, ...] = USUAL,
+    kept: bool = False,
+) -> Recording:
+    missing = [name for name in NEEDED if name not in param]
+    if facts.probe is not None:
+        missing = [name for name in missing if name == "fs" and facts.sampling_frequency is None]
+    if missing and not param:
+        return bare_recording(path, kind, arrays, variable, facts)
+    if missing:
+        raise DataError(
+            f"{path}: expected param.{', '.join(NEEDED)} (or --probe and --sampling-mhz), got no {missing[0]}"
+        )
+    notes: list[str] = []
+    try:
+        probe = _probe(path, param, notes) if facts.probe is None else facts.probe
+        rate = facts.sampling_frequency or float(param["fs"])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: param: {error}") from None
+    laws = _laws(path, param, probe, facts, notes)
+
+    def layout_of(bare: Bare) -> Layout:
+        words = f"{probe.n_elements} elements and {len(laws)} {'transmit' if len(laws) == 1 else 'transmits'}"
+        try:
+            return find_layout(bare.shape, probe.n_elements, len(laws), facts.axes, usual, words)
+        except ValueError:
+            if len(laws) == 1 or facts.angles is not None:
+                raise
+            with suppress(ValueError):  # laws of one transmit that fires them at once
+                return find_layout(bare.shape, probe.n_elements, 1, facts.axes, usual)
+            raise
+
+    bare, layout = choose(path, arrays, variable, layout_of)
+    if kept:  # all of the variable, once
+        loaded = bare.open()
+        if loaded.shape != bare.shape or loaded.dtype.kind not in "fiuc":
+            raise DataError(
+                f"{path}: {bare.name}: expected numbers of shape {bare.shape}, got {loaded.shape} {loaded.dtype}"
+            )
+        bare = Bare(bare.name, bare.shape, loaded.dtype, lambda: loaded)
+    several = layout.length("transmits") != len(laws)
+    waves: Waves = CustomTransmits(laws[None] if several else laws, _weights(param, probe))
+    if "TXdelay" not in param and facts.angles is not None:
+        waves = PlaneWaves(facts.angles)
+    try:
+        medium = Medium(float(param.get("c", 1540.0)), float(param.get("attenuation", 0.0)))
+        acquisition = Acquisition(probe, waves, medium, sampling_frequency=rate)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: param: {error}") from None
+    notes.append(f"axes of {bare.name} {bare.shape}: {', '.join(layout.roles)}")
+    return Recording(
+        str(path),
+        kind,
+        acquisition,
+        rate,
+        float(np.ravel(param.get("t0", 0.0))[0]),
+        n_frames=layout.length("frames"),
+        n_samples=layout.length("samples"),
+        read=lambda frame: layout.read(bare.open(), frame),
+        demodulation_frequency=probe.center_frequency if bare.dtype.kind == "c" else None,
+        clock=CLOCK,
+        notes=tuple(notes),
+    )
+
+
+def _probe(path: Path, param: Mapping[str, np.ndarray], notes: list[str]) -> Probe:
+    value = {name: float(number) for name, number in param.items() if np.size(number) == 1}
+    pitch = value["pitch"]
+    if "bandwidth" not in value:
+        notes.append("bandwidth 75 %, MUST's")
+    width = value.get("width", pitch - value.get("kerf", 0.1 * pitch))
+    return Probe(
+        name=path.stem,
+        center_frequency=value["fc"],
+        bandwidth=value.get("bandwidth", 75.0) / 100,
+        n_elements=int(value["Nelements"]),
+        pitch=pitch,
+        element_width=width,
+        element_height=value.get("height", np.inf),
+        elevation_focus=value.get("focus", np.inf),
+        radius=value.get("radius", np.inf),
+    )
+
+
+def _laws(path: Path, param: Mapping[str, np.ndarray], probe: Probe, facts: Facts, notes: list[str]) -> np.ndarray:
+    """(n_laws, n_elements) firing times."""
+    if "TXdelay" not in param:
+        if facts.angles is None:
+            notes.append("one plane wave of 0° (no param.TXdelay)")
+        return np.zeros((1 if facts.angles is None else len(facts.angles), probe.n_elements))
+    laws = np.atleast_2d(param["TXdelay"]).astype(float)
+    if laws.shape[-1] != probe.n_elements and laws.ndim == 2 and laws.shape[0] == probe.n_elements:
+        laws = laws.T
+    if laws.ndim != 2 or laws.shape[1] != probe.n_elements or np.isinf(laws).any() or np.isnan(laws).all():
+        raise DataError(
+            f"{path}: param.TXdelay: expected times of {probe.n_elements} elements, (transmits, elements), got {laws.shape}"
+        )
+    return laws
+
+
+def _weights(param: Mapping[str, np.ndarray], probe: Probe) -> np.ndarray | None:
+    weights = np.squeeze(param["TXapodization"]) if "TXapodization" in param else None
+    return None if weights is None or weights.size in (0, 1) or weights.shape[-1] != probe.n_elements else weights
+
+
+def _plain_numbers(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The fields that hold real numbers."""
+    found = {}
+    for name, value in fields.items():
+        if name in NUMBERS and getattr(np.asarray(value), "dtype", np.dtype("O")).kind in "fiub" and np.size(value):
+            found[name] = np.squeeze(np.asarray(value, dtype=np.float64))
+    return found
+
+
+def _is_small(shape: Any) -> bool:
+    return n_bytes(shape, 1) <= METADATA
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
