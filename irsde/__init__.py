@@ -16,7 +16,9 @@ _HOME = {
     "Model": "network",
     "TrainConfig": "config",
     "build_network": "network",
+    "ImagingLayer": "differentiable",
     "Sampling": "sample",
+    "deepinv_physics": "differentiable",
     "draw_samples": "sample",
     "ensemble": "sample",
     "evaluate": "evaluation.evaluate",
@@ -38,6 +40,7 @@ __all__ = sorted([*_HOME, *_MODULES])
 if TYPE_CHECKING:
     from . import data, drus, network, sample, sde
     from .config import TrainConfig
+    from .differentiable import ImagingLayer, deepinv_physics
     from .evaluation import baselines, metrics
     from .evaluation.evaluate import evaluate
     from .network import Model, build_network, load

@@ -44,7 +44,7 @@ WINGS = {
         ("commands", "cli __main__"),
     ],
     "irsde": [
-        ("the ground", "errors recipes clinic. config echo_area sde group_norm"),
+        ("the ground", "errors recipes clinic. config echo_area sde group_norm differentiable"),
         ("pairs and stacks", "data stacks run_lock checkpoints"),
         ("models", "network lessons initial run_folder"),
         ("restoring", "sample frames. file_restoration store_restoration"),
