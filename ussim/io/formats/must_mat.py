@@ -1,14 +1,16 @@
 """MATLAB files: MUST-style ones, an array of RF or IQ beside `param` (fs, fc, c, pitch, Nelements, TXdelay, t0, ...), and
-bare arrays. Version 5 is read by SciPy, 7.3 (HDF5) frame by frame by h5py.
+bare arrays. Version 7.3 is HDF5, which h5py reads; SciPy writes version 5.
 
 Time zero is that of MUST: where the delays given to `simus` and `dasmtx` are 0; `param.t0` is the time of sample 0.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ from .arrays import Bare, bare_recording, choose
 from .axes import Layout, find_layout
 from .facts import Facts
 from .hdf5 import Stored, arrays_of, data_set, number_type, numbers, opened
+from .matlab5 import Variable, variables
 from .recording import Recording
-from .sizes import METADATA, check_declared, file_size, n_bytes
+from .sizes import METADATA, n_bytes
 
 USUAL = ("samples", "elements", "transmits", "frames")
 NEEDED = ("fs", "fc", "pitch", "Nelements")
@@ -35,49 +38,46 @@ NUMBERS = {
     "fs", "fc", "c", "pitch", "Nelements", "width", "kerf", "bandwidth", "height", "focus", "radius",
     "TXdelay", "TXapodization", "t0", "attenuation", "TXfreq", "TXnow",
 }  # fmt: skip
-TYPES = {
-    "double": "f8", "single": "f4", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
-    "int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8",
-}  # fmt: skip
 CLOCK = "MUST's: the transmit delays are 0"
 
 
 def open_mat(path: Path, variable: str | None, facts: Facts) -> Recording:
-    """Open a .mat file of version 4, 5 or 7."""
-    from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
-
-    damage = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, OverflowError, MemoryError)
+    """Open a .mat file of version 5 or 7."""
     wanted = f"expected a .mat of MATLAB with RF or IQ and param.{', '.join(NEEDED)}"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            held = whosmat(path)
-            for name, shape, kind in held:
-                size = np.dtype(TYPES.get(kind, "u1")).itemsize
-                check_declared(name, n_bytes(shape, size), file_size(path))
-            small = [n for n, s, kind in held if kind == "struct" or (n in NUMBERS and _is_small(s))]
-            found = loadmat(path, variable_names=small, squeeze_me=True, struct_as_record=False) if small else {}
-    except (*damage, MatReadError) as error:
+        held = variables(path)
+        param: dict[str, np.ndarray] = {}
+        for found in held:
+            if (
+                found.is_array
+                and found.name in NUMBERS
+                and n_bytes(found.shape, 1) <= METADATA
+                and not found.is_complex
+            ):
+                param |= _plain_numbers({found.name: found.array()[()]})
+            elif found.is_structure and (found.name.lower() == "param" or len(held) == 2):
+                param |= _plain_numbers(found.fields())
+    except (ValueError, struct.error, zlib.error, OverflowError, MemoryError, OSError) as error:
         raise DataError(f"{path}: {wanted}, got {_first_line(error)}") from None
-
-    def load(name: str) -> np.ndarray:
-        try:
-            return loadmat(path, variable_names=[name])[name]
-        except (*damage, MatReadError) as error:
-            raise DataError(f"{path}: {name}: the file is damaged ({_first_line(error)})") from None
-
-    param = _plain_numbers({name: value for name, value in found.items() if name in NUMBERS})
-    for name, _, kind in held:
-        fields = getattr(found.get(name), "__dict__", {}) if kind == "struct" else {}
-        if "fs" in fields or name.lower() == "param":
-            param |= _plain_numbers(fields)
     arrays = {
-        name: Bare(name, tuple(shape), np.dtype(TYPES[kind]), lambda name=name: load(name))  # type: ignore[misc]
-        for name, shape, kind in held
-        if kind in TYPES and name not in NUMBERS
+        found.name: Bare(found.name, found.shape, np.dtype("c8" if found.is_complex else "f4"), _kept(path, found))
+        for found in held
+        if found.is_array and found.name not in NUMBERS
     }
-    return _recording(path, "MUST .mat", arrays, param, variable, facts, kept=True)
+    return _recording(path, "MUST .mat", arrays, param, variable, facts)
+
+
+def _kept(path: Path, variable: Variable) -> Callable[[], Any]:
+    """What gives an array of the file, found there once."""
+
+    @cache
+    def load() -> Any:
+        try:
+            return variable.array()
+        except (ValueError, struct.error, zlib.error, OverflowError, MemoryError, OSError) as error:
+            raise DataError(f"{path}: {variable.name}: the file is damaged ({_first_line(error)})") from None
+
+    return load
 
 
 def open_mat_hdf5(path: Path, variable: str | None, facts: Facts) -> Recording:
@@ -163,7 +163,6 @@ def _recording(
     variable: str | None,
     facts: Facts,
     usual: tuple[str, ...] = USUAL,
-    kept: bool = False,
 ) -> Recording:
     missing = [name for name in NEEDED if name not in param]
     if facts.probe is not None:
@@ -194,13 +193,6 @@ def _recording(
             raise
 
     bare, layout = choose(path, arrays, variable, layout_of)
-    if kept:  # all of the variable, once
-        loaded = bare.open()
-        if loaded.shape != bare.shape or loaded.dtype.kind not in "fiuc":
-            raise DataError(
-                f"{path}: {bare.name}: expected numbers of shape {bare.shape}, got {loaded.shape} {loaded.dtype}"
-            )
-        bare = Bare(bare.name, bare.shape, loaded.dtype, lambda: loaded)
     several = layout.length("transmits") != len(laws)
     waves: Waves = CustomTransmits(laws[None] if several else laws, _weights(param, probe))
     if "TXdelay" not in param and facts.angles is not None:
@@ -273,10 +265,6 @@ def _plain_numbers(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if name in NUMBERS and getattr(np.asarray(value), "dtype", np.dtype("O")).kind in "fiub" and np.size(value):
             found[name] = np.squeeze(np.asarray(value, dtype=np.float64))
     return found
-
-
-def _is_small(shape: Any) -> bool:
-    return n_bytes(shape, 1) <= METADATA
 
 
 def _first_line(error: BaseException) -> str:
