@@ -279,7 +279,7 @@ def one_line(err):
         (("render",), 2, "expected an IMAGE or --phantom NAME, got neither"),
         (("rendr",), 2, "rendr"),
         (("beamform", "absent.npz"), 3, "absent.npz: no such file or directory"),
-        (("beamform", "phantom.npy"), 3, "expected channel data"),
+        (("beamform", "phantom.npy"), 3, "holds arrays alone"),
         (("field", "--plane-deg", "95"), 2, "below 90"),
         (("field", "--plane-deg", "5", "--focus-mm", "0", "30"), 2, "got several"),
         (("field", "--focus-mm", "0", "-30"), 2, "foci in front"),

@@ -58,8 +58,15 @@ def look_up(path: str):
     return value
 
 
-def test_every_public_name_is_a_class_or_a_function():
-    assert sorted(CLASSES + FUNCTIONS) == sorted(ussim.__all__)
+def test_every_public_name_is_a_class_a_function_or_a_module_of_such():
+    assert sorted([*CLASSES, *FUNCTIONS, "phantoms"]) == sorted(ussim.__all__)
+    from ussim import phantoms
+
+    kinds = [getattr(phantoms, name) for name in phantoms.names()]
+    for function in (phantoms.make, phantoms.names, phantoms.beam_apex, phantoms.Phantom.scatterers, *kinds):
+        assert inspect.getdoc(function)
+    assert parameters(phantoms.make) - documented(phantoms.make) == set()
+    assert attributes(phantoms.Phantom) - documented(phantoms.Phantom) == set()
 
 
 @pytest.mark.parametrize("name", CLASSES)
