@@ -1,7 +1,7 @@
 """Borders, captions, rulers and sectors, drawn as scanners draw them: training pastes them onto LQ and HQ alike.
 
-So a network learns that they are no echoes and come back as they went in. Statistics of the grey levels are those of the
-echoes alone, before anything is pasted.
+So that a network can learn that they are no echoes and come back as they went in. Statistics of the grey levels are those
+of the echoes alone, before anything is pasted.
 """
 
 from __future__ import annotations
