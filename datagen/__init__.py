@@ -26,7 +26,19 @@ _HOME = {
     "open_pairs": "store.loader",
     "source_names": "sources",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "ChangedError",
+    "DataError",
+    "Pairs",
+    "Ranges",
+    "Recipe",
+    "RecipeError",
+    "Summary",
+    "build",
+    "get_source",
+    "open_pairs",
+    "source_names",
+]
 
 if TYPE_CHECKING:
     from ussim.errors import ChangedError, DataError

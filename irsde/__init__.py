@@ -35,7 +35,25 @@ _MODULES = {
     "sample": "sample",
     "sde": "sde",
 }
-__all__ = sorted([*_HOME, *_MODULES])
+__all__ = [
+    "IRSDE",
+    "Model",
+    "TrainConfig",
+    "baselines",
+    "build_network",
+    "data",
+    "draw_samples",
+    "drus",
+    "ensemble",
+    "evaluate",
+    "load",
+    "metrics",
+    "network",
+    "restore",
+    "sample",
+    "sde",
+    "train",
+]
 
 if TYPE_CHECKING:
     from . import data, drus, network, sample, sde

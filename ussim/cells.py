@@ -186,7 +186,9 @@ class _Window:
         return self.last - self.first
 
 
-def _window(plan: Plan, center_x, center_z, half_x, half_z, receive: bool) -> _Window:
+def _window(
+    plan: Plan, center_x: np.ndarray, center_z: np.ndarray, half_x: np.ndarray, half_z: np.ndarray, receive: bool
+) -> _Window:
     """Bounds over each box, from its corners.
 
     An element's distance d is convex, so that its largest value over a box is at a corner, and it lies above its tangent

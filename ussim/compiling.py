@@ -25,13 +25,13 @@ DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError,
 ADVICE = "set NUMBA_CACHE_DIR to a folder that can be written and stays"
 
 
-def njit(*function: Callable, cache: bool = False, **options: Any) -> Any:
+def njit(*function: Callable[..., Any], cache: bool = False, **options: Any) -> Any:
     """Compile as `numba.njit` does; with `cache`, keep the result on disk where there is a place for it.
 
     Numba itself raises RuntimeError where there is none.
     """
 
-    def compiled(function: Callable) -> Any:
+    def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**options)(function)
         if cache and dispatcher is not function:  # NUMBA_DISABLE_JIT leaves functions as they are
             _keep_on_disk(dispatcher)
@@ -90,7 +90,7 @@ def _user() -> str:
     return str(os.getuid()) if hasattr(os, "getuid") else "user"
 
 
-def _forgiving(step: Callable, flush: Callable[[], None]) -> Callable:
+def _forgiving(step: Callable[..., Any], flush: Callable[[], None]) -> Callable[..., Any]:
     """A step of the cache that may fail (a full disk, a damaged file): then there is nothing kept, and work goes on."""
 
     def attempt(*arguments: Any) -> Any:

@@ -13,6 +13,7 @@ import math
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.signal import butter, lfilter_zi
 
 from .arrays import as_float_array, device_of, to_numpy
@@ -34,18 +35,18 @@ def demodulate(
     sampling_frequency: float,
     center_frequency: float | None = None,
     start_time: float = 0.0,
-) -> np.ndarray: ...
+) -> NDArray[np.complex64]: ...
 
 
 def demodulate(
-    rf,
+    rf: RFData | np.ndarray,
     frequency: float | None = None,
     bandwidth: float | None = None,
     *,
     sampling_frequency: float | None = None,
     center_frequency: float | None = None,
     start_time: float | None = None,
-):
+) -> IQData | NDArray[np.complex64]:
     """Return the complex envelope of channel data, or of RF lines without an array.
 
     The sampling frequency may be any that the band allows, below the carrier too (band-pass sampling): what must not
@@ -97,21 +98,33 @@ def demodulate(
     return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
 
 
-def _demodulate_lines(rf, sampling_frequency, frequency, bandwidth, start_time: float) -> np.ndarray:
+def _demodulate_lines(
+    rf: np.ndarray,
+    sampling_frequency: float | None,
+    frequency: float | None,
+    bandwidth: float | None,
+    start_time: float,
+) -> np.ndarray:
     if np.iscomplexobj(rf) or np.ndim(rf) == 0 or 0 in np.shape(rf):
         raise ValueError(f"demodulate: expected RFData, or real lines (..., n_samples), got {type(rf).__name__}")
     samples = as_float_array(rf)
-    for name, value in (("sampling_frequency", sampling_frequency), ("center_frequency", frequency)):
-        if value is None or not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name}: lines without an array need it, in Hz above 0, got {value!r}")
+    rate, carrier = _given("sampling_frequency", sampling_frequency), _given("center_frequency", frequency)
     if not math.isfinite(start_time):
         raise ValueError(f"start_time: expected s, got {start_time!r}")
     if bandwidth is None:
-        bandwidth = min(2.0, _distance_to_image(frequency, sampling_frequency) / frequency)
-    return _demodulated(samples, float(frequency), float(bandwidth), float(sampling_frequency), start_time)
+        bandwidth = min(2.0, _distance_to_image(carrier, rate) / carrier)
+    return _demodulated(samples, carrier, float(bandwidth), rate, start_time)
 
 
-def _demodulated(samples, frequency: float, bandwidth: float, sampling_frequency: float, start_time):
+def _given(name: str, value: float | None) -> float:
+    if value is None or not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: lines without an array need it, in Hz above 0, got {value!r}")
+    return float(value)
+
+
+def _demodulated(
+    samples: np.ndarray, frequency: float, bandwidth: float, sampling_frequency: float, start_time: float | np.ndarray
+) -> np.ndarray:
     """The complex envelope (..., n_samples) of real samples, complex64, where the samples are; `start_time` a scalar or one
     per transmit."""
     _check_band(frequency, bandwidth, sampling_frequency)

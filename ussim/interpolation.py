@@ -25,7 +25,7 @@ class Interpolation:
 def _lanczos(first_tap: int, n_taps: int) -> Interpolation:
     half_width = n_taps // 2
 
-    def weights(fraction):
+    def weights(fraction: np.ndarray) -> np.ndarray:
         t = np.asarray(fraction)[..., None] - (first_tap + np.arange(n_taps))
         return np.sinc(t) * np.sinc(t / half_width)
 

@@ -21,7 +21,7 @@ from .simulation import _check_reach, _checked_plan, _masked, _record_length, _s
 from .types import ImageGrid, RFData, Scatterers
 
 
-class ImagingOperator(LinearOperator):
+class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no types
     """H: reflectivity (n_points,) -> channel data (n_transmits * n_elements * n_samples,), with its exact transpose.
 
     A `scipy.sparse.linalg.LinearOperator`: `A @ reflectivity`, `A.H @ samples`, `scipy.sparse.linalg.lsqr(A, samples)`. The

@@ -9,7 +9,11 @@ the CPU engine compiles it with Numba and calls it on scalars. SI units; frequen
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+
+Real = TypeVar("Real", float, np.ndarray)  # numbers where Numba compiles a formula, arrays where NumPy runs it
 
 GRAZING = 1.1921e-7  # obliquity factor at and beyond 90 degrees: float32's epsilon, as in MUST
 NEPER_DB = 8.69  # dB a neper, MUST's rounding of 20 / ln 10
@@ -18,7 +22,7 @@ NEPER_DB = 8.69  # dB a neper, MUST's rounding of 20 / ln 10
 # --- one sub-element and one point -----------------------------------------------------------------------------------
 
 
-def incidence(dx, dz, sin_element, cos_element):
+def incidence(dx: Real, dz: Real, sin_element: Real, cos_element: Real) -> tuple[Real, Real]:
     """Sine and cosine of the angle θ between an element's normal and a point at (dx, dz) from it.
 
     θ = arcsin(dx / d) - θ_e (Garcia 2022; MUST's form): by |dz|, so that a point behind the tangent is folded. At d = 0,
@@ -29,7 +33,7 @@ def incidence(dx, dz, sin_element, cos_element):
     return sine * cos_element - cosine * sin_element, cosine * cos_element + sine * sin_element
 
 
-def obliquity(cos_theta, baffle):
+def obliquity(cos_theta: Real, baffle: float) -> Real:
     """Obliquity factor of an element in a baffle (Selfridge et al. 1980; Garcia 2022).
 
     `baffle` is an impedance ratio: 0 gives a soft baffle (its limit is cos θ by convention), infinity a rigid one.
@@ -40,20 +44,20 @@ def obliquity(cos_theta, baffle):
         factor = cos_theta * 0 + 1
     else:
         factor = cos_theta / (cos_theta + baffle)
-    return np.where(cos_theta <= 0, GRAZING, factor)
+    return np.where(cos_theta <= 0, GRAZING, factor)  # type: ignore[return-value]  # of a number it is one, too
 
 
-def directivity(sin_theta, half_width_wavenumber):
+def directivity(sin_theta: Real, half_width_wavenumber: float) -> Real:
     """sinc(k L/2 sin θ) of a line source of length L (Garcia 2022); `half_width_wavenumber` is k L / 2."""
     return np.sinc(half_width_wavenumber * sin_theta / np.pi)
 
 
-def attenuation(frequency, attenuation_db_cm_mhz):
+def attenuation(frequency: Real, attenuation_db_cm_mhz: float) -> Real:
     """Attenuation coefficient κ in nepers a metre, linear in frequency (Garcia 2022)."""
     return attenuation_db_cm_mhz / NEPER_DB * frequency / 1e6 * 1e2
 
 
-def wavenumber(frequency, speed_of_sound):
+def wavenumber(frequency: float, speed_of_sound: float) -> float:
     """k = 2π f / c in rad/m."""
     return 2 * np.pi * frequency / speed_of_sound
 
@@ -61,7 +65,9 @@ def wavenumber(frequency, speed_of_sound):
 # --- spectra ---------------------------------------------------------------------------------------------------------
 
 
-def excitation_spectrum(frequency, center_frequency, n_cycles, frequency_sweep=None):
+def excitation_spectrum(
+    frequency: np.ndarray, center_frequency: float, n_cycles: float, frequency_sweep: float | None = None
+) -> np.ndarray:
     """Spectrum S(f) of the excitation: a windowed sine (Garcia 2022) or a linear chirp, of n_cycles / f_c seconds.
 
     Both are 2/T times the conjugate Fourier transform of sin(2π f_c t + π sweep/T t²) on |t| <= T/2, so that a chirp of
@@ -76,7 +82,9 @@ def excitation_spectrum(frequency, center_frequency, n_cycles, frequency_sweep=N
 
     rate = frequency_sweep / duration
 
-    def chirp(offset):  # ∫ exp(i (π rate t² - 2π offset t)) dt over |t| <= T/2, the square completed
+    def chirp(
+        offset: np.ndarray,
+    ) -> np.ndarray:  # ∫ exp(i (π rate t² - 2π offset t)) dt over |t| <= T/2, the square completed
         stretch = np.sqrt(2 * rate)
         upper = fresnel(stretch * (duration / 2 - offset / rate))
         lower = fresnel(stretch * (-duration / 2 - offset / rate))
@@ -87,7 +95,7 @@ def excitation_spectrum(frequency, center_frequency, n_cycles, frequency_sweep=N
     return 2 / duration * np.conj(transform)
 
 
-def sampled_spectrum(frequency, samples, rate):
+def sampled_spectrum(frequency: np.ndarray, samples: np.ndarray, rate: float) -> np.ndarray:
     """Conjugate Fourier transform of a signal of n samples, the one at (n - 1) / 2 at time 0; 0 from half the rate on.
 
     ∫ w(t) exp(2πi f t) dt as Σ_n w_n exp(2πi f t_n) / rate. On a uniform grid of frequencies by the chirp-z transform
@@ -109,7 +117,7 @@ def sampled_spectrum(frequency, samples, rate):
     return np.where(np.abs(frequency) < rate / 2, spectrum, 0)
 
 
-def probe_spectrum(frequency, center_frequency, bandwidth):
+def probe_spectrum(frequency: np.ndarray, center_frequency: float, bandwidth: float) -> np.ndarray:
     """One-way response B(f): square root of the pulse-echo response, a generalized normal window whose -6 dB width is
     the fractional bandwidth (Garcia 2022)."""
     width = bandwidth * center_frequency
@@ -121,17 +129,17 @@ def probe_spectrum(frequency, center_frequency, bandwidth):
 # --- imaging ---------------------------------------------------------------------------------------------------------
 
 
-def shortest_wavelength(center_frequency, bandwidth, speed_of_sound):
+def shortest_wavelength(center_frequency: float, bandwidth: float, speed_of_sound: float) -> float:
     """λ_min = c / (f_c (1 + bandwidth/2)), m."""
     return speed_of_sound / (center_frequency * (1 + bandwidth / 2))
 
 
-def automatic_f_number(element_width, wavelength):
+def automatic_f_number(element_width: float, wavelength: float) -> float:
     """f# at whose edge an element's sensitivity cos α sinc(π width sin α / λ) falls to 0.71 (-3 dB)
     (Perrot et al. 2021, "So you think you can DAS?", Ultrasonics 111)."""
     from scipy.optimize import brentq
 
-    def excess(angle):
+    def excess(angle: float) -> float:
         return np.cos(angle) * np.sinc(element_width * np.sin(angle) / wavelength) - 0.71
 
     return 1 / (2 * np.tan(brentq(excess, 1e-6, np.pi / 2)))

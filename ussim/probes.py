@@ -268,14 +268,14 @@ def _presets() -> dict[str, Any]:
     return {_first_name(entry): entry for entry in files}
 
 
-def _first_name(entry) -> str:
+def _first_name(entry: Any) -> str:
     for line in entry.read_text(encoding="utf-8").splitlines():
         if line.startswith("name"):
             return line.split("=", 1)[1].strip().strip('"')
     return entry.name.removesuffix(".toml")
 
 
-def _read(path) -> Probe:
+def _read(path: Any) -> Probe:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -298,7 +298,7 @@ def _read(path) -> Probe:
         raise ProbeError(f"{path}: {error}") from None
 
 
-def _read_imaging(path, table: dict | None) -> Imaging | None:
+def _read_imaging(path: Any, table: dict[str, Any] | None) -> Imaging | None:
     if table is None:
         return None
     if not isinstance(table, dict):
@@ -341,7 +341,7 @@ def _read_imaging(path, table: dict | None) -> Imaging | None:
     )
 
 
-def _check_keys(path, prefix: str, table: dict, known: set[str]) -> None:
+def _check_keys(path: Any, prefix: str, table: dict[str, Any], known: set[str]) -> None:
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

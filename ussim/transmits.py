@@ -15,7 +15,7 @@ Times are absolute, on the clock of the channel data. When it reads 0 is `time_r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -567,14 +567,14 @@ def focused_scan(
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _row(name: str, values) -> np.ndarray:
+def _row(name: str, values: Any) -> np.ndarray:
     row = np.atleast_1d(own(name, values))
     if row.ndim != 1 or row.size == 0 or not np.all(np.isfinite(row)):
         raise ValueError(f"{name}: expected finite numbers, one a transmit, got {values!r}")
     return row
 
 
-def _own_apodization(waves) -> None:
+def _own_apodization(waves: Waves) -> None:
     if waves.apodization is not None:
         object.__setattr__(waves, "apodization", own("apodization", waves.apodization))
 

@@ -364,7 +364,7 @@ def _as_recording(data: RFData | IQData, path: str | PathLike[str]) -> Recording
     )
 
 
-def _check_channels(samples, acquisition: Acquisition, sampling_frequency: float) -> None:
+def _check_channels(samples: np.ndarray, acquisition: Acquisition, sampling_frequency: float) -> None:
     expected = (acquisition.n_transmits, acquisition.probe.n_elements)
     if samples.ndim < 3 or samples.shape[-3:-1] != expected or 0 in samples.shape:
         raise ValueError(

@@ -36,7 +36,29 @@ _HOME = {
     "sample": "ddrm",
     "variance_image": "ddrm",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "DDPMPrior",
+    "DenseOperator",
+    "GaussianPrior",
+    "IdentityOperator",
+    "LocalVariancePrior",
+    "PatchwiseOperator",
+    "Prior",
+    "PriorError",
+    "SeparableOperator",
+    "SpectralOperator",
+    "bandpass_step",
+    "beamform",
+    "echo_model",
+    "estimate_noise",
+    "load_prior",
+    "mean",
+    "measure_residual",
+    "operator",
+    "reflectivity_scale",
+    "sample",
+    "variance_image",
+]
 
 if TYPE_CHECKING:
     from .acoustics import bandpass_step, beamform, echo_model

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from irsde.data import DataError
 from ussim.volumes.files import walk
-from ussim.volumes.reading import PICTURE_SUFFIXES, read_image
+from ussim.volumes.pictures import PICTURE_SUFFIXES
+from ussim.volumes.reading import read_image
 
 # BrEaST: case001.png, case001_tumor.png, case001_other1.png; BUSI: "benign (1).png", "benign (1)_mask.png" and "_mask_1".
 MASK_SUFFIXES = ("_tumor", "_other", "_mask")

@@ -46,7 +46,7 @@ def main() -> None:
 # --- options that commands share -------------------------------------------------------------------------------------
 
 
-def probe_option(command: Callable) -> Callable:
+def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--probe",
         type=console.ProbeType(),
@@ -56,7 +56,7 @@ def probe_option(command: Callable) -> Callable:
     )(command)
 
 
-def grid_options(command: Callable) -> Callable:
+def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
             "--depth-mm",
@@ -79,7 +79,7 @@ def grid_options(command: Callable) -> Callable:
     return _apply(options, command)
 
 
-def output_option(default: str) -> Callable:
+def output_option(default: str) -> Callable[..., Any]:
     return click.option(
         "-o",
         "--output",
@@ -89,7 +89,7 @@ def output_option(default: str) -> Callable:
     )
 
 
-def _apply(options, command: Callable) -> Callable:
+def _apply(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command

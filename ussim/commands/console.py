@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from ..errors import ExitCode
+from ..errors import ExitCode as ExitCode
 from . import bars
 
 PACKAGES = ("ussim", "datagen", "irsde")
@@ -158,7 +158,7 @@ class _StderrHandler(logging.Handler):
         note(f"{record.name}: {record.getMessage()}")
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     warn(" ".join(str(message).split()))
 
 
@@ -277,7 +277,7 @@ def duration(seconds: float) -> str:
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def verbose_option(command: Callable) -> Callable:
+def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add -v to a command."""
     return click.option(
         "-v",
@@ -290,7 +290,7 @@ def verbose_option(command: Callable) -> Callable:
     )(command)
 
 
-class ProbeType(click.ParamType):
+class ProbeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """A preset's name in any case, or a path to a TOML file; the value is the `Probe`."""
 
     name = "probe"
@@ -309,7 +309,7 @@ class ProbeType(click.ParamType):
             self.fail(str(error), parameter, context)
 
 
-class EngineType(click.ParamType):
+class EngineType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """The name of an engine; the value is that name."""
 
     name = "engine"
@@ -324,7 +324,7 @@ class EngineType(click.ParamType):
         return str(value)
 
 
-class PhantomType(click.ParamType):
+class PhantomType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """The kind of a phantom; the value is its name."""
 
     name = "phantom"
@@ -338,7 +338,7 @@ class PhantomType(click.ParamType):
             self.fail(str(error), parameter, context)
 
 
-class Number(click.ParamType):
+class Number(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """A finite number, at least `minimum`, above `above`, below `below`, at most `maximum`."""
 
     name = "number"

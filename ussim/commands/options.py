@@ -9,7 +9,7 @@ import click
 from . import console
 
 
-def demodulation_options(command: Callable) -> Callable:
+def demodulation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the carrier and the pass band of demodulation, and time-gain compensation."""
     options = (
         click.option(
@@ -33,7 +33,7 @@ def demodulation_options(command: Callable) -> Callable:
     return command
 
 
-def focus_options(command: Callable) -> Callable:
+def focus_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the depth of focus and the aperture of a focused scan."""
     options = (
         click.option(
@@ -54,7 +54,7 @@ def focus_options(command: Callable) -> Callable:
     return command
 
 
-def speed_option(help_text: str, default: float | None = None) -> Callable:
+def speed_option(help_text: str, default: float | None = None) -> Callable[..., Any]:
     """Give the option of a speed of sound."""
     return click.option(
         "--speed-of-sound", type=console.Number(above=0), default=default, metavar="M/S", help=help_text

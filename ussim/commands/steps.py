@@ -18,8 +18,8 @@ import numpy as np
 import ussim
 
 from ..arrays import to_numpy
-from ..beamform import UNSEEN_SHARE, UnseenWarning, unseen_share
-from ..beamforming.apertures import automatic_f_number
+from ..beamform import UNSEEN_SHARE, UnseenWarning
+from ..beamforming.apertures import automatic_f_number, unseen_share
 from ..compiling import announce
 from ..engines import get_engine
 from ..errors import DataError
@@ -238,7 +238,14 @@ def say_if_unseen(acquisition: ussim.Acquisition, grid: ussim.ImageGrid, f_numbe
         )
 
 
-def one_transmit(probe, medium, focus_mm, plane_deg, diverging_deg, source_mm) -> tuple[Any, str]:
+def one_transmit(
+    probe: ussim.Probe,
+    medium: ussim.Medium,
+    focus_mm: Any,
+    plane_deg: float | None,
+    diverging_deg: Any,
+    source_mm: Any,
+) -> tuple[Any, str]:
     """The transmit that the options of `field` ask for, and its name in words."""
     asked = sum((bool(focus_mm), plane_deg is not None, diverging_deg is not None, source_mm is not None))
     if asked > 1:
@@ -292,14 +299,21 @@ def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) ->
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db) -> None:
+def write_bmode(
+    output: Path,
+    picture: np.ndarray,
+    grid: ussim.ImageGrid,
+    acquisition: ussim.Acquisition,
+    settings: dict[str, Any],
+    dynamic_range_db: float,
+) -> None:
     title = f"{acquisition.probe.name}, {describe_waves(acquisition)}"
     figure = bmode_figure(picture, grid, dynamic_range_db, title)
     write_result(output, figure, {"bmode": picture, "x": grid.x, "z": grid.z}, acquisition, settings)
 
 
 def write_result(
-    output: Path, figure, arrays: dict[str, Any], acquisition: ussim.Acquisition, settings: dict[str, Any]
+    output: Path, figure: Any, arrays: dict[str, Any], acquisition: ussim.Acquisition, settings: dict[str, Any]
 ) -> None:
     """The picture, and beside it an .npz of the arrays and the settings as JSON text."""
     record = settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": ussim.__version__}

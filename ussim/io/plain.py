@@ -103,7 +103,7 @@ def _waves_to_dict(waves: Waves) -> dict[str, Any]:
     if isinstance(waves, CustomTransmits):  # `delays` is its method: the times as given have another name
         values = {"delays": waves._delays, "apodization": waves.apodization, "time_reference": waves.time_reference}
     else:
-        values = {f.name: getattr(waves, f.name) for f in fields(waves)}  # type: ignore[arg-type]
+        values = {f.name: getattr(waves, f.name) for f in fields(waves)}
     return {"kind": kind} | {key: to_plain(value) for key, value in values.items() if value is not None}
 
 
@@ -117,7 +117,7 @@ def _waves_from_dict(plain: Mapping[str, Any]) -> Waves:
     values: dict[str, Any] = {key: np.asarray(to_array(value)) for key, value in plain.items() if key not in words}
     if "time_reference" in known:
         values["time_reference"] = plain.get("time_reference", "first")  # what there was before it had a name
-    return kind(**values)  # type: ignore[no-any-return]
+    return kind(**values)
 
 
 def _check_keys(where: str, plain: Mapping[str, Any], known: set[str], required: tuple[str, ...] = ()) -> None:

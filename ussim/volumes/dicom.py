@@ -544,7 +544,7 @@ def missing_decoder(header: Any) -> str:
         return f"transfer syntax {syntax} cannot be decoded here; convert the files (dcmconv, gdcmconv --raw)"
     if not syntax.is_compressed or syntax.is_deflated:
         return ""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     try:
         decoder = get_decoder(syntax)
@@ -637,7 +637,7 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> 
 
     A damaged file costs its slice, unless most of them are.
     """
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     images: list[np.ndarray] = []
     paths = list(dict.fromkeys(frame.path for frame in frames))

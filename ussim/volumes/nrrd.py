@@ -103,7 +103,7 @@ def _beside(path: Path, stem: str, suffixes: tuple[str, ...]) -> Path:
 
 
 def _block(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: np.ndarray, raw: Callable, notes: list[str]
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: np.ndarray, raw: Callable[..., Any], notes: list[str]
 ) -> Block:
     from nibabel.nifti2 import Nifti2Header
     from nibabel.spatialimages import HeaderDataError

@@ -420,7 +420,15 @@ def _accumulate(begin, end, active, rx_cos, rx_sin, value_re, value_im, sum_re, 
 # --- transmit delays -------------------------------------------------------------------------------------------------
 
 
-def arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last=True):
+def arrival_bounds(
+    x: np.ndarray,
+    z: np.ndarray,
+    source_x: np.ndarray,
+    source_z: np.ndarray,
+    delays: np.ndarray,
+    speed_of_sound: float,
+    with_last: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
     """First and last arrival of each law at points: min and max over sources of delay + distance / speed.
 
     x, z (n_points,); source_x, source_z (n_sources,); delays (n_laws, n_sources) -> two (n_laws, n_points), s; the last is
@@ -464,7 +472,15 @@ def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, wat
 # --- demodulation ----------------------------------------------------------------------------------------------------
 
 
-def mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out):
+def mix_and_filter(
+    samples: np.ndarray,
+    carrier: np.ndarray,
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    steady: np.ndarray,
+    edge: int,
+    out: np.ndarray,
+) -> None:
     """out = filtfilt(numerator, denominator, samples * carrier), samples (n_channels, n_samples), LANES channels at once.
 
     As scipy.signal.filtfilt: odd extension by `edge` samples at both ends, and the filter started in the state `steady` that

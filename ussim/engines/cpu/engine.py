@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class CpuEngine(Engine):
         shape, record = samples.shape, np.ascontiguousarray(samples, dtype=np.float32).reshape(-1)
         drive = work.workspace_sizes()[Workspace._fields.index("drive")]
         one = work.workspace_bytes() + 4 * (size + drive + work.n_groups * LANES * TRIPLE)
-        spaces: SimpleQueue = SimpleQueue()
+        spaces: SimpleQueue[Any] = SimpleQueue()
         n_workers = _n_workers(work, one, max_memory)
         _ = work.twiddles  # by one thread
         for _ in range(n_workers):
@@ -190,8 +191,7 @@ class CpuEngine(Engine):
         with_last: bool = True,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """First and last arrival of each law at points."""
-        first, last = beamform.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
-        return first, last
+        return beamform.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
 
 
 ENGINE = CpuEngine()
@@ -305,17 +305,19 @@ class _Work:
         return 4 * (sum(self.workspace_sizes()) + 3 * self.transform_size())
 
 
-def _in_rounds(work: _Work, max_memory: float | None, add_round: Callable, progress: Progress | None) -> None:
+def _in_rounds(
+    work: _Work, max_memory: float | None, add_round: Callable[..., None], progress: Progress | None
+) -> None:
     """Spectra of a round of cells by all threads; then, while the next round runs, their sum into the record."""
     n_workers, n_round = _share_memory(work, max_memory)
     _ = work.twiddles  # by one thread
-    workspaces: SimpleQueue = SimpleQueue()
+    workspaces: SimpleQueue[Any] = SimpleQueue()
     for _ in range(n_workers):
         workspaces.put(work.workspace())
     size = work.spectrum_size
     buffers = [aligned_empty(n_round * size) for _ in range(2)]
 
-    def with_workspace(task):
+    def with_workspace(task: Callable[..., None]) -> None:
         workspace = workspaces.get()
         try:
             task(*workspace)
@@ -412,7 +414,7 @@ def _powers(work: _Work, max_memory: float | None, progress: Progress | None) ->
     n_workers = _n_workers(work, work.workspace_bytes(), max_memory)
     cells = work.cells
     power = np.empty((work.n_transmits, len(cells.order)))
-    workspaces: SimpleQueue = SimpleQueue()
+    workspaces: SimpleQueue[Any] = SimpleQueue()
     for _ in range(n_workers):
         workspaces.put(work.workspace()[0])
 

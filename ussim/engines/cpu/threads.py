@@ -65,7 +65,11 @@ def n_threads() -> int:
 
 
 def in_threads(
-    kernel: Callable[..., None], arguments: tuple, progress: Progress | None = None, done: int = 0, total: int = 0
+    kernel: Callable[..., None],
+    arguments: tuple[Any, ...],
+    progress: Progress | None = None,
+    done: int = 0,
+    total: int = 0,
 ) -> None:
     """Run kernel(*arguments, watch, worker, n_workers) in every worker's thread.
 
@@ -77,7 +81,7 @@ def in_threads(
     with _held_back(), ThreadPoolExecutor(n_workers) as pool:
         try:
             tasks = [pool.submit(kernel, *arguments, watch, worker, n_workers) for worker in range(n_workers)]
-            waiting: set[Future] = set(tasks)
+            waiting: set[Future[Any]] = set(tasks)
             while waiting:
                 _, waiting = wait(waiting, INTERVAL)
                 _raise_if_heard()
@@ -105,7 +109,7 @@ def workers(n: int) -> Iterator[ThreadPoolExecutor]:
 
 def finish(tasks: Sequence[Future[Any]], progress: Progress | None = None) -> None:
     """Wait for all tasks, raise what one of them raised, report how many are done."""
-    waiting: set[Future] = set(tasks)
+    waiting: set[Future[Any]] = set(tasks)
     while waiting:
         done, waiting = wait(waiting, INTERVAL)
         _raise_if_heard()

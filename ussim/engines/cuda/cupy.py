@@ -113,7 +113,7 @@ class CupyBackend:
         self.name = f"cuda:{device} ({_text(properties['name'])})"
         self.n_processors = int(properties["multiProcessorCount"])
         self.shared_memory = int(properties["sharedMemPerBlock"])  # what static arrays may take
-        self._modules: dict[tuple, Launch] = {}
+        self._modules: dict[tuple[Any, ...], Launch] = {}
         self._transforms: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
 
     def kernels(self, file: str, sizes: Mapping[str, int | str]) -> Launch:
