@@ -15,6 +15,7 @@ import click
 
 from ussim import __version__
 from ussim.commands import console
+from ussim.errors import ExitCode
 
 if TYPE_CHECKING:
     from .make.build import Summary
@@ -127,8 +128,8 @@ def build(context: click.Context, **options: Any) -> int:
     )
     _print_summary(summary, _write_previews(summary), out)
     if summary.is_incomplete:
-        return console.ExitCode.INCOMPLETE
-    return console.ExitCode.PARTIAL if summary.set_aside or summary.unreadable else console.ExitCode.DONE
+        return ExitCode.INCOMPLETE
+    return ExitCode.PARTIAL if summary.set_aside or summary.unreadable else ExitCode.DONE
 
 
 def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
@@ -177,7 +178,7 @@ def _dry_run(recipe: Recipe, out: str) -> int:
         f"({figures.seconds_a_sample:.3g} s a sample, engine {plan.recipe.engine}, timed on {figures.timed})"
     )
     _print_left_out(plan.skipped, plan.unreadable, plan.notes)
-    return console.ExitCode.DONE
+    return ExitCode.DONE
 
 
 def _watcher() -> Any:
@@ -388,7 +389,7 @@ def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None)
         )
     again = f", {report.n_resimulated} simulated again" if resimulate else ""
     console.result(f"{store}: {report.n_samples} samples, all as built{again}; digest {report.digest}")
-    return console.ExitCode.DONE
+    return ExitCode.DONE
 
 
 def _fault(text: str) -> Exception:

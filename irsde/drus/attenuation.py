@@ -24,8 +24,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ussim import physics
+from ussim.arrays import to_numpy
 from ussim.plan import make_plan
-from ussim.types import ImageGrid, RFData, to_numpy
+from ussim.types import ImageGrid, RFData
 
 from .acoustics import F_NUMBER, EchoModel, echo_model_of, waveform_spectrum
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ussim.types import ImageGrid, RFData, to_numpy
+from ussim.arrays import to_numpy
+from ussim.types import ImageGrid, RFData
 
 from .acoustics import F_NUMBER
 from .attenuation import AttenuationEstimate, estimate_attenuation

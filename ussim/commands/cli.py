@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import __version__
+from ..errors import ExitCode
 from . import console
 from .options import demodulation_options, focus_options, medium_speed_option, speed_option, sub_elements_option
 
@@ -551,6 +552,6 @@ def doctor(as_json: bool) -> int:
         console.result(json.dumps([finding.__dict__ for finding in findings], indent=2))
     if healthy(findings):
         console.note("healthy")
-        return console.ExitCode.DONE
+        return ExitCode.DONE
     console.note("not healthy: see the lines marked FAIL")
-    return console.ExitCode.DEVICE
+    return ExitCode.DEVICE

@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from ..errors import ExitCode as ExitCode
+from ..errors import ExitCode
 from . import bars
 
 PACKAGES = ("ussim", "datagen", "irsde")
