@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 
 from ...errors import DataError
 from .facts import Facts
@@ -81,5 +82,5 @@ def _opener_of_hdf5(path: Path) -> Callable[[Path, str | None, Facts], Recording
     return _module("must_mat").open_mat_hdf5
 
 
-def _module(name: str):
+def _module(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def with_facts(recording: Recording, facts: Facts) -> Recording:
         A fact does not fit the samples.
     """
     acquisition, path = recording.acquisition, recording.path
-    changes: dict = {}
+    changes: dict[str, Any] = {}
     if facts.probe is not None and facts.probe != acquisition.probe:
         if facts.probe.n_elements != acquisition.probe.n_elements:
             raise DataError(
