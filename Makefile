@@ -7,11 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test test-all check format coverage dist-check benchmark gpu gpu-check clean
 
 demo: $(VENV)/.base
-	mkdir -p demo
-	$(BIN)/datagen build --source demo --probe C5-2v --limit 12 --out demo/pairs.zarr --overwrite
-	$(BIN)/datagen preview demo/pairs.zarr -o demo/pairs.png
-	$(BIN)/ussim render "$$($(BIN)/python -c 'import nibabel; print(nibabel.__path__[0])')/tests/data/example4d.nii.gz" --plane axial --slice 14 --probe C5-2v -o demo/slice.png
-	@echo "The dataset is demo/pairs.zarr. Look at demo/pairs.png (HQ | LQ) and demo/slice.png (one B-mode)."
+	$(BIN)/ussim demo demo
 
 test: $(VENV)/.all
 	$(BIN)/python -c "from diffusers import UNet2DModel"

@@ -405,7 +405,10 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 @click.option("--n-seeds", type=click.IntRange(2), default=5, help="Seeds of one model, beside an ensemble of runs.")
 @click.option("--baselines/--no-baselines", default=True, help="Classical filters.")
 @click.option("--fit-data", metavar="STORE", help="Training pairs: tune the filters, fit a tone curve to a median.")
-@click.option("--torch-model", multiple=True, metavar="NAME=FILE", help="TorchScript or torch.export file; may repeat.")
+@click.option("--torch-model", multiple=True, metavar="NAME=FILE", help="ONNX file or run; may repeat.")
+@click.option(
+    "--trust", is_flag=True, help="Load TorchScript and torch.export files too: they can run code of their own."
+)
 @click.option("--lpips-backbone", type=click.Path(path_type=Path), help="ImageNet AlexNet weights (.pth).")
 @click.option("--limit", type=click.IntRange(1), help="This many images a probe, evenly spread.")
 @model_options
@@ -425,6 +428,7 @@ def evaluate(
     baselines: bool,
     fit_data: str | None,
     torch_model: tuple[str, ...],
+    trust: bool,
     lpips_backbone: Path | None,
     limit: int | None,
     sampler: str,
@@ -453,13 +457,17 @@ def evaluate(
         from irsde.evaluation.breast import MASK_SUFFIXES
         from irsde.evaluation.evaluate import evaluate as compare
         from irsde.evaluation.evaluate import evaluate_real
+        from irsde.evaluation.foreign import check_trusted
         from irsde.evaluation.results import Result
         from irsde.evaluation.table import write_report
         from irsde.network import load
 
+        for _, file in named:
+            check_trusted(file, trust)
         models = [load(folder, weights, device) for folder in runs]
         options: dict[str, Any] = {
             "steps": steps or (None,), "sampler": sampler, "seed": seed, "baselines": baselines, "torch_models": named,
+            "trust": trust,
         }  # fmt: skip
         result = Result()
         if data is not None:

@@ -46,6 +46,7 @@ from irsde.run_lock import RunLock, hold
 from irsde.sample import restore
 from ussim.commands import console
 from ussim.errors import ExistsError, ExitCode, UssimError
+from ussim.extras import needs
 
 # ctrl-C; the end of a job's time or of a container; a terminal that closed, where there is such a signal
 STOPS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
@@ -77,6 +78,8 @@ def train(
     none is whole, TrainingDiverged if the loss stops being finite. On ctrl-C, SIGTERM and SIGHUP, KeyboardInterrupt passes
     after a checkpoint is written.
     """
+    for package in ("accelerate", "diffusers", "safetensors"):  # found missing now, not at the first checkpoint
+        needs(package)
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 

@@ -220,17 +220,53 @@ def test_torch_model_file_is_a_row_with_its_hash(tmp_path):
 
     path = tmp_path / "half.pt2"
     torch.export.save(torch.export.export(Half(), (torch.rand(1, 1, 64, 64),)), path)
-    found = evaluate([], [whole(PAIRS)], baselines=False, torch_models=[("half", path)])
+    found = evaluate([], [whole(PAIRS)], baselines=False, torch_models=[("half", path)], trust=True)
     hq, lq = PAIRS[0]
     assert found.rows[1].values["psnr"][0] == pytest.approx(metrics.psnr(lq / 2, hq), abs=1e-4)
     assert found.sources == [f"half: half.pt2, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"]
+
+
+def onnx_file(path, factor):
+    """Write image -> factor * image of any size: the bytes of ONNX's protocol buffers, field by field."""
+
+    def message(*fields):
+        return b"".join(
+            bytes([number << 3 | 2, len(value)]) + value if isinstance(value, bytes) else bytes([number << 3, value])
+            for number, value in fields
+        )
+
+    def tensor(name, *sides):
+        shape = message(*((1, message((2 if isinstance(side, bytes) else 1, side))) for side in sides))
+        return message((1, name), (2, message((1, message((1, 1), (2, shape))))))
+
+    values = (1, message((1, 1), (2, 1), (4, np.float32(factor).tobytes()), (8, b"factor")))
+    node = message((1, b"image"), (1, b"factor"), (2, b"out"), (4, b"Mul"))
+    image, out = (tensor(name, 1, 1, b"nz", b"nx") for name in (b"image", b"out"))
+    graph = message((1, node), (2, b"graph"), (5, values[1]), (11, image), (12, out))
+    path.write_bytes(message((1, 8), (7, graph), (8, message((1, b""), (2, 13)))))
+    return path
+
+
+def test_onnx_file_and_run_are_rows_without_trust(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = onnx_file(tmp_path / "half.onnx", 0.5)
+    found = evaluate([], [whole(PAIRS)], baselines=False, torch_models=[("half", path)])
+    hq, lq = PAIRS[0]
+    assert found.rows[1].values["psnr"][0] == pytest.approx(metrics.psnr(lq / 2, hq), abs=1e-4)
+    assert found.sources == [f"half: half.onnx, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"]
+    np.testing.assert_allclose(load_torch_model(path)(np.full((5, 7), 0.5, np.float32)), 0.25)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"half\.onnx: expected an ONNX network"):
+        load_torch_model(path)
+    with pytest.raises(FileNotFoundError):
+        load_torch_model(tmp_path / "none.onnx")
 
 
 def test_broken_torch_model_is_named(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"model\.pt: expected a TorchScript"):
-        load_torch_model(path)
+        load_torch_model(path, trust=True)
 
 
 def write_case(folder, name, lesion=True, suffix="tumor"):

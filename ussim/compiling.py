@@ -82,8 +82,10 @@ def _private_folder(folder: Path) -> Path | None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return None
-    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-    return folder if own and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022 else None
+    if not hasattr(os, "getuid"):  # Windows: the temporary files are the user's own, and modes say nothing
+        return folder if stat.S_ISDIR(found.st_mode) else None
+    own = found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if own and stat.S_ISDIR(found.st_mode) else None
 
 
 def _user() -> str:

@@ -19,7 +19,7 @@ class ExitCode(enum.IntEnum):
     DATA = 3  # bad or missing data, a file that cannot be read or written
     PARTIAL = 4  # finished, with samples set aside
     CHANGED = 5  # resume refused: the recipe changed
-    DEVICE = 6  # no such device, a device that failed, or out of memory
+    DEVICE = 6  # no such device, a device that failed, out of memory, or a package that is not installed
     INCOMPLETE = 7  # finished, with more than a small share of the samples set aside
     INTERRUPTED = 130
 
@@ -49,6 +49,12 @@ class DataError(UssimError, ValueError):
 
 class DeviceError(UssimError, RuntimeError):
     """No such engine or device, a device that failed, or not enough memory: the message says what to use instead."""
+
+    exit_code = ExitCode.DEVICE
+
+
+class MissingPackageError(UssimError, ImportError):
+    """A package that is not installed, or cannot be imported: the message says which, and what installs it."""
 
     exit_code = ExitCode.DEVICE
 

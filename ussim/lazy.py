@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from .extras import missing
+
 
 def attach(
     package: str, homes: Mapping[str, str], modules: Mapping[str, str] | None = None
@@ -22,13 +24,16 @@ def attach(
     modules = modules or {}
 
     def __getattr__(name: str) -> Any:
-        if name in homes:
-            home = homes[name]
-            value = getattr(import_module(home if home.startswith("ussim.") else f"{package}.{home}"), name)
-        elif name in modules:
-            value = import_module(f"{package}.{modules[name]}")
-        else:
+        if name not in homes and name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            if name in homes:
+                home = homes[name]
+                value = getattr(import_module(home if home.startswith("ussim.") else f"{package}.{home}"), name)
+            else:
+                value = import_module(f"{package}.{modules[name]}")
+        except ModuleNotFoundError as error:
+            raise missing(error) or error from None
         setattr(sys.modules[package], name, value)
         return value
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ussim.errors import DataError
+from ussim.extras import needs
 
 from ..store.layout import ShardRecord
 from .pairs import resolve_engine
@@ -195,13 +196,9 @@ def _local_cluster(engine: str, n_workers: int, share: int, threads: bool) -> It
     from distributed import LocalCluster
 
     if resolve_engine(engine).startswith("cuda") and not threads:
-        try:
-            from dask_cuda import LocalCUDACluster
-        except ImportError:
-            raise DataError(
-                "workers with the engine cuda need the package dask-cuda (one worker a GPU): pip install dask-cuda, or "
-                "leave --workers out to use one GPU"
-            ) from None
+        needs("dask_cuda", "or leave --workers out to use one GPU")
+        from dask_cuda import LocalCUDACluster
+
         with LocalCUDACluster(n_workers=n_workers, threads_per_worker=1) as cluster:
             yield cluster
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ussim.errors import DataError
+from ussim.extras import needs
 from ussim.volumes.grey import foreground, largest_component
 
 # Word in a checkpoint's name -> letter in its configuration's name, as the package `sam2` ships them.
@@ -27,7 +28,9 @@ def sam2_segmenter(checkpoint: str | Path | None, device: str | None = None) -> 
     Raises
     ------
     DataError
-        The package or the checkpoint is missing, or the checkpoint's name is not one of SAM 2's.
+        The checkpoint is missing, or its name is not one of SAM 2's.
+    MissingPackageError
+        The package is not installed.
     """
     if checkpoint is None:
         raise DataError("segmenter sam2 needs a checkpoint: --sam2-checkpoint sam2.1_hiera_small.pt")
@@ -35,12 +38,11 @@ def sam2_segmenter(checkpoint: str | Path | None, device: str | None = None) -> 
     configuration = _configuration(path)
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint; download one from https://github.com/facebookresearch/sam2")
-    try:
-        from sam2.build_sam import build_sam2
-        from sam2.sam2_image_predictor import SAM2ImagePredictor
-    except ImportError as error:
-        raise DataError(f"segmenter sam2 needs the package sam2 ({error}): pip install 'ussim[sam2]'") from None
+    for module in ("sam2.build_sam", "sam2.sam2_image_predictor", "torch"):
+        needs(module)
     import torch
+    from sam2.build_sam import build_sam2
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     predictor = SAM2ImagePredictor(build_sam2(configuration, str(path), device=device))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ussim.errors import DataError
+from ussim.errors import DataError, MissingPackageError
 
 _TEMPORARY = "build/tmp"
 
@@ -124,16 +124,19 @@ class LocalStorage(Storage):
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        import fcntl
+        from filelock import FileLock, Timeout
 
-        lock = self.folder / "build" / "lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, however the process ends
-            except BlockingIOError:
-                raise DataError(f"{self.url}: another build is writing this store; wait for it, or stop it") from None
+        path = self.folder / "build" / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)  # let go by the system, however the process ends
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise DataError(f"{self.url}: another build is writing this store; wait for it, or stop it") from None
+        try:
             yield
+        finally:
+            lock.release()
 
 
 class RemoteStorage(Storage):
@@ -145,7 +148,9 @@ class RemoteStorage(Storage):
         self.url = url.rstrip("/")
         try:
             self.files, self.root = fsspec.core.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
+        except ImportError as error:  # fsspec's words: which package serves such addresses
+            raise MissingPackageError(f"{url}: cannot be opened: {error}") from None
+        except ValueError as error:
             raise DataError(f"{url}: cannot be opened: {error}") from None
 
     def _path(self, key: str) -> str:

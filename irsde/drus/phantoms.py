@@ -104,7 +104,10 @@ def _read_volume(path: Path) -> np.ndarray:
         raise DataError(f"{path}: no such file")
     name = path.name.lower()
     if name.endswith(".npy"):
-        volume = np.load(path, allow_pickle=False)
+        try:
+            volume = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError):
+            raise DataError(f"{path}: not an .npy file of numbers (np.save writes one)") from None
     elif name.endswith((".nii", ".nii.gz")):
         import nibabel
 

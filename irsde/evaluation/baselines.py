@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ussim.errors import UssimError
+from ussim.errors import MissingPackageError
+from ussim.extras import how_to_install, installed
 
 from .anisotropic import diffuse
 
 Image = NDArray[np.float32]
 
 
-class BaselineUnavailable(UssimError, RuntimeError):
+class BaselineUnavailable(MissingPackageError, RuntimeError):
     """A filter whose package is not installed."""
 
 
@@ -35,15 +35,16 @@ class Baseline:
     function: Callable[..., NDArray]
     settings: tuple[dict[str, Any], ...] = ({},)
     note: str = ""
-    package: str = ""  # beyond what this project installs
+    packages: tuple[str, ...] = ()  # beyond what `pip install .` brings: keys of `ussim.extras.PACKAGES`
 
     @property
-    def available(self) -> bool:
-        return not self.package or find_spec(self.package) is not None
+    def lacks(self) -> str:
+        """What is not installed, in words, and how to install it; empty where nothing is."""
+        return next((how_to_install(package) for package in self.packages if not installed(package)), "")
 
     def __call__(self, image: NDArray, **settings: Any) -> Image:
-        if not self.available:
-            raise BaselineUnavailable(f"not run: needs the package {self.package!r}")
+        if self.lacks:
+            raise BaselineUnavailable(f"not run: {self.lacks}")
         filtered = self.function(np.asarray(image, np.float64), **(settings or self.settings[0]))
         return np.clip(filtered, 0, 1).astype(np.float32)
 
@@ -223,22 +224,32 @@ def noise_level(image: NDArray) -> float:
     return max(float(estimate_sigma(image)), 1e-4)
 
 
+WAVELETS = ("pywt",)  # scikit-image's estimate of the noise too
+
 BASELINES: dict[str, Baseline] = {
     "median": Baseline(median, tuple({"size": n} for n in (5, 3, 7, 9, 11, 15))),
     "total variation": Baseline(total_variation, tuple({"weight": w} for w in (0.3, 0.1, 0.2, 0.5, 0.8))),
-    "NLM": Baseline(non_local_means, tuple({"strength": s} for s in (1.0, 0.6, 2.0, 4.0))),
-    "wavelet + median": Baseline(wavelet, ({"second": "median"},), "re-implemented, parameters ours"),
+    "NLM": Baseline(non_local_means, tuple({"strength": s} for s in (1.0, 0.6, 2.0, 4.0)), packages=WAVELETS),
+    "wavelet + median": Baseline(
+        wavelet, ({"second": "median"},), "re-implemented, parameters ours", packages=WAVELETS
+    ),
     "wavelet + Butterworth": Baseline(
         wavelet,
         tuple({"second": "butterworth", "cutoff": c} for c in (0.25, 0.05, 0.1)),
         "re-implemented, parameters ours",
+        packages=WAVELETS,
     ),
     "wavelet + ideal": Baseline(
-        wavelet, tuple({"second": "ideal", "cutoff": c} for c in (0.25, 0.05, 0.1)), "re-implemented, parameters ours"
+        wavelet,
+        tuple({"second": "ideal", "cutoff": c} for c in (0.25, 0.05, 0.1)),
+        "re-implemented, parameters ours",
+        packages=WAVELETS,
     ),
     "SRAD": Baseline(srad, tuple({"iterations": n} for n in (100, 30, 300)), "re-implemented"),
     "OBNLM": Baseline(obnlm, tuple({"strength": s} for s in (1.0, 0.5, 2.0)), "re-implemented, parameters ours"),
-    "BM3D": Baseline(bm3d, tuple({"strength": s} for s in (1.0, 2.0, 4.0)), "non-commercial licence", package="bm3d"),
+    "BM3D": Baseline(
+        bm3d, tuple({"strength": s} for s in (1.0, 2.0, 4.0)), "non-commercial licence", packages=("bm3d", *WAVELETS)
+    ),
 }
 
 

@@ -105,5 +105,8 @@ def _halved(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def _model() -> dict[str, Any]:
-    with resources.as_file(resources.files(__package__) / "brisque.npz") as path, np.load(path) as file:
+    with (
+        resources.as_file(resources.files(__package__) / "brisque.npz") as path,
+        np.load(path, allow_pickle=False) as file,
+    ):
         return {name: file[name].astype(np.float64) for name in file.files}

@@ -42,6 +42,7 @@ def evaluate(
     baselines: bool = True,
     fit: Sequence[Subset] = (),
     torch_models: Sequence[tuple[str, str | Path]] = (),
+    trust: bool = False,
     lpips_backbone: str | Path | None = None,
     n_seeds: int = 5,
     pixels: str = "field",
@@ -63,7 +64,9 @@ def evaluate(
         Training pairs: filters are tuned on them, and a median with a fitted tone curve joins the table. Pairs of the
         subjects that are tested on are left out of them.
     torch_models
-        (name, path) of TorchScript or torch.export files that map an image (1, 1, nz, nx) in [0, 1] to another.
+        (name, path) of networks that map an image (1, 1, nz, nx) in [0, 1] to another: ONNX files, folders of runs.
+    trust
+        `torch_models` may be TorchScript or torch.export files too, which can run code of their own when they are read.
     pixels
         What is measured: "field", the probe's field; or "all", the whole image, as the despeckling paper does.
     progress
@@ -78,7 +81,7 @@ def evaluate(
     result = Result(pixels=pixels)
     tests = _with_contrast(tests, result, progress)
     fit = without_subjects(fit, {s for subset in tests for s in subset.subjects})
-    methods = comparison(models, steps, sampler, samples, baselines, fit, torch_models, result, mask=None)
+    methods = comparison(models, steps, sampler, samples, baselines, fit, torch_models, trust, result, mask=None)
     if lpips_backbone is not None and Path(lpips_backbone).is_file():
         result.sources.append(f"LPIPS: {Path(lpips_backbone).name}, SHA-256 {sha256(Path(lpips_backbone))}")
     diffusion = [m for m in models if m.is_diffusion]
@@ -99,6 +102,7 @@ def evaluate_real(
     seed: int = 0,
     baselines: bool = True,
     torch_models: Sequence[tuple[str, str | Path]] = (),
+    trust: bool = False,
     limit: int | None = None,
     patch_size: int = 16,
     mask_suffixes: Sequence[str] = MASK_SUFFIXES,
@@ -111,7 +115,7 @@ def evaluate_real(
     on the grey levels of the (log-compressed) images.
     """
     result = result or Result()
-    methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, result, mask="auto")
+    methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, trust, result, mask="auto")
     methods = [method for method in methods if not method.reads_hq]
     group = Path(folder).name
     rows = [Row(m.name, group, m.steps, m.note) for m in methods]

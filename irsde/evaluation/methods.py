@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from irsde.data import GREY_LEVEL, DataError, Subset
 from irsde.echo_area import echo_area
 from irsde.evaluation.baselines import BASELINES, ToneCurve, fit_tone_curve, tune
+from irsde.evaluation.foreign import load_torch_model
 from irsde.evaluation.results import Image, Result
 
 FIT_PAIRS = 24  # training pairs that filters are tuned on
@@ -49,6 +50,7 @@ def comparison(
     baselines: bool,
     fit: Sequence[Subset],
     torch_models: Sequence[tuple[str, str | Path]],
+    trust: bool,
     result: Result,
     mask: str | None,
 ) -> list[Method]:
@@ -56,8 +58,8 @@ def comparison(
     if baselines:
         pairs = _fit_pairs(fit)
         for name, baseline in BASELINES.items():
-            if not baseline.available:
-                result.not_run.append(f"{name}: needs the package `{baseline.package}`")
+            if baseline.lacks:
+                result.not_run.append(f"{name}: {baseline.lacks}")
                 continue
             settings = tune(baseline, pairs) if pairs else baseline.settings[0]
             note = ", ".join([*(f"{k} {v}" for k, v in settings.items()), *filter(None, [baseline.note])])
@@ -66,8 +68,9 @@ def comparison(
             curve: ToneCurve = fit_tone_curve(pairs)
             methods.append(Method("median + fitted tone curve", curve, note=f"size {curve.size}"))
     for name, path in torch_models:
-        methods.append(Method(name, load_torch_model(path)))
-        result.sources.append(f"{name}: {Path(path).name}, SHA-256 {sha256(Path(path))}")
+        methods.append(Method(name, load_torch_model(path, trust)))
+        digest = "a run" if Path(path).is_dir() else f"SHA-256 {sha256(Path(path))}"
+        result.sources.append(f"{name}: {Path(path).name}, {digest}")
     for model in models:
         methods += _model_methods(model, steps, sampler, samples, mask)
         result.sources.append(
@@ -116,34 +119,6 @@ def _model_methods(
         name = f"{model.name}, told HQ mean and std"
         methods.append(Method(name, upper_bound, n, "upper bound", draws=True, reads_hq=True, has_field=True))
     return methods
-
-
-def load_torch_model(path: str | Path) -> Callable[[Image], Image]:
-    """A TorchScript (.pt, .pth) or torch.export (.pt2) file as a function of an image (nz, nx) in [0, 1]."""
-    import warnings
-
-    import torch
-
-    path = Path(path)
-    try:
-        if path.suffix == ".pt2":
-            network = torch.export.load(path).module()
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-                network = torch.jit.load(str(path), map_location="cpu").eval()
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise DataError(f"{path}: expected a TorchScript or torch.export (.pt2) file ({reason})") from error
-
-    @torch.no_grad()
-    def run(lq: Image) -> Image:
-        out = network(torch.from_numpy(np.asarray(lq, np.float32))[None, None])
-        if out.shape[-2:] != lq.shape:
-            raise DataError(f"{path}: expected an image of shape {lq.shape} back, got {tuple(out.shape)}")
-        return np.clip(out.reshape(-1, *lq.shape)[0].numpy(), 0, 1)
-
-    return run
 
 
 def ensembles(models: Sequence[Any], steps: int | None, sampler: str, n_seeds: int) -> dict[str, Members]:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ussim.extras import how_to_install
+
 from ..errors import MetricUnavailable
 
 # AlexNet's convolutions: index in torchvision's `features`, stride, padding, whether max pooling comes before.
@@ -58,12 +60,13 @@ def _head_file() -> Path:
     spec = find_spec("torchmetrics")
     path = Path(spec.origin).parent / "functional/image/lpips_models/alex.pth" if spec and spec.origin else None
     if path is None or not path.exists():
-        raise MetricUnavailable("LPIPS needs the linear heads that torchmetrics ships: pip install torchmetrics")
+        raise MetricUnavailable(f"LPIPS needs the linear heads of torchmetrics: {how_to_install('torchmetrics')}")
     return path
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise MetricUnavailable(f"{path}: cannot be read as a PyTorch state dict ({error})") from error
+    except Exception as error:  # of zip, pickle or torch, as the file has it
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
+        raise MetricUnavailable(f"{path}: cannot be read as a PyTorch state dict ({reason})") from None

@@ -1,4 +1,4 @@
-"""`ussim render | beamform | field | probes | doctor`.
+"""`ussim demo | render | beamform | field | probes | doctor`.
 
 A command turns its options (mm, degrees, dB) into SI values, calls the library, writes its files and prints one summary.
 Nothing but click is imported before a command runs.
@@ -18,6 +18,7 @@ import click
 from .. import __version__
 from ..errors import ExitCode
 from . import console
+from .demo import demo
 from .options import demodulation_options, focus_options, medium_speed_option, speed_option, sub_elements_option
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ def cli() -> None:
     """Ultrasound simulation: pictures of what a probe would see.
 
     \b
+    ussim demo                               a small dataset and two pictures, from nothing
     ussim render --phantom cysts             a B-mode without a file of one's own
     ussim render phantom.npy                 a B-mode of any grey image
     ussim field --probe P4-2v --focus-mm 0 30
     ussim probes                             the transducers it knows
     """
+
+
+cli.add_command(demo)
 
 
 def main() -> None:

@@ -24,8 +24,10 @@ from typing import Any
 
 import click
 
-from ..errors import ExitCode
+from ..errors import ExitCode, UssimError
+from ..extras import missing
 from . import bars
+from .encoding import use_nearest
 
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
@@ -54,6 +56,7 @@ def run(
 
     A command may return an exit code; returning None means done. `-v` adds the traceback.
     """
+    use_nearest()
     set_verbose(False)
     try:
         with warnings.catch_warnings():
@@ -73,13 +76,14 @@ def run(
     except BrokenPipeError:  # the reader of stdout left (`| head`): not an error, and nothing more can be written to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
-    except Exception as error:
+    except Exception as failure:
         if is_verbose():
             traceback.print_exc()
-        code = exit_code(error, exit_codes)
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
+        reason = missing(failure) or failure
+        code = exit_code(reason, exit_codes)
+        where = reason.ctx.command_path if isinstance(reason, click.UsageError) and reason.ctx else name
         hint = "; this is a defect, -v shows where" if code == ExitCode.UNEXPECTED else ""
-        note(f"{where}: error: {one_line(error)}{hint}")
+        note(f"{where}: error: {one_line(reason)}{hint}")
         return code
 
 
@@ -111,7 +115,7 @@ def one_line(error: BaseException) -> str:
         text = f"out of memory: {error}" if str(error) else "out of memory: try a smaller image or fewer scatterers"
     else:
         text = str(error) or type(error).__name__
-        if not isinstance(error, ValueError | RuntimeError):
+        if not isinstance(error, ValueError | RuntimeError | UssimError):
             text = f"{type(error).__name__}: {text}"
     return " ".join(text.split())
 
