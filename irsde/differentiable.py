@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ussim.errors import DataError
+from ussim.extras import needs
 from ussim.operator import ImagingOperator
 
 
@@ -86,6 +87,7 @@ def deepinv_physics(operator: ImagingOperator, **options: Any) -> Any:
     deepinv.physics.LinearPhysics
         Of images (n, 1, nz, nx) and measurements (n, 1, n_transmits, n_elements, n_samples).
     """
+    needs("deepinv")
     import deepinv
 
     layer = ImagingLayer(operator)

@@ -1,6 +1,6 @@
 """Packages that are imported only where they are used: one message and one exit code where one of them is missing.
 
-    h5py = needs("h5py")          # or: needs("h5py"), then `import h5py`, for the type checker
+    onnx = needs("onnxruntime")          # or: needs("accelerate"), then the import, for the type checker
 
 A module that imports one at its top is told of in the same words by `missing`, which every command and every package's first
 use of a name goes through.
@@ -26,12 +26,14 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "torchmetrics": ("torchmetrics", TRAIN),
     "tensorboard": ("TensorBoard", TRAIN),
     "pywt": ("PyWavelets", TRAIN),
-    "h5py": ("h5py", TRAIN),
     "onnxruntime": ("ONNX Runtime", "ussim[onnx]"),
     "cupy": ("CuPy", "ussim[cuda13]"),
     "dask_cuda": ("dask-cuda", "dask-cuda"),
     "sam2": ("SAM 2", "ussim[sam2]"),
     "bm3d": ("bm3d", "bm3d"),
+    "deepinv": ("deepinv", "ussim[deepinv]"),
+    "hdf5plugin": ("hdf5plugin", "ussim[zea]"),
+    "h5py": ("h5py", "h5py"),
     "scipy": ("SciPy", "scipy"),
     "numba": ("Numba", "numba"),
     "llvmlite": ("llvmlite", "numba"),

@@ -19,7 +19,6 @@ from ussim.acquisition import Acquisition
 from ussim.arrays import to_numpy
 from ussim.demodulation import demodulate
 from ussim.errors import DataError
-from ussim.extras import needs
 from ussim.io.channel_data import load_channel_data
 from ussim.medium import Medium
 from ussim.probes import Probe, load_probe
@@ -171,7 +170,6 @@ def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
 
 def open_picmus(path: str | Path, max_angles: int | None = None) -> Recording:
     """`read_picmus` with what the file states; of attenuation none of them says a word."""
-    needs("h5py")
     import h5py
 
     try:
@@ -226,7 +224,6 @@ def read_picmus_phantom(path: str | Path) -> PicmusPhantom:
     DataError
         Not such a file.
     """
-    needs("h5py")
     import h5py
 
     names: dict[str, np.ndarray] = {}
