@@ -48,6 +48,5 @@ if TYPE_CHECKING:
     from .plan.recipe import Recipe, RecipeError
     from .sources import get_source, source_names
     from .store.loader import Pairs, open_pairs
-
-
-__getattr__, __dir__ = attach(__name__, _HOME)
+else:  # what is not listed above is unknown to a type checker
+    __getattr__, __dir__ = attach(__name__, _HOME)

@@ -37,11 +37,14 @@ _MODULES = {
 }
 __all__ = [
     "IRSDE",
+    "ImagingLayer",
     "Model",
+    "Sampling",
     "TrainConfig",
     "baselines",
     "build_network",
     "data",
+    "deepinv_physics",
     "draw_samples",
     "drus",
     "ensemble",
@@ -65,6 +68,5 @@ if TYPE_CHECKING:
     from .sample import Sampling, draw_samples, ensemble, restore
     from .sde import IRSDE
     from .training import train
-
-
-__getattr__, __dir__ = attach(__name__, _HOME, _MODULES)
+else:  # what is not listed above is unknown to a type checker
+    __getattr__, __dir__ = attach(__name__, _HOME, _MODULES)

@@ -171,8 +171,9 @@ TWICE = """
 import importlib, sys
 for first in sys.argv[1:]:
     importlib.import_module(first)
-for package in ("ussim", "datagen", "irsde", "irsde.drus"):
+for package in ("ussim", "datagen", "irsde", "irsde.drus", "irsde.frames"):
     module = importlib.import_module(package)
+    assert module.__all__ == sorted([*module._HOME, *getattr(module, "_MODULES", {})]), package
     for name in module.__all__:
         one, two = getattr(module, name), getattr(module, name)
         assert one is two, (package, name)

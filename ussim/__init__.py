@@ -61,6 +61,7 @@ _HOME = {
 _MODULES = {"phantoms": "phantoms"}
 __all__ = [
     "Acquisition",
+    "ChannelDataFile",
     "CustomTransmits",
     "DataError",
     "DivergingWaves",
@@ -93,6 +94,7 @@ __all__ = [
     "load_probe",
     "log_compress",
     "matched_filter",
+    "open_channel_data",
     "phantoms",
     "pressure_field",
     "probe_names",
@@ -131,6 +133,5 @@ if TYPE_CHECKING:
     )
     from .types import ImageGrid, IQData, RFData, Scatterers
     from .waveforms import ImpulseResponse, Waveform
-
-
-__getattr__, __dir__ = attach(__name__, _HOME, _MODULES)
+else:  # what is not listed above is unknown to a type checker
+    __getattr__, __dir__ = attach(__name__, _HOME, _MODULES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from .location import open_storage
 
 if TYPE_CHECKING:
     from .torch_data import TorchPairs
+
+Pair = tuple[np.ndarray, np.ndarray]  # hq and lq, each (H, W) float32 in [0, 1]
 
 
 def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, include_set_aside: bool = False) -> Pairs:
@@ -40,7 +42,7 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
     return Pairs(storage.url, read.read_document(storage), names, np.array(columns["fold"], dtype=np.int64), items)
 
 
-class Pairs(Sequence):
+class Pairs(Sequence[Pair]):
     """Pairs of a store: `len(pairs)`, `hq, lq = pairs[i]`, float32 in [0, 1].
 
     Opened where it is used: a pickled copy holds no file and no image, so it is safe in spawned and forked workers.
@@ -66,7 +68,13 @@ class Pairs(Sequence):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int | np.integer) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice | list[int] | np.ndarray) -> Pairs: ...
+
+    def __getitem__(self, index: int | np.integer | slice | list[int] | np.ndarray) -> Pair | Pairs:
         """(hq, lq) of one pair, each (H, W) float32 in [0, 1]; of a slice or an array of indices, a `Pairs`."""
         if isinstance(index, slice | list | np.ndarray):
             return self.select(np.arange(len(self))[index])
@@ -183,7 +191,7 @@ def _probe_names(attributes: Attributes, probe: str | Sequence[str] | None, url:
     return tuple(names)
 
 
-def _checked(index: Any, length: int) -> int:
+def _checked(index: int | np.integer, length: int) -> int:
     position = int(index)
     if not -length <= position < length:
         raise IndexError(f"pair {position} of {length}")

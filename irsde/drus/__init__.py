@@ -50,6 +50,7 @@ __all__ = [
     "bandpass_step",
     "beamform",
     "echo_model",
+    "estimate_attenuation",
     "estimate_noise",
     "load_prior",
     "mean",
@@ -66,6 +67,5 @@ if TYPE_CHECKING:
     from .ddrm import Prior, estimate_noise, mean, reflectivity_scale, sample, variance_image
     from .operators import DenseOperator, IdentityOperator, PatchwiseOperator, SeparableOperator, SpectralOperator
     from .priors import DDPMPrior, GaussianPrior, LocalVariancePrior, PriorError, load_prior
-
-
-__getattr__, __dir__ = attach(__name__, _HOME)
+else:  # what is not listed above is unknown to a type checker
+    __getattr__, __dir__ = attach(__name__, _HOME)

@@ -28,6 +28,5 @@ if TYPE_CHECKING:
     from .restoring import restore_cine
     from .sinks import open_sink
     from .source import Source
-
-
-__getattr__, __dir__ = attach(__name__, _HOME)
+else:  # what is not listed above is unknown to a type checker
+    __getattr__, __dir__ = attach(__name__, _HOME)
