@@ -1,5 +1,6 @@
 """Verification: a store as built passes, and whatever is changed in it is found and named."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +9,9 @@ from datasets import PROBE, fast_recipe, write_stacks
 
 from datagen.make.build import build
 from datagen.make.verify import verify
+from datagen.store.layout import StoreError
+from datagen.store.location import open_storage
+from ussim.errors import DataError, ExistsError
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +92,134 @@ def test_a_store_simulated_from_other_data_is_found(built, tmp_path):
         np.save(stack, np.load(stack)[:, ::-1])
     faults = verify(path, resimulate=1, root=str(other), seed=0).faults
     assert "the file changed" in faults[0]
+
+
+def _flips(content, rng, count=6):
+    for position in rng.integers(0, len(content), count):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << rng.integers(8)
+        yield bytes(damaged)
+
+
+COVERED = (
+    "zarr.json",
+    "samples.csv",
+    "hq/zarr.json",
+    "lq/zarr.json",
+    "mask/zarr.json",
+    f"lq/{PROBE}/zarr.json",
+    f"mask/{PROBE}/zarr.json",
+    f"mask/{PROBE}/c/0/0",
+    "build/shards/000001.json",
+    "build/files.json",
+)
+
+
+@pytest.mark.parametrize("file", COVERED)
+def test_any_flipped_byte_of_any_file_is_found_and_the_file_is_named(copy, file):
+    content = (copy / file).read_bytes()
+    for damaged in _flips(content, np.random.default_rng(1)):
+        (copy / file).write_bytes(damaged)
+        try:
+            faults = verify(copy).faults
+        except StoreError as error:  # what the store says of itself cannot be read
+            faults = (str(error),)
+        assert any(file in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize("file", COVERED)
+def test_resume_repairs_what_can_be_made_again(built, copy, file):
+    root, whole = built
+    digest = verify(whole).digest
+    rng = np.random.default_rng(2)
+    for damaged in (b"", *_flips((copy / file).read_bytes(), rng, 2)):
+        (copy / file).write_bytes(damaged)
+        build(fast_recipe(root, limit=5, samples_per_shard=2), copy, resume=True)
+        report = verify(copy)
+        assert (report.faults, report.digest) == ((), digest)
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value"),
+    [
+        ("zarr.json", ("attributes", "licence"), "public domain"),
+        ("zarr.json", ("attributes", "recipe", "seed"), 5),
+        ("zarr.json", ("attributes", "versions", "numpy"), "9.9"),
+        ("lq/zarr.json", ("attributes",), {"made": "elsewhere"}),
+        ("mask/zarr.json", ("attributes",), {"made": "elsewhere"}),
+    ],
+)
+def test_a_changed_word_of_the_metadata_is_found(copy, file, path, value):
+    document = json.loads((copy / file).read_text())
+    part = document
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    (copy / file).write_text(json.dumps(document, indent=2))
+    assert f"{file}: is not the file that was written" in verify(copy).faults
+
+
+def test_a_store_without_a_seal_opens_and_is_checked_by_what_it_has(built, copy):
+    (copy / "build" / "files.json").unlink()
+    document = json.loads((copy / "zarr.json").read_text())
+    for name in ("files_digest", "whole_digest"):
+        del document["attributes"][name]
+    (copy / "zarr.json").write_text(json.dumps(document))
+    for record in (copy / "build" / "shards").iterdir():
+        written = json.loads(record.read_text())
+        del written["recipe_digest"]
+        record.write_text(json.dumps(written))
+    assert verify(copy).faults == ()
+    assert build(fast_recipe(built[0], limit=5, samples_per_shard=2), copy, resume=True).n_built == 0
+    (copy / "hq/c/0/0/0").write_bytes(b"")
+    assert verify(copy).faults
+
+
+def test_verify_goes_on_after_a_file_that_cannot_be_read(copy):
+    for name in ("hq/c/0/0/0", f"lq/{PROBE}/c/2/0/0", "samples.csv"):
+        (copy / name).unlink()
+        (copy / name).symlink_to(copy / name)  # opening it is an error for whoever asks
+    faults = "\n".join(verify(copy).faults)
+    assert all(name in faults for name in ("hq/c/0/0/0", f"lq/{PROBE}/c/2/0/0", "samples.csv"))
+
+
+def test_samples_of_another_recipe_are_found_and_made_again(built, copy, tmp_path):
+    root, whole = built
+    build(fast_recipe(root, limit=5, samples_per_shard=2, seed=7), tmp_path / "other.zarr")
+    for name in ("hq/c/1/0/0", f"lq/{PROBE}/c/1/0/0", "build/shards/000001.json"):
+        shutil.copy(tmp_path / "other.zarr" / name, copy / name)
+    faults = verify(copy).faults
+    assert "shard 1: written by a build of another recipe" in faults
+    assert build(fast_recipe(root, limit=5, samples_per_shard=2), copy, resume=True).digest == verify(whole).digest
+    assert verify(copy).faults == ()
+
+
+def test_overwriting_a_store_that_a_build_is_writing_is_refused_before_anything_is_deleted(built, copy):
+    recipe = fast_recipe(built[0], limit=5, samples_per_shard=2, seed=3)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with open_storage(copy).exclusively(), pytest.raises(DataError, match="another build is writing"):
+        build(recipe, copy, overwrite=True)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    build(recipe, copy, overwrite=True)
+    assert verify(copy).faults == ()
+
+
+def test_a_store_that_cannot_say_what_it_is_can_be_overwritten(built, copy):
+    (copy / "zarr.json").write_text("{")
+    recipe = fast_recipe(built[0], limit=5, samples_per_shard=2)
+    with pytest.raises(ExistsError, match="damaged"):
+        build(recipe, copy)
+    build(recipe, copy, overwrite=True)
+    assert verify(copy).faults == ()
+
+
+def test_the_store_is_no_data_of_the_folder_it_lies_in(tmp_path):
+    from datagen.sources import get_source
+
+    root = write_stacks(tmp_path / "stacks")
+    recipe = fast_recipe(root, limit=2)
+    build(recipe, root / "pairs.zarr")
+    (root / "pairs.zarr" / "preview").mkdir()
+    np.save(root / "pairs.zarr" / "preview" / "picture.npy", np.ones((64, 64)))
+    assert not any("pairs.zarr" in path for ref in get_source("npy").find(root) for path in ref.paths)
+    assert build(recipe, root / "pairs.zarr", resume=True).n_built == 0

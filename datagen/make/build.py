@@ -21,7 +21,7 @@ from ..plan.recipe import Recipe
 from ..plan.resolved import array_name, differences
 from ..plan.samples import Plan, make_plan
 from ..sources import get_source, under_terms
-from ..store import layout, read, write
+from ..store import layout, read, seal, write
 from ..store.layout import Attributes, Terms
 from ..store.location import LocalStorage, Storage, open_storage
 from .cluster import Workers, open_workers
@@ -103,11 +103,12 @@ def build(
         resolved = recipe.resolve(crew.engine(recipe.engine), _format(storage) if resume else FORMAT)
         plan = make_plan(resolved, lambda function, refs: crew.map(function, refs, watcher))
         _check_output(storage, resume, overwrite)  # reading may have taken long
-        if overwrite and storage.exists():
-            storage.delete()
-        if not storage.exists() or read.is_begun(storage):
-            _create(storage, _attributes(plan, recipe.samples_per_shard))
-        with storage.exclusively():
+        with storage.exclusively():  # before anything is deleted or written: another build may be at work
+            _check_output(storage, resume, overwrite)
+            if overwrite and storage.exists():
+                storage.delete()
+            if not storage.exists() or read.is_begun(storage) or _is_damaged(storage):
+                _create(storage, _attributes(plan, recipe.samples_per_shard))
             return _build(storage, plan, crew, watcher, started)
 
 
@@ -124,6 +125,8 @@ def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
     try:
         attributes = read.read_attributes(storage)
     except layout.StoreError as error:
+        if (resume or overwrite) and read.is_ours(storage):
+            return
         raise ExistsError(f"{error}; it is left alone: choose another --out") from None
     if not (resume or overwrite):
         state = "a finished store" if attributes.complete else "an unfinished store"
@@ -143,9 +146,18 @@ def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
 
 def _format(storage: Storage) -> int:
     """The format of the store that is gone on with, of new ones where there is none yet."""
-    if not storage.exists() or read.is_begun(storage):
+    if not storage.exists() or read.is_begun(storage) or _is_damaged(storage):
         return FORMAT
     return read.read_attributes(storage).recipe.format
+
+
+def _is_damaged(storage: Storage) -> bool:
+    """Whether what the store says of itself cannot be read any more."""
+    try:
+        read.read_attributes(storage)
+    except layout.StoreError:
+        return True
+    return False
 
 
 def _create(storage: Storage, attributes: Attributes) -> None:
@@ -186,14 +198,19 @@ def _attributes(plan: Plan, samples_per_shard: int | None) -> Attributes:
 
 def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, started: float) -> Summary:
     document = read.read_document(storage)
-    _check_unchanged(storage, document, plan)
+    broken = seal.broken(storage)
     attributes = Attributes.from_dict(document)
+    if "zarr.json" in broken:  # nothing that it says can be relied on: said anew
+        attributes = _attributes(plan, _samples_per_shard(storage) or attributes.samples_per_shard)
+    else:
+        _check_unchanged(storage, document, plan)
     # Shards are no part of the recipe: they stay as the store was begun.
-    jobs = make_jobs(plan.recipe, plan.samples, storage.url, attributes.samples_per_shard)
+    jobs = make_jobs(plan.recipe, plan.samples, storage.url, attributes.samples_per_shard, plan.digest)
     storage.clean()
     there = {}  # samples of each whole shard
+    changed = seal.shards_of(broken)
     for job in jobs:
-        if _is_whole(storage, job):
+        if job.index not in changed and _is_whole(storage, job):
             there[job.index] = len(job.samples)
     todo = [job for job in jobs if job.index not in there]
     if todo:
@@ -221,7 +238,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     if todo or not read.is_whole(storage, len(jobs)):
         write.reopen(storage)
         _create(storage, attributes)  # in case it is there that something was lost
-        total = write.finish(storage, len(jobs), len(count.set_aside))
+        total = write.finish(storage, len(jobs), len(count.set_aside), plan.digest)
     set_aside = tuple(sorted(count.set_aside))
     seconds = time.time() - started
     log(storage.url, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
@@ -259,10 +276,17 @@ def _is_whole(storage: Storage, job: Job) -> bool:
     record = read.read_record(storage, job.index)
     return (
         record is not None
+        and record.is_of(job.recipe_digest)
         and [row["id"] for row in record.rows] == [sample.id for sample in job.samples]
         and not record.set_aside
         and not read.damaged_files(storage, record)
     )
+
+
+def _samples_per_shard(storage: Storage) -> int | None:
+    """Samples in the first shard, by its record: what a store was begun with, where it cannot say so itself."""
+    first, second = (read.read_record(storage, index) for index in (0, 1))
+    return len(first.rows) if first is not None and second is not None else None
 
 
 def _disk_error(error: OSError, storage: Storage) -> Exception:

@@ -43,6 +43,7 @@ class Job:
     samples: tuple[Sample, ...]
     recipe: ResolvedRecipe
     samples_per_shard: int
+    recipe_digest: str = ""  # of the build: recorded with the shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +92,11 @@ def make_jobs(
     samples: Sequence[Sample],
     url: str,
     samples_per_shard: int,
+    recipe_digest: str = "",
 ) -> list[Job]:
     """The shards of a dataset: at least one, empty where there are no samples."""
     parts = [tuple(samples[first : first + samples_per_shard]) for first in range(0, len(samples), samples_per_shard)]
-    return [Job(url, index, part, recipe, samples_per_shard) for index, part in enumerate(parts or [()])]
+    return [Job(url, index, part, recipe, samples_per_shard, recipe_digest) for index, part in enumerate(parts or [()])]
 
 
 def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -> ShardRecord:
@@ -128,7 +130,9 @@ def finish_shard(job: Job, made: list[Made], started: float) -> ShardRecord:
     """Put the files of finished samples in place, log the time, and return the shard's record."""
     storage = open_storage(job.url)
     arrays = {key: np.stack([sample.images[key] for sample in made]) for key in made[0].images}
-    record = write_shard(storage, job.index, arrays, [sample.row for sample in made], job.samples_per_shard)
+    record = write_shard(
+        storage, job.index, arrays, [sample.row for sample in made], job.samples_per_shard, job.recipe_digest
+    )
     entry = {"shard": job.index, "samples": len(made), "seconds": round(time.time() - started, 3)}
     log(job.url, "shard", **entry)
     return record

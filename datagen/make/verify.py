@@ -13,7 +13,7 @@ from ussim.volumes.volume import VolumeRef
 
 from ..plan.samples import Sample
 from ..sources import get_source, resolve_root
-from ..store import layout, read
+from ..store import layout, read, seal
 from ..store.layout import Attributes, ShardRecord
 from ..store.location import Storage, open_storage
 from .shards import Job, make_jobs, make_sample
@@ -58,22 +58,30 @@ def verify(
     """
     storage = open_storage(path)
     attributes = read.require_complete(storage)
+    broken = seal.broken(storage)
     faults: list[str] = []
     notes: list[str] = []
+    lost = False
 
     def records() -> Iterator[ShardRecord]:
+        nonlocal lost
         for index in range(attributes.n_shards):
             record = read.read_record(storage, index)
             if record is None:
-                faults.append(f"shard {index}: its record is missing or damaged")
+                lost = True
+                faults.append(f"shard {index}: its record {layout.record_key(index)} is missing or damaged")
+            elif not record.is_of(attributes.recipe_digest):
+                lost = True
+                faults.append(f"shard {index}: written by a build of another recipe")
             else:
                 faults.extend(_check_shard(storage, record, attributes))
                 yield record
             on_shard(index + 1, attributes.n_shards)
 
     content = layout.gather(records())
-    if not any(fault.startswith("shard ") for fault in faults):
+    if not lost:
         faults += _check_whole(storage, attributes, content)
+    faults += [f"{name}: {fault}" for name, fault in broken.items() if not any(name in said for said in faults)]
     n_resimulated = 0
     if resimulate:
         for wrong, text in _resimulate(storage, attributes, resimulate, root, seed):
@@ -92,8 +100,10 @@ def _check_shard(storage: Storage, record: ShardRecord, attributes: Attributes) 
         name = f"{key}/c/{record.index}/0/0"
         try:
             images = read.decode_shard(storage.read(name), key, size, samples_per_shard)
-        except OSError:
+        except FileNotFoundError:
             images = [f"{name} is missing"] * samples_per_shard
+        except OSError as error:
+            images = [f"{name} cannot be read: {error.strerror or error}"] * samples_per_shard
         for position, row in enumerate(record.rows):
             fault = _fault(images[position], record, key, position)
             if fault:
@@ -127,7 +137,7 @@ def _check_whole(storage: Storage, attributes: Attributes, content: layout.Conte
             expected = (attributes.n_samples, *(attributes.recipe.size,) * 2)
             if group[key].shape != expected:
                 return [f"{key}: expected shape {expected}, got {group[key].shape}"]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever damaged metadata provoke in zarr
         return [f"the store cannot be read: {type(error).__name__}: {error}"]
     if written != content.table:
         lines = zip(written.splitlines(), content.table.splitlines(), strict=False)

@@ -7,6 +7,7 @@
       mask/<PROBE>/        (H, W) bool, or (n, H, W) where the acquisition is drawn for each sample
       samples.csv          one row a sample, in the order of the arrays
       build/shards/*.json  one record a finished shard: its rows, and a checksum of every file
+      build/files.json     digest of every other file: the seal of a finished store (`datagen.store.seal`)
       build/log.jsonl      times and host names; no digest covers it
 
 A shard is encoded in memory, its files are put in place whole, and its record, written last, is what makes it exist.
@@ -118,17 +119,25 @@ class ShardRecord:
     files: dict[str, tuple[int, int]]  # key -> bytes, CRC-32
     rows: list[Row]
     hashes: dict[str, list[str]]  # key of an array -> SHA-256 of each image
+    recipe_digest: str = ""  # of the build that wrote it; "" = written before it was recorded
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is written."""
         files = {name: list(sums) for name, sums in self.files.items()}
-        return {"shard": self.index, "files": files, "rows": self.rows, "hashes": self.hashes}
+        record = {"shard": self.index, "files": files, "rows": self.rows, "hashes": self.hashes}
+        return record | ({"recipe_digest": self.recipe_digest} if self.recipe_digest else {})
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> ShardRecord:
-        """Return what was written; raises KeyError where something is missing."""
+        """Return what was written; raises KeyError, TypeError or ValueError where it is not that."""
         files = {name: (length, checksum) for name, (length, checksum) in record["files"].items()}
-        return cls(record["shard"], files, record["rows"], record["hashes"])
+        for row in record["rows"]:
+            row["id"], row["set_aside"]
+        return cls(record["shard"], files, record["rows"], record["hashes"], record.get("recipe_digest", ""))
+
+    def is_of(self, recipe_digest: str) -> bool:
+        """Whether a build of this recipe wrote it, as far as it says."""
+        return self.recipe_digest in ("", recipe_digest)
 
     @property
     def set_aside(self) -> list[tuple[str, str]]:

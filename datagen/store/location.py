@@ -14,6 +14,7 @@ from typing import Any
 from ussim.errors import DataError, MissingPackageError
 
 _TEMPORARY = "build/tmp"
+_LOCK = "build/lock"
 
 
 class Storage(ABC):
@@ -51,7 +52,7 @@ class Storage(ABC):
 
     @abstractmethod
     def delete(self) -> None:
-        """Remove everything."""
+        """Remove everything but what keeps other builds out (`exclusively`)."""
 
     @abstractmethod
     def clean(self) -> None:
@@ -99,9 +100,9 @@ class LocalStorage(Storage):
         return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
     def exists(self) -> bool:
-        temporary = self.folder / _TEMPORARY
+        temporary, lock = self.folder / _TEMPORARY, self.folder / _LOCK
         return self.folder.is_file() or any(
-            path.is_file() and temporary not in path.parents for path in self.folder.rglob("*")
+            path.is_file() and temporary not in path.parents and path != lock for path in self.folder.rglob("*")
         )
 
     def check_writable(self) -> None:
@@ -116,8 +117,15 @@ class LocalStorage(Storage):
         return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
     def delete(self) -> None:
-        if self.folder.is_dir():
-            shutil.rmtree(self.folder)
+        # The lock stays: whoever else is about to write this store has to meet it.
+        lock = self.folder / _LOCK
+        for path in [*self.folder.iterdir(), *lock.parent.glob("*")] if self.folder.is_dir() else ():
+            if path in (lock, lock.parent):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def clean(self) -> None:
         shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
@@ -126,7 +134,7 @@ class LocalStorage(Storage):
     def exclusively(self) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
-        path = self.folder / "build" / "lock"
+        path = self.folder / _LOCK
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)  # let go by the system, however the process ends
         try:

@@ -15,11 +15,18 @@ import numpy as np
 from . import layout
 from .layout import SAMPLES, Attributes, Row, ShardRecord, StoreError, Value, lq_key, mask_key
 from .location import Storage
+from .seal import broken
+
+_DAMAGED = "zarr.json is damaged; `datagen build` with --resume makes it again, with --overwrite all of the store"
 
 
 def read_attributes(storage: Storage) -> Attributes:
     """What a store says of itself, finished or not; raises StoreError as `read_document` does."""
-    return Attributes.from_dict(read_document(storage))
+    document = read_document(storage)
+    try:
+        return Attributes.from_dict(document)
+    except Exception:  # whatever changed values provoke where a recipe is made of them
+        raise StoreError(f"{storage.url}: {_DAMAGED}") from None
 
 
 def read_document(storage: Storage) -> dict[str, Any]:
@@ -36,8 +43,8 @@ def read_document(storage: Storage) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{storage.url}: no store of pairs here; expected what `datagen build` writes") from None
     except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{storage.url}: zarr.json is damaged; build the store again with --overwrite") from None
-    if "recipe_digest" not in attributes:
+        raise StoreError(f"{storage.url}: {_DAMAGED}") from None
+    if not isinstance(attributes, dict) or "recipe_digest" not in attributes:
         raise StoreError(f"{storage.url}: a Zarr group, but not one that `datagen build` wrote")
     return attributes
 
@@ -56,7 +63,12 @@ def require_complete(storage: Storage) -> Attributes:
 
 def is_begun(storage: Storage) -> bool:
     """Whether a store was being created when something stopped it: there is nothing in it yet."""
-    return "zarr.json" not in storage.names("") and layout.BEGUN.rpartition("/")[2] in storage.names("build")
+    return "zarr.json" not in storage.names("") and is_ours(storage)
+
+
+def is_ours(storage: Storage) -> bool:
+    """Whether a build created what is there, whatever became of it since."""
+    return layout.BEGUN.rpartition("/")[2] in storage.names("build")
 
 
 def is_whole(storage: Storage, n_shards: int) -> bool:
@@ -64,11 +76,11 @@ def is_whole(storage: Storage, n_shards: int) -> bool:
     attributes = read_attributes(storage)
     content = layout.gather(read_records(storage, n_shards))
     try:
-        kept = storage.read(SAMPLES).decode() == content.table
+        kept = storage.read(SAMPLES).decode() == content.table and not broken(storage)
         masks = read_fixed_masks(storage)
         for node in read_metadata(storage).values():
             json.loads(node)
-    except (OSError, ValueError, KeyError, RuntimeError):
+    except Exception:  # whatever damaged files provoke in zarr
         return False
     return attributes.complete and kept and content.digest(masks) == attributes.digest
 
@@ -85,17 +97,21 @@ def read_record(storage: Storage, index: int) -> ShardRecord | None:
     """The record of a finished shard, None where there is none (or not all of one)."""
     try:
         return ShardRecord.from_dict(json.loads(storage.read(layout.record_key(index))))
-    except (FileNotFoundError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def read_records(storage: Storage, n_shards: int) -> Iterator[ShardRecord]:
-    """The records of all shards, one after the other; raises StoreError where one is missing."""
+def read_records(storage: Storage, n_shards: int, recipe_digest: str = "") -> Iterator[ShardRecord]:
+    """The records of all shards, one after the other; raises StoreError where one is missing, or of another recipe."""
     for index in range(n_shards):
         record = read_record(storage, index)
         if record is None:
             raise StoreError(
                 f"{storage.url}: the record of shard {index} is missing or damaged; `datagen build --resume` redoes it"
+            )
+        if recipe_digest and not record.is_of(recipe_digest):
+            raise StoreError(
+                f"{storage.url}: shard {index} was written by a build of another recipe; `datagen build --resume` redoes it"
             )
         yield record
 
@@ -106,7 +122,7 @@ def damaged_files(storage: Storage, record: ShardRecord) -> list[str]:
     for name, (length, checksum) in record.files.items():
         try:
             content = storage.read(name)
-        except FileNotFoundError:
+        except OSError:
             content = b""
         if len(content) != length or zlib.crc32(content) != checksum:
             damaged.append(name)

@@ -13,6 +13,7 @@ from . import layout
 from .layout import SAMPLES, Attributes, Row, ShardRecord, crc_column, image_crc32, image_hash, lq_key, mask_key
 from .location import Storage
 from .read import read_fixed_masks, read_metadata, read_records
+from .seal import seal, unseal
 
 PACKAGES = ("numpy", "scipy", "numba", "zarr", "scikit-image", "pydicom", "nibabel", "ussim")
 
@@ -59,6 +60,7 @@ def write_shard(
     arrays: dict[str, np.ndarray],
     rows: list[Row],
     samples_per_shard: int,
+    recipe_digest: str = "",
 ) -> ShardRecord:
     """Put the files of a shard in place, then its record, which makes the shard exist; returns the record.
 
@@ -66,6 +68,7 @@ def write_shard(
     ----------
     arrays : "hq", "lq/..." and, where they vary, "mask/..." -> (k, H, W), k at most `samples_per_shard`.
     rows : of the table of samples, one a sample; `crc32_...` are added here.
+    recipe_digest : of the build, recorded with the shard.
     """
     files: dict[str, tuple[int, int]] = {}
     for key, images in arrays.items():
@@ -78,7 +81,7 @@ def write_shard(
             if not key.startswith("mask/"):
                 row[crc_column(key)] = image_crc32(images[i])
     hashes = {key: [image_hash(image) for image in images] for key, images in arrays.items()}
-    record = ShardRecord(index, files, rows, hashes)
+    record = ShardRecord(index, files, rows, hashes, recipe_digest)
     # Not sorted: the order of a row's keys is the order of the columns.
     storage.write(
         layout.record_key(index), json.dumps(record.to_dict(), separators=(",", ":"), allow_nan=False).encode()
@@ -86,15 +89,25 @@ def write_shard(
     return record
 
 
-def finish(storage: Storage, n_shards: int, n_set_aside: int = 0) -> str:
-    """Write the table of samples and, last, the attributes that say that the store is complete; returns its digest."""
-    content = layout.gather(read_records(storage, n_shards))
+def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest: str = "") -> str:
+    """Write the table of samples and, last, the attributes that say that the store is complete; returns its digest.
+
+    Raises
+    ------
+    StoreError
+        The record of a shard is missing, damaged, or of another recipe than `recipe_digest`.
+    """
+    content = layout.gather(read_records(storage, n_shards, recipe_digest))
     storage.write(SAMPLES, content.table.encode())
     total = content.digest(read_fixed_masks(storage))
-    group, memory = layout.memory_group({}, read_metadata(storage))
+    nodes = read_metadata(storage)
+    group, memory = layout.memory_group({}, nodes)
     group.attrs.update({"n_set_aside": n_set_aside, "complete": True, "digest": total})
     layout.consolidate(memory)
-    storage.write("zarr.json", layout.contents(memory)["zarr.json"])
+    names = [name for name in nodes if name != "zarr.json"]
+    names += [f"{key}/c/0/0" for key in read_fixed_masks(storage)]
+    names += [SAMPLES, *(layout.record_key(index) for index in range(n_shards))]
+    seal(storage, json.loads(layout.contents(memory)["zarr.json"]), names)
     return total
 
 
@@ -104,6 +117,7 @@ def reopen(storage: Storage) -> None:
     if document["attributes"].get("complete"):
         document["attributes"]["complete"] = False
         document["attributes"].pop("digest", None)
+        unseal(document)
         document.pop("consolidated_metadata", None)
         storage.write("zarr.json", json.dumps(document, indent=2).encode())
 

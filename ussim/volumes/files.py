@@ -17,7 +17,7 @@ _JUNK_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 def walk(root: Path, closed: list[tuple[Path, str]] | None = None) -> Iterator[Path]:
     """Every file under `root` in natural order, without hidden files and what macOS and Windows leave behind.
 
-    Folders that cannot be listed are passed over; they are added to `closed` with the reason.
+    Folders that cannot be listed are passed over, added to `closed` with the reason; Zarr stores are no data of ours.
     """
     if root.is_file():
         yield root
@@ -34,6 +34,9 @@ def walk(root: Path, closed: list[tuple[Path, str]] | None = None) -> Iterator[P
             folders.clear()
             continue
         visited.add(real)
+        if "zarr.json" in files:  # a store of images, perhaps the one that is being made of what lies here
+            folders.clear()
+            continue
         folders[:] = sorted((name for name in folders if not is_junk(name)), key=natural)
         for name in sorted(files, key=natural):
             if not is_junk(name):
