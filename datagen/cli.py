@@ -71,6 +71,12 @@ def main() -> None:
 @click.option("--planes", multiple=True, metavar="PLANE", help="axial, coronal, sagittal; may repeat, or with commas.")
 @click.option("--every", type=int, default=1, help="Take every n-th slice.")
 @click.option("--min-tissue", type=float, default=0.1, help="Fraction of a slice that must be tissue.")
+@click.option(
+    "--window",
+    metavar="WHICH",
+    default="auto",
+    help="Black and white of a volume: auto, voi (as its files say), percentile, or LOW,HIGH.",
+)
 @click.option("--full/--no-full", default=True, help="Whole slices.")
 @click.option("--patches/--no-patches", default=True, help="The largest square of tissue of each slice.")
 @click.option("--segmenter", type=click.Choice(["otsu", "sam2"]), default="otsu", help="What finds the tissue.")

@@ -108,7 +108,7 @@ def build(
             if overwrite and storage.exists():
                 storage.delete()
             if not storage.exists() or read.is_begun(storage) or _is_damaged(storage):
-                _create(storage, _attributes(plan, recipe.samples_per_shard))
+                _create(storage, _attributes(plan, recipe.samples_per_shard), plan)
             return _build(storage, plan, crew, watcher, started)
 
 
@@ -160,11 +160,13 @@ def _is_damaged(storage: Storage) -> bool:
     return False
 
 
-def _create(storage: Storage, attributes: Attributes) -> None:
+def _create(storage: Storage, attributes: Attributes, plan: Plan) -> None:
     """All of a store but the shards and what is made of them."""
     recipe = attributes.recipe
     drawn = recipe.randomize is not None  # each sample then has a mask of its own
     masks = {settings.probe.name: None if drawn else make_imager(settings).mask() for settings in recipe.settings}
+    storage.write(layout.BEGUN, b"")
+    storage.write(layout.VOLUMES, layout.format_table(plan.volumes).encode())
     write.create(storage, attributes, masks)
 
 
@@ -237,7 +239,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     total = attributes.digest
     if todo or not read.is_whole(storage, len(jobs)):
         write.reopen(storage)
-        _create(storage, attributes)  # in case it is there that something was lost
+        _create(storage, attributes, plan)  # in case it is there that something was lost
         total = write.finish(storage, len(jobs), len(count.set_aside), plan.digest)
     set_aside = tuple(sorted(count.set_aside))
     seconds = time.time() - started

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ussim.errors import ConfigError
 from ussim.probes import Probe
+from ussim.volumes.window import window_asked
 
 from ..sources import resolve_root, source_names
 from ..sources.base import frames_asked
@@ -64,6 +65,7 @@ class Recipe(BaseModel):
     patches: bool = True  # the largest square of tissue of each slice
     segmenter: Literal["otsu", "sam2"] = "otsu"
     sam2_checkpoint: str | None = None
+    window: str = "auto"  # which values become black and white: auto, voi, percentile or LOW,HIGH
     augmentations: int = Field(0, ge=0)  # variants of each image, beside the image itself
     limit: int | None = Field(None, ge=1)  # samples
     limit_full: int | None = Field(None, ge=0)
@@ -115,6 +117,11 @@ class Recipe(BaseModel):
     @classmethod
     def _frames(cls, value: Any) -> Any:
         return frames_asked(value)
+
+    @field_validator("window")
+    @classmethod
+    def _window(cls, value: str) -> str:
+        return window_asked(value)
 
     @field_validator("planes")
     @classmethod

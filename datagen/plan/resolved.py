@@ -22,7 +22,7 @@ from .randomize import Ranges
 
 KINDS = ("full", "patch")
 # Fields that are recorded only where they say other than the default: later than stores that are to keep their digests.
-_WHERE_USED = {"subjects": None, "frames": "first", "include_derived": False}
+_WHERE_USED = {"subjects": None, "frames": "first", "include_derived": False, "window": "auto"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Cutting:
     segmenter: str
     sam2_checkpoint: str | None
     seed: int
+    window: str = "auto"  # `ussim.volumes.window`
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class ResolvedRecipe:
     subjects: str | None = None  # the expression itself, or the digest of a table
     frames: str | int = "first"
     include_derived: bool = False
+    window: str = "auto"
     format: int = 1
     inputs: Inputs = dataclasses.field(default=Inputs(), compare=False)
 
@@ -140,6 +142,7 @@ class ResolvedRecipe:
             segmenter=self.segmenter,
             sam2_checkpoint=None if checkpoint is None else str(Path(checkpoint).resolve()),
             seed=self.seed,
+            window=self.window,
         )
 
     @cached_property

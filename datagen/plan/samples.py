@@ -20,8 +20,8 @@ from ussim.errors import DataError, DeviceError
 from ussim.volumes.anatomy import looks_like_labels
 from ussim.volumes.budget import limited_memory
 from ussim.volumes.files import printable
-from ussim.volumes.grey import grey_range
 from ussim.volumes.volume import Skipped, Volume, VolumeRef
+from ussim.volumes.window import Window, window_of
 
 from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from ..sources import get_source
@@ -102,6 +102,24 @@ class VolumeSamples:
     failure: str = ""  # why the volume could not be read
     note: str = ""  # what its voxels say against it
     oddities: tuple[str, ...] = ()  # what was odd about its files, seen when they were read
+    file_sha256: str = ""
+    window: Window | None = None  # which of its values are black and white
+
+    def row(self) -> dict[str, str | int | float | None]:
+        """What the table of volumes says of it."""
+        low, high, by = ("", "", "") if self.window is None else (*self.window.grey, self.window.by)
+        return {
+            "source": self.ref.source,
+            "volume": self.ref.name,
+            "subject": self.ref.subject,
+            "file_sha256": self.file_sha256,
+            "grey_low": low if isinstance(low, str) else f"{low:.6g}",
+            "grey_high": high if isinstance(high, str) else f"{high:.6g}",
+            "window": by,
+            "images": len({(sample.plane, sample.index, sample.kind) for sample in self.samples}),
+            "notes": "; ".join(dict.fromkeys((*([self.note] if self.note else []), *self.oddities))),
+            "set_aside": self.failure,
+        }
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,9 @@ class Plan:
     skipped: dict[str, int]  # images left out, by reason
     unreadable: tuple[tuple[str, str], ...]  # (volume or file, reason)
     notes: tuple[str, ...]
+    volumes: tuple[
+        dict[str, str | int | float | None], ...
+    ] = ()  # what the table of volumes says of those that were read
     subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
 
     @cached_property
@@ -184,6 +205,9 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
         skipped=dict(sorted(skipped.items())),
         unreadable=tuple(unreadable),
         notes=(*notes, *_left_out(left_out), *_oddities(read)),
+        volumes=tuple(
+            sorted((volume.row() for volume in read), key=lambda row: (str(row["source"]), str(row["volume"])))
+        ),
         subject_rules=tuple(rules),
     )
 
@@ -213,6 +237,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
     samples = []
     try:
         volume = _load(ref)
+        window = window_of(volume, cutting.window)
         for image in hq_slices(
             volume,
             dict(cutting.planes)[ref.source],
@@ -221,6 +246,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
             cutting.size,
             patches="patch" in cutting.kinds,
             segmenter=_segmenter(cutting),
+            window=window,
             on_skip=lambda _plane, _index, kind, reason: skipped.update([f"{kind}: {_kind_of_reason(reason)}"]),
         ):
             if image.kind not in cutting.kinds:
@@ -250,7 +276,10 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
         return VolumeSamples(ref, failure=" ".join(failure.split()))
     counts = {reason: n for reason, n in skipped.items() if reason.partition(":")[0] in cutting.kinds}
     note = looks_like_labels(volume.voxels)
-    return VolumeSamples(ref, tuple(samples), tuple(sorted(counts.items())), note=note, oddities=volume.notes)
+    notes = (*volume.notes, *window.notes)
+    return VolumeSamples(
+        ref, tuple(samples), tuple(sorted(counts.items())), "", note, notes, volume.file_sha256, window
+    )
 
 
 def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
@@ -285,17 +314,17 @@ def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
     DataError
         The volume is no longer what it was when the sample was planned, or cannot be read.
     """
-    volume, grey = _loaded(sample.ref)
+    volume, window = _loaded(sample.ref, cutting.window)
     if volume.file_sha256 != sample.file_sha256:
         raise DataError(f"{sample.ref.source} {sample.ref.name}: the file changed while the dataset was being built")
     # A variant is interpolated once, from the pixels of the MRI.
     size = cutting.size if sample.augmentation == 0 else None
     segmenter = _segmenter(cutting)
     if sample.kind == "patch":
-        cut = hq_patch(volume, sample.plane, sample.index, size, grey=grey, segmenter=segmenter)
+        cut = hq_patch(volume, sample.plane, sample.index, size, window=window, segmenter=segmenter)
     else:
         cut = hq_slice(
-            volume, sample.plane, sample.index, size, grey=grey, min_tissue=cutting.min_tissue, segmenter=segmenter
+            volume, sample.plane, sample.index, size, window=window, min_tissue=cutting.min_tissue, segmenter=segmenter
         )
     if sample.augmentation == 0:
         return cut.image
@@ -321,9 +350,9 @@ def _load(ref: VolumeRef) -> Volume:
 
 
 @lru_cache(maxsize=2)  # consecutive samples are of one volume; two, for threads that meet at a border
-def _loaded(ref: VolumeRef) -> tuple[Volume, tuple[float, float]]:
+def _loaded(ref: VolumeRef, window: str) -> tuple[Volume, Window]:
     volume = _load(ref)
-    return volume, grey_range(volume)
+    return volume, window_of(volume, window)
 
 
 @lru_cache(maxsize=1)
@@ -370,6 +399,10 @@ def _first(samples: Iterable[Sample], limit: int) -> list[Sample]:
 
 def _kind_of_reason(reason: str) -> str:
     """A reason without its numbers, so that like ones are counted together."""
+    if "noise" in reason:
+        return "nothing brighter than the noise of the volume"
+    if reason.startswith("the largest square"):
+        return "too small a square inside the tissue"
     return "too little tissue" if "tissue" in reason else "too few pixels"
 
 

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 
 from ussim.errors import DataError
-from ussim.volumes.grey import foreground, grey_range, to_unit
+from ussim.volumes.grey import foreground, to_unit
 from ussim.volumes.volume import Volume
+from ussim.volumes.window import Window, is_noise, window_of
 
 Segmenter = Callable[[np.ndarray], np.ndarray]  # (n_rows, n_columns) in [0, 1] -> bool mask of the tissue
 OnSkip = Callable[[str, int, str, str], None]  # plane, index, kind ("full" or "patch"), reason
@@ -46,6 +47,7 @@ def hq_slices(
     patches: bool = False,
     segmenter: Segmenter | None = None,
     on_skip: OnSkip | None = None,
+    window: Window | None = None,
 ) -> Iterator[HQSlice]:
     """The HQ images of one volume: a full slice each, followed by its patch where `patches` is set.
 
@@ -58,6 +60,7 @@ def hq_slices(
     size : side of the image in pixels, None = as in the MRI
     fit : "crop" takes the centre square, "pad" the whole slice on black
     segmenter : finds the tissue in a slice; None = `foreground`
+    window : which values become black and white; None = `window_of(volume)`
     on_skip : called with plane, index, kind and reason for each image that is left out
 
     Raises
@@ -70,11 +73,11 @@ def hq_slices(
     if not 0 <= min_tissue < 1:
         raise DataError(f"min_tissue: expected a fraction in [0, 1), got {min_tissue}")
     skip = on_skip or (lambda plane, index, kind, reason: None)
-    grey = grey_range(volume)
+    chosen = window or window_of(volume)
     for plane in chosen_planes(volume, planes):
         count = volume.n_slices(plane)
         for index in range((count // 2) % every, count, every):
-            cut = _Cut.of(volume, plane, index, grey, segmenter)
+            cut = _Cut.of(volume, plane, index, chosen, segmenter)
             try:
                 yield cut.full(size, fit, min_tissue)
             except Unusable as reason:
@@ -107,19 +110,19 @@ def hq_slice(
     index: int,
     size: int | None = 256,
     *,
-    grey: tuple[float, float] | None = None,
+    window: Window | None = None,
     fit: Literal["crop", "pad"] = "crop",
     min_tissue: float = 0.1,
     segmenter: Segmenter | None = None,
 ) -> HQSlice:
-    """One full slice: its centre square (or all of it on black) in 8-bit grey. `grey` is `grey_range(volume)`.
+    """One full slice: its centre square (or all of it on black) in 8-bit grey. `window` is `window_of(volume)`.
 
     Raises
     ------
     Unusable
         Too few pixels, or too little tissue.
     """
-    return _Cut.of(volume, plane, index, grey or grey_range(volume), segmenter).full(size, fit, min_tissue)
+    return _Cut.of(volume, plane, index, window or window_of(volume), segmenter).full(size, fit, min_tissue)
 
 
 def hq_patch(
@@ -128,7 +131,7 @@ def hq_patch(
     index: int,
     size: int | None = 256,
     *,
-    grey: tuple[float, float] | None = None,
+    window: Window | None = None,
     segmenter: Segmenter | None = None,
 ) -> HQSlice:
     """The largest axis-aligned square wholly inside the tissue of one slice, in 8-bit grey.
@@ -138,7 +141,7 @@ def hq_patch(
     Unusable
         The square is smaller than MIN_SIDE pixels.
     """
-    return _Cut.of(volume, plane, index, grey or grey_range(volume), segmenter).patch(size)
+    return _Cut.of(volume, plane, index, window or window_of(volume), segmenter).patch(size)
 
 
 def largest_square(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -208,14 +211,17 @@ class _Cut:
     plane: str
     index: int
     pixel_size: tuple[float | None, float | None]
+    is_noise: bool = False
 
     @classmethod
-    def of(cls, volume: Volume, plane: str, index: int, grey: tuple[float, float], segmenter: Segmenter | None) -> _Cut:
+    def of(cls, volume: Volume, plane: str, index: int, window: Window, segmenter: Segmenter | None) -> _Cut:
         values, pixel_size = volume.slice(plane, index)
-        image = to_unit(values, grey)
+        image = to_unit(values, window.grey)
         # A sliver of a slice is refused by either cut; the filters of the segmentation may not take it.
-        mask = np.zeros(image.shape, bool) if min(image.shape) < MIN_SIDE else (segmenter or foreground)(image)
-        return cls(image, mask, plane, index, pixel_size)
+        noise = is_noise(image, window)
+        nothing = noise or min(image.shape) < MIN_SIDE
+        mask = np.zeros(image.shape, bool) if nothing else (segmenter or foreground)(image)
+        return cls(image, mask, plane, index, pixel_size, noise)
 
     def full(self, size: int | None, fit: str, min_tissue: float) -> HQSlice:
         n_rows, n_columns = self.image.shape
@@ -224,7 +230,9 @@ class _Cut:
         box = square_box(self.image.shape, self.pixel_size, fit)
         tissue = float(_cut(self.mask, box).mean())
         if tissue < min_tissue or not tissue:
-            raise Unusable(f"tissue fills {tissue:.0%} of the square, expected at least {min_tissue:.0%}")
+            raise Unusable(
+                f"tissue fills {tissue:.0%} of the square, expected at least {min_tissue:.0%}{self._why_none()}"
+            )
         return HQSlice(_render(self.image, box, size), self.plane, self.index, "full", box, self.pixel_size)
 
     def patch(self, size: int | None) -> HQSlice:
@@ -232,9 +240,12 @@ class _Cut:
         if min(row1 - row0, col1 - col0) < MIN_SIDE:
             raise Unusable(
                 f"the largest square inside the tissue is {row1 - row0} x {col1 - col0} pixels, "
-                f"expected {MIN_SIDE} or more"
+                f"expected {MIN_SIDE} or more{self._why_none()}"
             )
         return HQSlice(_render(self.image, box, size), self.plane, self.index, "patch", box, self.pixel_size)
+
+    def _why_none(self) -> str:
+        return ": nothing in it is brighter than the noise of its volume" if self.is_noise else ""
 
 
 def _render(image: np.ndarray, box: tuple[int, int, int, int], size: int | None) -> np.ndarray:

@@ -6,6 +6,7 @@
       lq/<PROBE>/          (n, H, W) uint8; a slash in a probe's name is written as an underscore
       mask/<PROBE>/        (H, W) bool, or (n, H, W) where the acquisition is drawn for each sample
       samples.csv          one row a sample, in the order of the arrays
+      volumes.csv          one row a volume that was read: its grey window, what is odd about it, why it was set aside
       build/shards/*.json  one record a finished shard: its rows, and a checksum of every file
       build/files.json     digest of every other file: the seal of a finished store (`datagen.store.seal`)
       build/log.jsonl      times and host names; no digest covers it
@@ -22,7 +23,7 @@ import hashlib
 import io
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ from ..plan.resolved import ResolvedRecipe, array_name
 FORMAT = 1
 DIMENSIONS = ("sample", "z", "x")
 SAMPLES = "samples.csv"
+VOLUMES = "volumes.csv"
 BEGUN = "build/begun"
 LARGEST_SHARD = 64  # samples: 4 MiB of 256 x 256
 SHARDS = 128  # a dataset is cut into about this many until shards have their largest size
@@ -217,14 +219,14 @@ def crc_column(key: str) -> str:
     return f"crc32_{key.removeprefix('lq/')}"
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[Mapping[str, Value]]) -> str:
     """Rows as CSV with a header, columns in the order of the first row."""
     text = io.StringIO()
     _table_writer(text, rows).writerows(rows)
     return text.getvalue()
 
 
-def _table_writer(text: io.StringIO, rows: Sequence[Row]) -> csv.DictWriter[str]:
+def _table_writer(text: io.StringIO, rows: Sequence[Mapping[str, Value]]) -> csv.DictWriter[str]:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     return writer

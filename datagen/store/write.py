@@ -10,7 +10,18 @@ from importlib import metadata
 import numpy as np
 
 from . import layout
-from .layout import SAMPLES, Attributes, Row, ShardRecord, crc_column, image_crc32, image_hash, lq_key, mask_key
+from .layout import (
+    SAMPLES,
+    VOLUMES,
+    Attributes,
+    Row,
+    ShardRecord,
+    crc_column,
+    image_crc32,
+    image_hash,
+    lq_key,
+    mask_key,
+)
 from .location import Storage
 from .read import read_fixed_masks, read_metadata, read_records
 from .seal import seal, unseal
@@ -106,6 +117,7 @@ def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest:
     layout.consolidate(memory)
     names = [name for name in nodes if name != "zarr.json"]
     names += [f"{key}/c/0/0" for key in read_fixed_masks(storage)]
+    names += [name for name in (VOLUMES,) if name in storage.names("")]
     names += [SAMPLES, *(layout.record_key(index) for index in range(n_shards))]
     seal(storage, json.loads(layout.contents(memory)["zarr.json"]), names)
     return total

@@ -29,7 +29,7 @@ from ..errors import DataError
 from .anatomy import GE_IMAGE_KIND, derived_by_header, derived_by_type
 from .budget import check_unpacked, check_values
 from .damage import told, told_of_ref, without_path
-from .dicom_checks import check_claims, check_deflated, check_pixels, directions
+from .dicom_checks import check_claims, check_deflated, check_pixels, directions, display_window, padded
 from .files import relative, sha256_of
 from .grouping import PHASE_KEYS, Frame, Grouping, Stack, group, split_label
 from .montage import TAGS as _MONTAGE_TAGS
@@ -76,6 +76,7 @@ _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-pl
 
 
 _Key = tuple[Any, ...]
+_Decoded = tuple[np.ndarray, list[Frame], tuple[float, float] | None]
 _GAP = "{count} of {n} slices cannot be read: left out, the volume has a gap"
 
 
@@ -364,14 +365,14 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
         ref = replace(ref, notes=(*ref.notes, *_what_is_left(grouping, ref.part), *stack.notes))
     check_values(ref.name, (len(stack.frames), largest), 2)
     oddities: list[str] = []
-    pixels, cut = _decode(stack.frames, voi, ref.name, oddities)
+    pixels, cut, window = _decode(stack.frames, voi, ref.name, oddities)
     pixels = filled_outside(pixels, oddities)
     ref = replace(ref, notes=(*ref.notes, *oddities))
     readable = [frame for frame in stack.frames if frame not in cut]
     gap = _GAP.format(count=len(cut), n=len(stack.frames))
     if cut and gap not in ref.notes:
         ref = replace(ref, notes=(*ref.notes, gap))
-    return _volume(ref, readable, pixels)
+    return replace(_volume(ref, readable, pixels), window=window)
 
 
 def _what_is_left(grouping: Grouping, part: int) -> list[str]:
@@ -632,8 +633,8 @@ def _montage(header: Any) -> Montage | None:
         return None
 
 
-def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> tuple[np.ndarray, list[Frame]]:
-    """Pixels of the frames in their order, (n_readable, n_rows, n_columns), and the frames whose files are cut short.
+def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> _Decoded:
+    """Pixels of the frames in their order, (n_readable, n_rows, n_columns), the frames that are cut short, the VOI window.
 
     A damaged file costs its slice, unless most of them are.
     """
@@ -643,6 +644,7 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> 
     paths = list(dict.fromkeys(frame.path for frame in frames))
     opened: dict[str, tuple[Any, np.ndarray]] = {}
     is_inverted = False
+    windows: list[tuple[float, float]] = []  # the files' own, in the values they give
     cut: list[Frame] = []
     # Slices keep their scales relative to each other.
     scale = absurd(number for frame in frames for number in (frame.slope, frame.intercept))
@@ -662,8 +664,7 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> 
                 continue
         dataset, stored = opened[frame.path]
         image = stored[frame.index]
-        padding = dataset.get("PixelPaddingValue")
-        outside = image == padding if isinstance(padding, int) else np.zeros(image.shape, bool)
+        outside = padded(image, dataset)
         with _quiet():
             if "ModalityLUTSequence" in dataset:
                 image = apply_modality_lut(image, dataset)
@@ -674,6 +675,7 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> 
                 image = apply_voi_lut(image, dataset)
         if outside.any() and not outside.all():
             image = np.where(outside, image[~outside].min(), image)
+        windows += [] if voi else display_window(dataset, frame.index, scale)
         is_inverted |= str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1"
         images.append(image)
     if len({image.shape for image in images}) > 1:
@@ -681,7 +683,12 @@ def _decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> 
     pixels = np.stack(images)
     if pixels.dtype.kind == "f":
         pixels = narrowed(pixels, notes)
-    return (inverted(pixels) if is_inverted else pixels), cut
+    # Slices have windows of their own where they were scaled apart; one holds for all of them here.
+    window = tuple(float(value) for value in np.median(windows, axis=0)) if windows else None
+    if is_inverted and window is not None:
+        least, most = float(np.fmin.reduce(pixels, axis=None)), float(np.fmax.reduce(pixels, axis=None))
+        window = (least + most - window[1], least + most - window[0])
+    return (inverted(pixels) if is_inverted else pixels), cut, window  # type: ignore[return-value]
 
 
 def _unreadable(frames: Sequence[Frame], n_cut: int) -> bool:

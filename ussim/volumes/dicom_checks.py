@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableSequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,41 @@ def directions(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     if not all(0.5 < length < 2 for length in lengths):
         return None
     return values if abs(row @ column) < 0.9 * lengths[0] * lengths[1] else None
+
+
+def padded(image: np.ndarray, dataset: Any) -> np.ndarray:
+    """Which stored values are padding, by PixelPaddingValue, and up to PixelPaddingRangeLimit where there is one."""
+    padding = dataset.get("PixelPaddingValue")
+    limit = dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(padding, int):
+        return np.zeros(image.shape, bool)
+    if not isinstance(limit, int):
+        return image == padding
+    return (image >= min(padding, limit)) & (image <= max(padding, limit))
+
+
+def display_window(dataset: Any, index: int, scale: float = 0.0) -> list[tuple[float, float]]:
+    """Return the VOI window of a frame as (black, white), in a list of one; none where the file has no usable one.
+
+    Parameters
+    ----------
+    scale : by which values were divided, 0 = they were not.
+    """
+    places = [dataset]
+    for name, number in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
+        groups = dataset.get(name) or []
+        if number < len(groups) and (inner := groups[number].get("FrameVOILUTSequence")):
+            places.append(inner[0])
+    for place in places:
+        pair = [place.get(name) for name in ("WindowCenter", "WindowWidth")]
+        center, width = (value[0] if isinstance(value, MutableSequence) and value else value for value in pair)
+        try:
+            low, high = float(center) - float(width) / 2, float(center) + float(width) / 2
+        except (TypeError, ValueError):
+            continue
+        if np.isfinite([low, high]).all() and low < high:
+            return [(low / (scale or 1.0), high / (scale or 1.0))]
+    return []
 
 
 def syntax_of(header: Any) -> str:

@@ -50,6 +50,7 @@ def load_nifti(ref: VolumeRef) -> Volume:
     path = ref.paths[0]
     with named(ref), open_nifti(path) as (image, oddities):
         voxels, spacing, affine, notes = _nifti_frame(path, image, ref.part)
+        window = _window(image.header)
     voxels = filled_outside(voxels, notes)
     orientation = io_orientation(affine)
     along: list[float | None] = [None, None, None]
@@ -65,7 +66,17 @@ def load_nifti(ref: VolumeRef) -> Volume:
         file_sha256=sha256_of(ref.paths),
         notes=(*ref.notes, *(note for note in (*oddities, *notes) if note not in ref.notes)),
         file_affine=affine,
+        window=window,
     )
+
+
+def _window(header: Any) -> tuple[float, float] | None:
+    """The values that a header says are to be shown as black and white; None where it says nothing."""
+    try:
+        low, high = float(header["cal_min"]), float(header["cal_max"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (low, high) if np.isfinite([low, high]).all() and low < high else None
 
 
 @contextmanager

@@ -118,6 +118,8 @@ class Volume:
     file_affine: np.ndarray | None = None
     # The one plane of a canonical block whose slices are shifted against each other; "" = all planes are true.
     only_plane: str = ""
+    # The values that the files say are to be shown as black and white: DICOM's VOI window, NIfTI's cal_min and cal_max.
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         label = f"{self.source} {self.name}"
