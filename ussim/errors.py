@@ -21,7 +21,8 @@ class ExitCode(enum.IntEnum):
     CHANGED = 5  # resume refused: the recipe changed
     DEVICE = 6  # no such device, a device that failed, out of memory, or a package that is not installed
     INCOMPLETE = 7  # finished, with more than a small share of the samples set aside
-    INTERRUPTED = 130
+    INTERRUPTED = 130  # ctrl-C
+    TERMINATED = 143  # SIGTERM
 
 
 class UssimError(Exception):

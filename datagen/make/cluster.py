@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ussim.commands.stopping import deferred
 from ussim.errors import DataError
 from ussim.extras import needs
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+DEADLY = "its worker died each time it was tried (out of memory?)"  # of a volume or a sample that is set aside
 TOPIC = "datagen-samples"  # of the events by which workers say how far they are
 IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle, few enough to stay small
 
@@ -91,12 +94,28 @@ class Cluster(Workers):
                     waiting.append(self.client.submit(function, item, pure=False))
                     if len(waiting) >= ahead:
                         break
-                yield waiting.popleft().result()
+                future = waiting.popleft()
+                yield self._answer(function, everything[done], future)
                 done += 1
                 watcher.reading(done, len(everything))
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _answer(self, function: Callable[[Item], Result], item: Item, future: Future) -> Result:
+        """What became of an item; where it kills its workers, what the function has for one that is lost."""
+        from distributed import CancelledError, KilledWorker
+        from distributed.comm import CommClosedError
+
+        try:
+            return future.result()
+        except KilledWorker:
+            lost = getattr(function, "lost", None)
+            if lost is None:
+                raise
+            return lost(item, DEADLY)
+        except (CancelledError, CommClosedError):
+            raise _lost_scheduler() from None
 
     def run(self, jobs: Sequence[Job], count: Count) -> Iterator[ShardRecord]:
         """Make some shards, each one task; yield their records as they come."""
@@ -137,7 +156,7 @@ class Cluster(Workers):
         except KilledWorker:  # also of a shard that was done, where its worker died before it could say so
             return self.make_apart(job)
         except CancelledError:
-            raise DataError("the scheduler was lost; start it again and run the same command with --resume") from None
+            raise _lost_scheduler() from None
         if isinstance(record, Exception):
             raise record
         return record
@@ -152,7 +171,7 @@ class Cluster(Workers):
             try:
                 made.append(self.client.submit(make_sample, sample, job, pure=False).result())
             except KilledWorker:
-                made.append(blank_sample(sample, job, "its worker died each time it was tried (out of memory?)"))
+                made.append(blank_sample(sample, job, DEADLY))
         return finish_shard(job, made, started)
 
 
@@ -175,23 +194,24 @@ def open_workers(
         return
     from distributed import Client
 
-    for name in ("distributed", "bokeh"):  # what a closing cluster says of its own end is no news
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _silence()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     n_workers = workers or cores
     share = max(1, cores // n_workers)
     if scheduler is not None and scheduler not in ("threads", "processes"):
-        with _connect(scheduler) as connected:
+        with _connect(scheduler) as connected, _noticing_lost_workers(connected, watcher):
             _announce(connected, watcher)
             yield Cluster(connected)
         return
-    with _local_cluster(engine, n_workers, share, scheduler == "threads") as cluster, Client(cluster) as local:
+    with ExitStack() as opened:
+        with deferred():  # stopped half-started, Dask leaves processes behind and says so at length
+            cluster = opened.enter_context(_local_cluster(engine, n_workers, share, scheduler == "threads"))
+            local = opened.enter_context(Client(cluster))
         _announce(local, watcher)
         yield Cluster(local, share if scheduler == "threads" else None)
 
 
-@contextmanager
-def _local_cluster(engine: str, n_workers: int, share: int, threads: bool) -> Iterator[LocalCluster]:
+def _local_cluster(engine: str, n_workers: int, share: int, threads: bool) -> LocalCluster:
     """Worker processes of one thread each, or one process of threads; one worker a GPU where the engine is CUDA."""
     from distributed import LocalCluster
 
@@ -199,18 +219,19 @@ def _local_cluster(engine: str, n_workers: int, share: int, threads: bool) -> It
         needs("dask_cuda", "or leave --workers out to use one GPU")
         from dask_cuda import LocalCUDACluster
 
-        with LocalCUDACluster(n_workers=n_workers, threads_per_worker=1) as cluster:
-            yield cluster
-        return
+        return LocalCUDACluster(n_workers=n_workers, threads_per_worker=1)
     environment = {name: str(share) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    with LocalCluster(
+    return LocalCluster(
         n_workers=1 if threads else n_workers,
         threads_per_worker=n_workers if threads else 1,
         processes=not threads,
         dashboard_address="127.0.0.1:0",
         **({} if threads else {"env": environment, "preload": [__name__]}),
-    ) as cluster:
-        yield cluster
+    )
+
+
+def _lost_scheduler() -> DataError:
+    return DataError("the scheduler was lost; start it again and run the same command with --resume")
 
 
 def dask_setup(_worker: Any) -> None:
@@ -246,6 +267,41 @@ def _connect(scheduler: str) -> Iterator[Client]:
                     f"scheduler {scheduler}: no worker came within 60 s; start `dask worker` first"
                 ) from None
         yield client
+
+
+def _silence() -> None:
+    """Keep to itself what Dask says of a cluster that is closing, and of a scheduler that is lost: one line says it here."""
+    for name in ("distributed", "bokeh", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # Dask gives those below it levels of their own
+        if name.startswith(("distributed.", "tornado.")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _noticing_lost_workers(client: Client, watcher: Watcher, interval: float = 5.0) -> Iterator[None]:
+    """Say so where no worker of a scheduler of somebody else's is left, once each time, instead of waiting in silence."""
+    ended = threading.Event()
+
+    def look() -> None:
+        lost = False
+        while not ended.wait(interval):
+            try:
+                none_left = client.status == "running" and not client.nthreads()
+            except Exception:  # the scheduler is lost: the work says so
+                return
+            if none_left and not lost:
+                address = client.scheduler_info()["address"]
+                watcher.message(f"no worker is left at {address}; waiting for one: `dask worker {address}` starts one")
+            lost = none_left
+
+    thread = threading.Thread(target=look, daemon=True, name="lost workers")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(interval)
 
 
 def _announce(client: Client, watcher: Watcher) -> None:

@@ -343,6 +343,10 @@ class _Cutter:
     def __call__(self, ref: VolumeRef) -> VolumeSamples:
         return cut_volume(ref, self.cutting)
 
+    def lost(self, ref: VolumeRef, reason: str) -> VolumeSamples:
+        """Return what is said of a volume that ends whoever reads it."""
+        return VolumeSamples(ref, failure=reason)
+
 
 def _load(ref: VolumeRef) -> Volume:
     with limited_memory(ref.max_memory):

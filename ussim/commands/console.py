@@ -28,6 +28,7 @@ from ..errors import ExitCode, UssimError
 from ..extras import missing
 from . import bars
 from .encoding import use_nearest
+from .stopping import Terminated, terminable
 
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
@@ -62,7 +63,8 @@ def run(
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             try:
-                outcome = command.main(arguments, prog_name=name, standalone_mode=False)
+                with terminable():
+                    outcome = command.main(arguments, prog_name=name, standalone_mode=False)
             finally:
                 bars.close()  # before the last message: a line that is drawn again would come after it
         sys.stdout.flush()
@@ -70,6 +72,9 @@ def run(
     except click.exceptions.NoArgsIsHelpError as error:
         note(error.format_message())
         return ExitCode.USAGE
+    except Terminated:
+        note(f"{name}: terminated; {interrupted}")
+        return ExitCode.TERMINATED
     except (KeyboardInterrupt, click.Abort):
         note(f"{name}: interrupted; {interrupted}")
         return ExitCode.INTERRUPTED
