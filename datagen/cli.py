@@ -176,7 +176,7 @@ def _dry_run(recipe: Recipe, out: str) -> int:
     console.result(
         f"{out}: {len(plan.samples)} samples ({figures.n_full} slices, {figures.n_patches} patches) of "
         f"{len(plan.subjects)} subjects, {plan.n_volumes} volumes; {len(plan.recipe.probes)} probes; "
-        f"{plan.recipe.folds} folds"
+        f"{_folds(plan.recipe.folds)}"
     )
     console.result(f"size: about {_bytes(figures.n_bytes)}")
     console.result(
@@ -251,7 +251,7 @@ def _print_summary(summary: Summary, previews: list[str], out: str) -> None:
     rate = f" ({summary.n_built / summary.seconds:.3g} samples/s)" if summary.n_built else ", all there already"
     console.result(
         f"{summary.url}: {there} samples of {summary.n_subjects} subjects, {summary.n_volumes} volumes, under "
-        f"{', '.join(summary.probes)}; {summary.folds} folds; {console.duration(summary.seconds)}{rate}"
+        f"{', '.join(summary.probes)}; {_folds(summary.folds)}; {console.duration(summary.seconds)}{rate}"
     )
     _print_left_out(summary.skipped, summary.unreadable, summary.notes)
     for sample, reason in summary.set_aside[:5]:
@@ -276,10 +276,17 @@ def _print_left_out(skipped: dict[str, int], unreadable: Any, notes: Any) -> Non
         console.note(f"set aside: volume {volume}: {reason}")
     if len(unreadable) > 5:
         console.note(f"set aside: {len(unreadable) - 5} more volumes")
-    for text in list(notes)[:_NOTES]:
+    shown = len(notes) if console.is_verbose() else _NOTES
+    for text in list(notes)[:shown]:
         console.note(f"note: {text}")
-    if len(notes) > _NOTES:
-        console.note(f"note: {len(notes) - _NOTES} more; `datagen inspect` lists them")
+    if len(notes) > shown:
+        console.note(
+            f"note: {len(notes) - _NOTES} more; -v lists them, and volumes.csv in the store those of each volume"
+        )
+
+
+def _folds(count: int) -> str:
+    return f"{count} fold{'s' * (count != 1)}"
 
 
 def _bytes(count: float) -> str:
@@ -348,7 +355,7 @@ def info(store: str, digest: bool, as_json: bool) -> None:
     lines = {
         "samples": f"{len(samples)} ({kinds['full']} slices, {kinds['patch']} patches), "
         f"{attributes.n_set_aside} set aside",
-        "subjects": f"{len(subjects)} in {recipe.folds} folds",
+        "subjects": f"{len(subjects)} in {_folds(recipe.folds)}",
         "images": f"{recipe.size} x {recipe.size} uint8, HQ and LQ under {', '.join(attributes.probes)}",
         "engine": recipe.engine,
         "source": attributes.source,

@@ -175,11 +175,11 @@ def test_webdataset_shards_hold_the_images(path, tmp_path, monkeypatch):
     assert sorted(file.name for file in out.iterdir()) == ["README.md", "pairs-000000.tar", "pairs-000001.tar"]
     with tarfile.open(out / "pairs-000000.tar") as tar:
         names = tar.getnames()
-        assert len(names) == 15
+        assert len(names) == 20
         keys = [name.split(".", 1) for name in names]
         assert keys[0][0] == keys[1][0] == keys[2][0]
-        assert [suffix for _, suffix in keys[:3]] == ["hq.png", "lq.png", "json"]
-        row = json.load(tar.extractfile(names[2]))
+        assert [suffix for _, suffix in keys[:3]] == ["hq.png", "lq.png", "mask.png", "json"]
+        row = json.load(tar.extractfile(names[3]))
         image = np.asarray(Image.open(io.BytesIO(tar.extractfile(names[1]).read())))
     pairs = datagen.open_pairs(path, probe=PROBE)
     assert row == pairs.samples[0]

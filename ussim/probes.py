@@ -121,6 +121,11 @@ class Probe:
 
     def __post_init__(self) -> None:
         where = self.path or f"probe {self.name!r}"
+        if not _can_name_a_file(self.name):
+            raise ProbeError(
+                f'{where}: name: expected a word such as "L11-5v", which folders and columns can be named after, '
+                f"got {self.name!r}"
+            )
         for key in ("center_frequency", "pitch", "element_width", "element_height", "elevation_focus", "radius"):
             value = getattr(self, key)
             if not (isinstance(value, int | float) and value > 0):
@@ -296,6 +301,13 @@ def _read(path: Any) -> Probe:
         return Probe(**table, imaging=_read_imaging(path, imaging), path=str(path))
     except TypeError as error:
         raise ProbeError(f"{path}: {error}") from None
+
+
+def _can_name_a_file(name: str) -> bool:
+    """Whether arrays and files can be named after a probe: neither empty, nor a path, nor what a store has a use for."""
+    parts = name.replace("\\", "/").split("/")
+    words = all(part == part.strip() and part.strip(".") for part in parts)
+    return words and name.isprintable() and name not in ("zarr.json", "c") and len(name.encode()) <= 100
 
 
 def _read_imaging(path: Any, table: dict[str, Any] | None) -> Imaging | None:

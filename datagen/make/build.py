@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ussim.commands import console
 from ussim.errors import ChangedError, DataError, ExistsError
 
-from ..plan.formats import FORMAT
+from ..plan.formats import FORMAT, format_for
 from ..plan.recipe import Recipe
 from ..plan.resolved import array_name, differences
 from ..plan.samples import Plan, make_plan
@@ -93,14 +93,15 @@ def build(
     OSError
         The store cannot be written.
     """
-    started = time.time()
+    started = time.monotonic()
     watcher = watcher or Watcher()
     storage = open_storage(out)
     _check_output(storage, resume, overwrite)
     if overwrite:
         _check_inputs_survive(recipe, storage)
     with open_workers(recipe.engine, client, workers, scheduler, watcher) as crew:
-        resolved = recipe.resolve(crew.engine(recipe.engine), _format(storage) if resume else FORMAT)
+        number = _format(storage, recipe) if resume else format_for(recipe.augmentations, FORMAT)
+        resolved = recipe.resolve(crew.engine(recipe.engine), number)
         plan = make_plan(resolved, lambda function, refs: crew.map(function, refs, watcher))
         _check_output(storage, resume, overwrite)  # reading may have taken long
         with storage.exclusively():  # before anything is deleted or written: another build may be at work
@@ -144,10 +145,10 @@ def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
             raise ExistsError(f"{storage.url}: --overwrite would delete the input {path}; choose another --out")
 
 
-def _format(storage: Storage) -> int:
+def _format(storage: Storage, recipe: Recipe) -> int:
     """The format of the store that is gone on with, of new ones where there is none yet."""
     if not storage.exists() or read.is_begun(storage) or _is_damaged(storage):
-        return FORMAT
+        return format_for(recipe.augmentations, FORMAT)
     return read.read_attributes(storage).recipe.format
 
 
@@ -242,7 +243,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
         _create(storage, attributes, plan)  # in case it is there that something was lost
         total = write.finish(storage, len(jobs), len(count.set_aside), plan.digest)
     set_aside = tuple(sorted(count.set_aside))
-    seconds = time.time() - started
+    seconds = time.monotonic() - started
     log(storage.url, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
     storage.clean()
     return Summary(

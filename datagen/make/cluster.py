@@ -165,7 +165,7 @@ class Cluster(Workers):
         """Make a shard, each sample a task of its own: the one that kills its worker is set aside, the others are not."""
         from distributed import KilledWorker
 
-        started = time.time()
+        started = time.monotonic()
         made: list[Made] = []
         for sample in job.samples:
             try:

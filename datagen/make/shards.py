@@ -113,7 +113,7 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
     ussim.EngineError
         The device fails.
     """
-    started = time.time()
+    started = time.monotonic()
     made: list[Made] = []
     streak = Streak()
     # Where settings are drawn for each sample, no two share what the engine prepares.
@@ -133,7 +133,7 @@ def finish_shard(job: Job, made: list[Made], started: float) -> ShardRecord:
     record = write_shard(
         storage, job.index, arrays, [sample.row for sample in made], job.samples_per_shard, job.recipe_digest
     )
-    entry = {"shard": job.index, "samples": len(made), "seconds": round(time.time() - started, 3)}
+    entry = {"shard": job.index, "samples": len(made), "seconds": round(time.monotonic() - started, 3)}
     log(job.url, "shard", **entry)
     return record
 
@@ -168,7 +168,7 @@ def make_sample(sample: Sample, job: Job) -> Made:
 
 def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
     """The place of a sample that is set aside."""
-    row = sample.row(job.recipe.size, job.recipe.folds) | {"set_aside": " ".join(reason.split())}
+    row = _row(sample, job) | {"set_aside": " ".join(reason.split())}
     images: dict[str, np.ndarray] = {"hq": np.zeros((job.recipe.size,) * 2, np.uint8)}
     for settings in job.recipe.settings:
         name = settings.probe.name
@@ -179,12 +179,15 @@ def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
     return Made(row, images)
 
 
+def _row(sample: Sample, job: Job) -> Row:
+    """What the table says of a sample, but for what is simulated."""
+    return sample.row(job.recipe.size, job.recipe.folds, job.recipe.tells_variants)
+
+
 def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
     """Samples that share their settings, or one alone."""
     hqs = [image_of(sample, job.recipe.cutting) for sample in samples]
-    made = [
-        Made(sample.row(job.recipe.size, job.recipe.folds), {"hq": hq}) for sample, hq in zip(samples, hqs, strict=True)
-    ]
+    made = [Made(_row(sample, job), {"hq": hq}) for sample, hq in zip(samples, hqs, strict=True)]
     for settings in job.recipe.settings:
         name = settings.probe.name
         seeds = [probe_seed(sample.seed, name) for sample in samples]

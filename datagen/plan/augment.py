@@ -23,6 +23,16 @@ class Augmentation:
     scale: float = 1.0  # its side relative to the largest square at that angle
     offset: tuple[float, float] = (0.5, 0.5)  # where it lies in the room left (row, column), 0 to 1
 
+    @property
+    def reach(self) -> float:
+        """Side of the upright square around a turned square of side 1."""
+        return abs(math.cos(self.angle)) + abs(math.sin(self.angle))
+
+    @property
+    def side(self) -> float:
+        """Side of the square that is cut out, relative to that of the image."""
+        return self.scale / self.reach
+
 
 def draw_augmentation(
     rng: np.random.Generator, max_angle: float = math.radians(10.0), min_scale: float = 0.8
@@ -74,7 +84,7 @@ def apply_augmentation(image: np.ndarray, augmentation: Augmentation, size: int 
         return np.ascontiguousarray(turned)
 
     cosine, sine = math.cos(augmentation.angle), math.sin(augmentation.angle)
-    reach = abs(cosine) + abs(sine)  # side of the upright square around a turned square of side 1
+    reach = augmentation.reach
     side = augmentation.scale * n / reach
     room = n - side * reach
     centre_row, centre_column = (side * reach / 2 + room * offset - 0.5 for offset in augmentation.offset)

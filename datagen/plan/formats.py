@@ -4,6 +4,8 @@
     2   converged sub-elements; all elements receive where their pitch makes no grating lobes; envelope detected on a grid
         fine enough for the band, each pixel the peak of its cell; the mask follows the f-number of the images
 
+    3   as 2, of datasets with augmentations: the table says how each variant was made, and the size of its pixels
+
 The number is recorded in the recipe of a store (`format`); a record without one is of format 1.
 """
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import ussim
 
 FORMAT = 2  # of new stores
+AUGMENTED = 3  # of new stores with augmentations
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Rules:
     n_subelements: Literal["must"] | None  # of an acquisition; None: converged
     fine: tuple[int, int] | None  # samples of the envelope per pixel, z and x; None: from the probe's resolution
     by_directivity: bool  # whether every probe's receive aperture is limited by its elements' directivity
+    tells_variants: bool = False  # whether the table says how each variant was made
 
     def f_number(self, asked: float | None, probe: ussim.Probe, speed_of_sound: float) -> float | None:
         """Return the f-number of some settings as `delay_and_sum` takes it."""
@@ -41,7 +45,16 @@ class Rules:
         )
 
 
-_RULES = {1: Rules("must", (1, 1), True), 2: Rules(None, None, False)}
+_RULES = {
+    1: Rules("must", (1, 1), True),
+    2: Rules(None, None, False),
+    3: Rules(None, None, False, tells_variants=True),
+}
+
+
+def format_for(augmentations: int, newest: int = FORMAT) -> int:
+    """Return the format of a new store with so many variants of each image."""
+    return AUGMENTED if augmentations and newest == FORMAT else newest
 
 
 def rules_of(number: int) -> Rules:

@@ -18,6 +18,7 @@ from typing import Any
 from ussim.probes import Imaging, Probe
 
 from ..sources import Selection, get_source
+from .formats import rules_of
 from .randomize import Ranges
 
 KINDS = ("full", "patch")
@@ -151,6 +152,11 @@ class ResolvedRecipe:
         names = {item.name for item in dataclasses.fields(Settings)} - {"probe"}
         common = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name in names}
         return tuple(Settings(probe=probe, **common) for probe in self.probes)
+
+    @property
+    def tells_variants(self) -> bool:
+        """Whether the table of samples says how each variant of an image was made."""
+        return rules_of(self.format).tells_variants
 
     @property
     def digest(self) -> str:

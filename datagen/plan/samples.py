@@ -8,6 +8,7 @@ A `Sample` is small; its image is cut from the volume again where it is simulate
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from ussim.volumes.window import Window, window_of
 
 from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from ..sources import get_source
-from .augment import augment
+from .augment import Augmentation, apply_augmentation, draw_augmentation
 from .resolved import KINDS, Cutting, ResolvedRecipe, digest
 from .slices import Segmenter, hq_patch, hq_slice, hq_slices
 
@@ -64,10 +65,29 @@ class Sample:
             file_sha256=row["file_sha256"],
         )
 
-    def row(self, size: int, folds: int) -> dict[str, str | int | float | None]:
-        """What the table of samples says of it, but for what is simulated."""
+    @property
+    def variant(self) -> Augmentation | None:
+        """How it was made of the image it is a variant of; None of the image itself."""
+        if self.augmentation == 0:
+            return None
+        return draw_augmentation(np.random.default_rng([self.seed, stable_hash("augmentation")]))
+
+    def row(self, size: int, folds: int, tells_variants: bool = False) -> dict[str, str | int | float | None]:
+        """What the table of samples says of it, but for what is simulated.
+
+        Parameters
+        ----------
+        tells_variants : say how a variant was made, and give the size of its own pixels (`datagen.plan.formats`).
+        """
         row0, column0, row1, column1 = self.box
         row_mm, column_mm = self.pixel_size_mm
+        variant = self.variant if tells_variants else None
+        heights = None if row_mm is None else (row1 - row0) * row_mm / size
+        widths = None if column_mm is None else (column1 - column0) * column_mm / size
+        if variant is not None and heights is not None and widths is not None:
+            if variant.quarter_turns % 2:
+                heights, widths = widths, heights
+            heights, widths = heights * variant.side, widths * variant.side
         return {
             "id": self.id,
             "source": self.ref.source,
@@ -85,8 +105,9 @@ class Sample:
             "fold": fold_of(self.ref.source, self.ref.subject, folds),
             "mri_pixel_row_mm": _digits(row_mm),
             "mri_pixel_column_mm": _digits(column_mm),
-            "hq_pixel_row_mm": None if row_mm is None else _digits((row1 - row0) * row_mm / size),
-            "hq_pixel_column_mm": None if column_mm is None else _digits((column1 - column0) * column_mm / size),
+            "hq_pixel_row_mm": _digits(heights),
+            "hq_pixel_column_mm": _digits(widths),
+            **(_told(variant) if tells_variants else {}),
             "file_sha256": self.file_sha256,
             "set_aside": "",  # the reason, where the images are blank because it could not be simulated
         }
@@ -140,7 +161,8 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the recipe and the identity of every sample, the digests of their files among it."""
-        rows = [sample.row(self.recipe.size, self.recipe.folds) for sample in self.samples]
+        told = self.recipe.tells_variants
+        rows = [sample.row(self.recipe.size, self.recipe.folds, told) for sample in self.samples]
         return digest({"recipe": self.recipe.to_dict(), "samples": rows})
 
     @cached_property
@@ -197,7 +219,11 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
     if not samples:
         reasons = [(f"{name}: {item.path}", item.reason) for name, item in left_out]
         raise DataError(_nothing(recipe, len(read), skipped, [*reasons, *unreadable]))
-    folds = choose_folds({(sample.ref.source, sample.ref.subject) for sample in samples}, recipe.folds or None)
+    subjects = {(sample.ref.source, sample.ref.subject) for sample in samples}
+    folds = choose_folds(subjects, recipe.folds or None)
+    if folds == 1:
+        whose = "all samples are of one subject" if len(subjects) == 1 else "one fold was asked for"
+        notes.append(f"{whose}: no split into training and test is possible")
     return Plan(
         recipe=replace(recipe, folds=folds),
         samples=tuple(samples),
@@ -328,7 +354,7 @@ def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
         )
     if sample.augmentation == 0:
         return cut.image
-    return augment(cut.image, np.random.default_rng([sample.seed, stable_hash("augmentation")]), cutting.size)
+    return apply_augmentation(cut.image, sample.variant or Augmentation(), cutting.size)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -422,6 +448,20 @@ def _nothing(
         f"{', '.join(recipe.source)}: nothing to build: {n_volumes} volumes gave no usable image: {why}{more}; "
         "try a lower --min-tissue, or other --planes"
     )
+
+
+def _told(variant: Augmentation | None) -> dict[str, int | float | None]:
+    """What the table says of how a variant was made: empty of the image itself."""
+    said = variant or Augmentation()
+    values = {
+        "flip": int(said.flip),
+        "quarter_turns": said.quarter_turns,
+        "angle_deg": _digits(math.degrees(said.angle)),
+        "scale": _digits(said.scale),
+        "offset_row": _digits(said.offset[0]),
+        "offset_column": _digits(said.offset[1]),
+    }
+    return {f"augmentation_{name}": None if variant is None else value for name, value in values.items()}
 
 
 def _digits(value: float | None) -> float | None:

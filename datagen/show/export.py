@@ -43,8 +43,8 @@ def export(
 
     Parameters
     ----------
-    kind : "png": hq/*.png, lq/<PROBE>/*.png, samples.csv; "webdataset": pairs-000000.tar with <key>.hq.png,
-        <key>.lq.png and <key>.json.
+    kind : "png": hq/*.png, lq/<PROBE>/*.png, mask/, samples.csv; "webdataset": pairs-000000.tar with
+        <key>.hq.png, <key>.lq.png, <key>.mask.png and <key>.json.
     probe : of the images, None = all.
     licence : under which you pass on files of your own; a collection's licence cannot be replaced.
     on_pair : called with the number of pairs written and their total.
@@ -99,6 +99,7 @@ def card(pairs: Pairs, licences: list[str], kind: str) -> str:
     attributes, recipe = pairs.attributes, pairs.recipe
     subjects = len({(row["source"], row["subject"]) for row in pairs.samples})
     title = "MRI and simulated ultrasound pairs"
+    masks = "mask/<PROBE>/<key>.png" if pairs.has_own_masks else "mask/<PROBE>.png"
     size = next(name for limit, name in _SIZES if len(pairs) < limit)
     lines = [
         "---",
@@ -121,9 +122,10 @@ def card(pairs: Pairs, licences: list[str], kind: str) -> str:
         "## Files",
         "",
         {
-            "png": "`hq/<key>.png`, `lq/<PROBE>/<key>.png`; `samples.csv` has a row for each key.",
-            "webdataset": "`pairs-*.tar` with `<key>.hq.png`, `<key>.lq.png` and `<key>.json`.",
+            "png": f"`hq/<key>.png`, `lq/<PROBE>/<key>.png`, `{masks}`; `samples.csv` has a row for each key.",
+            "webdataset": "`pairs-*.tar` with `<key>.hq.png`, `<key>.lq.png`, `<key>.mask.png` and `<key>.json`.",
         }[kind],
+        "A mask is white where a pixel lies inside the field of the probe.",
         "Subjects are kept apart by `fold`: split by it, not at random.",
         "",
         "## Sources",
@@ -146,6 +148,11 @@ def _write_folder(pairs: Pairs, out: Path, on_pair: Callable[[int, int], None]) 
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():  # one HQ serves all probes
                 path.write_bytes(_png(image))
+        name = array_name(str(row["probe"]))
+        path = out / (f"mask/{name}/{key}.png" if pairs.has_own_masks else f"mask/{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_bytes(_png(pairs.mask(done - 1)))
         on_pair(done, len(pairs))
     rows: dict[str, Row] = {}
     for row in pairs.samples:
@@ -164,6 +171,7 @@ def _write_tars(pairs: Pairs, out: Path, on_pair: Callable[[int, int], None]) ->
                 for suffix, content in (
                     ("hq.png", _png(hq)),
                     ("lq.png", _png(lq)),
+                    ("mask.png", _png(pairs.mask(done))),
                     ("json", json.dumps(row).encode()),
                 ):
                     entry = tarfile.TarInfo(f"{key}.{suffix}")  # no time, no owner: the same pairs are the same file

@@ -116,6 +116,11 @@ class Pairs(Sequence[Pair]):
             self.url, self.attributes, self.probes, self.folds, self.items[np.asarray(indices, dtype=np.int64)]
         )
 
+    @property
+    def has_own_masks(self) -> bool:
+        """Whether each sample has a mask of its own, as where its acquisition was drawn for it."""
+        return any(self._array(layout.mask_key(name)).ndim == 3 for name in self.probes)
+
     def mask(self, index: int) -> np.ndarray:
         """(H, W) bool: the pixels of a pair that lie inside the probe's field."""
         sample, probe = self.items[_checked(index, len(self))]

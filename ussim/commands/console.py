@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from ..errors import ExitCode, UssimError
+from ..errors import DataError, ExitCode, UssimError
 from ..extras import missing
 from . import bars
 from .encoding import use_nearest
@@ -387,15 +387,17 @@ def check_output(path: Path, *inputs: Path) -> Path:
     Raises
     ------
     click.UsageError
-        Its folder is missing or not writable, it is a folder, or it is one of the inputs.
+        It is a folder, or one of the inputs.
+    DataError
+        Its folder is missing, or it cannot be written.
     """
     folder = path.parent
     if path.is_dir():
         raise click.UsageError(f"{path}: expected a file to write, got a folder")
     if not folder.is_dir():
-        raise click.UsageError(f"{path}: cannot be written: {folder} is not a folder")
+        raise DataError(f"{path}: cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise click.UsageError(f"{path}: cannot be written: permission denied")
+        raise DataError(f"{path}: cannot be written: permission denied")
     if any(_same_file(path, given) for given in inputs):
         raise click.UsageError(f"{path}: is the input; choose another output")
     return path

@@ -27,6 +27,7 @@ from .nrrd import META, NRRD, PAIRS, Block, files_of, open_block
 from .values import absurd, filled_outside, narrowed
 from .volume import CANONICAL, Volume, VolumeRef, named
 
+_LARGEST = 100.0  # mm; a voxel of more is one whose unit is wrong
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MGH_SUFFIXES = (".mgz", ".mgh", ".mgh.gz")
 # Volumes of one file, or of a header and a file of voxels, that are read as NIfTI is.
@@ -218,14 +219,18 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
 
 def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
     """Voxel size in mm along the file's axes, affine, and what is odd about them. Reads the header only."""
-    header, affine, notes = image.header, image.affine, []
+    header, affine = image.header, image.affine
+    notes: list[str] = []
+    unit = _unit(header, notes)
+    if unit != 1.0:
+        affine = np.diag([unit, unit, unit, 1.0]) @ affine
     codes = [int(header[name]) if name in header else None for name in ("sform_code", "qform_code")]
     sform, qform = codes
-    sizes = [float(zoom) if np.isfinite(zoom) and zoom > 0 else None for zoom in header.get_zooms()]
+    sizes = [float(zoom) * unit if np.isfinite(zoom) and zoom > 0 else None for zoom in header.get_zooms()]
     spacing = [*sizes, None, None, None][:3]
     if not _is_usable(affine) and qform and qform > 0 and _is_usable(header.get_qform()):
         notes.append("sform in the header is singular: qform used")
-        affine = header.get_qform()
+        affine = np.diag([unit, unit, unit, 1.0]) @ header.get_qform()
     if _is_usable(affine) and None not in spacing:
         # The affine that gives the orientation gives the size: some tools leave 1 x 1 x 1 in pixdim.
         columns = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
@@ -236,7 +241,7 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
                 notes.append(f"pixdim {said} mm and affine {used} mm differ: affine used")
             spacing = [*columns]
         if sform and qform and sform > 0 and qform > 0 and _is_usable(header.get_qform()):
-            other = header.get_qform()[:3, :3]
+            other = unit * header.get_qform()[:3, :3]
             if not np.allclose(other, affine[:3, :3], atol=0.01 * max(columns)):
                 notes.append("sform and qform in the header differ: sform used")
     if not _is_usable(affine):
@@ -257,6 +262,20 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
     if tilt > 10:
         notes.append(f"oblique: {tilt:.0f} degrees off the anatomical axes; planes are the closest ones")
     return spacing, affine, notes
+
+
+def _unit(header: Any, notes: list[str]) -> float:
+    """What the header's unit of length is in mm: xyzt_units says meters or micrometers where it is not mm."""
+    try:
+        named = header.get_xyzt_units()[0]
+    except (AttributeError, KeyError):  # of formats without it, and of codes that mean nothing
+        return 1.0
+    unit = {"meter": 1000.0, "micron": 1e-3}.get(named, 1.0)
+    largest = max((float(zoom) for zoom in header.get_zooms()[:3] if np.isfinite(zoom)), default=0.0)
+    if unit * largest > _LARGEST:
+        notes.append(f"voxels of {largest:g} m by the unit in the header: taken as mm")
+        return 1.0
+    return unit
 
 
 def _is_usable(affine: np.ndarray) -> bool:
