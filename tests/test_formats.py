@@ -102,6 +102,6 @@ def test_an_old_store_keeps_its_format(old_store, tmp_path):
 
 def test_every_format_has_rules_and_others_are_refused():
     assert [rules_of(number) for number in range(1, FORMAT + 1)]
-    with pytest.raises(ValueError, match=r"format: expected one of 1, 2, got 99: a store of a newer version"):
+    with pytest.raises(ValueError, match=r"format: expected one of 1, 2, 3, got 99: a store of a newer version"):
         rules_of(99)
     assert dataclasses.replace(settings("P4-2v"), format=FORMAT).format == FORMAT

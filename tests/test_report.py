@@ -178,7 +178,7 @@ def test_webdataset_shards_hold_the_images(path, tmp_path, monkeypatch):
         assert len(names) == 20
         keys = [name.split(".", 1) for name in names]
         assert keys[0][0] == keys[1][0] == keys[2][0]
-        assert [suffix for _, suffix in keys[:3]] == ["hq.png", "lq.png", "mask.png", "json"]
+        assert [suffix for _, suffix in keys[:4]] == ["hq.png", "lq.png", "mask.png", "json"]
         row = json.load(tar.extractfile(names[3]))
         image = np.asarray(Image.open(io.BytesIO(tar.extractfile(names[1]).read())))
     pairs = datagen.open_pairs(path, probe=PROBE)
