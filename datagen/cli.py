@@ -271,7 +271,7 @@ def _print_summary(summary: Summary, previews: list[str], out: str) -> None:
 
 def _print_left_out(skipped: dict[str, int], unreadable: Any, notes: Any) -> None:
     for reason, count in skipped.items():
-        console.note(f"left out: {count} images, {reason}")
+        console.note(f"left out: {count} image{'s' * (count != 1)}, {reason}")
     for volume, reason in list(unreadable)[:5]:
         console.note(f"set aside: volume {volume}: {reason}")
     if len(unreadable) > 5:

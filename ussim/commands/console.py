@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -43,7 +43,6 @@ def run(
     command: click.Command,
     name: str,
     arguments: Sequence[str] | None = None,
-    exit_codes: Mapping[type[BaseException], int] | None = None,
     interrupted: str = "nothing half-written is left",
 ) -> int:
     """Run a click command and return its exit code; an error becomes one line on stderr.
@@ -52,7 +51,6 @@ def run(
     ----------
     name : the program's name, as the user types it.
     arguments : default `sys.argv[1:]`.
-    exit_codes : codes of exceptions besides the common ones. An exception may also carry an `exit_code` of its own.
     interrupted : what is true after ctrl-C, said to the user.
 
     A command may return an exit code; returning None means done. `-v` adds the traceback.
@@ -85,18 +83,15 @@ def run(
         if is_verbose():
             traceback.print_exc()
         reason = missing(failure) or failure
-        code = exit_code(reason, exit_codes)
+        code = exit_code(reason)
         where = reason.ctx.command_path if isinstance(reason, click.UsageError) and reason.ctx else name
         hint = "; this is a defect, -v shows where" if code == ExitCode.UNEXPECTED else ""
         note(f"{where}: error: {one_line(reason)}{hint}")
         return code
 
 
-def exit_code(error: BaseException, more: Mapping[type[BaseException], int] | None = None) -> int:
-    """The exit code that an exception ends a command with."""
-    for kind, code in (more or {}).items():
-        if isinstance(error, kind):
-            return int(code)
+def exit_code(error: BaseException) -> int:
+    """The exit code that an exception ends a command with: its own `exit_code` where it carries one."""
     if isinstance(error, click.FileError | OSError):
         return ExitCode.DATA
     if isinstance(error, click.ClickException):
