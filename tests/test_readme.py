@@ -20,6 +20,7 @@ PAGES = {
         "docs/drus.md",
         "docs/command-line.md",
         "docs/time.md",
+        "docs/recordings.md",
         "docs/excitation.md",
         "docs/clinical.md",
         "docs/sources.md",
@@ -114,6 +115,15 @@ def test_guide_python(tmp_path, monkeypatch):
     exec(own_model, {})
     lq = np.full((40, 56), 0.5, np.float32)
     np.testing.assert_allclose(load_torch_model("mean.pt2", trust=True)(lq)[2:-2, 2:-2], 0.5, atol=1e-6)
+
+
+def test_recordings_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in python("docs/recordings.md"):
+        exec(block, names)
+    assert names["file"].format == "zea"
+    assert names["found"].is_right
 
 
 def test_drus_python(tmp_path, monkeypatch):

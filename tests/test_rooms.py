@@ -25,7 +25,7 @@ WINGS = {
         ("engines", "engines."),
         (
             "public steps",
-            "scatterers phantoms receive pulses compression demodulation simulation operator beamform imaging",
+            "scatterers phantoms receive pulses compression demodulation simulation operator beamform time_zero imaging",
         ),
         ("files in", "io. volumes."),
         ("words and pictures", "show."),

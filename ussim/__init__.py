@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Acquisition": "acquisition",
     "ChannelDataFile": "io.channel_data",
+    "TimeZero": "time_zero",
+    "check_time_zero": "time_zero",
     "CustomTransmits": "transmits",
     "DivergingWaves": "transmits",
     "DataError": "errors",
@@ -79,9 +81,11 @@ __all__ = [
     "RFData",
     "Scatterers",
     "SyntheticAperture",
+    "TimeZero",
     "UssimError",
     "Waveform",
     "bmode",
+    "check_time_zero",
     "delay_and_sum",
     "demodulate",
     "envelope",
@@ -122,6 +126,7 @@ if TYPE_CHECKING:
     from .receive import time_gain_compensation
     from .scatterers import scatterers_from_image
     from .simulation import pressure_field, simulate, simulate_batch, simulate_stack
+    from .time_zero import TimeZero, check_time_zero
     from .transmits import (
         CustomTransmits,
         DivergingWaves,

@@ -1,4 +1,4 @@
-"""`ussim demo | render | beamform | field | probes | doctor`.
+"""`ussim demo | render | beamform | convert | field | probes | doctor`.
 
 A command turns its options (mm, degrees, dB) into SI values, calls the library, writes its files and prints one summary.
 Nothing but click is imported before a command runs.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,18 @@ from .. import __version__
 from ..errors import ExitCode
 from . import console
 from .demo import demo
-from .options import demodulation_options, focus_options, medium_speed_option, speed_option, sub_elements_option
+from .options import (
+    demodulation_options,
+    dynamic_range_option,
+    engine_option,
+    f_number_option,
+    focus_options,
+    grid_options,
+    medium_speed_option,
+    output_option,
+    sub_elements_option,
+)
+from .recordings import beamform, convert
 
 if TYPE_CHECKING:
     from ..probes import Probe
@@ -42,6 +53,8 @@ def cli() -> None:
 
 
 cli.add_command(demo)
+cli.add_command(beamform)
+cli.add_command(convert)
 
 
 def main() -> None:
@@ -60,63 +73,6 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME|FILE",
         help="A preset (see `ussim probes`) or a TOML file of your own.",
     )(command)
-
-
-def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = (
-        click.option(
-            "--depth-mm",
-            type=console.Number(minimum=0),
-            nargs=2,
-            metavar="LOW HIGH",
-            help="Depths to show, from z = 0: of a convex probe the chord through its outermost elements, not the apex."
-            "  [default: the probe's field of view]",
-        ),
-        click.option(
-            "--width-mm",
-            type=console.Number(above=0),
-            metavar="W",
-            help="Lateral extent, centred.  [default: the probe's field of view]",
-        ),
-        click.option(
-            "--size", type=click.IntRange(2, 4096), default=256, metavar="N", help="Pixel rows; pixels are square."
-        ),
-    )
-    return _apply(options, command)
-
-
-def output_option(default: str) -> Callable[..., Any]:
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help=f"Picture (.png, .pdf, .svg); the numbers go beside it as .npz.  [default: {default}]",
-    )
-
-
-def _apply(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-engine_option = click.option(
-    "--engine", type=console.EngineType(), default="auto", metavar="NAME", help="auto, cpu, reference, cuda or cuda:N."
-)
-dynamic_range_option = click.option(
-    "--dynamic-range-db",
-    type=console.Number(above=0),
-    default=40.0,
-    metavar="DB",
-    help="Of the picture, from white to black.",
-)
-f_number_option = click.option(
-    "--f-number",
-    type=console.Number(minimum=0),
-    metavar="F",
-    help="Receive f-number; 0 is the full aperture.  [default: from the elements' directivity]",
-)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -308,110 +264,6 @@ def render(
         console.note(
             "next: --probe to see it with another array (ussim probes), --channel-data FILE to keep the echoes"
         )
-
-
-@cli.command(short_help="Beamform channel data to a B-mode.")
-@click.argument("channel_data", type=click.Path(path_type=Path))
-@grid_options
-@dynamic_range_option
-@demodulation_options
-@speed_option("For the way to a pixel and back, m/s.  [default: that of the file]")
-@f_number_option
-@click.option(
-    "--transmits",
-    metavar="N[,N...]",
-    help="Compound only these transmits, counted from 0.  [default: all of them]",
-)
-@click.option(
-    "--compounding",
-    type=click.Choice(["coherent", "incoherent"]),
-    default="coherent",
-    help="Sum the transmits with their phases, or their powers (less speckle, less resolution).",
-)
-@click.option(
-    "--transmit-weights",
-    type=click.Choice(["beam", "line", "none"]),
-    default="beam",
-    help="Where a focused transmit counts: within its beam, on its scan line (interpolated between lines), or everywhere. "
-    "Other transmits count everywhere, and have no scan lines.",
-)
-@click.option(
-    "--interpolation",
-    type=click.Choice(["nearest", "linear", "quadratic", "lanczos3", "lanczos5"]),
-    default="linear",
-    help="Between samples.",
-)
-@click.option("--normalize", is_flag=True, help="Divide each pixel by the number of elements that see it.")
-@engine_option
-@output_option("CHANNEL_DATA_bmode.png")
-@console.verbose_option
-def beamform(
-    channel_data: Path,
-    depth_mm: tuple[float, float] | None,
-    width_mm: float | None,
-    size: int,
-    dynamic_range_db: float,
-    carrier_mhz: float | None,
-    bandwidth_percent: float | None,
-    tgc: bool,
-    speed_of_sound: float | None,
-    f_number: float | None,
-    transmits: str | None,
-    compounding: str,
-    transmit_weights: str,
-    interpolation: str,
-    normalize: bool,
-    engine: str,
-    output: Path | None,
-) -> None:
-    """Beamform CHANNEL_DATA (.npz, as rf.save or `ussim render --channel-data` writes it) to a B-mode.
-
-    \b
-    ussim beamform echoes.npz --f-number 1.5 -o bmode.png
-    ussim beamform echoes.npz --transmits 7 -o one_wave.png
-    """
-    import ussim
-
-    from . import steps
-
-    data = ussim.load_channel_data(channel_data)
-    if transmits is not None:
-        data = steps.select_transmits(data, steps.transmit_numbers(transmits, data.acquisition.n_transmits))
-    acquisition = data.acquisition
-    grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
-    engine = steps.resolve_engine(engine)
-    output = console.check_picture(output or Path(f"{channel_data.stem}_bmode.png"), channel_data, beside=".npz")
-    receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
-    clock = steps.Clock()
-    with clock("beamform", f"beamforming {steps.count_transmits(acquisition)} onto {steps.pixels(grid)}") as progress:
-        picture = steps.beamform_bmode(
-            steps.demodulated(data, receive),
-            grid,
-            dynamic_range_db,
-            compounding,
-            progress,
-            speed_of_sound=speed_of_sound,
-            f_number=f_number,
-            engine=engine,
-            interpolation=interpolation,
-            normalize=normalize,
-            transmit_weights=None if transmit_weights == "none" else transmit_weights,
-        )
-    settings = {
-        "channel_data": channel_data.name,
-        "transmits": transmits,
-        "compounding": compounding,
-        "transmit_weights": transmit_weights,
-        "interpolation": interpolation,
-        "normalize": normalize,
-        "speed_of_sound": speed_of_sound,
-        **receive,
-        "dynamic_range_db": dynamic_range_db,
-        "f_number": f_number,
-        "engine": engine,
-    }
-    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
-    console.result(f"{output}: {steps.summary(acquisition, grid)}; engine {engine}, {clock}")
 
 
 @cli.command(short_help="Draw the pressure field of a transmit.")

@@ -1,8 +1,9 @@
-"""Options of `ussim render` and `ussim beamform` for what lies between echoes and picture. Imports nothing but click."""
+"""Options that commands of `ussim` share. Imports nothing but click."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -29,9 +30,7 @@ def demodulation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--tgc/--no-tgc", default=False, help="Amplify echoes by the medium's attenuation of the carrier."
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return apply(options, command)
 
 
 def focus_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,9 +49,7 @@ def focus_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Of --transmit focused: depth of focus over aperture; 0 fires all elements.  [default: 2]",
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return apply(options, command)
 
 
 def speed_option(help_text: str, default: float | None = None) -> Callable[..., Any]:
@@ -68,4 +65,77 @@ sub_elements_option = click.option(
     type=click.IntRange(1, 1000),
     metavar="N",
     help="Parts that an element is computed as.  [default: as its width needs]",
+)
+
+
+def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the field and the pixels of a picture."""
+    options = (
+        click.option(
+            "--depth-mm",
+            type=console.Number(minimum=0),
+            nargs=2,
+            metavar="LOW HIGH",
+            help="Depths to show, from z = 0: of a convex probe the chord through its outermost elements, not the apex."
+            "  [default: the probe's field of view]",
+        ),
+        click.option(
+            "--width-mm",
+            type=console.Number(above=0),
+            metavar="W",
+            help="Lateral extent, centred.  [default: the probe's field of view]",
+        ),
+        click.option(
+            "--size", type=click.IntRange(2, 4096), default=256, metavar="N", help="Pixel rows; pixels are square."
+        ),
+    )
+    return apply(options, command)
+
+
+def output_option(default: str, movie: bool = False) -> Callable[..., Any]:
+    """Give the option of a picture to write, or of a movie."""
+    kinds = "Picture (.png, .pdf, .svg) or, of several frames, movie (.gif)" if movie else "Picture (.png, .pdf, .svg)"
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"{kinds}; the numbers go beside it as .npz.  [default: {default}]",
+    )
+
+
+def apply(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, the first one first."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+engine_option = click.option(
+    "--engine", type=console.EngineType(), default="auto", metavar="NAME", help="auto, cpu, reference, cuda or cuda:N."
+)
+
+
+def dynamic_range_of(default: str) -> Callable[..., Any]:
+    """Give the option of the picture's range, None where the command finds it."""
+    return click.option(
+        "--dynamic-range-db",
+        type=console.Number(above=0),
+        metavar="DB",
+        help=f"Of the picture, from white to black.  [default: {default}]",
+    )
+
+
+dynamic_range_option = click.option(
+    "--dynamic-range-db",
+    type=console.Number(above=0),
+    default=40.0,
+    metavar="DB",
+    help="Of the picture, from white to black.",
+)
+f_number_option = click.option(
+    "--f-number",
+    type=console.Number(minimum=0),
+    metavar="F",
+    help="Receive f-number; 0 is the full aperture.  [default: from the elements' directivity]",
 )

@@ -218,12 +218,22 @@ def beamform_bmode(
     **options: Any,
 ) -> np.ndarray:
     """Channel data to the B-mode on the host, (nz, nx) in [0, 1]; `options` are those of `delay_and_sum`."""
+    say_if_unseen(data.acquisition, grid, options.get("f_number"))
+    return ussim.log_compress(beamform_envelope(data, grid, compounding, progress, **options), dynamic_range_db)
+
+
+def beamform_envelope(
+    data: ussim.RFData | ussim.IQData,
+    grid: ussim.ImageGrid,
+    compounding: str = "coherent",
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Channel data to the envelope on the host, (nz, nx); `options` are those of `delay_and_sum`."""
     iq = data if isinstance(data, ussim.IQData) else ussim.demodulate(data)
-    say_if_unseen(iq.acquisition, grid, options.get("f_number"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnseenWarning)
-        image = to_numpy(ussim.envelope_image(iq, grid, compounding=compounding, progress=progress, **options))
-    return ussim.log_compress(image, dynamic_range_db)
+        return to_numpy(ussim.envelope_image(iq, grid, compounding=compounding, progress=progress, **options))
 
 
 def say_if_unseen(acquisition: ussim.Acquisition, grid: ussim.ImageGrid, f_number: float | None) -> None:
@@ -315,12 +325,15 @@ def write_bmode(
 def write_result(
     output: Path, figure: Any, arrays: dict[str, Any], acquisition: ussim.Acquisition, settings: dict[str, Any]
 ) -> None:
-    """The picture, and beside it an .npz of the arrays and the settings as JSON text."""
+    """The picture, a figure or a function that writes it, and beside it an .npz of arrays and the settings as JSON text."""
     record = settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": ussim.__version__}
     with replacing(output.with_suffix(".npz")) as temporary:
         with open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays, settings=np.array(json.dumps(record, allow_nan=False)))
-        save_figure(figure, output)  # inside: both files appear, or neither
+        if callable(figure):  # inside: both files appear, or neither
+            figure()
+        else:
+            save_figure(figure, output)
 
 
 def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..acquisition import Acquisition
 from ..errors import DataError
 from ..types import IQData, RFData
-from .formats import open_recording
+from .formats import open_recording, writer_of
 from .formats.facts import facts_from
 from .formats.recording import Recording
 
@@ -114,6 +115,34 @@ class ChannelDataFile:
             raise
         except (ValueError, TypeError, MemoryError, OSError) as error:
             raise DataError(f"{r.path}: {error}") from None
+
+    def save(self, path: str | Path, frames: Sequence[int] | None = None) -> None:
+        """Write frames to another file, one by one.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; its suffix is its format, as of `RFData.save`.
+        frames : sequence of int, optional
+            Their numbers, all by default; .npz holds one.
+
+        Raises
+        ------
+        ValueError
+            The format holds one frame, or has no word for the acquisition.
+        DataError
+            There is no such frame, or it is damaged.
+        """
+        chosen = list(range(self.n_frames) if frames is None else frames)
+        write = writer_of(path)
+        if write is not None:
+            write(path, replace(self._recording, n_frames=len(chosen), read=lambda i: self.frame(chosen[i]).samples))
+            return
+        if len(chosen) != 1:
+            raise ValueError(
+                f"{path}: .npz holds one frame, got {len(chosen)}: choose one, or write .hdf5, .uff or .mat"
+            )
+        self.frame(chosen[0]).save(path)
 
 
 def open_channel_data(path: str | Path, variable: str | None = None, **facts: Any) -> ChannelDataFile:

@@ -38,6 +38,27 @@ def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float, ti
     return figure
 
 
+def comparison_figure(
+    images: Sequence[np.ndarray], grid: ImageGrid, dynamic_range_db: float, titles: Sequence[str]
+) -> Figure:
+    """Two B-modes (nz, nx) in [0, 1] side by side, and the first less the second in dB where one of them shows something."""
+    figure, axes = image_row(grid, 3)
+    for axis, image, title in zip(axes, images, titles, strict=False):
+        show_grey(axis, image, grid)
+        axis.set_title(title)
+    difference = dynamic_range_db * (images[0] - images[1])
+    shown = np.where((images[0] > 0) | (images[1] > 0), difference, np.nan)
+    limit = dynamic_range_db / 2
+    scale = axes[2].imshow(shown, extent=_extent(grid), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    _label(axes[2])
+    axes[2].set_title("difference")
+    axes[1].set_ylabel("")
+    axes[2].set_ylabel("")
+    decibel_bar(figure, axes[1], dynamic_range_db)
+    _bar(figure, axes[2], scale, "dB")
+    return figure
+
+
 def pairs_figure(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     grid: ImageGrid,

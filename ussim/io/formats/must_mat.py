@@ -202,7 +202,8 @@ def _recording(
         acquisition = Acquisition(probe, waves, medium, sampling_frequency=rate)
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: param: {error}") from None
-    notes.append(f"axes of {bare.name} {bare.shape}: {', '.join(layout.roles)}")
+    if not usual or [role for role in usual if role in layout.roles] != list(layout.roles):
+        notes.append(f"axes of {bare.name} {bare.shape}: {', '.join(layout.roles)}")
     return Recording(
         str(path),
         kind,

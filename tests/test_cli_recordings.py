@@ -1,0 +1,217 @@
+"""`ussim beamform` and `ussim convert` on recordings of others, one command each."""
+
+import json
+
+import numpy as np
+import pytest
+import twins
+from PIL import Image
+
+import ussim
+from ussim.commands import console
+from ussim.commands.cli import cli
+
+PROBE = ussim.Probe("recorded", 5.208e6, 0.67, 32, 0.3e-3, 0.27e-3)
+ANGLES = np.deg2rad([-16.0, 0.0, 16.0])
+CENTERED = ussim.Acquisition(PROBE, ussim.PlaneWaves(ANGLES, time_reference="center"), sampling_frequency=20.832e6)
+RATE = 20.832e6
+
+
+@pytest.fixture(scope="module")
+def wire():
+    """Two frames (2, 3, 32, n) of a wire at 8 mm, then at 9 mm."""
+    rfs = [ussim.simulate(ussim.Scatterers([0.0], [z], [1.0]), CENTERED, n_samples=320) for z in (8e-3, 9e-3)]
+    return np.stack([rf.samples for rf in rfs])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, wire):
+    """A folder with the wire in the files of each format."""
+    monkeypatch.chdir(tmp_path)
+    for name, (write, suffix) in twins.FORMATS.items():
+        write(tmp_path / f"{name.replace(' ', '')}{suffix}", CENTERED, wire, RATE, 0.0)
+    np.save("bare.npy", wire.transpose(3, 2, 1, 0))  # samples, elements, transmits, frames
+    toml = ["name = 'recorded'", "center_frequency = 5.208e6", "bandwidth = 0.67", "n_elements = 32", "pitch = 0.3e-3"]
+    (tmp_path / "probe.toml").write_text("\n".join([*toml, "element_width = 0.27e-3"]))
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, capsys):
+    def run(*arguments):
+        code = console.run(cli, "ussim", [str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+BARE = ("--probe", "probe.toml", "--sampling-mhz", "20.832", "--angles-deg", "-16:16:3")
+SMALL = ("--size", "64", "--engine", "cpu", "--f-number", "1")
+FILES = {
+    "picmus.hdf5": ("--probe", "probe.toml"),
+    "zea.hdf5": (),
+    "uff.uff": (),
+    "must.mat": (),
+    "must7.3.mat": (),
+    "bare.npy": (*BARE, "--start-us", str(1e6 * -twins.first_firing(CENTERED).min())),
+}
+
+
+def brightest(name):
+    with np.load(name) as arrays:
+        bmode = arrays["bmode"]
+        row, column = np.unravel_index(bmode.reshape(-1, *bmode.shape[-2:])[0].argmax(), bmode.shape[-2:])
+        return arrays["x"][column], arrays["z"][row]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_recording_is_beamformed_by_one_command(run, name):
+    code, out, err = run("beamform", name, *FILES[name], *SMALL, "-o", "a.png")
+    assert code == 0, err
+    assert "a.png: " in out
+    assert "--frames N shows another one" in err
+    assert "time 0: " in err
+    with np.load("a.npz") as arrays:
+        settings = json.loads(str(arrays["settings"]))
+        # as wide as the array, as deep as was recorded: 320 samples
+        assert np.ptp(arrays["x"]) == pytest.approx(31 * 0.3e-3 + 0.27e-3, rel=0.02)
+        assert arrays["z"][-1] == pytest.approx(320 / RATE * 770, rel=0.15)
+    assert (settings["dynamic_range_db"], settings["frames"]) == (60.0, [0])
+    if name != "bare.npy":  # its clock begins with the first element, one start time does not fit three angles
+        assert brightest("a.npz") == pytest.approx((0, 8e-3), abs=0.2e-3)
+    assert run("beamform", name, *FILES[name], *SMALL, "--frames", "1", "--transmits", "1", "-o", "b.png")[0] == 0
+    if name != "bare.npy":
+        assert brightest("b.npz")[1] == pytest.approx(9e-3, abs=0.4e-3)
+
+
+def test_the_picture_is_the_library_s(run):
+    grid = ("--depth-mm", "5", "11", "--width-mm", "6", "--size", "24", "--engine", "cpu", "--dynamic-range-db", "50")
+    assert run("beamform", "zea.hdf5", *grid, "-o", "a.png")[0] == 0
+    rf = ussim.load_channel_data("zea.hdf5")
+    pixels = ussim.ImageGrid(x=np.linspace(-3e-3, 3e-3, 24), z=np.linspace(5e-3, 11e-3, 24))
+    expected = ussim.log_compress(ussim.envelope_image(rf, pixels), 50)
+    with np.load("a.npz") as arrays:
+        np.testing.assert_allclose(arrays["bmode"], expected, atol=1e-6)
+
+
+def test_frames_are_a_movie(run, here):
+    code, out, err = run("beamform", "zea.hdf5", *SMALL, "-o", "a.gif")
+    assert code == 0, err
+    assert "2 frames" in out
+    with Image.open("a.gif") as movie:
+        assert movie.n_frames == 2
+        pages = []
+        for i in range(2):
+            movie.seek(i)
+            pages.append(np.asarray(movie.convert("L"), dtype=float))
+    assert np.abs(pages[0] - pages[1]).max() > 100
+    with np.load("a.npz") as arrays:
+        assert arrays["bmode"].shape[0] == 2
+        assert arrays["bmode"].max() == 1
+        places = [arrays["z"][np.unravel_index(b.argmax(), b.shape)[0]] for b in arrays["bmode"]]
+    assert places == pytest.approx([8e-3, 9e-3], abs=0.2e-3)
+
+
+def test_two_files_are_compared(run):
+    code, out, err = run("beamform", "zea.hdf5", "--compare", "uff.uff", *SMALL, "--f-number", "0", "-o", "a.png")
+    assert code == 0, err
+    assert "zea.hdf5 and uff.uff: " in out
+    with np.load("a.npz") as arrays:
+        np.testing.assert_allclose(arrays["bmode"], arrays["other"], atol=1e-3)  # of 60 dB: float32 times
+        assert json.loads(str(arrays["settings"]))["rms_difference_db"] < 0.05
+
+
+def test_time_zero_is_checked(run):
+    code, out, err = run("beamform", "uff.uff", *SMALL, "--check-time-zero", "-o", "a.png")
+    assert code == 0, err
+    assert "time zero: " in out
+    assert "is another one than the file says" not in err
+    code, out, err = run("beamform", "bare.npy", *BARE, *SMALL, "--check-time-zero", "-o", "b.png")
+    assert code == 0
+    assert "wavelengths" in out
+    assert (
+        "time zero is not that of the echoes" in err
+    )  # the file's begins with the center, the option's with an element
+
+
+def test_facts_come_from_a_file_too(run, here):
+    lines = ['probe = "probe.toml"', "sampling_mhz = 20.832", "angles_deg = [-16, 0, 16]"]
+    (here / "facts.toml").write_text("\n".join(lines))
+    assert run("beamform", "bare.npy", *BARE, *SMALL, "-o", "a.png")[0] == 0
+    code, _, err = run("beamform", "bare.npy", "--facts", "facts.toml", *SMALL, "-o", "b.png")
+    assert code == 0, err
+    with np.load("a.npz") as one, np.load("b.npz") as other:
+        np.testing.assert_array_equal(one["bmode"], other["bmode"])
+
+
+@pytest.mark.parametrize("target", ["a.hdf5", "a.uff", "a.mat", "a.npz"])
+@pytest.mark.parametrize("source", [name for name in FILES if name != "bare.npy"])
+def test_every_format_converts(run, wire, source, target):
+    frames = ("--frames", "1") if target == "a.npz" else ()
+    code, out, err = run("convert", source, target, *FILES[source], *frames)
+    if source.startswith("must") and target == "a.uff":  # its times are given by element: no plane wave is said
+        assert (code, "save as .npz or .hdf5" in err) == (2, True)
+        return
+    if source not in ("must.mat", "must7.3.mat") and target == "a.mat" and code:
+        assert "one start time for all transmits" in err  # zea counts each from its first element
+        assert source == "zea.hdf5"
+        return
+    assert code == 0, err
+    assert f"{target}: " in out
+    file = ussim.open_channel_data(target)
+    assert file.n_frames == (1 if frames else 2)
+    np.testing.assert_array_equal(file.frame(file.n_frames - 1).samples, wire[1])
+    grid = ussim.ImageGrid(x=np.linspace(-1e-3, 1e-3, 21), z=np.linspace(8e-3, 10e-3, 41))
+    image = np.abs(ussim.delay_and_sum(ussim.demodulate(file.frame(file.n_frames - 1)), grid, f_number=1))
+    row, column = np.unravel_index(image.argmax(), image.shape)
+    assert (grid.x[column], grid.z[row]) == pytest.approx((0, 9e-3), abs=0.15e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("beamform", "zea.hdf5", "--frames", "2"), 2, "--frames: expected N, A:B or all, of the file's 0 to 1"),
+        (("beamform", "zea.hdf5", "--frames", "x"), 2, "--frames: expected N, A:B or all"),
+        (("beamform", "zea.hdf5", "--frames", "all", "-o", "a.png"), 2, "several frames are a movie: -o a.gif"),
+        (
+            ("beamform", "zea.hdf5", "--compare", "uff.uff", "-o", "a.gif"),
+            2,
+            "expected a picture to write, got a movie",
+        ),
+        (("beamform", "zea.hdf5", "-o", "zea.hdf5"), 2, "is the input"),
+        (("beamform", "bare.npy"), 3, "say what they were acquired with, --probe NAME|FILE and --sampling-mhz MHZ"),
+        (("beamform", "bare.npy", *BARE[:4]), 3, "the axes may be|expected axes of 32 elements"),
+        (("beamform", "bare.npy", *BARE, "--axes", "samples,lines"), 2, "axes: expected elements, samples"),
+        (("beamform", "bare.npy", "--angles-deg", "ten"), 2, "expected degrees as in -10,0,10"),
+        (("beamform", "bare.npy", "--angles-deg", "-95,0"), 2, "expected degrees between -90 and 90"),
+        (("beamform", "zea.hdf5", "--start-us", "-100"), 3, "another start time is said by --start-us"),
+        (("beamform", "zea.hdf5", "--variable", "track_7"), 3, "variable: expected a track, track_0"),
+        (("beamform", "zea.hdf5", "--facts", "none.toml"), 3, "none.toml"),
+        (("convert", "zea.hdf5", "a.npz"), 2, ".npz holds one frame of the 2: --frames N"),
+        (("convert", "zea.hdf5", "a.png"), 2, "expected a name ending in .npz, .hdf5"),
+        (("convert", "zea.hdf5", "zea.hdf5"), 2, "is the input"),
+        (("convert", "none.hdf5", "a.npz"), 3, "none.hdf5: no such file"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_an_exit_code(run, here, arguments, code, words):
+    import re
+
+    before = sorted(here.iterdir())
+    got, out, err = run(*arguments)
+    assert (got, out) == (code, "")
+    assert any(re.search(re.escape(part), err) for part in words.split("|")) or words in err, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_disk_that_rotates(run, shared):
+    recording = shared / "data" / "us_channel" / "pymust_PWI_disk.mat"
+    code, out, err = run("beamform", recording, "-o", "disk.png")
+    assert code == 0, err
+    assert "38.1 mm wide, 7.36 to 44.4 mm deep" in out
+    with np.load("disk.npz") as arrays:
+        x, z = np.meshgrid(arrays["x"], arrays["z"])
+        level = 60 * arrays["bmode"]
+        disk, water = np.hypot(x + 1e-3, z - 22e-3) < 9e-3, np.hypot(x + 1e-3, z - 22e-3) > 13e-3
+    assert np.median(level[disk]) > np.median(level[water]) + 12
