@@ -31,10 +31,10 @@ def leave_posix() -> None:
     """Refuse the modules of POSIX to this project's own code; the standard library here is built on them."""
     plain = builtins.__import__
 
-    def import_(name, namespace=None, *rest):
-        if name.partition(".")[0] in POSIX and str((namespace or {}).get("__name__")).partition(".")[0] in OURS:
+    def import_(name, globals=None, locals=None, fromlist=(), level=0):
+        if name.partition(".")[0] in POSIX and str((globals or {}).get("__name__")).partition(".")[0] in OURS:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return plain(name, namespace, *rest)
+        return plain(name, globals, locals, fromlist, level)
 
     builtins.__import__ = import_
 

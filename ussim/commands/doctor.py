@@ -187,7 +187,7 @@ def _memory() -> Finding:
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
         try:
-            with open(limit_file) as limit, open(used_file) as used:
+            with open(limit_file, encoding="utf-8") as limit, open(used_file) as used:
                 limit_bytes, used_bytes = int(limit.read()), int(used.read())
         except (OSError, ValueError):  # no such control group, or "max": no limit
             continue
