@@ -162,3 +162,27 @@ def test_a_store_of_variants_of_before_is_gone_on_with_as_it_was_begun(tmp_path,
         digest = build(recipe, tmp_path / "pairs.zarr").digest
     (tmp_path / "pairs.zarr" / "build" / "shards" / "000001.json").unlink()
     assert build(recipe, tmp_path / "pairs.zarr", resume=True).digest == digest
+
+
+def test_inspect_says_the_size_of_volumes_and_not_the_terms_of_their_owner(tmp_path):
+    from trees import write_series
+
+    from datagen.sources.inspect import inspect
+
+    write_nifti(tmp_path / "nifti" / "one.nii")
+    np.save(tmp_path / "one.npy", np.zeros((5, 64, 60)))
+    write_series(tmp_path / "dicom", SeriesDescription="AX T1")
+    said = {
+        "nifti": ("nifti", "64 x 64 x 12, 1.6 x 1.6 x 6 mm"),
+        "one.npy": ("npy", "5 x 64 x 60"),
+        "dicom": ("dicom", "64 x 64 x 5, 1.6 x 1.6 x 6 mm, AX T1"),
+    }
+    for folder, (source, size) in said.items():
+        found = inspect(tmp_path / folder)
+        assert (found.source, found.sizes) == (source, ((size, 1),))
+        text = "\n".join(found.lines())
+        assert f"  size: {size} (1 volume)" in text
+        assert "licence" not in text
+        assert found.as_dict()["licence"]  # a program may want it
+    write_nifti(tmp_path / "UMD_123456_001" / "one.nii")
+    assert "licence: " in "\n".join(inspect(tmp_path / "UMD_123456_001").lines())

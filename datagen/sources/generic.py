@@ -21,7 +21,7 @@ from ussim.volumes.files import relative, stem, walk
 from ussim.volumes.nifti import VOLUME_SUFFIXES, four_d_note, load_nifti, open_nifti
 from ussim.volumes.nrrd import PAIRS, files_of
 from ussim.volumes.pictures import PICTURE_SUFFIXES, load_npy, load_pictures, npy_header, picture_header
-from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
+from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef, described
 
 from .base import Source, frames_chosen
 from .known import ARCHIVES, LOOKS_LIKE, archives, looks_like, without_copies
@@ -80,6 +80,7 @@ class Nifti(_Own):
                         shape = image.header.get_data_shape()
                         code = int(image.header["intent_code"]) if "intent_code" in image.header else 0
                         reason = derived_by_intent(code)
+                        size = described(shape[:3], [float(step) for step in image.header.get_zooms()[:3]])
             except DataError as error:
                 skipped.append(Skipped(shown, without_path(error, path)))
                 continue
@@ -90,7 +91,9 @@ class Nifti(_Own):
                 skipped.append(Skipped(shown, reason))
                 continue
             n_frames = math.prod(shape[3:])
-            ref = replace(_ref(self, base, path, tuple(notes)), paths=tuple(str(file) for file in files))
+            ref = replace(
+                _ref(self, base, path, tuple(notes)), paths=tuple(str(file) for file in files), described=size
+            )
             for part in frames_chosen(n_frames, self.selection.frames):
                 said = (*ref.notes, four_d_note(n_frames, part)) if n_frames > 1 else ref.notes
                 name = f"{ref.name}-frame{part:03d}" if part else ref.name
@@ -126,7 +129,7 @@ class Npy(_Own):
             elif reason := self._reason(shown):
                 skipped.append(Skipped(shown, reason))
             else:
-                refs.append(_ref(self, base, path))
+                refs.append(replace(_ref(self, base, path), described=described(shape)))
         return _some(self, base, refs, skipped)
 
     def load(self, ref: VolumeRef) -> Volume:
@@ -157,14 +160,17 @@ class Image(_Own):
                 skipped.append(Skipped(relative(path, base), without_path(error, path)))
                 continue
             stacks[path.parent, size, mode].append(path)
-        for (folder, _, _), paths in stacks.items():
+        for (folder, (columns, rows), _), paths in stacks.items():
+            picture = described((rows, columns))
             if folder == base or base.is_file() or len(paths) == 1:
-                refs += [_ref(self, base, path) for path in paths]
+                refs += [replace(_ref(self, base, path), described=picture) for path in paths]
                 continue
             name = relative(folder, base)
             if len([key for key in stacks if key[0] == folder]) > 1:
                 name += "/" + stem(paths[0])  # pictures of several sizes lie in this folder
-            refs.append(VolumeRef(self.name, subject_from(base, paths[0]), name, tuple(str(path) for path in paths)))
+            files = tuple(str(path) for path in paths)
+            stack = described((len(paths), rows, columns))
+            refs.append(VolumeRef(self.name, subject_from(base, paths[0]), name, files, described=stack))
         return _some(self, base, refs, skipped)
 
     def load(self, ref: VolumeRef) -> Volume:

@@ -40,6 +40,8 @@ class Inspection:
     citation: str
     terms: str
     redistributable: bool
+    sizes: tuple[tuple[str, int], ...] = ()  # size, voxel size and series of the volumes, how many of each
+    is_own: bool = False  # files of one's own, whose terms their owner knows
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -53,13 +55,16 @@ class Inspection:
             f"  {_count(self.n_volumes)} of {_count(self.n_subjects, 'subject')}: {', '.join(self.examples)}"
             + (", ..." if self.n_volumes > len(self.examples) else ""),
         ]
+        lines += [f"  size: {size} ({_count(count)})" for size, count in self.sizes[:_SHOWN]]
         lines += [f"  subjects: {rule}" for rule in self.subjects]
         lines += [f"  odd: {oddity}" for oddity in self.oddities[:_SHOWN]]
         lines += [f"  skipped: {count} x {reason} (first: {path})" for reason, count, path in self.skipped[:_SHOWN]]
-        for what, entries in (("odd", self.oddities), ("skipped", self.skipped)):
+        for what, entries in (("sizes", self.sizes), ("odd", self.oddities), ("skipped", self.skipped)):
             if len(entries) > _SHOWN:
                 lines.append(f"  {what}: {len(entries) - _SHOWN} more lines; --json has them all")
         lines += [f"  also readable with --source {source}: {_count(count)}" for source, count in self.also]
+        if self.is_own:
+            return lines
         lines += [
             f"  licence: {self.licence}",
             f"  terms: {self.terms}; derived images {passed_on}",
@@ -129,6 +134,8 @@ def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
         citation=source.citation,
         terms=source.terms,
         redistributable=source.redistributable,
+        sizes=tuple(Counter(ref.described for ref in found if ref.described).most_common()),
+        is_own=name in _GENERIC and source.licence == get_source(name).licence,
     )
 
 

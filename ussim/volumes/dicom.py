@@ -35,7 +35,7 @@ from .grouping import PHASE_KEYS, Frame, Grouping, Stack, group, split_label
 from .montage import TAGS as _MONTAGE_TAGS
 from .montage import WORDS, Montage, NotCut, montage_of, word_of
 from .values import absurd, filled_outside, finite, finite_or_none, floats, inverted, narrowed, positive, positive_pair
-from .volume import ACQUIRED, CANONICAL, Skipped, Volume, VolumeRef
+from .volume import ACQUIRED, CANONICAL, Skipped, Volume, VolumeRef, described
 
 # Read from a header; everything else in the file is left alone.
 _TAGS = (
@@ -179,11 +179,25 @@ def scan_dicom(
                     part=number if key[-1] else 0,  # a multi-frame file holds every stack: say which
                     notes=(*notes, *grouping.stacks[number].notes, *gap),
                     splits=grouping.stacks[number].splits,
+                    described=_described(header, stack),
                 )
             )
     if notes_of_all is not None:
         notes_of_all += _doubts_of_patients(studies)
     return refs, skipped
+
+
+def _described(header: Any, stack: Sequence[Frame]) -> str:
+    """What a volume is, by its headers, for whoever looks."""
+    first = stack[0]
+    spacing = (*(first.pixel_spacing or (None, None)), first.thickness)
+    if first.position is not None and first.cosines is not None:
+        spacing = (*spacing[:2], _step(stack)[0])
+    shape = (int(header.Rows), int(header.Columns), len(stack))
+    montage = _montage(header)
+    if montage:
+        shape = (shape[0] // montage.down, shape[1] // montage.across, shape[2])
+    return described(shape, spacing, str(header.get("SeriesDescription") or ""))
 
 
 def _key_of(header: Any, path: str, shown: str) -> _Key:

@@ -37,6 +37,15 @@ class VolumeRef:
     # How this volume was told from others of its series: attribute and value (("EchoTime", "20"),), () = it is alone.
     splits: tuple[tuple[str, str], ...] = ()
     max_memory: float | None = None  # bytes that reading it may take (`ussim.volumes.budget`)
+    described: str = ""  # size, voxel size and name of the series, by the header; for whoever looks, recorded nowhere
+
+
+def described(shape: Sequence[int], spacing: Sequence[float | None] = (), words: str = "") -> str:
+    """Return the size of a volume in words: "64 x 64 x 12, 1.6 x 1.6 x 6 mm, AX T1"."""
+    size = " x ".join(map(str, shape))
+    known = [step for step in spacing if step is not None]
+    steps = " x ".join(f"{step:.3g}" for step in known) + " mm" if known and len(known) == len(spacing) else ""
+    return ", ".join(text for text in (size, steps, words.strip()) if text)
 
 
 @dataclass(frozen=True)
