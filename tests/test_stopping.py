@@ -145,3 +145,41 @@ def test_workers_that_are_all_lost_are_said_to_be():
         assert heard.wait(10)
         time.sleep(0.1)
     assert said == ["no worker is left at tcp://here:8786; waiting for one: `dask worker tcp://here:8786` starts one"]
+
+
+def test_a_scheduler_that_is_lost_is_one_line(tmp_path):
+    """A scheduler of somebody else's is killed while its worker is at work."""
+    import socket
+
+    root, out = write_stacks(tmp_path / "stacks"), tmp_path / "pairs.zarr"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+
+    def dask(what, *options):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options, "--no-dashboard"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2])
+    worker = dask("worker", address, "--nthreads", "1")
+    try:
+        time.sleep(1)
+        options = ["--source", "npy", "--root", str(root), "--probe", PROBE, "--size", "128", "--angles", "7"]
+        arguments = [sys.executable, "-c", "from datagen.cli import main; main()", "build", *options, "-o", str(out)]
+        arguments += ["--scheduler", address]
+        running = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and running.poll() is None and not list(out.glob("build/shards/*.json")):
+            time.sleep(0.05)
+        scheduler.kill()
+        _, messages = running.communicate(timeout=120)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+    assert running.returncode == 3, messages
+    lines = messages.splitlines()
+    assert lines[-1] == (
+        "datagen: error: the scheduler was lost; start it again and run the same command with --resume"
+    ), messages
+    assert all(line.startswith(("reading volumes", "samples")) or "workers at" in line for line in lines[:-1]), messages

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -120,6 +120,7 @@ class Cluster(Workers):
     def run(self, jobs: Sequence[Job], count: Count) -> Iterator[ShardRecord]:
         """Make some shards, each one task; yield their records as they come."""
         from distributed import as_completed
+        from distributed.comm import CommClosedError
 
         client = self.client
         client.subscribe_topic(TOPIC, lambda event: count.working(*event[1]))
@@ -142,10 +143,13 @@ class Cluster(Workers):
                 yield self._outcome(future, job)
                 future.release()
                 submit()
+        except CommClosedError:
+            raise _lost_scheduler() from None
         finally:
-            client.unsubscribe_topic(TOPIC)
-            if futures:
-                client.cancel(list(futures), force=True)
+            with suppress(CommClosedError):  # of a scheduler that is lost
+                client.unsubscribe_topic(TOPIC)
+                if futures:
+                    client.cancel(list(futures), force=True)
 
     def _outcome(self, future: Future, job: Job) -> ShardRecord:
         """The record that a task came back with; a shard that keeps killing its workers is made sample by sample."""
