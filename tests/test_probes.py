@@ -1,6 +1,8 @@
 """Probe presets: MUST's numbers, geometry, and files of one's own."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 import ussim
 from ussim import physics
 from ussim.beamforming.apertures import directivity_f_number
-from ussim.probes import presets_folder
+from ussim.probes import name_after, presets_folder
 
 # getparam of PyMUST 0.1.9: center frequency, bandwidth, elements, pitch, kerf, height, elevation focus, radius.
 # None: MUST says nothing. LA530 has no bandwidth there; MUST's default for a probe without one is 75 %.
@@ -209,3 +211,18 @@ def test_an_unknown_name_lists_near_misses_and_all_names():
     assert all(name in str(caught.value) for name in ussim.probe_names())
     with pytest.raises(ussim.ProbeError, match="no such file"):
         ussim.load_probe("absent.toml")
+
+
+FILES = {
+    "disk.mat": "disk",
+    "c.mat": "probe of c.mat",
+    "a/ b.mat": "probe of  b.mat",
+    "zarr.json.mat": "probe of zarr.json.mat",
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_recording_that_names_no_probe_names_it_itself(file):
+    found = name_after(Path(file))
+    assert found == FILES[file]
+    assert replace(ussim.load_probe("L11-5v"), name=found).name == found  # can be a probe's

@@ -303,6 +303,11 @@ def _read(path: Any) -> Probe:
         raise ProbeError(f"{path}: {error}") from None
 
 
+def name_after(path: Path) -> str:
+    """Return a name for the probe of a recording that does not say which it was: that of its file, if it can be one."""
+    return path.stem if _can_name_a_file(path.stem) else f"probe of {path.name}"
+
+
 def _can_name_a_file(name: str) -> bool:
     """Whether arrays and files can be named after a probe: neither empty, nor a path, nor what a store has a use for."""
     parts = name.replace("\\", "/").split("/")

@@ -21,7 +21,7 @@ from ussim.demodulation import demodulate
 from ussim.errors import DataError
 from ussim.io.channel_data import load_channel_data
 from ussim.medium import Medium
-from ussim.probes import Probe, load_probe
+from ussim.probes import Probe, load_probe, name_after
 from ussim.transmits import CustomTransmits, PlaneWaves
 from ussim.types import IQData, RFData
 
@@ -134,7 +134,7 @@ def open_must(path: str | Path, frame: int = 0) -> Recording:
     bandwidth = value("bandwidth", MUST_BANDWIDTH, f"bandwidth {MUST_BANDWIDTH:g} % (param.bandwidth)")
     speed = value("c", SPEED_OF_SOUND, f"speed of sound {SPEED_OF_SOUND:g} m/s (param.c)")
     probe = Probe(
-        name=Path(path).stem,
+        name=name_after(Path(path)),
         center_frequency=center_frequency,
         bandwidth=bandwidth / 100,
         n_elements=int(values["Nelements"]),

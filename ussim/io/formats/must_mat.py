@@ -21,7 +21,7 @@ from ...acquisition import Acquisition
 from ...arrays import to_numpy
 from ...errors import DataError
 from ...medium import Medium
-from ...probes import Probe
+from ...probes import Probe, name_after
 from ...transmits import CustomTransmits, PlaneWaves, Waves
 from ..atomic import replacing
 from .arrays import Bare, bare_recording, choose
@@ -226,7 +226,7 @@ def _probe(path: Path, param: Mapping[str, np.ndarray], notes: list[str]) -> Pro
         notes.append("bandwidth 75 %, MUST's")
     width = value.get("width", pitch - value.get("kerf", 0.1 * pitch))
     return Probe(
-        name=path.stem,
+        name=name_after(path),
         center_frequency=value["fc"],
         bandwidth=value.get("bandwidth", 75.0) / 100,
         n_elements=int(value["Nelements"]),
