@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 LARGEST_ERROR = 1e-4  # of an engine's RF from the reference's, relative L2: what the engines promise
@@ -187,8 +188,7 @@ def _memory() -> Finding:
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
         try:
-            with open(limit_file, encoding="utf-8") as limit, open(used_file) as used:
-                limit_bytes, used_bytes = int(limit.read()), int(used.read())
+            limit_bytes, used_bytes = (int(Path(file).read_text(encoding="utf-8")) for file in (limit_file, used_file))
         except (OSError, ValueError):  # no such control group, or "max": no limit
             continue
         total, free = min(total, limit_bytes), min(free, max(limit_bytes - used_bytes, 0))
