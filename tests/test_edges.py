@@ -186,3 +186,14 @@ def test_inspect_says_the_size_of_volumes_and_not_the_terms_of_their_owner(tmp_p
         assert found.as_dict()["licence"]  # a program may want it
     write_nifti(tmp_path / "UMD_123456_001" / "one.nii")
     assert "licence: " in "\n".join(inspect(tmp_path / "UMD_123456_001").lines())
+
+
+def test_the_report_says_what_is_odd_about_volumes(tmp_path):
+    from datagen.show.report import write_report
+
+    root, store = write_stacks(tmp_path / "stacks"), tmp_path / "pairs.zarr"
+    build(fast_recipe(root, limit=3), store)
+    write_report(store, tmp_path / "report.html", 1)
+    assert "no voxel size in the file: pixels taken as square (" in (tmp_path / "report.html").read_text()
+    (store / "volumes.csv").unlink()  # as in stores from before there was one
+    write_report(store, tmp_path / "report.html", 1)

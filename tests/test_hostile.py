@@ -126,3 +126,23 @@ def test_a_name_that_is_not_utf_8_is_written_so_that_it_can_be_read(tmp_path):
     assert "left out npy: cass%E9.npy: not an .npy file of numbers (np.save writes one)" in plan.notes
     format_table([sample.row(32, 1) for sample in plan.samples]).encode()
     console.result(str(latin))  # not ours to rename: escaped
+
+
+@pytest.mark.parametrize(("source", "code"), [("npy", 4), ("nifti", 0), ("image", 4), ("dicom", 0)])
+def test_a_build_of_a_folder_with_hostile_files_ends_as_documented(source, code, tmp_path, capsys):
+    """Everything hostile at once: 0 where headers told, 4 where a volume turned out so when it was read."""
+    from datasets import PROBE
+
+    from datagen import open_pairs
+    from datagen.cli import cli
+    from ussim.commands import console
+
+    hostile.good(source, tmp_path / "in")
+    for number, write in enumerate(hostile.FILES[source].values()):
+        (tmp_path / "in" / str(number)).mkdir()
+        write(tmp_path / "in" / str(number))
+    given = ["--source", source, "--root", str(tmp_path / "in"), "--probe", PROBE, "--size", "16", "--angles", "1"]
+    given += ["--mean-distance-wavelengths", "8", "--min-tissue", "0.02", "-o", str(tmp_path / "pairs.zarr")]
+    assert console.run(cli, "datagen", ["build", *given]) == code, capsys.readouterr().err
+    assert "Traceback" not in capsys.readouterr().err
+    assert any("bad" not in str(row["volume"]) for row in open_pairs(tmp_path / "pairs.zarr").samples)

@@ -30,6 +30,7 @@ from .augment import Augmentation, apply_augmentation, draw_augmentation
 from .resolved import KINDS, Cutting, ResolvedRecipe, digest
 from .slices import Segmenter, hq_patch, hq_slice, hq_slices
 
+BETWEEN_NOTES = " | "  # of one volume, in the table of volumes
 COPIED = "the same pixels as an image of another volume"
 
 
@@ -138,7 +139,7 @@ class VolumeSamples:
             "grey_high": high if isinstance(high, str) else f"{high:.6g}",
             "window": by,
             "images": len({(sample.plane, sample.index, sample.kind) for sample in self.samples}),
-            "notes": "; ".join(dict.fromkeys((*([self.note] if self.note else []), *self.oddities))),
+            "notes": BETWEEN_NOTES.join(dict.fromkeys((*([self.note] if self.note else []), *self.oddities))),
             "set_aside": self.failure,
         }
 

@@ -6,6 +6,7 @@ The file is complete in itself: pictures, styles and script are inside, nothing 
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 from collections import Counter
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..identity import stable_hash
-from ..store import read
+from ..plan.samples import BETWEEN_NOTES
+from ..store import layout, read
 from ..store.layout import Row
 from ..store.loader import Pairs, open_pairs
 from ..store.location import Storage, open_storage
@@ -82,6 +84,7 @@ def render(storage: Storage, pairs: Pairs, n_pairs: int = 48) -> str:
         developed=DEVELOPED,
         timing=timing(storage),
         set_aside=[row for row in table if row["set_aside"]],
+        odd=odd(storage),
         cards=[_card(pairs, int(i)) for i in spread(pairs, n_pairs)],
         filters={key: sorted({row[key] for row in pairs.samples}) for key in ("source", "probe", "fold", "kind")},
     )
@@ -130,6 +133,16 @@ def speckle(hq: np.ndarray, lq: np.ndarray, masks: np.ndarray, dynamic_range_db:
         )
         for depth, values in found.items()
     ]
+
+
+def odd(storage: Storage) -> list[tuple[str, int]]:
+    """What is odd about the volumes, by the table of them: a note, and how many have it; the most frequent first."""
+    try:
+        rows = csv.DictReader(io.StringIO(storage.read(layout.VOLUMES).decode()))
+    except FileNotFoundError:  # of a store from before there was one
+        return []
+    notes = Counter(note for row in rows for note in row["notes"].split(BETWEEN_NOTES) if note)
+    return notes.most_common()
 
 
 def timing(storage: Storage) -> dict[str, Any]:
