@@ -259,3 +259,17 @@ def test_what_a_format_has_no_word_for_is_refused_with_advice(tmp_path, suffix):
     with pytest.raises(ValueError, match=r"save as \.npz"):
         data.save(tmp_path / f"a{suffix}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b\\c", "x\n" * 300, "zarr.json/c", "Sonde für Ärzte", "my probe (2)"])
+def test_names_of_files_and_probes_become_names_of_probes(twin, name):
+    path = twin("zea", frames("rf"))
+    with h5py.File(path, "r+") as file:
+        del file["probe/name"]
+        file["probe/name"] = name
+    given = ussim.open_channel_data(path).acquisition.probe.name
+    assert given
+    assert not set(given) & set("/\\\n")
+    odd = path.with_name("  (1).mat")
+    odd.write_bytes(twin("must", frames("rf")).read_bytes())
+    assert ussim.open_channel_data(odd).acquisition.probe.n_elements == 32

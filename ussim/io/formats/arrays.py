@@ -18,7 +18,7 @@ from ...medium import Medium
 from ...transmits import PlaneWaves
 from .axes import Layout, find_layout
 from .facts import Facts
-from .recording import Recording
+from .recording import TIME_ZERO, Recording
 from .sizes import check_uncompressed, file_size, n_bytes, read_npy_header
 
 
@@ -100,6 +100,7 @@ def bare_recording(
         read=lambda frame: layout.read(bare.open(), frame),
         demodulation_frequency=(facts.demodulation_frequency or probe.center_frequency) if is_iq else None,
         clock="the first element fires",
+        stated=frozenset() if facts.start_time is None else frozenset({TIME_ZERO}),
         notes=notes,
     )
 

@@ -51,8 +51,8 @@ def probe_at(positions: np.ndarray, base: Probe | None = None, notes: list[str] 
     pitch = float(steps.mean()) if len(x) > 1 else float(known.get("element_width") or 1e-3)
     values: dict[str, Any] = {"n_elements": len(x), "pitch": pitch, "radius": _radius(x, z, tolerance)}
     values |= {name: value for name, value in known.items() if value}
+    values["name"] = base.name if base is not None else name_from(values.get("name", ""))
     if base is None:
-        values.setdefault("name", "recorded")
         if "bandwidth" not in values:
             values["bandwidth"] = USUAL_BANDWIDTH
             notes.append(f"bandwidth {100 * USUAL_BANDWIDTH:.0f} %")
@@ -71,6 +71,12 @@ def probe_at(positions: np.ndarray, base: Probe | None = None, notes: list[str] 
             f"{int(miss.argmax())} lies {1e3 * float(miss.max()):.3g} mm from where it would be"
         )
     return probe
+
+
+def name_from(text: str) -> str:
+    """A name that a probe may have, from one that a file gives: letters and digits, and a few signs between them."""
+    name = re.sub(r"[^\w .+-]+", "-", text).strip(" .-")[:60].strip(" .-")
+    return name if len(name) > 1 and name.isprintable() and name.isascii() else "recorded"
 
 
 def middle_of(positions: np.ndarray) -> float:

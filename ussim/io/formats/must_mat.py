@@ -29,7 +29,7 @@ from .axes import Layout, find_layout
 from .facts import Facts
 from .hdf5 import Stored, arrays_of, data_set, number_type, numbers, opened
 from .matlab5 import Variable, variables
-from .recording import Recording
+from .recording import ATTENUATION, TIME_ZERO, Recording
 from .sizes import METADATA, n_bytes
 
 USUAL = ("samples", "elements", "transmits", "frames")
@@ -38,6 +38,7 @@ NUMBERS = {
     "fs", "fc", "c", "pitch", "Nelements", "width", "kerf", "bandwidth", "height", "focus", "radius",
     "TXdelay", "TXapodization", "t0", "attenuation", "TXfreq", "TXnow",
 }  # fmt: skip
+BANDWIDTH, KERF = 75.0, 0.1  # %, and of the pitch, where a file is silent: MUST's defaults
 CLOCK = "MUST's: the transmit delays are 0"
 
 
@@ -197,6 +198,8 @@ def _recording(
     waves: Waves = CustomTransmits(laws[None] if several else laws, _weights(param, probe))
     if "TXdelay" not in param and facts.angles is not None:
         waves = PlaneWaves(facts.angles)
+    if "c" not in param and facts.speed_of_sound is None:
+        notes.append("speed of sound 1540 m/s (param.c)")
     try:
         medium = Medium(float(param.get("c", 1540.0)), float(param.get("attenuation", 0.0)))
         acquisition = Acquisition(probe, waves, medium, sampling_frequency=rate)
@@ -216,6 +219,7 @@ def _recording(
         demodulation_frequency=probe.center_frequency if bare.dtype.kind == "c" else None,
         clock=CLOCK,
         notes=tuple(notes),
+        stated=frozenset(name for name, key in ((ATTENUATION, "attenuation"), (TIME_ZERO, "t0")) if key in param),
     )
 
 
@@ -223,12 +227,14 @@ def _probe(path: Path, param: Mapping[str, np.ndarray], notes: list[str]) -> Pro
     value = {name: float(number) for name, number in param.items() if np.size(number) == 1}
     pitch = value["pitch"]
     if "bandwidth" not in value:
-        notes.append("bandwidth 75 %, MUST's")
-    width = value.get("width", pitch - value.get("kerf", 0.1 * pitch))
+        notes.append(f"bandwidth {BANDWIDTH:g} % (param.bandwidth)")
+    if "width" not in value and "kerf" not in value:
+        notes.append(f"elements {1e3 * (1 - KERF) * pitch:.3g} mm wide (param.width)")
+    width = value.get("width", pitch - value.get("kerf", KERF * pitch))
     return Probe(
         name=name_after(path),
         center_frequency=value["fc"],
-        bandwidth=value.get("bandwidth", 75.0) / 100,
+        bandwidth=value.get("bandwidth", BANDWIDTH) / 100,
         n_elements=int(value["Nelements"]),
         pitch=pitch,
         element_width=width,
@@ -242,7 +248,7 @@ def _laws(path: Path, param: Mapping[str, np.ndarray], probe: Probe, facts: Fact
     """(n_laws, n_elements) firing times."""
     if "TXdelay" not in param:
         if facts.angles is None:
-            notes.append("one plane wave of 0° (no param.TXdelay)")
+            notes.append("one plane wave of 0°: all elements fire at once (param.TXdelay)")
         return np.zeros((1 if facts.angles is None else len(facts.angles), probe.n_elements))
     laws = np.atleast_2d(param["TXdelay"]).astype(float)
     if laws.shape[-1] != probe.n_elements and laws.ndim == 2 and laws.shape[0] == probe.n_elements:

@@ -21,7 +21,7 @@ from ..archive import FORMAT, VERSION
 from ..plain import acquisition_from_dict, to_array
 from .arrays import Bare, bare_recording
 from .facts import Facts
-from .recording import Recording
+from .recording import ATTENUATION, TIME_ZERO, Recording
 from .sizes import check_declared, check_uncompressed, file_size, n_bytes, read_npy_header
 
 ZIP_START = b"PK\x03\x04"
@@ -101,6 +101,7 @@ def _own(path: Path) -> Recording:
             read=lambda frame: samples,
             demodulation_frequency=header["demodulation_frequency"] if header["kind"] == "iq" else None,
             clock="the firing delays'",
+            stated=frozenset({ATTENUATION, TIME_ZERO}),
         )
     except KeyError as error:
         raise DataError(f"{path}: header: expected the key {error}, got none") from None

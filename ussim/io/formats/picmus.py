@@ -22,7 +22,7 @@ from .axes import find_layout
 from .facts import Facts
 from .geometry import middle_of, probe_at
 from .hdf5 import Stored, data_set, find, number, numbers, opened
-from .recording import Recording
+from .recording import TIME_ZERO, Recording
 
 GROUP = "US/US_DATASET0000"
 CYCLES = 2.5  # of the excitation
@@ -81,6 +81,8 @@ def open_picmus(path: Path, variable: str | None, facts: Facts) -> Recording:
         notes: list[str] = []
         positions = _positions(group)
         probe = _probe(positions, real.shape, notes) if facts.probe is None else facts.probe
+        if "sound_speed" not in held and facts.speed_of_sound is None:
+            notes.append("speed of sound 1540 m/s (sound_speed)")
         words = f"{probe.n_elements} elements and {len(angles)} angles"
         try:
             layout = find_layout(real.shape, probe.n_elements, len(angles), facts.axes, USUAL, words)
@@ -120,6 +122,7 @@ def open_picmus(path: Path, variable: str | None, facts: Facts) -> Recording:
         demodulation_frequency=carrier if imaginary is not None else None,
         clock=CLOCK,
         notes=tuple(notes),
+        stated=frozenset({TIME_ZERO}) if "initial_time" in held else frozenset(),
     )
 
 
@@ -191,8 +194,14 @@ def _positions(group: Any) -> np.ndarray | None:
 
 
 def _probe(positions: np.ndarray | None, shape: tuple[int, ...], notes: list[str]) -> Probe:
+    """The challenge's array, of which the files give the positions of the elements alone."""
     base = load_probe("L11-4v")
+    notes.append(
+        f"probe {base.name}: {1e-6 * base.center_frequency:.3f} MHz, bandwidth {100 * base.bandwidth:g} %, elements "
+        f"{1e3 * base.element_width:.3g} mm wide, pulse of {CYCLES:g} cycles"
+    )
     if positions is not None:
-        return probe_at(positions, base, notes)
-    notes.append(f"the probe is {base.name}")
-    return base if base.n_elements in shape else replace(base, n_elements=shape[-2])
+        return probe_at(positions, base)
+    probe = base if base.n_elements in shape else replace(base, n_elements=shape[-2])
+    notes.append(f"{probe.n_elements} elements, {1e3 * probe.pitch:.3g} mm apart (probe_geometry)")
+    return probe

@@ -14,6 +14,7 @@ from ...medium import Medium
 from ...transmits import PlaneWaves
 from .facts import Facts
 
+ATTENUATION, TIME_ZERO = "attenuation", "time zero"  # what a file may state, of what none has to
 HUGEST = 1e30  # of a sample: beyond it sums of squares overflow in float32, and no converter counts so far
 
 
@@ -32,6 +33,7 @@ class Recording:
     read : frame number -> its samples (n_transmits, n_elements, n_samples), as the file has them.
     clock : what time 0 of the format is, in words.
     notes : what was taken for granted where the file is silent.
+    stated : ATTENUATION and TIME_ZERO where the file holds them.
     """
 
     path: str
@@ -45,6 +47,7 @@ class Recording:
     demodulation_frequency: float | None = None
     clock: str = ""
     notes: tuple[str, ...] = ()
+    stated: frozenset[str] = frozenset({TIME_ZERO})
 
     def samples(self, frame: int) -> np.ndarray:
         """Return the samples of a frame, (n_transmits, n_elements, n_samples) float32 or complex64, checked to be numbers.
