@@ -59,7 +59,16 @@ def cases():
         yield f"{attenuation}, estimated", attenuation, conditions.Asked(), {}
     yield "0.5, taken as 0", 0.5, conditions.Asked(attenuation_db_cm_mhz=0.0), {}
     yield "0.5, told", 0.5, conditions.Asked(attenuation_db_cm_mhz=0.5), {}
+    gain = conditions.Asked(attenuation_db_cm_mhz=0.0, tgc_db=-27.0)
+    yield "0.5, taken as 0, the authors' time gain", 0.5, gain, {}
     yield "0.0, told, three chains", 0.0, conditions.Asked(attenuation_db_cm_mhz=0.0), {"chains": 3}
+    for level in (0.025, 0.16):
+        yield (
+            f"0.0, DENO's noise level {level}",
+            0.0,
+            conditions.Asked(attenuation_db_cm_mhz=0.0),
+            {"denoise_level": level},
+        )
 
 
 def run(file: Path, phantom: Path, asked: conditions.Asked, **options) -> dict:

@@ -20,13 +20,15 @@ FIELD = ussim.ImageGrid(x=np.linspace(-8e-3, 8e-3, 72), z=10e-3 + 0.1109e-3 * np
 CHANNEL_NOISE = 0.01  # of the rms
 
 
-def speckle(attenuation, x=8e-3, discs=True, n=14_000):
-    """RF of even speckle 8 to 38 mm deep with two discs, about 4 scatterers a resolution cell, in a lossy medium."""
+def speckle(attenuation, x=8e-3, discs=True, n=14_000, below=1.0):
+    """RF of even speckle 8 to 38 mm deep with two discs, about 4 scatterers a resolution cell, in a lossy medium; what is
+    deeper than 23 mm times `below`."""
     rng = np.random.default_rng(1)
     points = rng.uniform([-x - 1e-3, 8e-3], [x + 1e-3, 38e-3], (n, 2))
     reflectivity = rng.standard_normal(n)
     for center in ((0.0, 15e-3), (0.0, 30e-3)) if discs else ():
         reflectivity[np.hypot(*(points - center).T) < 2e-3] = 0
+    reflectivity[points[:, 1] > 23e-3] *= below
     medium = ussim.Medium(1540.0, attenuation)
     acquisition = ussim.Acquisition(PROBE, ussim.PlaneWaves(0.0, time_reference="center"), medium, n_cycles=2.5)
     rf = ussim.simulate(ussim.Scatterers(*points.T, reflectivity), acquisition, n_samples=1250)
@@ -109,6 +111,13 @@ def test_echoes_that_do_not_tell_are_not_trusted():
     assert not estimate_attenuation(rf, few).is_trusted
     silent = replace(rf, samples=np.zeros_like(rf.samples))
     assert not estimate_attenuation(silent, FIELD).is_trusted
+
+
+@pytest.mark.parametrize("lower_db", [-20.0, 20.0])
+def test_layers_that_differ_are_not_taken_for_attenuation(lower_db):
+    """A step of 20 dB over 22 mm would pass for 0.9 dB/cm/MHz, the same in every strip along x."""
+    rf = speckle(0.0, discs=False, below=10 ** (lower_db / 20))
+    assert not estimate_attenuation(rf, FIELD).is_trusted
 
 
 @pytest.mark.parametrize("kind", ["picmus", "must", "must that states it", "npz"])
@@ -230,6 +239,21 @@ def test_operators_are_named_by_what_shapes_them():
         drus.echo_model(acquisition, grid, f_number=0.0)
 
 
+def test_attenuation_leaves_the_operators_diagonal_as_it_is():
+    """B holds a time gain against the loss in H: what errs in proportion to the echoes errs alike at all depths."""
+    grid = ussim.ImageGrid(np.array([-5e-3, 0.0, 5e-3]), np.linspace(10e-3, 46e-3, 13))
+    diagonals = []
+    for attenuation in (0.0, 0.5):
+        model = acoustics.echo_model(
+            ussim.Acquisition(PROBE, ussim.PlaneWaves(0.0), ussim.Medium(1540.0, attenuation), n_cycles=2.5), grid
+        )
+        pixels = np.arange(model.n_pixels)
+        diagonals.append(np.diag(model.matrix(pixels, pixels)).reshape(grid.shape))
+    change = diagonals[1] / diagonals[0]
+    # 19 dB of loss from top to bottom; elements off the axis lie farther than the nearest, by which the gain goes.
+    assert np.abs(20 * np.log10(change / change[0, 1])).max() < 1.0
+
+
 def test_one_transmit_keeps_its_mask():
     mask = np.ones((3, 64), dtype=bool)
     mask[1, 5] = False
@@ -335,6 +359,24 @@ def test_field_is_no_deeper_than_the_recording():
     fine = replace(rf.acquisition, probe=replace(rf.acquisition.probe, center_frequency=20e6), sampling_frequency=80e6)
     many = imaging.default_shape(ussim.RFData(np.zeros((1, 128, 6000), np.float32), fine, 80e6))
     assert np.prod(many) <= imaging.MOST_PIXELS
+
+
+def test_field_about_a_given_depth_stays_within_the_recording():
+    rf = silence(1400)  # 52 mm
+    for middle, depth in ((15e-3, 30e-3), (28e-3, 36e-3), (45e-3, 14e-3)):
+        grid = imaging.recording_case("near", rf, None, imaging.default_shape(rf, middle), middle).grid
+        assert grid.z[-1] - grid.z[0] == pytest.approx(depth, abs=0.5e-3)
+        assert imaging.unrecorded(rf, grid) == ""
+    shallow = imaging.phantom_shape(rf.acquisition, 15e-3)
+    assert imaging.imaging_grid(rf.acquisition, shallow, 15e-3).z[0] > 0
+    assert imaging.phantom_shape(rf.acquisition) == imaging.field_shape(rf.acquisition, *imaging.FIELD)
+
+
+def test_field_beyond_the_recording_is_said():
+    rf = silence(600, 5e-6)  # 3.85 mm to 26.0 mm
+    for middle, rows in ((28e-3, 100), (14e-3, 240)):
+        words = imaging.unrecorded(rf, imaging.imaging_grid(rf.acquisition, (rows, 40), middle))
+        assert "from 3.9 to 26.0 mm" in words
 
 
 def test_what_lies_outside_the_field_is_counted():

@@ -52,6 +52,27 @@ def test_network_sees_variance_preserving_coordinates(channels, extra, predictio
         torch.testing.assert_close(answer, expected.float(), rtol=2e-3, atol=2e-3)
 
 
+class MixingNetwork(FakeNetwork):
+    """A network whose answer in each channel is that of the channels' mean."""
+
+    def forward(self, x, t):
+        return super().forward(x.mean(dim=1, keepdim=True).expand_as(x), t)
+
+
+def test_coupled_chains_have_a_channel_each():
+    remaining = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    prior = drus.DDPMPrior(MixingNetwork(remaining, 3, extra=3), remaining)
+    apart = drus.DDPMPrior(FakeNetwork(remaining, 3), remaining)
+    x = torch.randn(2, 3, 13, 10, generator=torch.Generator().manual_seed(0))
+    sigma = prior.sigmas[400]
+    shrunk = 1 / (1 + sigma**2)
+    torch.testing.assert_close(apart.denoise_coupled(x, sigma), (x * shrunk).float(), rtol=2e-3, atol=2e-3)
+    # x0 = (x - noise · answer) / signal in each channel, the answer being one for all.
+    mixed = x - x.mean(dim=1, keepdim=True) * sigma**2 * shrunk
+    torch.testing.assert_close(prior.denoise_coupled(x, sigma), mixed.float(), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(prior.denoise(x[:, 0], sigma), (x[:, 0] * shrunk).float(), rtol=2e-3, atol=2e-3)
+
+
 def test_network_prior_samples_as_the_analytic_one():
     remaining = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
     network = drus.DDPMPrior(FakeNetwork(remaining), remaining)

@@ -4,10 +4,11 @@
 
 for pixel j, element e: τ the transmit plus receive time, g the amplitude (transmit field, obliquity, directivity,
 spreading, attenuation), w the two-way waveform, a the receive apodization (Tukey(0.25), of f-number 1.4 unless said:
-Zhang et al., "Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2). It is SIMUS
-(`ussim.physics`) in delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements'
-edge waves, a pulse whose shape changes with depth (attenuation colours it as at the field's mean depth), and sub-elements
-with delays of their own.
+Zhang et al., "Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2) times a gain against
+the medium's loss at f_c on the way to pixel i and back, so that BH errs alike at all depths. It is SIMUS (`ussim.physics`)
+in delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements' edge waves, a pulse
+whose shape changes with depth (attenuation colours it as at the field's mean depth), and sub-elements with delays of their
+own.
 
 The transmit field of a 2-D array is a sum of line sources without their half-order filter, so a wavefront carries
 sqrt(c/f) exp(iπ/4) (stationary phase): w contains it, and each pixel's complex transmit amplitude is the projection of
@@ -52,7 +53,7 @@ class EchoModel:
     grid: ImageGrid
     arrival: np.ndarray  # (n_pixels, n_elements) s, transmit + receive time of the waveform's centre
     gain: np.ndarray  # (n_pixels, n_elements)
-    apodization: np.ndarray  # (n_pixels, n_elements), of B
+    apodization: np.ndarray  # (n_pixels, n_elements), of B, its time gain included
     n_samples: int
     path: float  # m, there and back: the waveform is the one after the attenuation of so long a way
     start_time: float = 0.0  # s
@@ -258,7 +259,7 @@ def echo_model(
         grid=grid,
         arrival=arrival,
         gain=amplitude[:, None] * _receive_gain(plan, x, z, distance) * acquisition.receiving[transmit],
-        apodization=_apodization(acquisition, x, z, f_number),
+        apodization=_apodization(acquisition, x, z, f_number) * _time_gain(plan, transmit_time, distance)[:, None],
         n_samples=n_samples,
         path=path,
         start_time=start_time,
@@ -365,6 +366,14 @@ def _receive_gain(plan: Plan, x: np.ndarray, z: np.ndarray, distance: np.ndarray
         response = Geometry(plan, x[part], z[part]).response(frequency)
         gain[part] = np.real(response * np.exp(-1j * k * distance[part]))
     return gain
+
+
+def _time_gain(plan: Plan, transmit_time: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Gain of B against what the medium took from each pixel's echo at f_c, 1 at the nearest pixel, (n_pixels,)."""
+    medium = plan.acquisition.medium
+    path = medium.speed_of_sound * transmit_time + distance.min(axis=1)
+    coefficient = physics.attenuation(plan.acquisition.carrier_frequency, medium.attenuation_db_cm_mhz)
+    return np.exp(coefficient * (path - path.min()))
 
 
 def _apodization(acquisition: Acquisition, x: np.ndarray, z: np.ndarray, f_number: float) -> np.ndarray:

@@ -8,7 +8,8 @@ with G the loss-free model's power for white reflectivity (diffraction, directiv
 κ(A) the attenuation coefficient at the carrier, D what a band about the carrier keeps more than the carrier does, and N the
 power of white channel noise. a, A and b are fitted to the logarithm of the mean power of blocks all over the field; cysts
 and bright targets are outliers of the fit. How far the answer can be trusted comes from the fit and from leaving out one
-strip of the field after the other.
+strip of the field after the other, along x and in depth: layers that differ, or an object that ends inside the field, show
+in the latter.
 
 What this cannot tell from attenuation: tissue that is darker or brighter with depth, a time gain that the recorder has
 applied, and the focusing in elevation, which the model does not have.
@@ -31,6 +32,7 @@ from ussim.types import ImageGrid, RFData
 from .acoustics import F_NUMBER, EchoModel, echo_model_of, waveform_spectrum
 
 BLOCKS = (24, 8)  # z, x: of the field; strips along x are left out in turn
+BANDS = 3  # of depth, left out in turn
 EDGE = 0.08  # of the field on each side, not used: echoes from beyond the grid reach it
 WIDE_ENOUGH = 64  # columns, from which on every second will do
 REACH = 48  # pixels in depth over which a pixel's own image is summed
@@ -92,14 +94,20 @@ def estimate_attenuation(rf: RFData, grid: ImageGrid, f_number: float = F_NUMBER
     plain, noisy = (_fit(power, expected, heard, floor=floor) for floor in (False, True))
     floor = noisy.cost < FLOOR_PAYS * plain.cost
     best = noisy if floor else plain
-    left_out = []
-    for strip in range(len(columns)):
-        kept = heard.copy()
-        kept[:, strip] = False
-        left_out.append(_fit(power, expected, kept, floor, start=best.attenuation).attenuation)
-    n = len(left_out)
-    jackknife = math.sqrt((n - 1) / n * float(np.sum(np.square(np.subtract(left_out, np.mean(left_out))))))
-    return AttenuationEstimate(best.attenuation, max(best.error, jackknife))
+
+    def jackknife(parts: list[tuple[slice, slice]]) -> float:
+        left_out = []
+        for part in parts:
+            kept = heard.copy()
+            kept[part] = False
+            left_out.append(_fit(power, expected, kept, floor, start=best.attenuation).attenuation)
+        n = len(left_out)
+        return math.sqrt((n - 1) / n * float(np.sum(np.square(np.subtract(left_out, np.mean(left_out))))))
+
+    bands = np.array_split(np.arange(len(rows)), BANDS)
+    in_depth = jackknife([(slice(band[0], band[-1] + 1), slice(None)) for band in bands])
+    across = jackknife([(slice(None), slice(strip, strip + 1)) for strip in range(len(columns))])
+    return AttenuationEstimate(best.attenuation, max(best.error, in_depth, across))
 
 
 def _blocks(n: int, wanted: int) -> list[np.ndarray]:

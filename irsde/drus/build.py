@@ -27,7 +27,7 @@ from .operators import (
 KINDS = ("separable", "kronecker", "dense", "patchwise", "identity")
 DENSE_LIMIT = 96 * 96  # pixels; SVD of 9216 x 9216 takes minutes and 1 GB
 PATCH_SHAPE = (64, 32)  # px, (z, x): a pulse is about 20 px long
-CACHE_FORMAT = 3  # raise it when the model in `acoustics` changes: older files are then not used
+CACHE_FORMAT = 4  # raise it when the model in `acoustics` changes: older files are then not used
 
 logger = logging.getLogger(__name__)
 

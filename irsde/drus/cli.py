@@ -334,9 +334,12 @@ def _load_case(recording, phantom, picmus, picmus_phantom, options) -> tuple[Cas
     else:
         found = recordings.open_recording(recording)
     clocked = conditions.clocked(found, asked)
-    shape = _asked_shape(clocked.rf.acquisition, options) or imaging.default_shape(clocked.rf)
     depth = None if options["depth_mm"] is None else options["depth_mm"] * 1e-3
+    shape = _asked_shape(clocked.rf.acquisition, options) or imaging.default_shape(clocked.rf, depth)
     case = imaging.recording_case((picmus or recording).stem, clocked.rf, targets, shape, depth)
+    outside = imaging.unrecorded(clocked.rf, case.grid)
+    if outside:
+        console.warn(f"{outside}: --field-mm and --depth-mm move the field, --time-zero-us the clock")
     with console.working("attenuation of the medium"):
         settled = conditions.attenuated(clocked.rf, case.grid, found.stated, asked, options["f_number"])
     for warning in (*clocked.warnings, *settled.warnings):
@@ -354,8 +357,8 @@ def _phantom_case(phantom: str, options: dict[str, Any]) -> Case:
 
     probe = load_probe(imaging.PHANTOM_PROBE)
     acquisition = Acquisition(probe, PlaneWaves(0.0))
-    shape = _asked_shape(acquisition, options) or imaging.field_shape(acquisition, *imaging.FIELD)
     place = {} if options["depth_mm"] is None else {"depth": options["depth_mm"] * 1e-3}
+    shape = _asked_shape(acquisition, options) or imaging.phantom_shape(acquisition, *place.values())
     with console.working(f"simulating the {phantom} phantom"):
         return imaging.phantom_case(
             phantom,

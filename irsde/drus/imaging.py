@@ -53,6 +53,7 @@ PHANTOM_PROBE, N_CYCLES = "L11-4v", 2.5
 FIELD = 36e-3, 36e-3  # m, width and depth: the authors'
 FIELD_MIDDLE = 28e-3  # m, of the authors' field, 10 to 46 mm
 FEWEST_PIXELS = 16  # a side
+OVERHANG = 0.02  # of the field's depth that may go beyond what was recorded, unsaid
 MOST_PIXELS = 120_000  # of a field that nobody asked for: H takes 3 kB a pixel and 128 elements
 DAS_F_NUMBER = 1.75  # with Tukey(0.25), as in the authors' files
 WINDOW_STEPS = 6  # apertures whose sum is the window of DAS
@@ -116,26 +117,48 @@ def field_shape(acquisition: Acquisition, width: float, depth: float) -> tuple[i
     return 1 + round(depth / step), 1 + round(width / (LATERAL_STEP * step))
 
 
-def default_shape(rf: RFData) -> tuple[int, int]:
+def default_shape(rf: RFData, middle: float | None = None) -> tuple[int, int]:
     """Pixels (nz, nx) of the field that a recording is imaged on unless said: the authors' 36 x 36 mm, no deeper than what
-    was recorded; with a short wavelength, as much of it as MOST_PIXELS cover."""
-    nearest, deepest = _recorded(rf)
-    nz, nx = field_shape(rf.acquisition, FIELD[0], max(0.0, min(FIELD[1], deepest - max(nearest, 0.0))))
+    was recorded, about `middle` (m) where that is given; with a short wavelength, as much of it as MOST_PIXELS cover."""
+    nearest, deepest = recorded(rf)
+    nearest = max(nearest, 0.0)
+    depth = deepest - nearest
+    if middle is not None:
+        depth = 2 * (min(middle - nearest, deepest - middle) - bandpass_step(rf.acquisition))
+    nz, nx = field_shape(rf.acquisition, FIELD[0], max(0.0, min(FIELD[1], depth)))
     shrink = max(1.0, math.sqrt(nz * nx / MOST_PIXELS))
     return max(FEWEST_PIXELS, int(nz / shrink)), max(FEWEST_PIXELS, int(nx / shrink))
 
 
-def _recorded(rf: RFData) -> tuple[float, float]:
+def phantom_shape(acquisition: Acquisition, middle: float = FIELD_MIDDLE) -> tuple[int, int]:
+    """Pixels (nz, nx) of a phantom's field unless said: the authors', or less where that would reach behind the probe."""
+    nz, nx = field_shape(acquisition, *FIELD)
+    return max(FEWEST_PIXELS, min(nz, math.floor(2 * middle / bandpass_step(acquisition)))), nx
+
+
+def recorded(rf: RFData) -> tuple[float, float]:
     """Depths, m, whose echoes the first and the last sample hold."""
     first = float(rf.start_times.mean())
     half_speed = rf.acquisition.medium.speed_of_sound / 2
     return half_speed * first, half_speed * (first + rf.samples.shape[-1] / rf.sampling_frequency)
 
 
+def unrecorded(rf: RFData, grid: ImageGrid) -> str:
+    """In words, how far the grid goes beyond what was recorded; empty where it does not."""
+    nearest, deepest = recorded(rf)
+    slack = OVERHANG * (grid.z[-1] - grid.z[0])
+    if grid.z[0] >= nearest - slack and grid.z[-1] <= deepest + slack:
+        return ""
+    return (
+        f"the field is {1e3 * grid.z[0]:.1f} to {1e3 * grid.z[-1]:.1f} mm deep, the echoes recorded are from "
+        f"{1e3 * nearest:.1f} to {1e3 * deepest:.1f} mm"
+    )
+
+
 def _middle(rf: RFData, shape: tuple[int, int]) -> float:
     """Depth, m, of a field's middle unless said: the authors' where all of the field was recorded, else the middle of what
     was; so deep that no row lies behind the probe."""
-    nearest, deepest = _recorded(rf)
+    nearest, deepest = recorded(rf)
     step = bandpass_step(rf.acquisition)
     half = (shape[0] / 2 + 1) * step
     if max(nearest, 0.0) <= FIELD_MIDDLE - half and FIELD_MIDDLE + half <= deepest:
@@ -266,14 +289,13 @@ def reconstruct(
     }
 
     identity = IdentityOperator(case.grid.shape)
-    even = model.beamform(amplified.samples[0]).astype(np.float32)
-    bright = ddrm.reflectivity_scale(identity, even)
+    bright = ddrm.reflectivity_scale(identity, by)
     if denoise_level is None:
         denoise_level = authors_denoise_level(case.name)
     if denoise_level is None:
-        denoise_level = max(ddrm.estimate_noise(identity, even) / bright, DENOISE_FLOOR)
+        denoise_level = max(ddrm.estimate_noise(identity, by) / bright, DENOISE_FLOOR)
     progressing = _stage(progress, "DENO")
-    denoised = ddrm.sample(identity, even, prior, noise_level=denoise_level * bright, progress=progressing, **options)
+    denoised = ddrm.sample(identity, by, prior, noise_level=denoise_level * bright, progress=progressing, **options)
     images["DENO"] = np.abs(ddrm.mean(denoised))
 
     level = ddrm.estimate_noise(operator, by) if noise_level is None else noise_level * _gain(operator) * scale
