@@ -362,8 +362,8 @@ def test_field_is_no_deeper_than_the_recording():
 
 
 def test_field_about_a_given_depth_stays_within_the_recording():
-    rf = silence(1400)  # 52 mm
-    for middle, depth in ((15e-3, 30e-3), (28e-3, 36e-3), (45e-3, 14e-3)):
+    rf = silence(1400)  # 51.8 mm
+    for middle, depth in ((15e-3, 30e-3), (28e-3, 36e-3), (45e-3, 13.5e-3)):
         grid = imaging.recording_case("near", rf, None, imaging.default_shape(rf, middle), middle).grid
         assert grid.z[-1] - grid.z[0] == pytest.approx(depth, abs=0.5e-3)
         assert imaging.unrecorded(rf, grid) == ""
