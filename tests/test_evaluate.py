@@ -21,7 +21,7 @@ from test_restore import make_model
 from irsde.data import DataError, Normalization, split, whole
 from irsde.evaluation import metrics
 from irsde.evaluation.breast import read_breast
-from irsde.evaluation.evaluate import evaluate, evaluate_real
+from irsde.evaluation.evaluate import evaluate, evaluate_real, of_speckle
 from irsde.evaluation.methods import Method, load_torch_model
 from irsde.evaluation.results import Result, Row, Uncertainty
 from irsde.evaluation.table import write_report
@@ -295,6 +295,29 @@ def test_real_images_in_breast_layout(tmp_path):
     report = write_report(found, tmp_path / "real.md")[0].read_text()
     assert "| LQ |" in report
     assert "log-compressed grey levels, not of amplitudes" in report
+
+
+def test_patches_without_speckle_do_not_make_the_table(tmp_path):
+    """White, black and captions beside the lesion gave an ENL of a million; the table says what was refused."""
+    write_case(tmp_path, "case001")
+    image = np.array(Image.open(tmp_path / "case001.png"))
+    image[30:46, :16], image[30:46, 16:32], image[30:46, 80:96] = 255, 0, 70
+    Image.fromarray(image).save(tmp_path / "case001.png")
+    found = evaluate_real([], tmp_path, baselines=False)
+    (row,) = found.rows
+    assert row.mean("enl") < 1000
+    assert row.median("enl") == row.mean("enl")
+    report = write_report(found, tmp_path / "real.md")[0].read_text(encoding="utf-8")
+    assert "the five calmest patches beside each lesion that show speckle; 3 of " in report
+    assert "(1 black, 1 constant, 1 saturated)" in report
+    assert f"{row.mean('enl'):.2f} ± 0.00 (median {row.median('enl'):.2f})" in report
+
+
+def test_a_method_that_leaves_a_constant_has_no_enl():
+    constant, region = np.full((32, 32), 0.5, np.float32), np.ones((32, 32), bool)
+    assert all(np.isnan(value) for value in of_speckle(constant, region).values())
+    varied = constant + 0.01 * np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    assert of_speckle(varied, region)["enl"] == pytest.approx(2500, rel=0.2)
 
 
 def write_busi(folder, name, masks=("",), marked=255, shape=(96, 128)):

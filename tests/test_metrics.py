@@ -161,7 +161,7 @@ def test_fwhm_is_nan_where_the_lobe_is_cut():
 
 def test_background_patches_are_calm_and_beside_the_lesion(rng):
     image = rng.random((96, 128))
-    image[32:48, 96:112] = 0.5  # one calm patch
+    image[30:46, 96:112] = 0.5 + 0.05 * rng.random((16, 16))  # one calm patch
     lesion = np.zeros(image.shape, bool)
     lesion[30:60, 20:60] = True
     patches = metrics.background_patches(image, lesion, size=16, count=3)
@@ -179,6 +179,57 @@ def test_background_patches_are_not_the_black_beside_the_image(rng):
     lesion = np.zeros(image.shape, bool)
     lesion[30:60, 60:80] = True
     assert not metrics.background_patches(image, lesion, size=16, count=5)[:, :32].any()
+
+
+def log_speckle(rng, shape, mean=0.5):
+    """Fully developed speckle as a B-mode of 60 dB shows it, in 8 bits."""
+    decibels = 20 * np.log10(rng.rayleigh(size=shape) + 1e-9)
+    return np.round(np.clip(mean + decibels / 60, 0, 1) * 255) / 255
+
+
+def caption(patch):
+    patch = patch.copy()
+    patch[3:13, 3:5] = patch[3:13, 8:10] = patch[7:9, 3:10] = 0.8  # an H, in light grey
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda speckle: speckle, ""),
+        (lambda speckle: 0.5 + (speckle - 0.5) / 8, ""),  # smoothed
+        (lambda speckle: np.zeros_like(speckle), "black"),
+        (lambda speckle: np.where(np.arange(16) < 3, 0, speckle), "black"),
+        (lambda speckle: np.ones_like(speckle), "saturated"),
+        (lambda speckle: np.where(np.arange(16) < 1, 1, speckle), "saturated"),
+        (lambda speckle: np.full_like(speckle, 0.4), "constant"),
+        (lambda speckle: 0.4 + speckle / 1000, "constant"),
+        (lambda speckle: caption(np.full_like(speckle, 0.1)), "text or lines"),
+        (lambda speckle: caption(0.2 + (speckle - 0.5) / 8), "text or lines"),
+    ],
+)
+def test_a_patch_without_speckle_is_told(make, why):
+    for seed in range(20):
+        patch = make(np.clip(log_speckle(np.random.default_rng(seed), (16, 16)), 0.02, 0.98))
+        assert metrics.not_speckle(patch) == why, seed
+
+
+def test_patches_without_speckle_are_refused_and_counted(rng):
+    """They are the calmest there are: an ENL of millions came from them."""
+    image = np.clip(log_speckle(rng, (96, 128)), 0.02, 0.98)
+    lesion = np.zeros(image.shape, bool)
+    lesion[32:64, 48:80] = True
+    image[32:48, :16], image[32:48, 16:32], image[48:64, :16] = 0.0, 1.0, 0.4
+    image[48:64, 16:32] = caption(np.full((16, 16), 0.1))
+    found = metrics.calm_patches(image, lesion, size=16, count=5)
+    assert found.refused == {"black": 1, "saturated": 1, "constant": 1, "text or lines": 1}
+    assert found.considered == 12
+    assert not found.mask[:, :32].any()
+    assert found.mask.sum() == 5 * 256
+    assert metrics.enl(image, found.mask) < 100
+    image[32:64] = 0.4
+    with pytest.raises(ValueError, match=r"shows speckle \(12 constant\)"):
+        metrics.calm_patches(image, lesion, size=16, count=5)
 
 
 def test_background_patches_need_room():

@@ -71,7 +71,7 @@ def test_text_is_read_and_written_in_utf_8_whatever_the_system_prefers():
             name = ast.unparse(node.func)
             options = {each.arg for each in node.keywords}
             binary = any(
-                isinstance(a, ast.Constant) and re.fullmatch("[rwxa]b|b[rwxa]", str(a.value)) for a in node.args
+                isinstance(a, ast.Constant) and re.fullmatch(r"[rwxa]\+?b\+?", str(a.value)) for a in node.args
             )
             if name == "open" or name.endswith((".read_text", ".write_text")):
                 assert "encoding" in options or binary, f"{file}:{node.lineno}: {name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -111,8 +112,8 @@ def evaluate_real(
 ) -> Result:
     """Metrics without a reference on real images with lesion masks beside them, which `mask_suffixes` tell (`read_breast`).
 
-    CNR and gCNR are of the lesion against five calm background patches beside it, ENL and speckle SNR of those patches,
-    on the grey levels of the (log-compressed) images.
+    CNR and gCNR are of the lesion against five calm background patches beside it (`metrics.calm_patches`), ENL and speckle
+    SNR of those patches, on the grey levels of the (log-compressed) images; NaN where a method left them constant.
     """
     result = result or Result()
     methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, trust, result, mask="auto")
@@ -123,18 +124,19 @@ def evaluate_real(
     with _bar(progress, len(cases) * len(methods)) as advance:
         for i, (name, image, lesion) in enumerate(cases):
             try:
-                background = metrics.background_patches(image, lesion, patch_size)
+                patches = metrics.calm_patches(image, lesion, patch_size)
             except ValueError as error:
                 result.not_run.append(f"{name}: {error}")
                 continue
+            background = patches.mask
+            result.patches.setdefault(group, Counter()).update({"considered": patches.considered} | patches.refused)
             shown = []
             for row, method in zip(rows, methods, strict=True):
                 restored = _timed(row, method, image, image_seed(seed, i), None)
                 values = {
                     "cnr": metrics.cnr(restored, lesion, background),
                     "gcnr": metrics.gcnr(restored, lesion, background),
-                    "enl": metrics.enl(restored, background),
-                    "speckle_snr_db": metrics.speckle_snr(restored, background, decibels=True),
+                    **of_speckle(restored, background),
                     "brisque": brisque(restored),
                 }
                 _add(row, values)
@@ -143,6 +145,16 @@ def evaluate_real(
             _show(result, group, shown)
     result.rows += rows
     return result
+
+
+def of_speckle(image: Image, region: NDArray[np.bool_]) -> dict[str, float]:
+    """ENL and speckle SNR; NaN below the rounding of 8 bits, where nothing is left whose ratio could be taken."""
+    if np.std(image[region]) < GREY_LEVEL / math.sqrt(12):
+        return {"enl": math.nan, "speckle_snr_db": math.nan}
+    return {
+        "enl": metrics.enl(image, region),
+        "speckle_snr_db": metrics.speckle_snr(image, region, decibels=True),
+    }
 
 
 def check_unseen(model: Any, tests: Sequence[Subset]) -> None:

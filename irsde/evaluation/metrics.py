@@ -11,6 +11,8 @@ amplitude, ENL 1 in intensity; on log-compressed pixels both are much larger and
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -134,12 +136,38 @@ def speckle_snr(image: ArrayLike, region: ArrayLike | None = None, decibels: boo
     return float(20 * np.log10(max(ratio, SMALL))) if decibels else float(ratio)
 
 
+@dataclass(frozen=True)
+class Patches:
+    """The patches that ENL and speckle SNR are read in.
+
+    Attributes
+    ----------
+    mask : (nz, nx) bool, the chosen ones together.
+    considered : how many lie beside the lesion.
+    refused : why a patch shows no speckle -> how many of them.
+    """
+
+    mask: NDArray[np.bool_]
+    considered: int
+    refused: dict[str, int]
+
+
 def background_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, count: int = 5) -> NDArray[np.bool_]:
-    """The `count` calmest `size` x `size` patches beside a lesion, as one mask: where ENL and speckle SNR are read.
+    """Return the mask of `calm_patches`."""
+    return calm_patches(image, lesion, size, count).mask
+
+
+def calm_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, count: int = 5) -> Patches:
+    """Choose the `count` calmest `size` x `size` patches of speckle beside a lesion: where ENL and speckle SNR are read.
 
     Patches tile the rows that the lesion spans without overlap and without touching it; they are ranked by their mean
-    Sobel magnitude plus their standard deviation, lowest first. Patches that are mostly black are left out: outside the
-    probe's field nothing is calm. The despeckling paper names no patch size; this one is ours.
+    Sobel magnitude plus their standard deviation, lowest first. A patch that shows no speckle is refused (`not_speckle`):
+    nothing is as calm as black, white or a caption. The despeckling paper names no patch size; this one is ours.
+
+    Raises
+    ------
+    ValueError
+        No patch is left: the message counts them by what they were refused for.
     """
     from scipy import ndimage
 
@@ -150,19 +178,48 @@ def background_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, coun
     bottom = max(int(rows[-1]) + 1, top + size)  # a lesion flatter than a patch still gets one row of them
     edges = np.hypot(ndimage.sobel(image, 0), ndimage.sobel(image, 1))
     candidates = []
+    considered, refused = 0, Counter[str]()
     for z in range(top, min(bottom, image.shape[0]) - size + 1, size):
         for x in range(0, image.shape[1] - size + 1, size):
             patch = np.s_[z : z + size, x : x + size]
-            if not lesion[patch].any() and np.median(image[patch]) > 0:
+            if lesion[patch].any():
+                continue
+            considered += 1
+            why = not_speckle(image[patch])
+            if why:
+                refused[why] += 1
+            else:
                 candidates.append((edges[patch].mean() + image[patch].std(), z, x))
     if not candidates:
+        found = f" ({', '.join(f'{n} {why}' for why, n in refused.items())})" if refused else ""
         raise ValueError(
-            f"no {size} x {size} patch beside the lesion is free of it and not black: use a smaller patch size"
+            f"no {size} x {size} patch beside the lesion is free of it and shows speckle{found}: use a smaller patch size"
         )
     chosen = np.zeros(image.shape, bool)
     for _, z, x in sorted(candidates)[:count]:
         chosen[z : z + size, x : x + size] = True
-    return chosen
+    return Patches(chosen, considered, dict(refused))
+
+
+def not_speckle(patch: NDArray) -> str:
+    """Return why a patch of a B-mode in [0, 1] cannot be speckle alone; empty where it can.
+
+    "black" and "saturated": the display cut off a tenth of it below, or a fiftieth above. "constant": it varies by less than
+    a grey level. "text or lines": one grey level holds a third of it, as a flat background does, or a twentieth of it lies
+    over six robust standard deviations from the median, as strokes do; log-compressed Rayleigh speckle has 0.04 % there.
+    """
+    levels = np.round(patch * 255)
+    if (levels <= 0).mean() > 0.1:
+        return "black"
+    if (levels >= 255).mean() > 0.02:
+        return "saturated"
+    if patch.std() < 1 / 255:
+        return "constant"
+    distance = np.abs(patch - np.median(patch))
+    commonest = np.unique(levels, return_counts=True)[1].max() / levels.size
+    if (commonest > 1 / 3 and patch.std() > 3 / 255) or (distance > 6 * 1.4826 * np.median(distance)).mean() > 0.05:
+        return "text or lines"
+    return ""
 
 
 # --- on a point target -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,11 @@ class Row:
         """Over the images for which the metric is a number; NaN where there is none."""
         values = self.finite(name)
         return float(values.mean()) if values.size else math.nan
+
+    def median(self, name: str) -> float:
+        """Over the images for which the metric is a number; NaN where there is none."""
+        values = self.finite(name)
+        return float(np.median(values)) if values.size else math.nan
 
     def std(self, name: str) -> float:
         """Over the images for which the metric is a number; NaN where there is none."""
@@ -76,6 +82,9 @@ class Result:
     not_run: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # lines about pairs without contrast
     sources: list[str] = field(default_factory=list)
+    patches: dict[str, Counter[str]] = field(
+        default_factory=dict
+    )  # group of real images -> patches: images, kept, refused
     pixels: str = "field"  # that PSNR and SSIM are of; "all"
 
 

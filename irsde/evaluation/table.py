@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def _tables(result: Result) -> list[str]:
         lines += [f"PSNR and SSIM are over {where}, LPIPS is over all.", ""]
     if any("enl" in row.values for row in result.rows):  # on amplitudes speckle has ENL 3.66, here far more
         lines += ["CNR, gCNR, ENL and speckle SNR are of log-compressed grey levels, not of amplitudes.", ""]
+        lines += [_patches(group, counts) for group, counts in result.patches.items()] + [""]
     return lines
 
 
@@ -89,11 +91,22 @@ def _not_in_the_means(rows: Sequence[Row], names: Sequence[str], n_images: int) 
     return [*lines, ""] if lines else []
 
 
+def _patches(group: str, counts: Counter[str]) -> str:
+    """How the patches were chosen, and what was refused."""
+    reasons = {why: n for why, n in counts.items() if why != "considered"}
+    named = f" ({', '.join(f'{n} {why}' for why, n in sorted(reasons.items()))})" if reasons else ""
+    return (
+        f"{group}: ENL and speckle SNR are of the five calmest patches beside each lesion that show speckle; "
+        f"{sum(reasons.values())} of {counts['considered']} refused{named}."
+    )
+
+
 def _cell(row: Row, name: str) -> str:
     if not row.finite(name).size:
         return "n/a"
     digits = 3 if name in ("ssim", "lpips", "cnr", "gcnr") else 2
-    return f"{row.mean(name):.{digits}f} ± {row.std(name):.{digits}f}"
+    middle = f" (median {row.median(name):.{digits}f})" if name in WITHOUT_REFERENCE else ""
+    return f"{row.mean(name):.{digits}f} ± {row.std(name):.{digits}f}{middle}"
 
 
 def _uncertainty_table(result: Result) -> list[str]:
