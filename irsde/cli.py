@@ -43,9 +43,11 @@ class Group(click.Group):
     """A group some of whose commands are imported when they are asked for."""
 
     def list_commands(self, context: click.Context) -> list[str]:
+        """List the commands, those of other modules too."""
         return [*super().list_commands(context), *ELSEWHERE]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return a command, its module imported when it is asked for."""
         if name not in ELSEWHERE:
             return super().get_command(context, name)
         found = vars(import_module(ELSEWHERE[name])).values()
@@ -187,6 +189,7 @@ def train(
 
 
 def model_options(command: Callable) -> Callable:
+    """Add the options of every command that restores by a model."""
     options = (
         click.option("--sampler", type=click.Choice(SAMPLERS), default="posterior"),
         click.option("--seed", type=click.IntRange(0), default=0, help="Of the noise."),

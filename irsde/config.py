@@ -197,6 +197,7 @@ class TrainConfig:
         return _typed(given)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
         return dataclasses.asdict(self)
 
     def differences(self, other: TrainConfig) -> list[str]:

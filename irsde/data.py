@@ -329,6 +329,7 @@ class Augmentation:
     rotate: bool = False
 
     def __call__(self, hq: NDArray, lq: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+        """Augment a pair of patches."""
         size = self.patch_size
         if min(hq.shape) < size:
             raise DataError(f"patch size {size} is larger than the images {hq.shape}: use a smaller --patch-size")

@@ -24,6 +24,7 @@ class PooledGroupNorm(nn.GroupNorm):
         self.is_gathering = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize by the statistics in use."""
         if self.is_gathering:
             self._gather(x)
         if self.pooled is None:

@@ -77,6 +77,7 @@ class Regressor(nn.Module):
         self.body = body
 
     def forward(self, lq: Tensor) -> Tensor:
+        """Predict from the tensors (n, 1, nz, nx)."""
         return lq + self.body(lq)
 
 
@@ -107,6 +108,7 @@ class UNet(nn.Module):
         replace_group_norms(self)
 
     def forward(self, image: Tensor, t: Tensor | int = 0) -> Tensor:
+        """Predict from the tensors (n, 1, nz, nx)."""
         height, width = image.shape[-2:]
         bottom, right = -height % self.multiple, -width % self.multiple
         image = reflect_pad(image, bottom, right)
@@ -170,10 +172,12 @@ class Model:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.network.parameters()).device
 
     @property
     def is_diffusion(self) -> bool:
+        """Whether it samples; else it maps an image to one."""
         return self.config.method == "irsde"
 
 

@@ -26,6 +26,7 @@ class TrainCommand(click.Command):
     """The command whose options are settings: their help ends with the default, that of each preset where they differ."""
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
+        """Return the options, their defaults in words."""
         parameters = super().get_params(context)
         for parameter in parameters:
             said = default_of(OPTIONS.get(str(parameter.name), str(parameter.name)))
@@ -35,6 +36,7 @@ class TrainCommand(click.Command):
         return parameters
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each preset sets."""
         with formatter.section("Presets (any option wins over them)"):
             formatter.write_dl([(name, described(name)) for name in PRESETS])
         with formatter.section("Recipes (any option wins over them)"):

@@ -107,10 +107,12 @@ def companions(path: Path) -> list[Path]:
 
 
 def is_dicom(path: Path) -> bool:
+    """Tell a DICOM file by its name."""
     return path.name.lower().endswith(DICOM_SUFFIXES)
 
 
 def is_nifti(path: Path) -> bool:
+    """Tell a NIfTI file by its name."""
     return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
@@ -147,11 +149,13 @@ def write_image(path: Path, mean: Image, variance: Image | None) -> None:
 
 
 def write_npy(path: Path, array: NDArray) -> None:
+    """Write an array, whole or not at all."""
     with replacing(path) as temporary:
         np.save(temporary, array)
 
 
 def write_png(path: Path, image: NDArray) -> None:
+    """Write an image in [0, 1] as 8-bit grey, whole or not at all."""
     from PIL import Image as picture
 
     with replacing(path) as temporary:

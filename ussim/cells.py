@@ -256,6 +256,7 @@ class PulseLength:
         return self._length[np.clip(at, 0, len(self._length) - 1)]
 
     def samples(self, distance: np.ndarray) -> np.ndarray:
+        """Return a distance, m, in samples."""
         return np.ceil(self.at(distance) * self._rate).astype(np.int64)
 
 

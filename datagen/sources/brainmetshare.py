@@ -41,6 +41,7 @@ class BrainMetShare(Source):
     default_planes = ("axial",)
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
@@ -64,6 +65,7 @@ class BrainMetShare(Source):
         return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_nifti(ref) if ref.paths[0].lower().endswith(NIFTI_SUFFIXES) else load_pictures(ref)
 
     def _nifti(self, base: Path, patient: Path, refs: list[VolumeRef], skipped: list[Skipped]) -> dict[str, int]:

@@ -30,6 +30,7 @@ class Demo(Source):
     needs_root = False
 
     def find(self, root: str | Path | None = None) -> Found:
+        """List the volumes under a root, by the layout above."""
         abdomen, brain = _abdomen(), _brain()
         refs, _ = scan_dicom([abdomen], abdomen.parent, self.name, include_derived=True)
         return Found(
@@ -40,6 +41,7 @@ class Demo(Source):
         )
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_dicom(ref) if ref.name == "abdomen" else load_nifti(ref)
 
 

@@ -45,6 +45,7 @@ class DukeBreast(Source):
     default_planes = ("axial",)
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         patients = folders_named(base, r"Breast_MRI_\d+", depth=3)
         sheet = find_sheet(base, patients)
@@ -68,6 +69,7 @@ class DukeBreast(Source):
         return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_dicom(ref)
 
 

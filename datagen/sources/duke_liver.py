@@ -41,6 +41,7 @@ class DukeLiver(Source):
     folders = ("Duke-Liver", "duke-liver", "Segmentation")
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
@@ -63,6 +64,7 @@ class DukeLiver(Source):
         return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_dicom(ref)
 
 

@@ -56,6 +56,7 @@ class Nifti(_Own):
     layout = "a folder with .nii, .nii.gz, .hdr/.img, .mgz, .nrrd or .mha files, or one such file"
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
@@ -101,6 +102,7 @@ class Nifti(_Own):
         return _some(self, base, refs, skipped)
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_nifti(ref)
 
 
@@ -112,6 +114,7 @@ class Npy(_Own):
     layout = "a folder with .npy files of shape (slice, row, column) or (row, column), or one such file"
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
@@ -133,6 +136,7 @@ class Npy(_Own):
         return _some(self, base, refs, skipped)
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_npy(ref)
 
 
@@ -144,6 +148,7 @@ class Image(_Own):
     layout = "a folder with .png, .jpg, .bmp or .tif files (a subfolder is a stack of slices), or one such file"
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
@@ -174,6 +179,7 @@ class Image(_Own):
         return _some(self, base, refs, skipped)
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_pictures(ref)
 
 
@@ -185,6 +191,7 @@ class Dicom(_Own):
     layout = "a folder with DICOM files of MR series (any names and nesting), or one such file"
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         doubts: list[str] = []
         closed: list[Skipped] = []
@@ -199,6 +206,7 @@ class Dicom(_Own):
         return _some(self, base, refs, [*skipped, *closed], () if self.selection.subjects else doubts, by_name=False)
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_dicom(ref)
 
 

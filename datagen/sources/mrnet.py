@@ -42,6 +42,7 @@ class MRNet(Source):
     default_planes = PLANES
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
@@ -72,6 +73,7 @@ class MRNet(Source):
             refs.append(VolumeRef(self.name, exam, name, (str(path),), orientation=plane))
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_npy(ref)
 
 

@@ -42,6 +42,7 @@ class UMD(Source):
     default_planes = ("sagittal",)
 
     def find(self, root: str | Path | None) -> Found:
+        """List the volumes under a root, by the layout above."""
         base = self.base(root)
         refs: list[VolumeRef] = []
         skipped: list[Skipped] = []
@@ -60,6 +61,7 @@ class UMD(Source):
         return self.some(base, Found(refs, [*skipped, *repeats, *archives(base)], notes))
 
     def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume."""
         return load_nifti(ref) if ref.paths[0].lower().endswith(NIFTI_SUFFIXES) else load_dicom(ref)
 
     def _case(

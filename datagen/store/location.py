@@ -72,9 +72,11 @@ class LocalStorage(Storage):
         self.url = str(self.folder)
 
     def read(self, key: str) -> bytes:
+        """Return the bytes of a file of the store."""
         return (self.folder / key).read_bytes()
 
     def write(self, key: str, content: bytes) -> None:
+        """Put a file in place, whole or not at all."""
         target = self.folder / key
         temporary = self.folder / _TEMPORARY / uuid.uuid4().hex
         for path in (target, temporary):
@@ -90,22 +92,26 @@ class LocalStorage(Storage):
             raise
 
     def append(self, key: str, line: str) -> None:
+        """Add a line to a log."""
         target = self.folder / key
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def read_log(self, key: str) -> list[str]:
+        """Return the lines of a log, none where there is no log."""
         path = self.folder / key
         return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
     def exists(self) -> bool:
+        """Tell whether anything is there."""
         temporary, lock = self.folder / _TEMPORARY, self.folder / _LOCK
         return self.folder.is_file() or any(
             path.is_file() and temporary not in path.parents and path != lock for path in self.folder.rglob("*")
         )
 
     def check_writable(self) -> None:
+        """Raise an error where nothing can be written."""
         there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if not there.is_dir():
             raise DataError(f"{self.url}: cannot be written: {there} is a file")
@@ -113,10 +119,12 @@ class LocalStorage(Storage):
             raise DataError(f"{self.url}: cannot be written: no permission for {there}")
 
     def names(self, prefix: str) -> list[str]:
+        """List the files under a prefix."""
         folder = self.folder / prefix
         return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
     def delete(self) -> None:
+        """Remove all of the store."""
         # The lock stays: whoever else is about to write this store has to meet it.
         lock = self.folder / _LOCK
         for path in [*self.folder.iterdir(), *lock.parent.glob("*")] if self.folder.is_dir() else ():
@@ -128,10 +136,12 @@ class LocalStorage(Storage):
                 path.unlink()
 
     def clean(self) -> None:
+        """Remove what interrupted writes left."""
         shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
+        """Hold the lock of the store."""
         from filelock import FileLock, Timeout
 
         path = self.folder / _LOCK
@@ -165,24 +175,30 @@ class RemoteStorage(Storage):
         return f"{self.root}/{key}"
 
     def read(self, key: str) -> bytes:
+        """Return the bytes of a file of the store."""
         return self.files.cat_file(self._path(key))
 
     def write(self, key: str, content: bytes) -> None:
+        """Put a file in place, whole or not at all."""
         path = self._path(key)
         self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
         self.files.pipe_file(path, content)
 
     def append(self, key: str, line: str) -> None:
+        """Add a line to a log."""
         # Object stores cannot append: one small file a line.
         self.write(f"{key}.d/{uuid.uuid4().hex}", (line + "\n").encode())
 
     def read_log(self, key: str) -> list[str]:
+        """Return the lines of a log, none where there is no log."""
         return [self.read(f"{key}.d/{name}").decode().strip() for name in self.names(f"{key}.d")]
 
     def exists(self) -> bool:
+        """Tell whether anything is there."""
         return bool(self.files.exists(self.root))
 
     def names(self, prefix: str) -> list[str]:
+        """List the files under a prefix."""
         try:
             entries: list[dict[str, Any]] = self.files.ls(self._path(prefix), detail=True, refresh=True)
         except FileNotFoundError:
@@ -190,10 +206,12 @@ class RemoteStorage(Storage):
         return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
 
     def delete(self) -> None:
+        """Remove all of the store."""
         if self.exists():
             self.files.rm(self.root, recursive=True)
 
     def clean(self) -> None:
+        """Remove what interrupted writes left."""
         pass
 
 

@@ -60,6 +60,7 @@ class EchoModel:
 
     @property
     def n_pixels(self) -> int:
+        """Pixels of the grid."""
         return len(self.arrival)
 
     # --- H, its adjoint, and B, on sampled channel data --------------------------------------------------------------

@@ -29,6 +29,7 @@ class Attenuation(click.ParamType):
     name = f"number|{ESTIMATE}"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Turn what was typed into the value."""
         if value == ESTIMATE:
             return value
         try:

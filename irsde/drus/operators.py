@@ -26,12 +26,23 @@ class SpectralOperator(Protocol):
     singular_values: torch.Tensor
     relative_residual: float  # ‖M - BH‖ / ‖BH‖ in the Frobenius norm; 0 where M is the model itself
 
-    def V(self, spectrum: torch.Tensor) -> torch.Tensor: ...
-    def Vt(self, image: torch.Tensor) -> torch.Tensor: ...
-    def U(self, spectrum: torch.Tensor) -> torch.Tensor: ...
-    def Ut(self, image: torch.Tensor) -> torch.Tensor: ...
-    def apply(self, image: torch.Tensor) -> torch.Tensor: ...
-    def to(self, device: str | torch.device) -> SpectralOperator: ...
+    def V(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the image V s of a spectrum."""
+
+    def Vt(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum V' x of an image."""
+
+    def U(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the observation U s of a spectrum."""
+
+    def Ut(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum U' y of an observation."""
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        """Return H x = U S V' x."""
+
+    def to(self, device: str | torch.device) -> SpectralOperator:
+        """Return the operator on a device."""
 
 
 class _Operator:
@@ -62,6 +73,7 @@ class IdentityOperator(_Operator):
         self.singular_values = torch.ones(shape)
 
     def V(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the image V s of a spectrum."""
         return spectrum
 
     Vt = U = Ut = V
@@ -101,15 +113,19 @@ class SeparableOperator(_Operator):
         self.singular_values = torch.outer(axial_s, lateral_s)
 
     def V(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the image V s of a spectrum."""
         return self.axial_vt.T @ spectrum @ self.lateral_vt
 
     def Vt(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum V' x of an image."""
         return self.axial_vt @ image @ self.lateral_vt.T
 
     def U(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the observation U s of a spectrum."""
         return self.axial_u @ spectrum @ self.lateral_u.T
 
     def Ut(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum U' y of an observation."""
         return self.axial_u.T @ image @ self.lateral_u
 
 
@@ -134,18 +150,23 @@ class DenseOperator(_Operator):
     def from_matrix(
         cls, matrix: np.ndarray, shape: tuple[int, int], dtype: torch.dtype = torch.float32
     ) -> DenseOperator:
+        """Decompose a matrix."""
         return cls(shape, *np.linalg.svd(matrix), dtype=dtype)
 
     def V(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the image V s of a spectrum."""
         return self._image(spectrum @ self.vt)
 
     def Vt(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum V' x of an image."""
         return image.flatten(-2) @ self.vt.T
 
     def U(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the observation U s of a spectrum."""
         return self._image(spectrum @ self.u.T)
 
     def Ut(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum U' y of an observation."""
         return image.flatten(-2) @ self.u
 
     def _image(self, flat: torch.Tensor) -> torch.Tensor:
@@ -177,15 +198,19 @@ class PatchwiseOperator(_Operator):
         self.weights = torch.as_tensor(blend_weights(shape, corners, patch_shape), dtype=dtype)
 
     def V(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the image V s of a spectrum."""
         return self._blend(torch.einsum("...pk,pkn->...pn", spectrum, self.vt))
 
     def Vt(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum V' x of an image."""
         return torch.einsum("pkn,...pn->...pk", self.vt, self._cut(image))
 
     def U(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the observation U s of a spectrum."""
         return self._blend(torch.einsum("pnk,...pk->...pn", self.u, spectrum))
 
     def Ut(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the spectrum U' y of an observation."""
         return torch.einsum("pnk,...pn->...pk", self.u, self._cut(image))
 
     def _cut(self, image: torch.Tensor) -> torch.Tensor:

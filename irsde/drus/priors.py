@@ -34,6 +34,7 @@ class GaussianPrior:
         self.sigmas = vp_sigmas()
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Return the expected clean image of `x` with noise of standard deviation `sigma`."""
         variance = self.variance.to(x.device, x.dtype)
         return variance * x / (variance + sigma**2)
 
@@ -54,6 +55,7 @@ class LocalVariancePrior:
         self.confidence, self.largest = confidence, largest
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Return the expected clean image of `x` with noise of standard deviation `sigma`."""
         window = min(self.widest, self.narrowest + 2.0 * sigma)
         effective = 4 * np.pi * window**2  # pixels in a Gaussian mean
         floor = sigma**2 * (1 + self.confidence * (2 / effective) ** 0.5)
@@ -88,10 +90,12 @@ class DDPMPrior:
         self.multiple = 2 ** (len(network.config.block_out_channels) - 1)
 
     def to(self, device: str | torch.device) -> DDPMPrior:
+        """Return the prior on a device."""
         self.network.to(device)
         return self
 
     def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Return the expected clean image of `x` with noise of standard deviation `sigma`."""
         return self.denoise_coupled(x[:, None].expand(-1, self.channels, -1, -1), sigma).mean(dim=1)
 
     def denoise_coupled(self, x: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -43,6 +43,7 @@ class Baseline:
         return next((how_to_install(package) for package in self.packages if not installed(package)), "")
 
     def __call__(self, image: NDArray, **settings: Any) -> Image:
+        """Filter an image (nz, nx) in [0, 1]."""
         if self.lacks:
             raise BaselineUnavailable(f"not run: {self.lacks}")
         filtered = self.function(np.asarray(image, np.float64), **(settings or self.settings[0]))
@@ -274,6 +275,7 @@ class ToneCurve:
     levels: NDArray[np.float64]  # value at the middle of each of n equal bins of [0, 1]
 
     def __call__(self, image: NDArray) -> Image:
+        """Filter an image (nz, nx) in [0, 1]."""
         centres = (np.arange(len(self.levels)) + 0.5) / len(self.levels)
         return np.interp(median(np.asarray(image, np.float64), self.size), centres, self.levels).astype(np.float32)
 

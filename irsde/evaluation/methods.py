@@ -54,6 +54,7 @@ def comparison(
     result: Result,
     mask: str | None,
 ) -> list[Method]:
+    """Return all methods of a comparison; what cannot run is named in the result."""
     methods = [Method("LQ", lambda lq: lq)]
     if baselines:
         pairs = _fit_pairs(fit)
@@ -142,6 +143,7 @@ def ensembles(models: Sequence[Any], steps: int | None, sampler: str, n_seeds: i
 
 
 def without_subjects(subsets: Sequence[Subset], subjects: set[str]) -> list[Subset]:
+    """Return the subsets without the pairs of some subjects."""
     left = [s.select([i for i, subject in enumerate(s.subjects) if subject not in subjects]) for s in subsets]
     if any(map(len, subsets)) and not any(map(len, left)):
         raise DataError("the pairs to tune filters on are all of subjects that are tested on; give others")
@@ -156,4 +158,5 @@ def _fit_pairs(fit: Sequence[Subset]) -> list[tuple[Image, Image]]:
 
 
 def sha256(path: Path) -> str:
+    """Return the digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

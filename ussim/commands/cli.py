@@ -66,6 +66,7 @@ def main() -> None:
 
 
 def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option of the probe."""
     return click.option(
         "--probe",
         type=console.ProbeType(),

@@ -300,6 +300,7 @@ class ProbeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
     name = "probe"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Turn what was typed into the value."""
         if not isinstance(value, str):
             return value
         from ..errors import DataError
@@ -319,6 +320,7 @@ class EngineType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
     name = "engine"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Turn what was typed into the value."""
         from ..engines import ENGINES
 
         base, _, index = str(value).partition(":")
@@ -334,6 +336,7 @@ class PhantomType(click.ParamType):  # type: ignore[type-arg]  # generic in newe
     name = "phantom"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Turn what was typed into the value."""
         from ..phantoms import check_name
 
         try:
@@ -360,6 +363,7 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
         self._expected = f"a number {limits}" if limits else "a finite number"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """Turn what was typed into the value."""
         try:
             number = float(value)
         except ValueError:

@@ -27,6 +27,7 @@ class Angles(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
     name = "angles"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Turn what was typed into the value."""
         if not isinstance(value, str):
             return value
         import numpy as np

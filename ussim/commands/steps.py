@@ -317,6 +317,7 @@ def write_bmode(
     settings: dict[str, Any],
     dynamic_range_db: float,
 ) -> None:
+    """Write the picture, and its numbers beside it."""
     title = f"{acquisition.probe.name}, {describe_waves(acquisition)}"
     figure = bmode_figure(picture, grid, dynamic_range_db, title)
     write_result(output, figure, {"bmode": picture, "x": grid.x, "z": grid.z}, acquisition, settings)
@@ -337,6 +338,7 @@ def write_result(
 
 
 def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid) -> str:
+    """Return probe, waves and grid in a line."""
     x, z = 1e3 * grid.x, 1e3 * grid.z
     return (
         f"{acquisition.probe.name}, {describe_waves(acquisition)}{describe_excitation(acquisition)}, "
@@ -345,8 +347,10 @@ def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid) -> str:
 
 
 def count_transmits(acquisition: ussim.Acquisition) -> str:
+    """Return the number of transmits in words."""
     return f"{acquisition.n_transmits} transmit{'s' if acquisition.n_transmits != 1 else ''}"
 
 
 def pixels(grid: ussim.ImageGrid) -> str:
+    """Return the size of a grid in words."""
     return f"{grid.shape[0]} x {grid.shape[1]} pixels"

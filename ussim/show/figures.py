@@ -197,6 +197,7 @@ def image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure,
 
 
 def show_grey(axes: Axes, image: np.ndarray, grid: ImageGrid) -> None:
+    """Draw an image in grey, axes in mm."""
     image = to_numpy(image)
     if image.shape != grid.shape:
         raise ValueError(f"picture: expected an image of shape {grid.shape} for this grid, got {image.shape}")
@@ -212,6 +213,7 @@ def _label(axes: Axes) -> None:
 
 
 def decibel_bar(figure: Figure, axes: Axes, dynamic_range_db: float) -> None:
+    """Draw the bar of grey levels in dB."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

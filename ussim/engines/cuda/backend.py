@@ -17,7 +17,8 @@ import numpy as np
 class Launch(Protocol):
     """Runs one kernel: arrays pass as pointers, NumPy scalars by value."""
 
-    def __call__(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any) -> None: ...
+    def __call__(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any) -> None:
+        """Launch a kernel."""
 
 
 class Backend(Protocol):
@@ -36,7 +37,8 @@ class Backend(Protocol):
         """The array, in one piece, on the device."""
         ...
 
-    def to_host(self, array: Any) -> np.ndarray: ...
+    def to_host(self, array: Any) -> np.ndarray:
+        """Return an array in host memory."""
 
     def inverse_transform(self, spectra: Any, out: Any) -> None:
         """out (batch, n) float32 = n irfft of spectra (batch, n // 2 + 1) complex64, which may be overwritten."""

@@ -37,12 +37,15 @@ class Boxes:
         return len(self._box)
 
     def window_length(self, box: np.ndarray) -> np.ndarray:
+        """Return the samples of the windows of boxes."""
         return self._box["n"][box].astype(np.int64)
 
     def n_bins(self, box: np.ndarray) -> np.ndarray:
+        """Return the frequencies of boxes."""
         return self._box["n_bins"][box].astype(np.int64)
 
     def tables(self) -> dict[str, np.ndarray]:
+        """Return the tables of all boxes seen so far."""
         return {
             "box": structs.plain(self._box),
             "sight": structs.plain(self._sight),

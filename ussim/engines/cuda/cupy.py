@@ -136,12 +136,14 @@ class CupyBackend:
         return self._modules[key]
 
     def to_device(self, array: Any) -> np.ndarray:
+        """Return an array on the card, contiguous."""
         array = self.array_module.asarray(array)
         if array.device.id != self._index:
             array = array.copy()  # onto the device that is current
         return self.array_module.ascontiguousarray(array)
 
     def to_host(self, array: Any) -> np.ndarray:
+        """Return an array in host memory."""
         return self.array_module.asnumpy(array)
 
     def inverse_transform(self, spectra: Any, out: Any) -> None:
@@ -178,11 +180,13 @@ class CupyBackend:
             return min(free, float(limit - pool.used_bytes())) if limit else free
 
     def mark(self) -> Callable[[], None]:
+        """Mark this point of the work; the function returned waits for it."""
         event = self.array_module.cuda.Event(disable_timing=True)
         event.record()
         return event.synchronize
 
     def device(self) -> Any:
+        """Return the card."""
         return self.array_module.cuda.Device(self._index)
 
 
