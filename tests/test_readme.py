@@ -25,6 +25,7 @@ PAGES = {
         "docs/clinical.md",
         "docs/sources.md",
         "docs/gpu.md",
+        "docs/calibration.md",
     )
 }
 PROGRAMS = ("ussim", "datagen", "irsde")

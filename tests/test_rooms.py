@@ -29,6 +29,7 @@ WINGS = {
         ),
         ("files in", "io. volumes."),
         ("words and pictures", "show."),
+        ("what a recording tells", "calibration."),
         ("the package", "ussim"),
         ("commands", "commands. __main__"),
     ],

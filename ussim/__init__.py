@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Acquisition": "acquisition",
+    "Calibration": "calibration.result",
     "ChannelDataFile": "io.channel_data",
     "TimeZero": "time_zero",
     "check_time_zero": "time_zero",
@@ -36,6 +37,7 @@ _HOME = {
     "SyntheticAperture": "transmits",
     "Waveform": "waveforms",
     "bmode": "imaging",
+    "calibrate": "calibration.run",
     "delay_and_sum": "beamform",
     "demodulate": "demodulation",
     "envelope": "beamform",
@@ -63,6 +65,7 @@ _HOME = {
 _MODULES = {"phantoms": "phantoms"}
 __all__ = [
     "Acquisition",
+    "Calibration",
     "ChannelDataFile",
     "CustomTransmits",
     "DataError",
@@ -85,6 +88,7 @@ __all__ = [
     "UssimError",
     "Waveform",
     "bmode",
+    "calibrate",
     "check_time_zero",
     "delay_and_sum",
     "demodulate",
@@ -114,6 +118,8 @@ if TYPE_CHECKING:
     from . import phantoms
     from .acquisition import Acquisition
     from .beamform import delay_and_sum, envelope, field_mask, log_compress
+    from .calibration.result import Calibration
+    from .calibration.run import calibrate
     from .compression import matched_filter
     from .demodulation import demodulate
     from .errors import DataError, EngineError, UssimError

@@ -286,6 +286,8 @@ def _read(path: Any) -> Probe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProbeError(f"{path}: expected a TOML file, got {error}") from None
     imaging = table.pop("imaging", None)
+    if not isinstance(table.pop("calibration", {}), dict):  # measured beside the probe: for the reader of the file
+        raise ProbeError(f"{path}: calibration: expected a table [calibration]")
     _check_keys(path, "", table, _TRANSDUCER_KEYS)
     required = ("name", "center_frequency", "bandwidth", "n_elements", "pitch", "element_width")
     for key in required:

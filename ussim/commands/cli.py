@@ -1,4 +1,4 @@
-"""`ussim demo | render | beamform | convert | field | probes | doctor`.
+"""`ussim demo | render | beamform | convert | field | probes | calibrate | doctor`.
 
 A command turns its options (mm, degrees, dB) into SI values, calls the library, writes its files and prints one summary.
 Nothing but click is imported before a command runs.
@@ -18,6 +18,7 @@ import click
 from .. import __version__
 from ..errors import ExitCode
 from . import console
+from .calibrate import calibrate
 from .demo import demo
 from .options import (
     demodulation_options,
@@ -55,6 +56,7 @@ def cli() -> None:
 cli.add_command(demo)
 cli.add_command(beamform)
 cli.add_command(convert)
+cli.add_command(calibrate)
 
 
 def main() -> None:

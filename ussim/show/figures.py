@@ -105,7 +105,7 @@ def probe_figure(acquisition: Acquisition) -> Figure:
     from matplotlib.patches import Rectangle
 
     probe = acquisition.probe
-    figure = _figure(9.6, 4.6)
+    figure = new_figure(9.6, 4.6)
     geometry, delays = figure.subplots(1, 2, width_ratios=(1, 1.15))
     figure.suptitle(describe_probe(probe))
     if probe.imaging is not None:
@@ -179,7 +179,8 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -192,7 +193,7 @@ def image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure,
     """A figure of equal images, sized so that the grid's proportions fill it; axes row by row."""
     left, right, bottom, top = _extent(grid)
     width = min(max(IMAGE_HEIGHT * (right - left) / (bottom - top), 2.0), 12.0)
-    figure = _figure(n_columns * (width + 0.55) + 0.95, n_rows * (IMAGE_HEIGHT + 0.85))
+    figure = new_figure(n_columns * (width + 0.55) + 0.95, n_rows * (IMAGE_HEIGHT + 0.85))
     return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).ravel())
 
 
