@@ -94,7 +94,7 @@ def test_the_private_tag_of_ge_is_read_from_a_file(tmp_path):
     dataset = dcmread(path)
     dataset.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", 1)
     dataset.save_as(path)
-    from ussim.volumes.dicom import read_header, why_not
+    from ussim.volumes.dicom_headers import read_header, why_not
 
     assert why_not(read_header(path)) == "phase image"
 

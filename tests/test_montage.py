@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 from test_readers import ref, series
 
 from datagen.sources import Selection, get_source
-from ussim.volumes import dicom
+from ussim.volumes import dicom_pixels
 from ussim.volumes.dicom import load_dicom
 
 MOSAIC, VFRAME = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], ["ORIGINAL", "PRIMARY", "M", "VFRAME"]
@@ -167,8 +167,8 @@ def test_time_points_that_nothing_tells_apart_are_read_once_each(tmp_path, monke
         changed = pydicom.dcmread(tmp_path / "m" / f"{time}.dcm")
         changed.PixelData = (changed.pixel_array + np.uint16(time)).tobytes()
         changed.save_as(tmp_path / "m" / f"{time}.dcm")
-    opened, pixels = [], dicom._pixels
-    monkeypatch.setattr(dicom, "_pixels", lambda path, label: opened.append(path) or pixels(path, label))
+    opened, pixels = [], dicom_pixels._pixels
+    monkeypatch.setattr(dicom_pixels, "_pixels", lambda path, label: opened.append(path) or pixels(path, label))
     found = get_source("dicom", Selection(frames="all")).find(tmp_path / "m")
     assert sorted(opened) == [str(tmp_path / "m" / f"{time}.dcm") for time in range(3)]
     lowest = [int(load_dicom(item).voxels.min()) for item in found]

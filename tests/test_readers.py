@@ -16,7 +16,8 @@ from pydicom.data import get_testdata_file
 
 from datagen.sources import Selection, get_source
 from ussim.errors import DataError
-from ussim.volumes.dicom import load_dicom, read_header, scan_dicom
+from ussim.volumes.dicom import load_dicom, scan_dicom
+from ussim.volumes.dicom_headers import read_header
 from ussim.volumes.files import natural, walk
 from ussim.volumes.nifti import load_nifti
 from ussim.volumes.pictures import load_npy, load_pictures

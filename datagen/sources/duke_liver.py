@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ussim.volumes.anatomy import derived_by_header
-from ussim.volumes.dicom import load_dicom, read_header, why_not
+from ussim.volumes.dicom import load_dicom
+from ussim.volumes.dicom_headers import read_header, why_not
 from ussim.volumes.files import files_in, folders_named, relative, subfolders
 from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef
 

@@ -14,7 +14,8 @@ import re
 from pathlib import Path
 
 from ussim.errors import DataError
-from ussim.volumes.dicom import load_dicom, read_header
+from ussim.volumes.dicom import load_dicom
+from ussim.volumes.dicom_headers import read_header
 from ussim.volumes.files import files_in, folders_named, relative, stem
 from ussim.volumes.nifti import NIFTI_SUFFIXES, load_nifti, open_nifti
 from ussim.volumes.volume import Found, Skipped, Volume, VolumeRef

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ussim.errors import DataError
-from ussim.volumes.dicom import missing_decoder, not_an_image, read_header, unpacked
+from ussim.volumes.dicom_headers import missing_decoder, not_an_image, read_header, unpacked
 
 from .color import ybr_partial_to_rgb
 from .regions import read_regions

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import DataError
 from .budget import DEFLATE, check_there, check_values
 from .damage import told, told_of_ref
-from .dicom import obliquity_degrees
+from .dicom_geometry import obliquity_degrees
 from .files import sha256_of
 from .nrrd import META, NRRD, PAIRS, Block, files_of, open_block
 from .values import absurd, filled_outside, narrowed
