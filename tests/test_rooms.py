@@ -5,6 +5,7 @@ a plain use must not load have their rooms too.
 """
 
 import ast
+import builtins
 import subprocess
 import sys
 from functools import cache
@@ -207,3 +208,28 @@ def test_a_name_loads_no_more_than_it_needs(code, absent):
     check = f"{code}\nimport sys\nprint(*[name for name in {absent!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""
+
+
+def exceptions():
+    """Every class of an exception in the three packages, and the names of its bases."""
+    found = {}
+    for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found[node.name] = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+
+    def above(name):
+        return {name}.union(*(above(base) for base in found.get(name, ()) if base != name))
+
+    def is_raised(name):
+        kind = getattr(builtins, name, None)
+        return isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, Warning)
+
+    return {name: above(name) for name in found if any(map(is_raised, above(name)))}
+
+
+def test_errors_are_one_tree():
+    """An error that no command catches ends it with the code of the tree, not with one for defects."""
+    outside = {name for name, above in exceptions().items() if "UssimError" not in above}
+    assert outside == {"NotCut"}  # caught where it is raised
+    assert {"DataError", "RecipeError", "StoreError", "ResumeError", "TrainingDiverged"} <= exceptions().keys()

@@ -15,7 +15,6 @@ from .grouping import Frame
 from .montage import word_of
 from .values import absurd, inverted, narrowed
 
-
 _Decoded = tuple[np.ndarray, list[Frame], tuple[float, float] | None]
 
 
