@@ -146,6 +146,21 @@ def test_iq_of_an_array(tmp_path):
     assert (type(iq), iq.demodulation_frequency) == (ussim.IQData, 2.5e6)
 
 
+def test_the_clock_of_an_array_is_said(tmp_path):
+    np.save(tmp_path / "a.npy", numbered("samples", "elements", "transmits"))
+    for clock in ("first", "center"):
+        rf = ussim.load_channel_data(tmp_path / "a.npy", angles=ANGLES, clock=clock, **FACTS)
+        assert rf.acquisition.waves.time_reference == clock
+    rf.save(tmp_path / "a.npz")
+    assert ussim.load_channel_data(tmp_path / "a.npz", clock="first").acquisition.waves.time_reference == "first"
+    with pytest.raises(ussim.UssimError, match='clock: expected "first"'):
+        ussim.load_channel_data(tmp_path / "a.npy", angles=ANGLES, clock="last", **FACTS)
+    given = ussim.Acquisition(PROBE, ussim.CustomTransmits(np.zeros((3, 16))))
+    ussim.RFData(rf.samples, given, 12e6).save(tmp_path / "b.npz")
+    with pytest.raises(ussim.DataError, match="clock: its firing times are given by element"):
+        ussim.load_channel_data(tmp_path / "b.npz", clock="center")
+
+
 def test_only_the_frame_asked_for_is_read(tmp_path):
     path = tmp_path / "a.npy"
     big = np.lib.format.open_memmap(path, "w+", np.float32, (200, 16, 100_000))  # 1.3 GB, most of it holes in the file

@@ -194,6 +194,32 @@ def test_must_delays_of_one_transmit_and_its_scalars_at_the_top(tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["rf", "iq"])
+def test_compressed_matlab_files(tmp_path, kind):
+    from scipy.io import savemat
+
+    samples, name = frames(kind), "RF" if kind == "rf" else "IQ"
+    content = {
+        name: samples.transpose(3, 2, 1, 0),
+        "param": twins.param_of(CENTERED, RATE, START),
+        "note": "text",
+        "c": 1500.0,
+    }
+    savemat(tmp_path / "a.mat", content | {"cells": np.array([1, "x"], dtype=object)}, do_compression=True)
+    file = ussim.open_channel_data(tmp_path / "a.mat")
+    np.testing.assert_array_equal(np.stack([data.samples for data in file]), samples)
+
+
+def test_whole_numbers_of_a_converter(tmp_path):
+    from scipy.io import savemat
+
+    samples = np.random.default_rng(0).integers(-2048, 2048, (60, 32, 3, 4)).astype(np.int16)
+    savemat(tmp_path / "a.mat", {"RF": samples, "param": twins.param_of(CENTERED, RATE, START)})
+    rf = ussim.load_channel_data(tmp_path / "a.mat", frame=2)
+    np.testing.assert_array_equal(rf.samples, samples[..., 2].transpose(2, 1, 0))
+    assert rf.samples.dtype == np.float32
+
+
 # --- writing -------------------------------------------------------------------------------------------------------------
 
 WAVES = {

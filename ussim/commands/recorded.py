@@ -28,7 +28,8 @@ FORMATS = (".npz", ".hdf5", ".h5", ".uff", ".mat")
 
 def beamform(path: Path, options: dict[str, Any]) -> None:
     """Do what `ussim beamform` is asked for."""
-    file = open_file(path, options)
+    described = any(options[name] is not None for name in ("sampling_mhz", "angles_deg", "facts"))
+    file = open_file(path, options, options["speed_of_sound"] if described else None)
     output = options["output"] or Path(f"{path.stem}_bmode.png")
     movie = output.suffix.lower() == ".gif"
     frames = frame_numbers(options["frames"], file.n_frames, every=movie)
@@ -127,6 +128,7 @@ def open_file(path: Path, options: dict[str, Any], speed_of_sound: float | None 
         "angles": options["angles_deg"],
         "start_time": None if options["start_us"] is None else options["start_us"] / 1e6,
         "demodulation_frequency": scaled("demodulation_mhz", 1e6),
+        "clock": options["clock"],
         "axes": options["axes"],
         "speed_of_sound": speed_of_sound,
         "facts": options["facts"],
@@ -259,7 +261,8 @@ def compare(
 ) -> None:
     """Beamform the other file onto the same pixels, draw both, and say by how much they differ."""
     other = options["compare"]
-    file = open_file(other, options)
+    described = any(options[name] is not None for name in ("sampling_mhz", "angles_deg", "facts"))
+    file = open_file(other, options, options["speed_of_sound"] if described else None)
     data = chosen_transmits(file.frame(frame_numbers(options["frames"], file.n_frames, every=False)[0]), options)
     second = ussim.log_compress(envelope(data, grid, options, engine), range_db)
     shown = (picture > 0) | (second > 0)

@@ -72,6 +72,11 @@ def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--start-us", type=console.Number(), metavar="US", help="Time of the first sample, in place of the file's."
         ),
         click.option(
+            "--clock",
+            type=click.Choice(["first", "center"]),
+            help="Time 0: the first element fires, or the wave passes the array's center.  [default: the file's; first]",
+        ),
+        click.option(
             "--demodulation-mhz",
             type=console.Number(above=0),
             metavar="MHZ",

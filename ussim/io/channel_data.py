@@ -187,8 +187,9 @@ def load_channel_data(path: str | Path, variable: str | None = None, frame: int 
         Its number, from 0, the default; the others are not read.
     **facts
         What the file does not say, or says wrongly: probe (a `Probe`, a preset's name or a file), sampling_frequency (Hz),
-        angles (of plane waves, rad), start_time (s), speed_of_sound (m/s), demodulation_frequency (of IQ, Hz), axes
-        ("samples,elements,frames"), or facts, the path of a TOML file that gives them.
+        angles (of plane waves, rad), start_time (s), speed_of_sound (m/s), demodulation_frequency (of IQ, Hz), clock
+        ("first" or "center", when time is 0), axes ("samples,elements,frames"), or facts, the path of a TOML file that
+        gives them.
 
     Returns
     -------

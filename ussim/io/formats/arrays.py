@@ -1,6 +1,6 @@
 """Bare arrays (.npy, .npz, .mat, .hdf5) of which the user says what they are.
 
-Time zero is where the first element of a transmit fires, unless the start time that is given says otherwise.
+Time zero is where the first element of a transmit fires, or where the wave passes the array's center if the user says so.
 """
 
 from __future__ import annotations
@@ -83,9 +83,13 @@ def bare_recording(
             f"IQ at {probe.center_frequency / 1e6:.4g} MHz, the probe's center frequency (--demodulation-mhz)",
         )
     notes = (*notes, f"axes of {bare.name} {bare.shape}: {', '.join(layout.roles)}")
+    clock = facts.clock or "first"
     try:
         acquisition = Acquisition(
-            probe, PlaneWaves(angles), Medium(facts.speed_of_sound or 1540.0), sampling_frequency=rate
+            probe,
+            PlaneWaves(angles, time_reference=clock),
+            Medium(facts.speed_of_sound or 1540.0),
+            sampling_frequency=rate,
         )
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
@@ -99,7 +103,7 @@ def bare_recording(
         n_samples=layout.length("samples"),
         read=lambda frame: layout.read(bare.open(), frame),
         demodulation_frequency=(facts.demodulation_frequency or probe.center_frequency) if is_iq else None,
-        clock="the first element fires",
+        clock="the first element fires" if clock == "first" else "the wave passes the array's center",
         stated=frozenset() if facts.start_time is None else frozenset({TIME_ZERO}),
         notes=notes,
     )

@@ -8,6 +8,7 @@ A TOML file of facts is in users' units:
     start_us = 5.2            # time of the first sample after the first element fires
     speed_of_sound = 1540     # m/s
     demodulation_mhz = 7.6    # of IQ
+    clock = "first"           # time 0: the first element fires, or "center": the wave passes the array's center
     axes = "samples,elements,transmits"
     variable = "RF"
 """
@@ -37,6 +38,7 @@ KEYS: dict[str, tuple[str, float | None]] = {
     "start_us": ("start_time", 1e-6),
     "speed_of_sound": ("speed_of_sound", 1.0),
     "demodulation_mhz": ("demodulation_frequency", 1e6),
+    "clock": ("clock", None),
     "axes": ("axes", None),
     "variable": ("variable", None),
 }
@@ -54,6 +56,7 @@ class Facts:
     start_time : time of the first sample, s: one, or (n_transmits,).
     speed_of_sound : of the medium, m/s.
     demodulation_frequency : carrier taken away from IQ, Hz.
+    clock : when time is 0, "first" or "center" as of `PlaneWaves`.
     axes : what the axes of the array are, some order of `ROLES`.
     """
 
@@ -63,6 +66,7 @@ class Facts:
     start_time: float | np.ndarray | None = None
     speed_of_sound: float | None = None
     demodulation_frequency: float | None = None
+    clock: str | None = None
     axes: tuple[str, ...] | None = None
 
 
@@ -134,6 +138,12 @@ def _checked(name: str, value: Any) -> Any:
         return value if isinstance(value, Probe) else load_probe(str(value))
     if name == "axes":
         return _axes(value)
+    if name == "clock":
+        if value not in ("first", "center"):
+            raise ConfigError(
+                f'clock: expected "first" (element to fire) or "center" (of the array passed), got {value!r}'
+            )
+        return value
     try:
         numbers = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):

@@ -101,8 +101,12 @@ def with_facts(recording: Recording, facts: Facts) -> Recording:
             raise DataError(
                 f"{path}: angles: expected {acquisition.n_transmits}, one of each transmit, got {len(facts.angles)}"
             )
-        reference = getattr(acquisition.waves, "time_reference", "first")
+        reference = str(facts.clock or getattr(acquisition.waves, "time_reference", "first"))
         changes["waves"] = PlaneWaves(facts.angles, time_reference="first" if reference == "given" else reference)
+    elif facts.clock is not None:
+        if getattr(acquisition.waves, "time_reference", "given") == "given":
+            raise DataError(f"{path}: clock: its firing times are given by element and begin where they say")
+        changes["waves"] = replace(acquisition.waves, time_reference=facts.clock)  # type: ignore[type-var]
     if facts.sampling_frequency is not None:
         changes["sampling_frequency"] = facts.sampling_frequency
     changed = replace(acquisition, **changes) if changes else acquisition
