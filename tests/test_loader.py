@@ -1,5 +1,6 @@
 """Loading: pairs by index, fold and shard, in NumPy and in torch workers."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -156,3 +157,106 @@ def test_each_worker_has_shards_of_its_own(path):
     assert sorted(index for batch in batches for index in batch) == list(range(24))
     shards = [{index // 4 for batch in batches[worker::2] for index in batch} for worker in (0, 1)]
     assert not shards[0] & shards[1]
+
+
+# --- passes and processes --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sampler(path):
+    """`ShardBatches` of the 24 pairs, by its options."""
+    pytest.importorskip("torch")
+    from datagen.store.torch_data import ShardBatches
+
+    dataset = datagen.open_pairs(path, probe=PROBE).torch()
+    return lambda *arguments, **options: ShardBatches(dataset, *arguments, **options)
+
+
+def flat(batches):
+    return [index for batch in batches for index in batch]
+
+
+def test_each_pass_has_another_order_unasked(sampler):
+    batches = sampler(4)
+    first, second, third = (list(batches) for _ in range(3))
+    assert first != second != third != first
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(24))
+    batches.set_epoch(1)
+    assert list(batches) == second
+    assert list(sampler(4, shuffle=False)) == list(sampler(4, shuffle=False))
+
+
+def test_a_pass_that_is_left_early_does_not_come_again(sampler):
+    batches = sampler(4)
+    begun = next(iter(batches))
+    assert begun == next(iter(sampler(4)))
+    assert begun != next(iter(batches))
+
+
+@pytest.mark.parametrize("done", [0, 1, 5, 6])
+def test_a_pass_goes_on_after_the_batches_that_were_done(sampler, done):
+    whole, rest = sampler(4), sampler(4)
+    whole.set_epoch(3)
+    rest.set_epoch(3, done)
+    assert len(rest) == 6 - done
+    assert list(rest) == list(whole)[done:]
+    assert len(rest) == 6  # the pass after it is whole
+    assert list(rest) == list(whole)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 30])
+def test_processes_share_an_epoch(sampler, size, drop_last):
+    """None gets a pair of another, all have the same number of batches, and together they have every pair."""
+    parts = [sampler(4, rank=rank, world_size=size, drop_last=drop_last) for rank in range(size)]
+    found = [list(part) for part in parts]
+    assert {len(part) for part in parts} == {len(batches) for batches in found if batches} | (
+        {0} if not any(found) else set()
+    )
+    assert len({len(part) for part in parts}) == 1
+    sets = [set(flat(batches)) for batches in found]
+    if size <= 24:
+        assert sum(map(len, sets)) == len(set().union(*sets))
+    if not drop_last:
+        assert set().union(*sets) == set(range(24))
+    if size <= 5:  # of six shards, at most one at each cut is read by two
+        shards = [{index // 4 for index in part} for part in sets]
+        assert sum(map(len, shards)) <= 6 + size - 1
+    again = [list(part) for part in parts]
+    assert size > 6 or again != found
+
+
+@pytest.mark.parametrize(("rank", "size"), [(0, None), (None, 2), (2, 2), (-1, 2)])
+def test_a_place_that_cannot_be_is_refused(sampler, rank, size):
+    with pytest.raises(ValueError, match="0 <= rank < world_size"):
+        sampler(4, rank=rank, world_size=size)
+
+
+def test_two_gloo_processes_read_different_pairs(path, tmp_path):
+    """Without a word from their script: through DataLoaders with a worker each, over two passes."""
+    pytest.importorskip("torch")
+    program = f"""
+import sys
+import torch, datagen
+def main():
+    rank = int(sys.argv[1])
+    torch.distributed.init_process_group("gloo", init_method="file://{tmp_path}/meet", rank=rank, world_size=2)
+    dataset = datagen.open_pairs({str(path)!r}, probe={PROBE!r}).torch(dtype="uint8")
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=dataset.batches(4), num_workers=1)
+    for _ in range(2):
+        print(len(loader), *(hash(image.numpy().tobytes()) for _, lq in loader for image in lq), flush=True)
+    torch.distributed.destroy_process_group()
+main()
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(rank)], stdout=subprocess.PIPE, text=True, env=environment)
+        for rank in range(2)
+    ]
+    lines = [process.communicate(timeout=300)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    passes = [[line.split() for line in of_rank] for of_rank in lines]
+    for one, other in zip(*passes, strict=True):
+        assert one[0] == other[0] == "3"
+        assert len(set(one[1:] + other[1:])) == 24
+    assert passes[0][0] != passes[0][1]
