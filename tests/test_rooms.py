@@ -6,6 +6,7 @@ a plain use must not load have their rooms too.
 
 import ast
 import builtins
+import importlib
 import subprocess
 import sys
 from functools import cache
@@ -15,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ussim", "datagen", "irsde")
+LAZY = ("ussim", "datagen", "irsde", "irsde.drus", "irsde.frames")  # names are imported when first used
 # Each wing: modules, or a folder of them by its name and a dot. What comes first is imported by what comes after.
 WINGS = {
     "ussim": [
@@ -191,6 +193,28 @@ def test_every_public_name_is_what_it_was_whatever_is_imported_before(first):
     pytest.importorskip("torch")
     done = subprocess.run([sys.executable, "-c", TWICE, *first], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def checked_names(package):
+    """{public name: module, in full, that type checkers find it in}: the imports that only they read."""
+    init = modules()[package]
+    for node in ast.parse(init.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            imports = [inner for inner in node.body if isinstance(inner, ast.ImportFrom)]
+            bases = [
+                ".".join([*([package] if inner.level else []), *filter(None, [inner.module])]) for inner in imports
+            ]
+            return {a.name: base for inner, base in zip(imports, bases, strict=True) for a in inner.names}
+    return {}
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_type_checkers_find_a_name_where_a_program_does(package):
+    module = importlib.import_module(package)
+    homes = {name: home if home.startswith("ussim.") else f"{package}.{home}" for name, home in module._HOME.items()}
+    stand_for = getattr(module, "_MODULES", {})
+    found = {name: f"{base}.{name}" if name in stand_for else base for name, base in checked_names(package).items()}
+    assert found == homes | {name: f"{package}.{home}" for name, home in stand_for.items()}
 
 
 @pytest.mark.parametrize(

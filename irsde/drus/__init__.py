@@ -63,6 +63,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .acoustics import bandpass_step, beamform, echo_model
+    from .attenuation import estimate_attenuation
     from .build import measure_residual, operator
     from .ddrm import Prior, estimate_noise, mean, reflectivity_scale, sample, variance_image
     from .operators import DenseOperator, IdentityOperator, PatchwiseOperator, SeparableOperator, SpectralOperator

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numba
 import numpy as np
@@ -394,7 +395,7 @@ def _apodization(acquisition: Acquisition, x: np.ndarray, z: np.ndarray, f_numbe
 
 
 @njit(cache=True, parallel=True)
-def _scatter(positions, weights, values, n_fine):
+def _scatter(positions: np.ndarray, weights: np.ndarray, values: np.ndarray, n_fine: int) -> np.ndarray:
     """Impulses (n_elements, n_fine): each value at its position on every element, shared by the two nearest samples."""
     n_pixels, n_elements = positions.shape
     out = np.zeros((n_elements, n_fine))
@@ -411,7 +412,7 @@ def _scatter(positions, weights, values, n_fine):
 
 
 @njit(cache=True, parallel=True)
-def _gather(positions, weights, signals):
+def _gather(positions: np.ndarray, weights: np.ndarray, signals: np.ndarray) -> np.ndarray:
     """(n_pixels,) weighted sum over elements of the signals at each pixel's positions: the transpose of `_scatter`."""
     n_pixels, n_elements = positions.shape
     out = np.zeros(n_pixels)
@@ -428,7 +429,17 @@ def _gather(positions, weights, signals):
 
 
 @njit(cache=True, fastmath=True)
-def _entry(arrival, gain, apodization, first, last, table, step, i, j):
+def _entry(
+    arrival: np.ndarray,
+    gain: np.ndarray,
+    apodization: np.ndarray,
+    first: int,
+    last: int,
+    table: np.ndarray,
+    step: float,
+    i: int,
+    j: int,
+) -> float:
     """(BH)_ij = Σ_e a_e(i) g_e(j) R(τ_e(i) - τ_e(j))."""
     total = 0.0
     end = len(table) - 1
@@ -442,7 +453,17 @@ def _entry(arrival, gain, apodization, first, last, table, step, i, j):
 
 
 @njit(cache=True, parallel=True, fastmath=True)
-def _entries(arrival, gain, apodization, first, last, table, step, rows, columns):
+def _entries(
+    arrival: np.ndarray,
+    gain: np.ndarray,
+    apodization: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    table: np.ndarray,
+    step: float,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> np.ndarray:
     out = np.empty((len(rows), len(columns)), dtype=np.float32)
     for r in numba.prange(len(rows)):
         i = rows[r]
@@ -452,10 +473,22 @@ def _entries(arrival, gain, apodization, first, last, table, step, rows, columns
 
 
 @njit(cache=True, parallel=True, fastmath=True)
-def _banded(arrival, gain, apodization, first, last, table, step, nz, nx, half_z, half_x):
+def _banded(
+    arrival: np.ndarray,
+    gain: np.ndarray,
+    apodization: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    table: np.ndarray,
+    step: float,
+    nz: int,
+    nx: int,
+    half_z: int,
+    half_x: int,
+) -> np.ndarray:
     out = np.zeros((nz, 2 * half_z + 1, nx, 2 * half_x + 1), dtype=np.float32)
     for row in numba.prange(nz):
-        z = np.int64(row)  # prange counts unsigned, and -z would wrap around
+        z: Any = np.int64(row)  # prange counts unsigned, and -z would wrap around
         for x in range(nx):
             i = z * nx + x
             for dz in range(max(-half_z, -z), min(half_z, nz - 1 - z) + 1):

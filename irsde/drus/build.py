@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ PATCH_SHAPE = (64, 32)  # px, (z, x): a pulse is about 20 px long
 CACHE_FORMAT = 4  # raise it when the model in `acoustics` changes: older files are then not used
 
 logger = logging.getLogger(__name__)
+MakeModel = Callable[[], acoustics.EchoModel]  # made when a factor is not on disk
 
 
 def operator(
@@ -43,7 +45,7 @@ def operator(
     max_pixels: int = DENSE_LIMIT,
     max_memory: float = 2e9,
     progress: Callable[[int, int], None] | None = None,
-    **kernel,
+    **kernel: Any,
 ) -> SpectralOperator:
     """The operator of one transmit on the grid.
 
@@ -97,7 +99,7 @@ def acquisition_digest(
     return digest(CACHE_FORMAT, alone.key(), grid.x, grid.z, float(f_number))
 
 
-def _dense(model, grid, max_pixels, key) -> DenseOperator:
+def _dense(model: MakeModel, grid: ImageGrid, max_pixels: int, key: str) -> DenseOperator:
     n = grid.shape[0] * grid.shape[1]
     if n > max_pixels:
         raise ValueError(
@@ -114,7 +116,7 @@ def _dense(model, grid, max_pixels, key) -> DenseOperator:
     return DenseOperator(grid.shape, factors["u"], factors["s"], factors["vt"])
 
 
-def _kronecker(model, max_memory, key) -> SeparableOperator:
+def _kronecker(model: MakeModel, max_memory: float, key: str) -> SeparableOperator:
     def compute() -> dict[str, np.ndarray]:
         tensor, outside = model().banded(max_memory)
         nz, bands_z, nx, bands_x = tensor.shape
@@ -131,17 +133,23 @@ def _kronecker(model, max_memory, key) -> SeparableOperator:
     return SeparableOperator(factors["axial"], factors["lateral"], relative_residual=residual)
 
 
-def _patchwise(make_model, grid, patch_shape, key, progress) -> PatchwiseOperator:
+def _patchwise(
+    make_model: MakeModel,
+    grid: ImageGrid,
+    patch_shape: tuple[int, int],
+    key: str,
+    progress: Callable[[int, int], None] | None,
+) -> PatchwiseOperator:
     height, width = (min(p, n) for p, n in zip(patch_shape, grid.shape, strict=True))
     if height * width > DENSE_LIMIT:
         raise ValueError(f"patch_shape: expected at most {DENSE_LIMIT} pixels, got {height} x {width}")
     corners = patch_corners(grid.shape, (height, width))
-    model = None
+    model: acoustics.EchoModel | None = None
     factors: dict[str, list[np.ndarray]] = {"u": [], "s": [], "vt": []}
     for done, (z, x) in enumerate(corners):
         pixels = (np.arange(z, z + height)[:, None] * grid.shape[1] + np.arange(x, x + width)).ravel()
 
-        def compute(pixels=pixels) -> dict[str, np.ndarray]:
+        def compute(pixels: np.ndarray = pixels) -> dict[str, np.ndarray]:
             nonlocal model
             model = model or make_model()
             u, s, vt = np.linalg.svd(model.matrix(pixels, pixels))

@@ -150,7 +150,15 @@ class Attenuation(click.ParamType):
 @click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom.")
 @click.option("-o", "--output", type=PATH, required=True, help="Picture; the scores go beside it as .json.")
 @console.verbose_option
-def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -> None:
+def drus(
+    recording: Path | None,
+    phantom: str | None,
+    picmus: Path | None,
+    picmus_phantom: Path | None,
+    output: Path,
+    prior: str,
+    **options: Any,
+) -> None:
     """Image one transmit by diffusion: DAS, DENO, DRUSmean, DRUSvar and despeckled DRUSmean side by side at 60 dB.
 
     \b
@@ -248,7 +256,9 @@ def drus(recording, phantom, picmus, picmus_phantom, output, prior, **options) -
 @click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @console.verbose_option
-def drus_train(out, iterations, channels, mri, device, resume, **options) -> None:
+def drus_train(
+    out: Path, iterations: int, channels: str, mri: tuple[Path, ...], device: str, resume: bool, **options: Any
+) -> None:
     """Train the DDPM prior of DRUS on white noise under random echogenicity maps; the test phantoms are not among them.
 
     \b
@@ -312,7 +322,13 @@ class _Stages:
             self._bar = None
 
 
-def _load_case(recording, phantom, picmus, picmus_phantom, options) -> tuple[Case, tuple[Fact, ...]]:
+def _load_case(
+    recording: Path | None,
+    phantom: str | None,
+    picmus: Path | None,
+    picmus_phantom: Path | None,
+    options: dict[str, Any],
+) -> tuple[Case, tuple[Fact, ...]]:
     """What to image, and the physics that it rests on; which is printed."""
     from . import conditions, imaging, recordings
 
@@ -329,15 +345,17 @@ def _load_case(recording, phantom, picmus, picmus_phantom, options) -> tuple[Cas
         time_zero=None if options["time_zero_us"] is None else options["time_zero_us"] * 1e-6,
         lens_delay=options["lens_us"] * 1e-6,
     )
+    file = picmus or recording
+    assert file is not None  # one of the three is given
     targets = recordings.read_picmus_phantom(picmus_phantom) if picmus_phantom is not None else None
     if picmus is not None:
         found = recordings.open_picmus(picmus, max_angles=options["transmits"])
     else:
-        found = recordings.open_recording(recording)
+        found = recordings.open_recording(file)
     clocked = conditions.clocked(found, asked)
     depth = None if options["depth_mm"] is None else options["depth_mm"] * 1e-3
     shape = _asked_shape(clocked.rf.acquisition, options) or imaging.default_shape(clocked.rf, depth)
-    case = imaging.recording_case((picmus or recording).stem, clocked.rf, targets, shape, depth)
+    case = imaging.recording_case(file.stem, clocked.rf, targets, shape, depth)
     outside = imaging.unrecorded(clocked.rf, case.grid)
     if outside:
         console.warn(f"{outside}: --field-mm and --depth-mm move the field, --time-zero-us the clock")

@@ -205,7 +205,17 @@ def _block_levels(image: np.ndarray, level: Callable[[np.ndarray], np.ndarray]) 
     return level(blocks[np.ix_(*starts)].reshape(len(starts[0]), len(starts[1]), -1)).ravel()
 
 
-def _reverse(operator, observed, noise_level, denoise, noise, sigmas, eta, eta_b, progress) -> torch.Tensor:
+def _reverse(
+    operator: SpectralOperator,
+    observed: torch.Tensor,
+    noise_level: float,
+    denoise: Callable[[torch.Tensor, float], torch.Tensor],
+    noise: Callable[[], torch.Tensor],
+    sigmas: np.ndarray,
+    eta: float,
+    eta_b: float,
+    progress: Callable[[int, int], None] | None,
+) -> torch.Tensor:
     """The chain from sigmas[0] to 0 (n, nz, nx). Every mode i obeys its measurement ȳ_i = (Uᵀy)_i / S_i."""
     s = operator.singular_values
     measured = s > 0

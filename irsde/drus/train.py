@@ -160,7 +160,9 @@ def _claim(config: PriorConfig, out: Path, resume: bool) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _restore(out: Path, network, average, optimizer, device) -> int:
+def _restore(
+    out: Path, network: Any, average: Any, optimizer: torch.optim.Optimizer, device: str | torch.device
+) -> int:
     """Take up the last checkpoint, if there is one; the number of iterations done."""
     path = out / CHECKPOINT
     if not path.is_file():
@@ -172,7 +174,7 @@ def _restore(out: Path, network, average, optimizer, device) -> int:
     return int(state["iteration"])
 
 
-def _save(out: Path, iteration: int, network, average, optimizer) -> None:
+def _save(out: Path, iteration: int, network: Any, average: Any, optimizer: torch.optim.Optimizer) -> None:
     temporary = out / (CHECKPOINT + ".part")
     torch.save(
         {
@@ -186,7 +188,7 @@ def _save(out: Path, iteration: int, network, average, optimizer) -> None:
     os.replace(temporary, out / CHECKPOINT)
 
 
-def _export(out: Path, config: PriorConfig, network, average, scheduler, iteration: int) -> None:
+def _export(out: Path, config: PriorConfig, network: Any, average: Any, scheduler: Any, iteration: int) -> None:
     """The averaged network in diffusers' layout, and the units that it was trained in."""
     average.store(network.parameters())
     average.copy_to(network.parameters())
@@ -201,6 +203,6 @@ def _export(out: Path, config: PriorConfig, network, average, scheduler, iterati
     (out / PRIOR_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _log(out: Path, **values) -> None:
+def _log(out: Path, **values: float) -> None:
     with open(out / LOG, "a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")

@@ -154,7 +154,7 @@ def _obnlm_kernel() -> Callable[..., NDArray]:
     from ussim.compiling import njit
 
     @njit(cache=True, nogil=True)
-    def run(image, strength, half, reach, gap):  # pragma: no cover - compiled
+    def run(image: NDArray, strength: float, half: int, reach: int, gap: int) -> NDArray:  # pragma: no cover - compiled
         height, width = image.shape
         n = 2 * half + 1
         padded = np.empty((height + 2 * half, width + 2 * half))
