@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import ussim
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ussim", "datagen", "irsde")
 LAZY = ("ussim", "datagen", "irsde", "irsde.drus", "irsde.frames")  # names are imported when first used
@@ -167,6 +169,32 @@ def test_benchmarks_are_imported_by_nobody():
     names = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} | {"benchmarks"}
     hits = [(m, name) for m, file in modules().items() for name, _ in imported(m, file) if name in names]
     assert not hits
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_a_simulation_walks_down_from_the_public_step_to_the_engine(name):
+    """Each call from one file to another goes to a lower wing: step, engine, plan, values, physics; none comes back up."""
+    files = {str(file): module for module, file in modules().items()}
+    acquisition = ussim.Acquisition("L11-5v", ussim.PlaneWaves(0.0))
+    scatterers = ussim.Scatterers([0.0], [0.02], [1.0])
+    hops = []
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_back is not None:
+            caller, called = (files.get(f.f_code.co_filename) for f in (frame.f_back, frame))
+            if caller and called and caller != called:
+                hops.append((caller, called, frame.f_code.co_name))
+
+    sys.setprofile(note)
+    try:
+        ussim.simulate(scatterers, acquisition, engine=name)
+    finally:
+        sys.setprofile(None)
+    assert [called for caller, called, function in hops if function == "simulate"] == [
+        "ussim.engines.reference" if name == "reference" else "ussim.engines.cpu.engine"
+    ]
+    assert {"make_plan", "get_engine"} <= {function for _, _, function in hops}
+    assert not [hop for hop in hops if floor(hop[1]) > floor(hop[0])]
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
