@@ -347,6 +347,8 @@ def test_the_command_writes_a_probe_that_datagen_builds_with(run, tmp_path):
         (("noise.npz", "--report", "r.png"), 2, "expected a name ending in .html"),
         (("noise.npz", "-o", "no/p.toml"), 3, "cannot be written"),
         (("noise.npz", "--phantom", "cheese"), 2, "cheese"),
+        (("noise.npz", "--frames", "3"), 2, "--frames: expected"),
+        (("noise.npz", "--phantom", "speckle"), 3, "noise.npz: expected speckle"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, arguments, code, words):

@@ -44,7 +44,7 @@ def calibrate(
     Of a phantom of wires (or of points): center frequency, bandwidth, length and phase of the pulse, speed of sound, time
     zero, attenuation, and the gain and the delay of each element, those that are dead among them. Of speckle: center
     frequency, bandwidth and attenuation from spectra, speed of sound from focusing, gains. What the recording does not tell
-    is held as the file has it, and named.
+    is named, and not better than what the file says of it.
 
     Parameters
     ----------
@@ -75,6 +75,7 @@ def calibrate(
     rf = as_rf(data)
     say = progress or (lambda words: None)
     name = f"{rf.acquisition.probe.name}-calibrated" if name is None else name
+    replace(rf.acquisition.probe, name=name)  # a name that cannot be is told before the work
     if phantom == "speckle":
         from .speckle import calibrate_speckle
 

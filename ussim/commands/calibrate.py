@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from . import console
+from .options import speed_option
+from .recordings import facts_options
 
 
 @click.command(short_help="Fit a probe to a recording.")
@@ -39,26 +42,30 @@ from . import console
     metavar="FILE.html",
     help="Numbers, uncertainties and pictures.  [default: RECORDING_calibration.html]",
 )
+@facts_options
+@speed_option("Of the medium, m/s, to start from, in place of the file's.")
 @console.verbose_option
 def calibrate(
     recording: Path,
     phantom: str,
-    frame: int,
     name: str | None,
     element_delays: bool,
     output: Path | None,
     report: Path | None,
+    speed_of_sound: float | None,
+    **facts: Any,
 ) -> None:
     """Fit probe, pulse, medium and clock to a RECORDING of a phantom, by least squares through the simulator.
 
     Center frequency, bandwidth, length and phase of the pulse, speed of sound, time zero, attenuation, gains and delays of
-    the elements and which are dead, each with its uncertainty. What the recording does not tell is held as the file has it.
+    the elements and which are dead, each with its uncertainty. What the recording does not tell is named.
 
     \b
     ussim calibrate wires.npz --phantom wires -o probe.toml --report report.html
     """
     import ussim
 
+    from .recorded import frame_numbers, open_file
     from .steps import Clock
 
     output = output or Path(f"{recording.stem}_probe.toml")
@@ -68,7 +75,11 @@ def calibrate(
             raise click.UsageError(f"{path}: expected a name ending in {suffixes[0]}")
         console.check_output(path, recording)
     console.check_outputs([output, report], [recording])
-    data = ussim.load_channel_data(recording, frame=frame)
+    file = open_file(recording, facts, speed_of_sound)
+    frames = frame_numbers(facts["frames"], file.n_frames, every=False)
+    if len(frames) > 1:
+        raise click.UsageError(f"--frames: expected one frame to calibrate on, got {len(frames)}")
+    data = file.frame(frames[0])
     clock = Clock()
     try:
         with clock("calibrate"):
