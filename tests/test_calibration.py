@@ -157,6 +157,42 @@ def test_gains_of_receivers_alone_are_told_from_those_of_elements():
     np.testing.assert_allclose(found.gains, scanner.gains, atol=0.02)
 
 
+def sequences():
+    """Probes and waves of all kinds, and by how much the wires' places are stretched to lie in their field."""
+    phased = ussim.load_probe("P4-2v")
+    angles = np.deg2rad([-8.0, 0.0, 8.0])
+    return {
+        "phased, diverging": (phased, ussim.DivergingWaves(tilts=angles, width=np.deg2rad(60)), (3, 2.5)),
+        "convex, plane": (ussim.load_probe("C5-2v"), ussim.PlaneWaves(angles), (3, 2.2)),
+        "synthetic aperture": (phased, ussim.SyntheticAperture(), (3, 2.5)),
+        "focused scan": (phased, ussim.focused_scan(phased, 40e-3, 33, 2.0), (3, 2.5)),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sequences())
+def test_other_arrays_and_waves(kind):
+    probe, waves, stretch = sequences()[kind]
+    nominal = ussim.Acquisition(probe, waves, sampling_frequency=5 * probe.center_frequency)
+    truth = Values(1.04 * probe.center_frequency, 0.92 * probe.bandwidth, 1.3, 0.0, 1500.0, 0.4e-6, 0.3)
+    true = replace(
+        nominal,
+        probe=replace(probe, center_frequency=truth.center_frequency, bandwidth=truth.bandwidth),
+        waves=ussim.CustomTransmits(nominal.transmit_delays, nominal.transmit_weights),
+        medium=ussim.Medium(truth.speed_of_sound, truth.attenuation_db_cm_mhz),
+        n_cycles=truth.n_cycles,
+    )
+    x, z = (WIRES * stretch).T
+    rf = ussim.simulate(ussim.Scatterers(x, z, np.ones(len(x))), true, engine="cpu")
+    noise = 0.1 * np.sqrt(np.mean(rf.samples**2)) * np.random.default_rng(0).standard_normal(rf.samples.shape)
+    recorded = ussim.RFData((rf.samples + noise).astype(np.float32), nominal, rf.sampling_frequency, truth.time_zero)
+    found = ussim.calibrate(recorded)
+    assert len(found.wires) >= 5
+    for name, estimate in found.estimates.items():
+        assert estimate.told, name
+        assert abs(estimate.value - getattr(truth, name)) < 1.75 * estimate.uncertainty, name
+
+
 # --- what cannot be told ---------------------------------------------------------------------------------------------
 
 
