@@ -100,6 +100,13 @@ def linked(where, target):
     return change
 
 
+def linked_twice(file):
+    """A link in the file to one that leads out of it."""
+    remove(f"{GROUP}/data/real")(file)
+    file["out"] = h5py.ExternalLink("/etc/passwd", "/")
+    file[f"{GROUP}/data/real"] = h5py.SoftLink("/out/x")
+
+
 def outside(path):
     """Samples that lie in another file of this machine."""
     write("picmus")(path)
@@ -264,6 +271,7 @@ FILES = {  # name: (suffix, writer, words of the message)
         "a table of at most",
     ),
     "a link to another file": (".hdf5", spoiled("picmus", linked(f"{GROUP}/data/real", ("/etc/passwd", "x"))), "link"),
+    "a link to a link": (".hdf5", spoiled("picmus", linked_twice), "link"),
     "samples in another file": (".hdf5", outside, "in another one"),
     "a virtual data set": (".hdf5", virtual, "in another one"),
     "uff without waves": (".uff", spoiled("uff", remove("channel_data/sequence")), "sequence"),

@@ -43,7 +43,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
 
 
 def find(group: Any, name: str) -> Any:
-    """The group or data set of a name ("data/real"), None where there is none. Links to other files are not followed."""
+    """The group or data set of a name ("data/real"), None where there is none. No link is followed."""
     import h5py
 
     for part in name.strip("/").split("/"):
@@ -52,8 +52,9 @@ def find(group: Any, name: str) -> Any:
         link = group.get(part, getlink=True)
         if link is None:
             return None
-        if isinstance(link, h5py.ExternalLink):
-            raise ValueError(f"{name}: expected data in the file, got a link to {link.filename}, which is not followed")
+        if not isinstance(link, h5py.HardLink):  # a soft one may lead to one that leads out
+            target = getattr(link, "filename", getattr(link, "path", "somewhere"))
+            raise ValueError(f"{name}: expected data in the file, got a link to {target}, which is not followed")
         group = group.get(part)
     return group
 
@@ -120,7 +121,7 @@ def text(group: Any, name: str) -> str:
 
 
 def arrays_of(file: h5py.File, most: int = 200) -> Iterator[str]:
-    """Names of the data sets in a file, groups before what is deeper, `most` at most. No link out is followed."""
+    """Names of the data sets in a file, groups before what is deeper, `most` at most. No link is followed."""
     import h5py
 
     groups, count = [""], 0
@@ -131,7 +132,7 @@ def arrays_of(file: h5py.File, most: int = 200) -> Iterator[str]:
                 return
             path = f"{parent}/{name}" if parent else name
             link = file.get(path, getlink=True)
-            kind = None if isinstance(link, h5py.ExternalLink) else file.get(path, getclass=True)
+            kind = file.get(path, getclass=True) if isinstance(link, h5py.HardLink) else None
             if kind is h5py.Group and path.count("/") < 4 and name != "#refs#":
                 groups.append(path)
             elif kind is h5py.Dataset:
