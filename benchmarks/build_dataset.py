@@ -33,7 +33,7 @@ from timing import RESULTS, machine, write_result
 
 from datagen import Recipe, build, open_pairs
 from datagen.make.progress import Watcher
-from datagen.make.shards import image_of, make_jobs
+from datagen.make.shards import Job, image_of
 from datagen.plan.samples import make_plan
 from datagen.store import layout, write
 from datagen.store.location import open_storage
@@ -62,7 +62,7 @@ def throughput(root: Path, folder: Path, n_samples: int, probe: str) -> dict[str
 
     recipe = Recipe(source="dicom", root=root, probes=probe, limit=n_samples)
     plan = make_plan(recipe.resolve("cpu"))
-    job = make_jobs(plan.recipe, plan.samples, "", 1)[0]
+    job = Job("", 0, plan.samples, plan.recipe, 1)
     imager = make_imager(job.recipe.settings[0])
     images = [(image_of(sample, job.recipe.cutting), probe_seed(sample.seed, probe)) for sample in plan.samples]
     simulate_pair(images[0][0], imager, 0)  # compiles

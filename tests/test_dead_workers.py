@@ -11,6 +11,7 @@ from datasets import FAST, PROBE, write_stacks
 import datagen
 from datagen.cli import cli
 from datagen.make.cluster import Cluster
+from datagen.make.progress import Watcher
 from ussim.commands import console
 
 HOST_CUDA = Path(__file__).parent / "host_cuda"
@@ -103,5 +104,5 @@ def test_a_finished_shard_whose_worker_died_before_it_was_heard_is_made_apart(tm
 
     apart = []
     monkeypatch.setattr(Cluster, "make_apart", lambda self, job: apart.append(job) or {"rows": []})
-    assert Cluster(None)._outcome(Future(), "the shard") == {"rows": []}
+    assert Cluster(None, Watcher())._outcome(Future(), "the shard") == {"rows": []}
     assert apart == ["the shard"]

@@ -529,7 +529,7 @@ def test_a_sample_that_kills_its_worker_is_set_aside(root, tmp_path, monkeypatch
 
     def run(self, jobs, count):
         for job in jobs:
-            yield Cluster(Client()).make_apart(job)
+            yield Cluster(Client(), Watcher()).make_apart(job)
 
     monkeypatch.setattr(Workers, "run", run)
     summary = build(recipe, path)

@@ -27,7 +27,7 @@ from ..store.location import LocalStorage, Storage, open_storage
 from .cluster import Workers, open_workers
 from .pairs import make_imager
 from .progress import Count, Watcher
-from .shards import HOPELESS, Job, Streak, log, make_jobs
+from .shards import HOPELESS, Job, Streak, log
 
 if TYPE_CHECKING:
     from .cluster import Client
@@ -102,7 +102,7 @@ def build(
     with open_workers(recipe.engine, client, workers, scheduler, watcher) as crew:
         number = _format(storage, recipe) if resume else format_for(recipe.augmentations, FORMAT)
         resolved = recipe.resolve(crew.engine(recipe.engine), number)
-        plan = make_plan(resolved, lambda function, refs: crew.map(function, refs, watcher))
+        plan = make_plan(resolved, crew.map)
         _check_output(storage, resume, overwrite)  # reading may have taken long
         with storage.exclusively():  # before anything is deleted or written: another build may be at work
             _check_output(storage, resume, overwrite)
@@ -208,7 +208,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     else:
         _check_unchanged(storage, document, plan)
     # Shards are no part of the recipe: they stay as the store was begun.
-    jobs = make_jobs(plan.recipe, plan.samples, storage.url, attributes.samples_per_shard, plan.digest)
+    jobs = _jobs(plan, storage.url, attributes.samples_per_shard)
     storage.clean()
     there = {}  # samples of each whole shard
     changed = seal.shards_of(broken)
@@ -219,7 +219,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     if todo:
         write.reopen(storage)
     n_before = sum(there.values())
-    log(storage.url, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
+    log(storage, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
     watcher.begin(len(plan.samples), n_before)
     count = Count(there, watcher)
     streak = Streak(of_one_volume=plan.n_volumes == 1)
@@ -244,7 +244,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
         total = write.finish(storage, len(jobs), len(count.set_aside), plan.digest)
     set_aside = tuple(sorted(count.set_aside))
     seconds = time.monotonic() - started
-    log(storage.url, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
+    log(storage, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
     storage.clean()
     return Summary(
         url=storage.url,
@@ -262,6 +262,13 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
         sources=plan.recipe.source,
         probes=tuple(attributes.probes),
     )
+
+
+def _jobs(plan: Plan, url: str, samples_per_shard: int) -> list[Job]:
+    """The shards of a dataset: at least one, empty where there are no samples."""
+    firsts = range(0, len(plan.samples), samples_per_shard) or (0,)
+    parts = [plan.samples[first : first + samples_per_shard] for first in firsts]
+    return [Job(url, index, part, plan.recipe, samples_per_shard, plan.digest) for index, part in enumerate(parts)]
 
 
 def _check_unchanged(storage: Storage, document: dict[str, Any], plan: Plan) -> None:

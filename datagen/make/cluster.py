@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +23,6 @@ from ussim.errors import DataError
 from ussim.extras import needs
 
 from ..store.layout import ShardRecord
-from .pairs import resolve_engine
 from .progress import Count, Watcher
 from .shards import Job, Made, blank_sample, finish_shard, make_sample, make_shard
 
@@ -39,24 +39,40 @@ TOPIC = "datagen-samples"  # of the events by which workers say how far they are
 IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle, few enough to stay small
 
 
+def resolve_engine(name: str) -> str:
+    """What "auto" comes to on this machine; raises ussim.EngineError where there is no such engine or device."""
+    from ussim.engines import get_engine
+
+    found = get_engine(name).name
+    return found if name == "auto" else name
+
+
 class Workers:
-    """This process, which does one thing after the other."""
+    """This process, which does one thing after the other.
+
+    Parameters
+    ----------
+    watcher : told of each item that `map` has done.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
 
     def engine(self, name: str) -> str:
         """Return what "auto" comes to where the work is done."""
         return resolve_engine(name)
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item], watcher: Watcher) -> Iterator[Result]:
-        """`map`, in order, the watcher told of each item that is done."""
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """`map`, in order."""
         everything = list(items)
         for done, item in enumerate(everything, start=1):
             yield function(item)
-            watcher.reading(done, len(everything))
+            self.watcher.reading(done, len(everything))
 
     def run(self, jobs: Sequence[Job], count: Count) -> Iterator[ShardRecord]:
         """Make some shards; yield their records as they come."""
         for job in jobs:
-            yield make_shard(job, lambda done, shard=job.index: count.working(shard, done))  # type: ignore[misc]
+            yield make_shard(job, partial(count.working, job.index))
 
 
 class Cluster(Workers):
@@ -65,10 +81,12 @@ class Cluster(Workers):
     Parameters
     ----------
     client : of the scheduler.
+    watcher : told of each item that `map` has done.
     numba_threads : a task's share, where tasks share a process.
     """
 
-    def __init__(self, client: Client, numba_threads: int | None = None) -> None:
+    def __init__(self, client: Client, watcher: Watcher, numba_threads: int | None = None) -> None:
+        super().__init__(watcher)
         self.client = client
         self.numba_threads = numba_threads
 
@@ -81,7 +99,7 @@ class Cluster(Workers):
         """Return what "auto" comes to on a worker."""
         return self.client.submit(resolve_engine, name, pure=False).result()
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item], watcher: Watcher) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """`map`, in order, a few items ahead."""
         everything = list(items)
         ahead = 2 * self.n_threads
@@ -97,7 +115,7 @@ class Cluster(Workers):
                 future = waiting.popleft()
                 yield self._answer(function, everything[done], future)
                 done += 1
-                watcher.reading(done, len(everything))
+                self.watcher.reading(done, len(everything))
         finally:
             for future in waiting:
                 future.cancel()
@@ -191,10 +209,10 @@ def open_workers(
     client, workers, scheduler : as `build` takes them.
     """
     if client is not None:
-        yield Cluster(client)
+        yield Cluster(client, watcher)
         return
     if workers is None and scheduler is None:
-        yield Workers()
+        yield Workers(watcher)
         return
     from distributed import Client
 
@@ -205,14 +223,14 @@ def open_workers(
     if scheduler is not None and scheduler not in ("threads", "processes"):
         with _connect(scheduler) as connected, _noticing_lost_workers(connected, watcher):
             _announce(connected, watcher)
-            yield Cluster(connected)
+            yield Cluster(connected, watcher)
         return
     with ExitStack() as opened:
         with deferred():  # stopped half-started, Dask leaves processes behind and says so at length
             cluster = opened.enter_context(_local_cluster(engine, n_workers, share, scheduler == "threads"))
             local = opened.enter_context(Client(cluster))
         _announce(local, watcher)
-        yield Cluster(local, share if scheduler == "threads" else None)
+        yield Cluster(local, watcher, share if scheduler == "threads" else None)
 
 
 def _local_cluster(engine: str, n_workers: int, share: int, threads: bool) -> LocalCluster:

@@ -11,10 +11,10 @@ from ussim.errors import DataError
 
 from ..plan.recipe import Recipe
 from ..plan.samples import Plan, make_plan
-from ..store import layout, write
+from ..store import layout
 from .cluster import Workers
 from .progress import Watcher
-from .shards import make_jobs, make_sample
+from .shards import Job, make_sample
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ class Estimate:
 
 def estimate(recipe: Recipe, watcher: Watcher | None = None) -> Estimate:
     """Plan a build and simulate one of its samples; nothing is written."""
-    watcher = watcher or Watcher()
-    here = Workers()
+    here = Workers(watcher or Watcher())
     resolved = recipe.resolve(here.engine(recipe.engine))
-    plan = make_plan(resolved, lambda function, refs: here.map(function, refs, watcher))
-    job = make_jobs(plan.recipe, plan.samples, "", 1)[0]
+    plan = make_plan(resolved, here.map)
+    job = Job("", 0, plan.samples, plan.recipe, 1)
     sample = plan.samples[len(plan.samples) // 2]
     for _ in range(2):  # the first one compiles
         started = time.perf_counter()
@@ -45,7 +44,8 @@ def estimate(recipe: Recipe, watcher: Watcher | None = None) -> Estimate:
         raise DataError(f"{sample.id}: {made.row['set_aside']}")
     per_shard = recipe.samples_per_shard or layout.shard_size(len(plan.samples))
     n_bytes = sum(
-        write.encoded_size(np.repeat(image[None], per_shard, axis=0)) / per_shard for image in made.images.values()
+        len(layout.encode_array(np.repeat(image[None], per_shard, axis=0), per_shard)) / per_shard
+        for image in made.images.values()
     )
     n_full = sum(sample.kind == "full" for sample in plan.samples)
     return Estimate(

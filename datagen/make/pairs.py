@@ -38,6 +38,11 @@ class Imager:
     n_samples: int  # of a record that holds every echo of the field
     mean_distance: float  # m
 
+    @property
+    def pixel_size_mm(self) -> tuple[float, float]:
+        """(x, z) distance between the pixels of the simulated image."""
+        return float(self.grid.x[1] - self.grid.x[0]) * 1e3, float(self.grid.z[1] - self.grid.z[0]) * 1e3
+
     def mask(self, step: int = 1) -> np.ndarray:
         """(size, size) bool, the pixels inside the field: of every `step`-th one, and what lies between interpolated."""
         from scipy.ndimage import map_coordinates
@@ -131,27 +136,6 @@ def simulate_pairs(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[in
 def probe_seed(seed: int, probe_name: str) -> int:
     """Seed of a sample under one probe: two probes see different speckle, and adding a probe changes no other's."""
     return int(np.random.SeedSequence([seed, stable_hash(probe_name)]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def resolve_engine(name: str) -> str:
-    """What "auto" comes to on this machine; raises ussim.EngineError where there is no such engine or device."""
-    from ussim.engines import get_engine
-
-    found = get_engine(name).name
-    return found if name == "auto" else name
-
-
-def on_device(engine: str) -> bool:
-    """Whether an engine computes on a card; raises ussim.EngineError where there is no such engine or device."""
-    from ussim.engines import get_engine
-
-    return get_engine(engine).on_device
-
-
-def pixel_size_mm(imager: Imager) -> tuple[float, float]:
-    """(x, z) distance between the pixels of the simulated image, mm."""
-    grid = imager.grid
-    return float(grid.x[1] - grid.x[0]) * 1e3, float(grid.z[1] - grid.z[0]) * 1e3
 
 
 def _n_together(imager: Imager) -> int:

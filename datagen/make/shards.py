@@ -20,9 +20,9 @@ from ..identity import stable_hash
 from ..plan.resolved import ResolvedRecipe, array_name
 from ..plan.samples import Sample, image_of
 from ..store.layout import Row, ShardRecord, Value, lq_key, mask_key
-from ..store.location import open_storage
+from ..store.location import Storage, open_storage
 from ..store.write import write_shard
-from .pairs import make_imager, on_device, pixel_size_mm, probe_seed, simulate_pairs
+from .pairs import make_imager, probe_seed, simulate_pairs
 
 MASK_STEP = (
     4  # pixels between those at which a field that differs in every sample is worked out: it costs as much as imaging
@@ -87,18 +87,6 @@ class Streak:
             )
 
 
-def make_jobs(
-    recipe: ResolvedRecipe,
-    samples: Sequence[Sample],
-    url: str,
-    samples_per_shard: int,
-    recipe_digest: str = "",
-) -> list[Job]:
-    """The shards of a dataset: at least one, empty where there are no samples."""
-    parts = [tuple(samples[first : first + samples_per_shard]) for first in range(0, len(samples), samples_per_shard)]
-    return [Job(url, index, part, recipe, samples_per_shard, recipe_digest) for index, part in enumerate(parts or [()])]
-
-
 def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -> ShardRecord:
     """Simulate the samples of a shard, put its files in place, and return its record.
 
@@ -126,6 +114,13 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
     return finish_shard(job, made, started)
 
 
+def on_device(engine: str) -> bool:
+    """Whether an engine computes on a card; raises ussim.EngineError where there is no such engine or device."""
+    from ussim.engines import get_engine
+
+    return get_engine(engine).on_device
+
+
 def finish_shard(job: Job, made: list[Made], started: float) -> ShardRecord:
     """Put the files of finished samples in place, log the time, and return the shard's record."""
     storage = open_storage(job.url)
@@ -134,7 +129,7 @@ def finish_shard(job: Job, made: list[Made], started: float) -> ShardRecord:
         storage, job.index, arrays, [sample.row for sample in made], job.samples_per_shard, job.recipe_digest
     )
     entry = {"shard": job.index, "samples": len(made), "seconds": round(time.monotonic() - started, 3)}
-    log(job.url, "shard", **entry)
+    log(storage, "shard", **entry)
     return record
 
 
@@ -200,7 +195,7 @@ def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
             masks = {mask_key(name): imager.mask(MASK_STEP)}
         else:
             imager = make_imager(settings)
-        pixel_x, pixel_z = pixel_size_mm(imager)
+        pixel_x, pixel_z = imager.pixel_size_mm
         values: Row = {"lq_pixel_x_mm": f"{pixel_x:.6g}", "lq_pixel_z_mm": f"{pixel_z:.6g}", **drawn}
         for sample, pair in zip(made, simulate_pairs(hqs, imager, seeds), strict=True):
             row = values | {"scatterers": pair.n_scatterers}
@@ -215,7 +210,7 @@ def _simulated_columns(job: Job) -> tuple[str, ...]:
     return ("scatterers", "lq_pixel_x_mm", "lq_pixel_z_mm", *drawn)
 
 
-def log(url: str, event: str, **entry: Value) -> None:
+def log(storage: Storage, event: str, **entry: Value) -> None:
     """A line in the store's log: what depends on the machine and the hour, and no digest covers."""
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -223,4 +218,4 @@ def log(url: str, event: str, **entry: Value) -> None:
         "event": event,
         **entry,
     }
-    open_storage(url).append("build/log.jsonl", json.dumps(line))
+    storage.append("build/log.jsonl", json.dumps(line))

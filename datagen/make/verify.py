@@ -16,7 +16,7 @@ from ..sources import get_source, resolve_root
 from ..store import layout, read, seal
 from ..store.layout import Attributes, ShardRecord
 from ..store.location import Storage, open_storage
-from .shards import Job, make_jobs, make_sample
+from .shards import Job, make_sample
 
 TOLERANCE = 2  # grey levels (0.3 dB of 40): what another processor or library version may round otherwise
 
@@ -164,7 +164,7 @@ def _resimulate(
         refs |= {(name, ref.name): ref for ref in get_source(name, recipe.selection).find(resolve_root(name, folder))}
     rows = [(i, row) for i, row in enumerate(read.read_samples(storage)) if not row["set_aside"]]
     drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
-    job = make_jobs(recipe, (), storage.url, attributes.samples_per_shard)[0]
+    job = Job(storage.url, 0, (), recipe, attributes.samples_per_shard)
     for i, row in (rows[place] for place in sorted(drawn)):
         ref = refs.get((str(row["source"]), str(row["volume"])))
         if ref is None:

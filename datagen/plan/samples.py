@@ -150,6 +150,7 @@ class Plan:
 
     recipe: ResolvedRecipe
     samples: tuple[Sample, ...]
+    digest: str  # SHA-256 over the recipe and the identity of every sample, the digests of their files among it
     n_volumes: int  # read
     skipped: dict[str, int]  # images left out, by reason
     unreadable: tuple[tuple[str, str], ...]  # (volume or file, reason)
@@ -158,13 +159,6 @@ class Plan:
         dict[str, str | int | float | None], ...
     ] = ()  # what the table of volumes says of those that were read
     subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the recipe and the identity of every sample, the digests of their files among it."""
-        told = self.recipe.tells_variants
-        rows = [sample.row(self.recipe.size, self.recipe.folds, told) for sample in self.samples]
-        return digest({"recipe": self.recipe.to_dict(), "samples": rows})
 
     @cached_property
     def subjects(self) -> set[tuple[str, str]]:
@@ -225,9 +219,11 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
     if folds == 1:
         whose = "all samples are of one subject" if len(subjects) == 1 else "one fold was asked for"
         notes.append(f"{whose}: no split into training and test is possible")
+    settled = replace(recipe, folds=folds)
     return Plan(
-        recipe=replace(recipe, folds=folds),
+        recipe=settled,
         samples=tuple(samples),
+        digest=_digest(settled, samples),
         n_volumes=len(read),
         skipped=dict(sorted(skipped.items())),
         unreadable=tuple(unreadable),
@@ -237,6 +233,11 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
         ),
         subject_rules=tuple(rules),
     )
+
+
+def _digest(recipe: ResolvedRecipe, samples: Iterable[Sample]) -> str:
+    rows = [sample.row(recipe.size, recipe.folds, recipe.tells_variants) for sample in samples]
+    return digest({"recipe": recipe.to_dict(), "samples": rows})
 
 
 def _left_out(files: Sequence[tuple[str, Skipped]]) -> list[str]:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from importlib import import_module
 from pathlib import Path
 
 from ussim.errors import DataError
 
-from .base import Selection, Source, resolve
+from .base import Selection, Source
 from .known import SIGNATURES, looks_like
 
 # name -> module and class; a module is imported when its source is asked for.
@@ -47,8 +48,31 @@ def get_source(name: str, selection: Selection | None = None) -> Source:
 
 
 def resolve_root(source_name: str, root: str | Path | None) -> Path:
-    """The folder a source is read from: `root`, else $DATAGEN_ROOT, else the usual names in . and ./data."""
-    return resolve(get_source(source_name), root)
+    """The folder a source is read from: `root`, else $DATAGEN_ROOT, else the usual names in . and ./data.
+
+    Raises
+    ------
+    DataError
+        There is none; the message says what to download, under which terms, and where to put it.
+    """
+    source = get_source(source_name)
+    if not source.needs_root:
+        return Path(root) if root else Path(".")
+    if root:
+        path, origin = Path(root).expanduser(), "--root"
+    elif os.environ.get("DATAGEN_ROOT"):
+        path, origin = Path(os.environ["DATAGEN_ROOT"]).expanduser(), "DATAGEN_ROOT"
+    else:
+        candidates = [Path(base) / folder for folder in source.folders for base in (".", "data")]
+        for candidate in candidates:
+            if candidate.is_dir():
+                return candidate
+        looked = f", put it in ./{source.folders[0]} or ./data/{source.folders[0]}, or" if source.folders else ";"
+        obtain = f"Get {source.title} from {source.where} ({source.terms})" if source.where else "No folder was named"
+        raise DataError(f"{source.name}: no data found. {obtain}{looked} give its folder with --root or DATAGEN_ROOT")
+    if not path.exists():
+        raise DataError(f"{source.name}: {origin} {path} does not exist; expected {source.layout}")
+    return path
 
 
 def under_terms(source: Source, root: str | Path) -> Source:

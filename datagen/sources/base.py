@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,30 +95,3 @@ class Source(ABC):
         error = NothingFound(f"{self.name}: no usable volume in {root}{shown}; expected {self.layout}")
         error.reason = reason
         return error
-
-
-def resolve(source: Source, root: str | Path | None) -> Path:
-    """The folder a source is read from: `root`, else $DATAGEN_ROOT, else the usual names in . and ./data.
-
-    Raises
-    ------
-    DataError
-        There is none; the message says what to download, under which terms, and where to put it.
-    """
-    if not source.needs_root:
-        return Path(root) if root else Path(".")
-    if root:
-        path, origin = Path(root).expanduser(), "--root"
-    elif os.environ.get("DATAGEN_ROOT"):
-        path, origin = Path(os.environ["DATAGEN_ROOT"]).expanduser(), "DATAGEN_ROOT"
-    else:
-        candidates = [Path(base) / folder for folder in source.folders for base in (".", "data")]
-        for candidate in candidates:
-            if candidate.is_dir():
-                return candidate
-        looked = f", put it in ./{source.folders[0]} or ./data/{source.folders[0]}, or" if source.folders else ";"
-        obtain = f"Get {source.title} from {source.where} ({source.terms})" if source.where else "No folder was named"
-        raise DataError(f"{source.name}: no data found. {obtain}{looked} give its folder with --root or DATAGEN_ROOT")
-    if not path.exists():
-        raise DataError(f"{source.name}: {origin} {path} does not exist; expected {source.layout}")
-    return path

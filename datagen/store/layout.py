@@ -21,6 +21,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -309,3 +310,70 @@ def consolidate(memory: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that consolidated metadata is an extension of Zarr v3: readers may ignore it
         zarr.consolidate_metadata(MemoryStore(memory))
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> dict[str, bytes]:
+    """Return the files of a store without images, in the order in which they are written.
+
+    The group's own metadata come last: with them the store is one that can be resumed.
+
+    Parameters
+    ----------
+    masks : (size, size) bool of every probe; None where each sample has its own.
+    """
+    group, memory = memory_group(attributes.to_dict() | {"format": FORMAT, "complete": False})
+    stacks = [("hq", "uint8", {}), *((lq_key(name), "uint8", {"probe": name}) for name in masks)]
+    for name, mask in masks.items():
+        if mask is None:
+            stacks.append((mask_key(name), "bool", {"probe": name}))
+            continue
+        array = group.create_array(
+            mask_key(name),
+            shape=mask.shape,
+            chunks=mask.shape,
+            dtype="bool",
+            dimension_names=DIMENSIONS[1:],
+            attributes={"probe": name},
+            config=ALL_CHUNKS,
+        )
+        array[:] = mask
+    for key, dtype, described in stacks:
+        create_stack(
+            group, key, dtype, attributes.n_samples, attributes.recipe.size, attributes.samples_per_shard, described
+        )
+    return dict(sorted(contents(memory).items(), key=lambda item: item[0] == "zarr.json"))
+
+
+def encode_shard(
+    index: int,
+    arrays: dict[str, np.ndarray],
+    rows: list[Row],
+    samples_per_shard: int,
+    recipe_digest: str = "",
+) -> tuple[dict[str, bytes], ShardRecord]:
+    """Return the files of a shard, its record the last of them, and the record; parameters as of `write_shard`."""
+    files = {f"{key}/c/{index}/0/0": encode_array(images, samples_per_shard) for key, images in arrays.items()}
+    sums = {name: (len(content), zlib.crc32(content)) for name, content in files.items()}
+    for i, row in enumerate(rows):
+        for key, images in arrays.items():
+            if not key.startswith("mask/"):
+                row[crc_column(key)] = image_crc32(images[i])
+    hashes = {key: [image_hash(image) for image in images] for key, images in arrays.items()}
+    record = ShardRecord(index, sums, rows, hashes, recipe_digest)
+    # Not sorted: the order of a row's keys is the order of the columns.
+    files[record_key(index)] = json.dumps(record.to_dict(), separators=(",", ":"), allow_nan=False).encode()
+    return files, record
+
+
+def encode_array(images: np.ndarray, samples_per_shard: int) -> bytes:
+    """Return the file of one array in one shard: what Zarr makes of an array that is a single shard long."""
+    group, memory = memory_group({})
+    padded = np.zeros((samples_per_shard, *images.shape[1:]), images.dtype)
+    padded[: len(images)] = images
+    dtype = "bool" if images.dtype == bool else "uint8"
+    array = create_stack(group, "shard", dtype, samples_per_shard, images.shape[1], samples_per_shard)
+    array[:] = padded
+    return contents(memory)["shard/c/0/0/0"]
