@@ -5,7 +5,7 @@ warm (the first call's time is given apart). 15 plane waves over ±10 degrees, L
 interpolation, all elements (f-number 0), which every package does alike; ours also with its automatic f-number, which skips
 elements. PyMUST builds a sparse matrix for one transmit and applies it: one is timed, its 15 transmits are 15 times that.
 
-Rate: transmits x channels x pixels a second ("nominal": elements outside the aperture counted as if they were summed).
+Rate: transmits x channels x pixels per second ("nominal": elements outside the aperture counted as if they were summed).
 Images differ by design: ultraspy takes the first element's arrival where MUST and ours interpolate the aperture four times;
 ustb takes the plane wave of an endless array, also where the real one sends no ray.
 
@@ -175,7 +175,7 @@ def run_peer(peer: str, case: str, answer: str, repeat: int) -> None:
 
 
 def run_pymust(case, repeat: int) -> dict:
-    """The matrix of one (the middle) transmit, built and applied."""
+    """Return the matrix of one (the middle) transmit, built and applied."""
     import pymust
     from pymust.utils import Param
 
@@ -304,7 +304,7 @@ def spread(seconds) -> dict:
 
 
 def n_channels_of(case) -> int:
-    """Transmits x channels x pixels."""
+    """Return transmits x channels x pixels."""
     return int(np.prod(case["samples"].shape[:2])) * len(case["x"]) * len(case["z"])
 
 

@@ -212,12 +212,12 @@ def tcp(root: Path, folder: Path, n_samples: int) -> dict[str, Any]:
 
 
 def _many(root: Path, n_samples: int) -> Recipe:
-    """A recipe of many small samples: variants of the slices of one series."""
+    """Return a recipe of many small samples: variants of the slices of one series."""
     return Recipe(source="dicom", root=root, limit=n_samples, augmentations=max(1, n_samples // 40), **SMALL)
 
 
 def _speckle_store(path: Path, n_pairs: int) -> None:
-    """A store of 256 x 256 images as hard to compress as simulated ones."""
+    """Make a store of 256 x 256 images as hard to compress as simulated ones."""
     rng = np.random.default_rng(0)
     images = (np.clip(40 + 20 * np.log10(rng.rayleigh(size=(64, 256, 256))), 0, 60) * 4).astype(np.uint8)
     storage, per_shard = open_storage(path), layout.shard_size(n_pairs)

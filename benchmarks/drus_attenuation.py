@@ -72,7 +72,7 @@ def cases():
 
 
 def run(file: Path, phantom: Path, asked: conditions.Asked, **options) -> dict:
-    """What is used for the attenuation, the scores, those of fewer samples and finer bins, and brightness over depth."""
+    """Return the attenuation used, the scores, those of fewer samples and finer bins, brightness over depth."""
     found = recordings.open_picmus(file)
     clocked = conditions.clocked(found, asked)
     shape = imaging.default_shape(clocked.rf)
@@ -103,7 +103,7 @@ def fall(image: np.ndarray) -> float:
 
 
 def write_twin(path: Path, attenuation: float) -> Path:
-    """The data set, of the same scatterers and the same noise whatever the attenuation."""
+    """Return the data set, of the same scatterers and the same noise whatever the attenuation."""
     if path.is_file():
         return path
     probe, rng = ussim.load_probe("L11-4v"), np.random.default_rng(0)
@@ -136,7 +136,7 @@ def write_twin(path: Path, attenuation: float) -> Path:
 
 
 def write_phantom(path: Path) -> Path:
-    """The phantom file: where the scores are read."""
+    """Return the phantom file: where the scores are read."""
     fields = {
         "phantom_occlusionCenterX": DISCS[:, 0],
         "phantom_occlusionCenterZ": DISCS[:, 1],

@@ -46,7 +46,7 @@ class StudyConfig:
 def observe(
     config: StudyConfig, realization: int, level: float
 ) -> tuple[SeparableOperator, np.ndarray, np.ndarray, float]:
-    """The operator, the reflectivity o (nz, nx), the observation y (nz, nx) and the noise's standard deviation.
+    """Return the operator, the reflectivity o (nz, nx), the observation y (nz, nx) and the noise's standard deviation.
 
     Thresholds are absolute and kernels divided by their sums, as in the authors' code.
     """
@@ -125,7 +125,7 @@ def fit_beta(
     y = (clean + noise_std * np.random.default_rng([seed, 2]).standard_normal((n, n))).astype(np.float32)
     samples = ddrm.sample(operator, y, prior, seed=seed, noise_level=noise_std, scale=1.0, device=device)
     variance = ddrm.variance_image(samples)
-    middle = (strip == np.roll(strip, 3)) & (strip == np.roll(strip, -3))  # a kernel's half length from the neighbours
+    middle = (strip == np.roll(strip, 3)) & (strip == np.roll(strip, -3))  # a kernel's half length from the neighbors
     p = 10 ** (-step_db * np.arange(n_strips) / 20)
     sd = np.sqrt([variance[8:-8, (strip == k) & middle].mean() for k in range(n_strips)])
     return {"level": level, "p": p.tolist(), "sd": sd.tolist(), "beta": float(np.polyfit(np.log(p), np.log(sd), 1)[0])}

@@ -129,7 +129,7 @@ def table(record: dict) -> str:
 
 
 def draw(record: dict, images: dict, path: Path) -> None:
-    """A row a layout: its two curves, then the three images at the first and second level."""
+    """Draw one row per layout: its two curves, then the three images at the first and second level."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
 """Contrast of cysts under focused transmits: every transmit at every pixel, masked by hand, the default beams, scan lines.
 
 64 foci at 24 mm on L11-5v, cysts of 6 mm at 15 and 33 mm, all elements on each focus or a walking aperture of F/2.5.
-Contrast is the mean power within 2.5 mm of a cyst's centre over that beside it at the same depths, before compression. The
+Contrast is the mean power within 2.5 mm of a cyst's center over that beside it at the same depths, before compression. The
 mask by hand counts a transmit where |x - x_focus| is within |z - 24 mm| / (2 F), or a waist of one wavelength times F.
 
     python benchmarks/focused.py [--scatterers 30000] [--out benchmarks/results]
@@ -35,7 +35,7 @@ def phantom(n: int, seed: int = 0) -> ussim.Scatterers:
 
 
 def acquisitions() -> dict[str, ussim.Acquisition]:
-    """The two sequences, with one row of foci."""
+    """Return the two sequences, with one row of foci."""
     probe, medium = ussim.load_probe("L11-5v"), ussim.Medium()
     foci = ussim.FocusedWaves(x=np.linspace(-18e-3, 18e-3, N_FOCI), z=np.full(N_FOCI, DEPTH))
     on = np.abs(probe.element_x - foci.x[:, None]) <= DEPTH / (2 * F_NUMBER)
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def draw(images: dict[tuple[str, str], np.ndarray], grid: ussim.ImageGrid, path: Path) -> None:
-    """The pictures side by side, 50 dB below the brightest percent."""
+    """Draw the pictures side by side, down to 50 dB below the brightest percent."""
     figure, axes = plt.subplots(2, len(images) // 2, figsize=(8, 7), layout="constrained")
     extent = [1e3 * grid.x[0], 1e3 * grid.x[-1], 1e3 * grid.z[-1], 1e3 * grid.z[0]]
     for axis, ((name, way), image) in zip(axes.ravel(), images.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Compounded frames a second on an NVIDIA card: 15 plane waves, 20,000 scatterers, 256 x 256 B-mode, stage by stage.
+"""Compounded frames per second on an NVIDIA card: 15 plane waves, 20,000 scatterers, 256 x 256 B-mode, stage by stage.
 
 What is measured, through the public functions: wall time from scatterers in host memory to the B-mode on the card
 (`frames_s`) and, as uint8, on the host (`end_to_end`), device synchronised at both ends, the median of some runs after a
@@ -214,8 +214,10 @@ class Workload:
         return self.compress(self.beamform(ussim.demodulate(self.simulate(media))))
 
     def time_batch(self, batch: int) -> dict[str, Any]:
-        """Frames a second of a batch: B-modes on the card and, as uint8, on the host; the time of each stage; and the same
-        medium by medium."""
+        """Frames a second of a batch: B-modes on the card and, as uint8, on the host; the time of each stage.
+
+        And the same medium by medium.
+        """
         media = self.media[:batch]
         on_card = self.time(lambda: self.bmodes(media))
         on_host = self.time(lambda: np.round(to_numpy(self.bmodes(media)) * 255).astype(np.uint8))
@@ -288,7 +290,7 @@ class Workload:
         }
 
     def tune(self) -> list[dict[str, Any]]:
-        """The simulation of a batch with other block shapes and in less memory, fastest first."""
+        """Return the simulation of a batch with other block shapes and in less memory, fastest first."""
         media = [audible(medium, self.acquisition) for medium in self.media[: min(8, self.size.batches[-1])]]
         rows = []
         for tuning in TUNINGS:
@@ -357,7 +359,7 @@ class Workload:
         return result
 
     def time_mach(self, iq: ussim.IQData, grid: ussim.ImageGrid, total: int) -> dict[str, Any]:
-        """mach on the same data in its own layout (channels, samples, frames), its taper off."""
+        """Mach on the same data in its own layout (channels, samples, frames), its taper off."""
         import mach
 
         xp, probe, speed_of_sound = self.xp, iq.acquisition.probe, iq.acquisition.medium.speed_of_sound

@@ -179,12 +179,12 @@ def grid() -> list[dict]:
         seconds, found = {}, []
         for data in (iq, speckle):
             started = time.perf_counter()
-            centre = np.abs(ussim.delay_and_sum(data, asked, engine="cpu"))
-            seconds["centre"] = time.perf_counter() - started
+            center = np.abs(ussim.delay_and_sum(data, asked, engine="cpu"))
+            seconds["center"] = time.perf_counter() - started
             started = time.perf_counter()
             fine = ussim.delay_and_sum(data, imaging.refine(asked, nz, nx), engine="cpu")
             seconds["fine"] = time.perf_counter() - started
-            found.append({"centre": centre} | pooled(fine, asked, nz, nx))
+            found.append({"center": center} | pooled(fine, asked, nz, nx))
         px, pz = asked.mesh()
         for way in found[0]:
             losses = [
@@ -200,7 +200,7 @@ def grid() -> list[dict]:
                     "peak_worst_db": round(float(np.min(losses)), 2),
                     "peak_spread_db": round(float(np.std(losses)), 2),
                     "speckle_snr": speckle_snr(found[1][way]),
-                    "seconds": round(seconds["centre" if way == "centre" else "fine"], 2),
+                    "seconds": round(seconds["center" if way == "center" else "fine"], 2),
                 }
             )
             print(rows[-1], flush=True)
@@ -219,13 +219,13 @@ def speckle() -> list[dict]:
         wavelength = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, 1540.0)
         row = {"probe": name}
         for distance in (1.0, 0.5):
-            ratios = {"centre": [], "image": []}
+            ratios = {"center": [], "image": []}
             for seed in range(2 if distance == 1.0 else 1):
                 scatterers = ussim.scatterers_from_image(
                     np.ones((256, 256)), asked, acquisition, seed, distance * wavelength
                 )
                 iq = ussim.demodulate(ussim.simulate(scatterers, acquisition, "cpu"))
-                ratios["centre"].append(speckle_snr(ussim.envelope_image(iq, asked, fine=(1, 1), engine="cpu")))
+                ratios["center"].append(speckle_snr(ussim.envelope_image(iq, asked, fine=(1, 1), engine="cpu")))
                 ratios["image"].append(speckle_snr(ussim.envelope_image(iq, asked, engine="cpu")))
             for key, values in ratios.items():
                 row[f"{key} at {distance:g}"] = round(float(np.mean(values)), 2)

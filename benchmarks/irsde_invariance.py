@@ -109,14 +109,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def command(arguments: argparse.Namespace) -> str:
-    """What gives these figures, apart from where files lie and on which device."""
+    """Return what gives these figures, apart from where files lie and on which device."""
     names = ("every", "images", "large", "training_steps", "steps")
     options = [f"--{name.replace('_', '-')} {getattr(arguments, name)}" for name in names]
     return " ".join(["python benchmarks/irsde_invariance.py", *options])
 
 
 def measured(run: Restore, pairs: list[tuple[np.ndarray, np.ndarray]], big: np.ndarray) -> dict[str, float]:
-    """The rows of one way to restore."""
+    """Return the rows of one way to restore."""
     found: dict[str, list[float]] = {}
     for k, (hq, lq) in enumerate(pairs):
         alone = run(lq)
@@ -144,7 +144,7 @@ def measured(run: Restore, pairs: list[tuple[np.ndarray, np.ndarray]], big: np.n
 
 
 def bordered(image: np.ndarray, text: Overlay | None = None) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """A picture of which a black border, with or without a caption, takes 75 %; and where the image lies in it."""
+    """Return a picture of which a black border, with or without a caption, takes 75 %; and where the image lies in it."""
     nz, nx = image.shape
     picture = np.zeros((2 * nz, 2 * nx), np.float32)
     if text is not None:
@@ -180,7 +180,7 @@ def tiles_of_their_own(is_now: bool):
 
 
 def trained(arguments: argparse.Namespace, store: Path, name: str, **settings: Any) -> Any:
-    """A network; taken from the run folder if it is there."""
+    """Return a network; taken from the run folder if it is there."""
     config = TrainConfig.create(
         store=str(store),
         probes=PROBES,

@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def build_pairs(arguments: argparse.Namespace) -> Path:
-    """The pairs store; finished if it is there."""
+    """Return the pairs store; finished if it is there."""
     store = arguments.work / "pairs.zarr"
     recipe = datagen.Recipe(
         source="nifti",
@@ -107,7 +107,7 @@ def build_pairs(arguments: argparse.Namespace) -> Path:
 
 
 def fold_of(pairs: Any, subject: str) -> int:
-    """The fold that a subject fell in."""
+    """Return the fold that a subject fell in."""
     folds = {row["subject"]: int(row["fold"]) for row in pairs.samples}
     if subject not in folds:
         raise SystemExit(f"--test-subject: expected one of {', '.join(sorted(folds))}, got {subject}")
@@ -115,7 +115,10 @@ def fold_of(pairs: Any, subject: str) -> int:
 
 
 def planned(arguments: argparse.Namespace, store: Path, fold: int, pairs: Any) -> TrainConfig:
-    """The training config; how many steps fit into the time is measured once and kept, since the schedule needs it."""
+    """Return the training config.
+
+    How many steps fit into the time is measured once and kept, since the schedule needs it.
+    """
     plan = arguments.work / "plan.json"
     if plan.exists():
         return TrainConfig(**json.loads(plan.read_text(encoding="utf-8")))
@@ -144,7 +147,7 @@ def planned(arguments: argparse.Namespace, store: Path, fold: int, pairs: Any) -
 
 
 def steps_that_fit(config: TrainConfig, arguments: argparse.Namespace, pairs: Any) -> int:
-    """Steps in `minutes`, from a short trial; 5 % of the time is left for checkpoints and sample sheets."""
+    """Return steps in `minutes`, from a short trial; 5 % of the time is left for checkpoints and sample sheets."""
     trial, steps = arguments.work / "speed", 60
     shutil.rmtree(trial, ignore_errors=True)
     train(replace(config, steps=steps, log_every=20, validate_every=0), trial, pairs=[pairs])
@@ -153,12 +156,12 @@ def steps_that_fit(config: TrainConfig, arguments: argparse.Namespace, pairs: An
     shutil.rmtree(trial)
     rate = (steps - 20) / (times[-1] - times[0])  # without the first steps, which allocate
     fitting = max(100, int(0.95 * rate * 60 * arguments.minutes))
-    console.note(f"{rate:.2f} steps a second: {fitting} steps in {arguments.minutes:g} minutes")
+    console.note(f"{rate:.2f} steps per second: {fitting} steps in {arguments.minutes:g} minutes")
     return fitting
 
 
 def measure(arguments: argparse.Namespace, folder: Path, training: Subset, tests: Subset) -> Result:
-    """The table: filters, the headline sampler and the deterministic one at each step count, and averaged samples."""
+    """Return the table: filters, the headline sampler and the deterministic one at each step count, and averaged samples."""
     model = load(folder, device=arguments.device)
     counts = [n for n in STEP_COUNTS if n <= model.sde.n_steps]
     result = evaluate([model], [tests], steps=counts, sampler=arguments.sampler, fit=[training], progress=True)
@@ -242,7 +245,7 @@ def evenly(subset: Subset, n: int) -> Subset:
 
 
 def numbers(row: Row) -> dict[str, Any]:
-    """A row's means, and the median time of an image."""
+    """Return a row's means, and the median time of an image."""
     values = {name: round(row.mean(name), 4) for name in METRICS}
     seconds = round(float(np.median(row.values["seconds"])), 4)
     return {"method": row.method, "steps": row.steps, "setting": row.note, **values, "seconds": seconds}

@@ -133,7 +133,7 @@ def build_pairs(
     probes: tuple[str, ...],
     **chosen: int,
 ) -> Path:
-    """A pairs store of chosen files, one subject a file; finished if it is there."""
+    """Return a pairs store of chosen files, one subject a file; finished if it is there."""
     roots = []
     for source, (folder, names) in files.items():
         root = arguments.work / "mri" / name / source
@@ -152,7 +152,10 @@ def build_pairs(
 
 
 def trained(arguments: argparse.Namespace, store: Path, name: str, **settings: Any) -> Any:
-    """A network, all with the same number of steps and the same schedule; taken from the run folder if it is there."""
+    """Return a network, all with the same number of steps and the same schedule.
+
+    Taken from the run folder if it is there.
+    """
     config = TrainConfig.create(
         store=str(store),
         probes=(TRAINED_ON,),

@@ -79,14 +79,14 @@ def main() -> int:
 
 
 def simulation_sizes(probe: str) -> dict[str, int]:
-    """The sizes of the simulation kernels for a probe's default transmits, as many sub-elements as MUST takes."""
+    """Return the sizes of the simulation kernels for a probe's default transmits, as many sub-elements as MUST takes."""
     preset = ussim.load_probe(probe)
     acquisition = ussim.Acquisition(preset, ussim.imaging_waves(preset), n_subelements="must")
     return choose_sizes(make_plan(acquisition), BLOCK_MEMORY)
 
 
 def row_of(name: str, cubin: bytes, capability: int, threads: int | None) -> dict[str, Any]:
-    """What is counted of one kernel."""
+    """Return what is counted of one kernel."""
     lines, (registers, shared) = kernels(cubin)[name], resources(cubin)[name]
     loop = inner_loop(lines)
     kinds = Counter(opcode(line) for line in loop)
@@ -114,7 +114,7 @@ def row_of(name: str, cubin: bytes, capability: int, threads: int | None) -> dic
 
 
 def resources(cubin: bytes) -> dict[str, tuple[int, int]]:
-    """Registers a thread and bytes of static shared memory of each kernel."""
+    """Return the registers per thread and bytes of static shared memory of each kernel."""
     text = disassembled(cubin)
     counted = re.findall(r"EIATTR_REGCOUNT.*?index@\((\w+)\)\s+/\*\w+\*/\s+\.word\s+0x([0-9a-f]+)", text, re.DOTALL)
     shared = {
@@ -179,7 +179,7 @@ def loops_of(lines: list[str]) -> list[tuple[int, int]]:
 
 
 def inner_loop(lines: list[str]) -> list[str]:
-    """The instructions of the loop with no other one inside and the most multiply-adds."""
+    """Return the instructions of the loop with no other one inside and the most multiply-adds."""
     found = loops_of(lines)
     innermost = [loop for loop in found if not inner_loops(loop, found)]
     best = max(innermost, key=lambda loop: count(lines, loop, "FFMA") + count(lines, loop, "HMMA"), default=None)
@@ -188,7 +188,7 @@ def inner_loop(lines: list[str]) -> list[str]:
 
 @cache
 def disassembled(cubin: bytes) -> str:
-    """What nvdisasm says of a cubin."""
+    """Return what nvdisasm says of a cubin."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -197,7 +197,7 @@ def disassembled(cubin: bytes) -> str:
 
 @cache
 def kernels(cubin: bytes) -> dict[str, list[str]]:
-    """The machine code of each kernel, a line an instruction or label."""
+    """Return the machine code of each kernel, a line an instruction or label."""
     found: dict[str, list[str]] = {}
     current: list[str] = []
     for line in disassembled(cubin).splitlines():
@@ -221,7 +221,7 @@ def nvrtc_version() -> str:
 
 
 def compiled(file: str, sizes: dict[str, Any], capability: int) -> bytes:
-    """The cubin that NVRTC makes of a kernel file."""
+    """Return the cubin that NVRTC makes of a kernel file."""
     library, program = nvrtc(), ctypes.c_void_p()
     source = read_source(file).encode()
     _check(library.nvrtcCreateProgram(ctypes.byref(program), source, file.encode(), 0, None, None), "create")
@@ -242,7 +242,7 @@ def compiled(file: str, sizes: dict[str, Any], capability: int) -> bytes:
 
 
 def find(name: str) -> str:
-    """A program on the path, or a file of NVIDIA's wheels or of a toolkit."""
+    """Return a program on the path, or a file of NVIDIA's wheels or of a toolkit."""
     if on_path := shutil.which(name):
         return on_path
     for folder in (Path(sysconfig.get_path("purelib")) / "nvidia", Path("/usr/local/cuda")):

@@ -112,8 +112,11 @@ def workload_scatterers(n: int) -> ussim.Scatterers:
 
 
 def count_operations(scatterers: ussim.Scatterers, acquisition: ussim.Acquisition) -> float:
-    """Floating-point operations on scatterers x elements x frequencies: the recurrence (4 multiply-adds and 2 additions a
-    sub-element), the sum of its parts, and two complex products a transmit (6 multiply-adds)."""
+    """Floating-point operations on scatterers x elements x frequencies.
+
+    The recurrence (4 multiply-adds and 2 additions a sub-element), the sum of its parts, and two complex products a
+    transmit (6 multiply-adds).
+    """
     plan = make_plan(acquisition)
     cells = make_cells(scatterers.x, scatterers.z, plan, LANES)
     n_sub = plan.sub_x.shape[1]
@@ -123,7 +126,7 @@ def count_operations(scatterers: ussim.Scatterers, acquisition: ussim.Acquisitio
 
 @compiled
 def _fma_chains(numbers, n):
-    """n times twelve independent multiply-adds of sixteen: enough to hide their latency."""
+    """N times twelve independent multiply-adds of sixteen: enough to hide their latency."""
     a, b = load(numbers, 0), load(numbers, LANES)
     s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11 = a, b, a, b, a, b, a, b, a, b, a, b
     for _ in range(n):
@@ -232,7 +235,7 @@ np.savez(sys.argv[2], few=few, seconds=time.perf_counter() - start)
 
 
 def time_fastsimus(python: str, acquisition: ussim.Acquisition, scatterers: ussim.Scatterers) -> dict:
-    """The same in an environment of its own: JAX on the CPU, one transmit, compiled before it is timed."""
+    """Return the same in an environment of its own: JAX on the CPU, one transmit, compiled before it is timed."""
     single, few = one_transmit(acquisition), part_of(scatterers, 60)
     with tempfile.TemporaryDirectory() as folder:
         given, answer = Path(folder) / "given.npz", Path(folder) / "answer.npz"
@@ -262,8 +265,10 @@ def part_of(scatterers: ussim.Scatterers, n: int) -> ussim.Scatterers:
 def compare(
     scatterers: ussim.Scatterers, acquisition: ussim.Acquisition, rf: np.ndarray, tolerance: float, name: str
 ) -> float:
-    """Relative L2 difference of a peer's RF (n_samples, n_elements) from ours, scales fitted (theirs depends on the
-    length of their transform)."""
+    """Return the relative L2 difference of a peer's RF (n_samples, n_elements) from ours.
+
+    Scales are fitted: theirs depends on the length of their transform.
+    """
     ours = ussim.simulate(scatterers, acquisition, engine="cpu", n_samples=len(rf)).samples[0].T.astype(np.float64)
     theirs = np.asarray(rf, dtype=np.float64)
     scaled = ours * (np.vdot(ours, theirs) / np.vdot(ours, ours))

@@ -41,7 +41,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     interrupted = "what is finished stays: the same command with --resume goes on from there"
     sys.exit(console.run(cli, "datagen", interrupted=interrupted))
 
@@ -139,7 +139,7 @@ def build(context: click.Context, **options: Any) -> int:
 
 
 def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
-    """The recipe of the options given, over that of a file."""
+    """Return the recipe of the options given, over that of a file."""
     from .plan.recipe import Recipe, read_table, read_toml
 
     fields = read_table(options["config"]) if options["config"] else {}
@@ -188,7 +188,7 @@ def _dry_run(recipe: Recipe, out: str) -> int:
 
 
 def _watcher() -> Any:
-    """What a build says, on the console."""
+    """Return what a build says, on the console."""
     import time
 
     from .make.progress import Watcher
@@ -230,7 +230,7 @@ def _watcher() -> Any:
 
 
 def _write_previews(summary: Summary) -> list[str]:
-    """A picture of pairs in the store, one a probe."""
+    """Return a picture of pairs in the store, one per probe."""
     from .plan.resolved import array_name
     from .show.preview import preview_png
     from .store.loader import open_pairs

@@ -20,29 +20,29 @@ class FoldError(ConfigError):
 
 
 def stable_hash(*parts: str) -> int:
-    """A 63-bit number of some text: the same on every machine, every run."""
+    """Return a 63-bit number of some text: the same on every machine, every run."""
     text = "\0".join(parts).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 def sample_id(source: str, volume: str, plane: str, index: int, kind: str, augmentation: int) -> str:
-    """The name of a sample: unique in a store, the same wherever the data lies."""
+    """Return the name of a sample: unique in a store, the same wherever the data lies."""
     return f"{source}/{volume}/{plane}-{index:04d}/{kind}" + (f"/v{augmentation}" if augmentation else "")
 
 
 def sample_seed(recipe_seed: int, identifier: str) -> int:
-    """The seed of a sample's random streams, below 2^63."""
+    """Return the seed of a sample's random streams, below 2^63."""
     sequence = np.random.SeedSequence([recipe_seed, stable_hash(identifier)])
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def fold_of(source: str, subject: str, folds: int) -> int:
-    """The fold of a subject: all its volumes, slices and patches go together."""
+    """Return the fold of a subject: all its volumes, slices and patches go together."""
     return stable_hash(source, subject) % folds
 
 
 def choose_folds(subjects: Iterable[tuple[str, str]], asked: int | None) -> int:
-    """The number of folds: as asked, else 5, else as many below 5 as leave none empty.
+    """Return the number of folds: as asked, else 5, else as many below 5 as leave none empty.
 
     Parameters
     ----------

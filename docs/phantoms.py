@@ -1,4 +1,4 @@
-"""The figure of the phantoms: each as an image and as the L11-5v sees it. Run: python docs/phantoms.py"""
+"""The figure of the phantoms: each as an image and as the L11-5v sees it (python docs/phantoms.py)."""
 
 from __future__ import annotations
 

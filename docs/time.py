@@ -1,4 +1,4 @@
-"""The figure of docs/time.md: one plane wave on the clocks of five toolkits. Run: python docs/time.py"""
+"""The figure of docs/time.md: one plane wave on the clocks of five toolkits (python docs/time.py)."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ class DamagedError(DataError):
 
 
 def numbered(run: Path) -> list[Path]:
-    """The checkpoint folders of a run, the latest step last."""
+    """Return the checkpoint folders of a run, the latest step last."""
     folders = (path for path in run.glob("checkpoints/*") if path.name.isdigit() and path.is_dir())
     return sorted(folders, key=lambda path: int(path.name))
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The checkpoint folder of the latest step, whole or not; None where there is none."""
+    """Return the checkpoint folder of the latest step, whole or not; None where there is none."""
     return next(reversed(numbered(run)), None)
 
 
@@ -82,7 +82,7 @@ def write_checkpoint(
 def read_checkpoint(
     run: Path, read: Callable[[Path], Any], report: Callable[[str], None]
 ) -> tuple[Path, Any] | tuple[None, None]:
-    """The newest checkpoint that is whole, and what `read` makes of it.
+    """Return the newest checkpoint that is whole, and what `read` makes of it.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def read_checkpoint(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; raises DamagedError."""
+    """Return the tensors of a safetensors file; raises DamagedError."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -128,7 +128,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `write_checkpoint` was given as state; raises DamagedError."""
+    """Return what `write_checkpoint` was given as state; raises DamagedError."""
     import torch
 
     try:
@@ -138,7 +138,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path) -> str | None:
-    """The first file of a checkpoint that is missing or not as it was written, and how; None where all are."""
+    """Return the first file of a checkpoint that is missing or not as it was written, and how; None where all are."""
     for name in FILES:
         if not (folder / name).is_file():
             return f"{folder / name}: missing"

@@ -66,7 +66,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     sys.exit(run())
 
 
@@ -413,7 +413,7 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
     "--trust", is_flag=True, help="Load TorchScript and torch.export files too: they can run code of their own."
 )
 @click.option("--lpips-backbone", type=click.Path(path_type=Path), help="ImageNet AlexNet weights (.pth).")
-@click.option("--limit", type=click.IntRange(1), help="This many images a probe, evenly spread.")
+@click.option("--limit", type=click.IntRange(1), help="This many images per probe, evenly spread.")
 @model_options
 @console.verbose_option
 def evaluate(

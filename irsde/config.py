@@ -25,7 +25,7 @@ LOSSES = ("noise_l1", "ml_l1", "balanced_l1")
 SIGMA_UNITS = ("network", "grey")
 STATISTICS = ("echoes", "image")
 
-# The published recipe leaves its optimiser's numbers open; "paper" fills them with IR-SDE's (Luo et al. 2023). "small" and
+# The published recipe leaves its optimizer's numbers open; "paper" fills them with IR-SDE's (Luo et al. 2023). "small" and
 # "tiny" are for CPUs: half-resolution inside, shorter runs, a network output scaled to unit variance at every time.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"learning_rate": 1e-4, "schedule": "multistep", "steps": 700_000, "patch_size": 128},
@@ -63,7 +63,7 @@ FREE_ON_RESUME = ("steps", "log_every", "checkpoint_every", "validate_every", "w
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Lengths in pixels, times in optimiser steps. `create` fills what the preset knows."""
+    """One training run. Lengths in pixels, times in optimizer steps. `create` fills what the preset knows."""
 
     store: str | tuple[str, ...]  # the pairs store, or several, which are learned from together
     probes: tuple[str, ...] = ()  # which simulated images to learn from; () = all the store has
@@ -170,7 +170,7 @@ class TrainConfig:
 
     @classmethod
     def create(cls, **given: Any) -> TrainConfig:
-        """A config whose unnamed choices are those of its recipe, then its preset; unknown names are refused."""
+        """Return a config whose unnamed choices are those of its recipe, then its preset; unknown names are refused."""
         preset = given.get("preset", "paper")
         if preset not in PRESETS:
             raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
@@ -182,7 +182,7 @@ class TrainConfig:
 
     @classmethod
     def from_record(cls, record: dict[str, Any], **changes: Any) -> TrainConfig:
-        """The config of a run's config.json, what its version did not know as that version behaved.
+        """Return the config of a run's config.json, what its version did not know as that version behaved.
 
         Raises
         ------
@@ -201,7 +201,7 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """What makes these two runs different trainings, as "name: mine -> other's"."""
+        """Return what makes these two runs different trainings, as "name: mine -> other's"."""
         return [
             f"{name}: {value!r} -> {getattr(other, name)!r}"
             for name, value in vars(self).items()
@@ -210,7 +210,7 @@ class TrainConfig:
 
 
 def _typed(given: dict[str, Any]) -> TrainConfig:
-    """A config whose settings have their declared types; raises ConfigError that names the setting."""
+    """Return a config whose settings have their declared types; raises ConfigError that names the setting."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -231,7 +231,7 @@ def _typed(given: dict[str, Any]) -> TrainConfig:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings from a TOML or JSON file, for `TrainConfig.create`."""
+    """Return settings from a TOML or JSON file, for `TrainConfig.create`."""
     try:
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

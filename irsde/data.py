@@ -1,4 +1,4 @@
-"""From a pairs store to what the network sees: splits by subject, normalisation and its inverse, training batches.
+"""From a pairs store to what the network sees: splits by subject, normalization and its inverse, training batches.
 
 A pairs object, as `datagen.open_pairs` returns it for one probe, has `len`, `[i]` giving (hq, lq) float32 (nz, nx) in
 [0, 1], `samples`, one dictionary a pair with `subject` and `fold`, `probes`, and `mask(i)`, True inside the probe's field.
@@ -45,7 +45,7 @@ class Subset:
         return self.pairs.mask(self.indices[i])
 
     def select(self, places: Sequence[int] | NDArray) -> Subset:
-        """The pairs at these places of this subset."""
+        """Return the pairs at these places of this subset."""
         return Subset(
             self.pairs,
             self.probe,
@@ -117,7 +117,7 @@ def split_all(opened: Sequence[Any], fold: int | None) -> list[tuple[Subset, Sub
 
 
 def open_store(store: str, probes: Sequence[str] = ()) -> list[Any]:
-    """The pairs of each probe of a store; () = every probe it has."""
+    """Return the pairs of each probe of a store; () = every probe it has."""
     import datagen
 
     names = datagen.open_pairs(store, probe=list(probes) or None).probes
@@ -125,7 +125,7 @@ def open_store(store: str, probes: Sequence[str] = ()) -> list[Any]:
 
 
 def open_stores(stores: Sequence[str], probes: Sequence[str] = ()) -> list[Any]:
-    """The pairs of each probe of each store, of `probes` those that a store has; () = all.
+    """Return the pairs of each probe of each store, of `probes` those that a store has; () = all.
 
     Raises
     ------
@@ -162,9 +162,9 @@ def open_stores(stores: Sequence[str], probes: Sequence[str] = ()) -> list[Any]:
 
 
 def without_flat(subset: Subset, floor: float, also_hq: bool = False) -> tuple[Subset, list[str]]:
-    """The pairs whose LQ image varies by more than `floor`, and the names of the others.
+    """Return the pairs whose LQ image varies by more than `floor`, and the names of the others.
 
-    Normalisation divides by the standard deviation of the LQ image: of a black one the pair would weigh as much as all
+    Normalization divides by the standard deviation of the LQ image: of a black one the pair would weigh as much as all
     others together. With `also_hq` the same is asked of the HQ image.
 
     Raises
@@ -195,20 +195,20 @@ def _raw(subset: Subset, together: int = 64) -> Iterator[tuple[NDArray, NDArray]
 
 
 def named(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"
 
 
 def left_out_line(names: Sequence[str], floor: float) -> str:
-    """What is said of pairs that were left out."""
+    """Return what is said of pairs that were left out."""
     return (
         f"{len(names)} pair{'s' if len(names) > 1 else ''} left out, whose grey levels have a standard deviation below "
         f"{floor * 255:.3g} of 255: {named(names)}"
     )
 
 
-# --- normalisation ---------------------------------------------------------------------------------------------------
+# --- normalization ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,9 @@ class Normalization:
     inverse: str = "lq"
     hq_mean: float = 0.5  # the rest is measured on training pairs, see `measure`
     hq_std: float = 0.25
-    low: float = -4.0  # range of normalised HQ images; used where the range cannot be derived
+    low: float = -4.0  # range of normalized HQ images; used where the range cannot be derived
     high: float = 4.0
-    difference_rms: float = 1.0  # of normalised HQ - LQ
+    difference_rms: float = 1.0  # of normalized HQ - LQ
     floor: float = GREY_LEVEL  # smallest standard deviation that is divided by
     lq_std: float = field(default=1.0, compare=False)  # of LQ images; records before format 3 lack it
 
@@ -246,11 +246,11 @@ class Normalization:
         return _standardize(hq, *of_hq), _standardize(lq, *of_lq)
 
     def input(self, lq: NDArray) -> NDArray[np.float32]:
-        """The LQ image in network units."""
+        """Return the LQ image in network units."""
         return _standardize(lq, *self._of(lq))
 
     def output(self, z: NDArray, lq: NDArray, hq: NDArray | None = None) -> NDArray[np.float32]:
-        """A result in network units back to grey levels in [0, 1]. `hq` is read by the "oracle" inverse only."""
+        """Return a result in network units back to grey levels in [0, 1]. `hq` is read by the "oracle" inverse only."""
         if self.kind == "own" and self.inverse == "minmax":
             low, high = np.percentile(z, (1, 99))
             grey = (z - low) / max(high - low, FLOOR)
@@ -266,7 +266,7 @@ class Normalization:
         return np.clip(grey, 0, 1).astype(np.float32)
 
     def bounds(self, lq: NDArray) -> tuple[float, float]:
-        """Lowest and highest value that a normalised HQ image can take: what predictions are clamped to."""
+        """Lowest and highest value that a normalized HQ image can take: what predictions are clamped to."""
         if self.kind == "own":
             return self.low, self.high
         mean, std = self._of(lq)
@@ -284,7 +284,7 @@ class Normalization:
 def measure(
     kind: str, inverse: str, subsets: Sequence[Subset], limit: int = 256, floor: float = GREY_LEVEL
 ) -> Normalization:
-    """The normalisation with its numbers measured on up to `limit` training pairs, evenly spread."""
+    """Return the normalization with its numbers measured on up to `limit` training pairs, evenly spread."""
     everywhere = [(subset, i) for subset in subsets for i in range(len(subset))]
     if not everywhere:
         raise DataError("no pairs to train on")
@@ -308,7 +308,7 @@ def measure(
 
 
 def normalization_of(record: dict[str, Any]) -> Normalization:
-    """The normalization in a run's record; one without a floor is of a version that had none."""
+    """Return the normalization in a run's record; one without a floor is of a version that had none."""
     return Normalization(**({"floor": 0.0} | record["normalization"]))
 
 
@@ -378,14 +378,14 @@ class TrainingBatches(torch.utils.data.Dataset):
         return hq, lq
 
     def names(self, k: int, broken: bool = False) -> list[str]:
-        """The pairs of batch k, as a message names them; with `broken` those that hold NaN or infinity alone."""
+        """Return the pairs of batch k, as a message names them; with `broken` those that hold NaN or infinity alone."""
         places = [self._place(p) for p in range(k * self.batch_size, (k + 1) * self.batch_size)]
         if broken:
             places = [(s, i) for s, i in places if not all(np.isfinite(image).all() for image in s[i])]
         return list(dict.fromkeys(subset.name(i) for subset, i in places))
 
     def _place(self, position: int) -> tuple[Subset, int]:
-        """The subset, and the place in it, of the pair that is visited at a position of the run."""
+        """Return the subset, and the place in it, of the pair that is visited at a position of the run."""
         turn, place = divmod(position, int(self.ends[-1]))
         index = int(np.random.default_rng([self.seed, 1, turn]).permutation(int(self.ends[-1]))[place])
         part = int(np.searchsorted(self.ends, index, side="right"))

@@ -136,7 +136,7 @@ class EchoPairs:
         return np.asarray(self.pairs.mask(i)) if area is None else area.mask[area.box]
 
     def _area(self, i: int) -> EchoArea | None:
-        """The field of a pair; None where it is the whole picture."""
+        """Return the field of a pair; None where it is the whole picture."""
         if i in self._whole:
             return None
         if i not in self._areas:

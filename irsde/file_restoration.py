@@ -176,7 +176,7 @@ def _restore_volume(
 
 
 def _mask(parts: Parts, shape: tuple[int, int]) -> NDArray[np.bool_] | str | None:
-    """The mask of --region in slices of a shape (nz, nx)."""
+    """Return the mask of --region in slices of a shape (nz, nx)."""
     if parts is None or isinstance(parts, str):
         return parts
     mask = np.zeros(shape, dtype=bool)

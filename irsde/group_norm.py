@@ -68,7 +68,7 @@ def replace_group_norms(network: nn.Module) -> None:
 
 
 def pooled_norms(network: nn.Module) -> list[PooledGroupNorm]:
-    """The group normalizations of a network whose statistics can be pooled."""
+    """Return the group normalizations of a network whose statistics can be pooled."""
     return [module for module in network.modules() if isinstance(module, PooledGroupNorm)]
 
 

@@ -12,13 +12,13 @@ from irsde.network import Model, load, read_record
 
 
 def handed_on(run: str | Path) -> dict[str, Any]:
-    """Settings of a run without which its weights would mean something else."""
+    """Return settings of a run without which its weights would mean something else."""
     config = TrainConfig.from_record(read_record(Path(run)))
     return {name: getattr(config, name) for name in HANDED_ON}
 
 
 def load_initial(config: TrainConfig, held_out: Iterable[str], report: Callable[[str], None]) -> Model | None:
-    """The model whose averaged weights a run starts from; None where it starts at random.
+    """Return the model whose averaged weights a run starts from; None where it starts at random.
 
     Parameters
     ----------

@@ -95,7 +95,7 @@ def places(stores: Sequence[str], run: Path) -> list[dict[str, str]]:
 
 
 def recorded_stores(record: dict[str, Any], run: Path) -> tuple[str, ...]:
-    """The stores of a run that is resumed: where they are from its folder, else where they were."""
+    """Return the stores of a run that is resumed: where they are from its folder, else where they were."""
     recorded = record.get("stores")
     if not recorded:
         given = record["config"]["store"]
@@ -154,7 +154,7 @@ def _without_flat(
 
 
 def _without(subset: Subset, names: Sequence[str]) -> Subset:
-    """The pairs of other names."""
+    """Return the pairs of other names."""
     kept = [i for i in range(len(subset)) if subset.name(i) not in names] if names else range(len(subset))
     return subset if len(kept) == len(subset) else subset.select(kept)
 

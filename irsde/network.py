@@ -117,7 +117,7 @@ class UNet(nn.Module):
 
 
 class DnCNN(nn.Sequential):
-    """Zhang et al. 2017: convolution and ReLU, then convolution, batch normalisation and ReLU, then convolution."""
+    """Zhang et al. 2017: convolution and ReLU, then convolution, batch normalization and ReLU, then convolution."""
 
     def __init__(self, depth: int = 17, channels: int = 64):
         layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, padding=1), nn.ReLU()]
@@ -138,7 +138,7 @@ def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
 
 
 def build_network(config: TrainConfig, sde: IRSDE | None = None, difference_rms: float = 1.0) -> nn.Module:
-    """The untrained network that a config asks for: a NoisePredictor, or a Regressor for the supervised methods."""
+    """Return the untrained network that a config asks for: a NoisePredictor, or a Regressor for the supervised methods."""
     if config.method == "dncnn":
         return Regressor(DnCNN(*DNCNN[config.preset]))
     if config.method == "unet":
@@ -148,7 +148,10 @@ def build_network(config: TrainConfig, sde: IRSDE | None = None, difference_rms:
 
 
 def build_sde(config: TrainConfig, normalization: Normalization | None = None) -> IRSDE:
-    """The SDE that a config asks for, its λ in network units: of grey levels, by what one is on average over the pairs."""
+    """Return the SDE that a config asks for, its λ in network units.
+
+    Of grey levels, by what one is on average over the pairs.
+    """
     max_sigma = config.max_sigma
     if config.sigma_unit == "grey" and normalization is not None:
         max_sigma /= normalization.grey_unit
@@ -242,7 +245,7 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """ "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N"."""
+    """Return the device of that name: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N"."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

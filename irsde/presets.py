@@ -44,7 +44,10 @@ class TrainCommand(click.Command):
 
 
 def default_of(setting: str) -> str | None:
-    """The default of a setting in words: its own, and the presets' where they set it; None where there is none to say."""
+    """Return the default of a setting in words: its own, and the presets' where they set it.
+
+    None where there is none to say.
+    """
     if setting == "preset":
         return f"paper with a graphics card, else {WITHOUT_CARD}"
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
@@ -58,7 +61,7 @@ def default_of(setting: str) -> str | None:
 
 
 def described(preset: str) -> str:
-    """What a preset is and sets."""
+    """Return what a preset is and sets."""
     settings = ", ".join(f"{name.replace('_', ' ')} {in_words(value)}" for name, value in PRESETS[preset].items())
     return f"{SIZES[preset]}; {settings}"
 
@@ -72,7 +75,7 @@ def recipe_described(recipe: str) -> str:
 
 
 def in_words(value: Any) -> str:
-    """The value of a setting as the command line writes it."""
+    """Return the value of a setting as the command line writes it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int) and value >= 1000:
@@ -81,7 +84,7 @@ def in_words(value: Any) -> str:
 
 
 def preset_for(device: str) -> tuple[str, str]:
-    """The preset of a machine for a device as the user names it, and the line that says why."""
+    """Return the preset of a machine for a device as the user names it, and the line that says why."""
     from irsde.network import pick_device
 
     if pick_device(device).type == "cuda":
@@ -93,7 +96,10 @@ def preset_for(device: str) -> tuple[str, str]:
 
 
 def recipe_warning(recipe: str, device: str) -> str | None:
-    """What is to be said of a recipe whose preset was left to it; None where a card trains it or there is no recipe."""
+    """Return what is to be said of a recipe whose preset was left to it.
+
+    None where a card trains it or there is no recipe.
+    """
     from irsde.network import pick_device
 
     if recipe not in RECIPES or pick_device(device).type == "cuda":

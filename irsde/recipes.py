@@ -145,7 +145,7 @@ def record(settings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _short(value: Any) -> str:
-    """A value as a message shows it."""
+    """Return a value as a message shows it."""
     if isinstance(value, tuple):
         return "/".join(map(_short, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -91,7 +91,7 @@ def drop_rows_after(out: Path, step: int) -> None:
 
 
 def write_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
-    """One row of images a pair (LQ, restored, HQ), grey levels in [0, 1], as a PNG."""
+    """One row of images per pair (LQ, restored, HQ), grey levels in [0, 1], as a PNG."""
     from PIL import Image
 
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)

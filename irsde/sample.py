@@ -79,7 +79,7 @@ def restore(
         Keep the predicted HQ image inside the range that grey levels in [0, 1] have in network units; None = as the run's
         settings say, which is yes unless its recipe does not.
     tile, overlap
-        Largest image side the network sees at once, and how much neighbouring tiles share, in pixels.
+        Largest image side the network sees at once, and how much neighboring tiles share, in pixels.
     mask
         Where there is echo, (nz, nx) bool; "auto" finds border, captions beside the echoes, and the outside of a sector (see
         `irsde.echo_area`); None = everywhere. What is not echo is neither looked at nor changed. Of a pair of
@@ -292,7 +292,7 @@ def _images(lq: ArrayLike) -> NDArray[np.float32]:
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[slice]:
-    """Slices of `tile` pixels, the last flush with the end, neighbours sharing at least `overlap`."""
+    """Slices of `tile` pixels, the last flush with the end, neighbors sharing at least `overlap`."""
     if length <= tile:
         return [slice(0, length)]
     starts = [*range(0, length - tile, tile - overlap), length - tile]

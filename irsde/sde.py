@@ -69,7 +69,7 @@ class IRSDE:
         return lq + (x - lq - self.at(self.sigma_bar, t, x) * noise) / self.decay(t, x)
 
     def noise_of(self, x: Tensor, hq: Tensor, lq: Tensor, t: int | Tensor) -> Tensor:
-        """The noise that explains x(t) if x(0) is `hq`: the inverse of `predicted_hq`; t > 0."""
+        """Return the noise that explains x(t) if x(0) is `hq`: the inverse of `predicted_hq`; t > 0."""
         return (x - lq - (hq - lq) * self.decay(t, x)) / self.at(self.sigma_bar, t, x)
 
     # --- losses ------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class IRSDE:
         return SAMPLERS[sampler].step(self, x, lq, noise_hat, t, s, noise)
 
     def timesteps(self, steps: int | None = None) -> list[int]:
-        """`steps` + 1 indices from T down to 0, evenly spread over this schedule (never a schedule of its own)."""
+        """Return `steps` + 1 indices from T down to 0, evenly spread over this schedule (never a schedule of its own)."""
         steps = self.n_steps if steps is None else steps
         if not 1 <= steps <= self.n_steps:
             raise ValueError(
@@ -226,7 +226,7 @@ def flow_step(sde: IRSDE, x: Tensor, lq: Tensor, noise_hat: Tensor, t: int, s: i
 
 
 def _drift(sde: IRSDE, noise_hat: Tensor, x: Tensor, t: int, s: int) -> tuple[Tensor, Tensor]:
-    """The integral of θ over the step, and -σ² score dt / 2."""
+    """Return the integral of θ over the step, and -σ² score dt / 2."""
     elapsed = sde.at(sde.theta_integral, t, x) - sde.at(sde.theta_integral, s, x)
     return elapsed, sde.max_sigma**2 * elapsed * noise_hat / sde.at(sde.sigma_bar, t, x)
 
@@ -264,7 +264,7 @@ SAMPLERS = {
 def cosine_theta(n_steps: int, offset: float = 0.008) -> np.ndarray:
     """θ_0 .. θ_T of the IR-SDE code: one less the *cumulative* cosine α over a grid of T + 3 points without its ends.
 
-    Not the ratio of neighbouring α that DDPM's betas are made of. float64, (n_steps + 1,); θ_0 is not 0.
+    Not the ratio of neighboring α that DDPM's betas are made of. float64, (n_steps + 1,); θ_0 is not 0.
     """
     grid = np.arange(n_steps + 3) / (n_steps + 2)
     alpha = np.cos((grid + offset) / (1 + offset) * np.pi / 2) ** 2

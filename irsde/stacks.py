@@ -45,7 +45,7 @@ class Stack:
         return (len(self.indices), *self.volume.slice_shape(self.plane))
 
     def images(self, part: slice) -> Image:
-        """Some of the slices, (n, n_rows, n_columns)."""
+        """Return some of the slices, (n, n_rows, n_columns)."""
         return np.stack([to_unit(self.volume.slice(self.plane, i)[0], self.grey) for i in self.indices[part]])
 
     def seeds(self, seed: int, part: slice) -> list[int]:
@@ -72,7 +72,7 @@ def open_stack(
     otherwise: str = "",
     window: Window = "auto",
 ) -> Stack:
-    """The slices of a file, or of a folder with one DICOM series; with `slice_index` that one alone.
+    """Return the slices of a file, or of a folder with one DICOM series; with `slice_index` that one alone.
 
     `plane` defaults to the acquired one. The grey values that `window` names become 0 and 1: two numbers, "voi" (the file's
     window), "percentile" (of the foreground), or "auto", as a single slice is shown.
@@ -95,12 +95,12 @@ def open_stack(
 
 
 def beside(path: Path, what: str, suffix: str) -> Path:
-    """The name of a file that goes with `path`: clean.nii.gz -> clean-variance.nii.gz."""
+    """Return the name of a file that goes with `path`: clean.nii.gz -> clean-variance.nii.gz."""
     return path.with_name(f"{stem(path)}-{what}{suffix}")
 
 
 def companions(path: Path) -> list[Path]:
-    """What `write_image` and `write_stack` write besides `path` where there is a variance."""
+    """Return what `write_image` and `write_stack` write besides `path` where there is a variance."""
     if is_nifti(path):
         return [beside(path, "variance", path.name[len(stem(path)) :])]
     return [beside(path, "variance", ".npy"), beside(path, "uncertainty", ".png")]
@@ -117,7 +117,9 @@ def is_nifti(path: Path) -> bool:
 
 
 def write_stack(path: Path, stack: Stack, mean: Image, variance: Image | None) -> None:
-    """The restored slices by the suffix of `path`; the variance, where there is one, in a second file of the same kind.
+    """Write the restored slices by the suffix of `path`.
+
+    The variance, where there is one, in a second file of the same kind.
 
     NIfTI keeps the axes and the affine of the file that was read. NPY holds a lone image as (row, column), several as
     (slice, row, column). For a lone image the standard deviation is also drawn, as in `write_image`.
@@ -136,7 +138,10 @@ def write_stack(path: Path, stack: Stack, mean: Image, variance: Image | None) -
 
 
 def write_image(path: Path, mean: Image, variance: Image | None) -> None:
-    """An image as PNG or NPY; beside it the variance as NPY and the standard deviation, white at its largest, as PNG."""
+    """Write an image as PNG or NPY.
+
+    Beside it the variance as NPY and the standard deviation, white at its largest, as PNG.
+    """
     if path.suffix.lower() == ".npy":
         write_npy(path, mean)
     else:
@@ -163,7 +168,7 @@ def write_png(path: Path, image: NDArray) -> None:
 
 
 def write_nifti(path: Path, image: Any) -> None:
-    """A NIfTI image, compressed if the name says so; the same image gives the same bytes."""
+    """Write a NIfTI image, compressed if the name says so; the same image gives the same bytes."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         if path.name.lower().endswith(".gz"):
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:

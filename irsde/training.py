@@ -1,8 +1,8 @@
 """Training: pairs in, run folder out, resumable to the same loss.
 
     runs/a/
-      config.json           the config, the normalisation measured, subjects, parameters, versions
-      metrics.csv           step, loss, learning rate, gradient norm, steps a second, held-out loss and PSNR
+      config.json           the config, the normalization measured, subjects, parameters, versions
+      metrics.csv           step, loss, learning rate, gradient norm, steps per second, held-out loss and PSNR
       tensorboard/          the same numbers
       samples/000500.png    LQ, restored, HQ, of held-out pairs where there are any
       checkpoints/000500/   weights, averaged weights, optimizer and random states; the newest two (see `irsde.checkpoints`)
@@ -50,7 +50,7 @@ from ussim.extras import needs
 
 # ctrl-C; the end of a job's time or of a container; a terminal that closed, where there is such a signal
 STOPS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-PREVIEWS = 4  # images a sample sheet
+PREVIEWS = 4  # images per sample sheet
 PREVIEW_STEPS = 10
 
 
@@ -211,7 +211,7 @@ class _Run:
         raise TrainingDiverged(f"{what} at step {self.step}; {last}. {advice}")
 
     def _optimise(self, batches: Any) -> tuple[Tensor, Tensor]:
-        """One optimiser step over `gradient_accumulation` batches: mean loss, gradient norm."""
+        """One optimizer step over `gradient_accumulation` batches: mean loss, gradient norm."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.step)
         self.network.train()
@@ -247,7 +247,7 @@ class _Run:
         return self.sde.loss(self.config.loss, network(x, lq, t), x, hq, lq, noise, t)
 
     def _batches(self) -> Any:
-        """(number, hq, lq) from the current step on; each process of several takes every n-th batch."""
+        """Yield (number, hq, lq) from the current step on; each process of several takes every n-th batch."""
         config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
         augmentation = Augmentation(config.patch_size, config.flip_lateral, config.flip_axial, config.rotate)
         self.dataset = TrainingBatches(
@@ -273,7 +273,7 @@ class _Run:
 
     @torch.no_grad()
     def _update_ema(self) -> None:
-        """Moving average of the weights, short at first so that it does not remember the random start."""
+        """Update the moving average of the weights, short at first so that it does not remember the random start."""
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         for name, value in self.raw.state_dict().items():
             if value.is_floating_point():
@@ -416,7 +416,7 @@ def _finish_step_on_interrupt() -> Iterator[list[int]]:
 
 
 def _record_to_continue(config: TrainConfig, out: Path, resume: bool) -> dict[str, Any] | None:
-    """The record of the run in `out` if there is one to go on with."""
+    """Return the record of the run in `out` if there is one to go on with."""
     if not (out / "config.json").exists():
         if newest_checkpoint(out) is not None:
             raise ExistsError(

@@ -66,10 +66,10 @@ def test_values_stay_within_those_of_the_picture():
 
 
 def test_a_point_lands_where_geometry_says():
-    """The centre stays; a point beside it turns the other way within the turned square, and is magnified."""
+    """The center stays; a point beside it turns the other way within the turned square, and is magnified."""
     n, angle = 129, math.radians(10)
     rows, columns = np.mgrid[:n, :n]
-    spot = np.exp(-((rows - 64) ** 2 + (columns - 90) ** 2) / (2 * 3**2))  # 26 pixels right of the centre
+    spot = np.exp(-((rows - 64) ** 2 + (columns - 90) ** 2) / (2 * 3**2))  # 26 pixels right of the center
     variant = apply_augmentation(spot, Augmentation(angle=angle, scale=1.0))
     side = n / (math.cos(angle) + math.sin(angle))
     row, column = np.unravel_index(variant.argmax(), variant.shape)
@@ -79,7 +79,7 @@ def test_a_point_lands_where_geometry_says():
 
 
 def test_a_variant_is_as_sharp_as_the_mri_allows():
-    """Interpolated once and not blurred: a sine of 8 pixels a period keeps 97 % of its amplitude."""
+    """Interpolated once and not blurred: a sine of 8 pixels per period keeps 97 % of its amplitude."""
     columns = np.arange(256)
     sine = np.tile(0.5 + 0.4 * np.sin(2 * np.pi * columns / 8), (256, 1))
     variant = apply_augmentation(sine, Augmentation(angle=0.0, scale=0.8))

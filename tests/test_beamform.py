@@ -129,7 +129,7 @@ def test_matches_must(golden, name, engine):
     arrays, probe = golden(f"beamform_{name}"), ussim.load_probe(name)
     grid = ussim.ImageGrid(x=arrays["grid_x"][0], z=arrays["grid_z"][:, 0])
     automatic = float(arrays["fnumber_auto"])
-    # MUST minimises |sensitivity - 0.71| to within π/100 rad; ours is the root.
+    # MUST minimizes |sensitivity - 0.71| to within π/100 rad; ours is the root.
     assert directivity_f_number(probe, 1540.0) == pytest.approx(automatic, rel=0.02)
     compared = 0
     for law in ("plane_+0deg", "plane_+10deg"):
@@ -160,7 +160,7 @@ def test_long_interpolation_is_the_better_one():
     probe = ussim.load_probe("L11-5v")
     t = np.arange(200.0)
     at = np.linspace(50, 60, 101)
-    tone = lambda t: np.cos(2 * np.pi * 0.11 * t)  # noqa: E731 (the edge of an IQ band at 4 samples a period)
+    tone = lambda t: np.cos(2 * np.pi * 0.11 * t)  # noqa: E731 (the edge of an IQ band at 4 samples per period)
     errors = {}
     for method, rule in INTERPOLATIONS.items():
         whole = np.floor(at + rule.shift).astype(int)
@@ -194,7 +194,7 @@ def test_cpu_matches_the_reference(name, method):
         image = ussim.delay_and_sum(iq, grid, f_number, interpolation=method, engine="cpu")
         assert image.dtype == np.complex64
         # float32 indices relative to the tile: 1e-5 of a sample at most. So one sample in 1e5 has another nearest
-        # neighbour, an unrelated one in these random data: sqrt(2e-5) of the norm.
+        # neighbor, an unrelated one in these random data: sqrt(2e-5) of the norm.
         assert relative(image, expected) < (1e-5 if method != "nearest" else 1e-2)
         behind = probe.is_behind(*grid.mesh())
         assert behind.any()
@@ -416,7 +416,7 @@ def test_log_compression_of_a_stack_is_by_the_whole_or_by_each_image():
 
 
 def two_way_coverage(acquisition, x, z):
-    """Transmitted energy times received energy at the centre frequency, as an amplitude (Garcia 2022, eq. 11 and 12)."""
+    """Transmitted energy times received energy at the center frequency, as an amplitude (Garcia 2022, eq. 11 and 12)."""
     probe = acquisition.probe
     k = physics.wavenumber(probe.center_frequency, acquisition.medium.speed_of_sound)
     dx, dz = x[:, None] - probe.element_x, z[:, None] - probe.element_z

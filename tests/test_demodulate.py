@@ -38,7 +38,7 @@ def test_matches_must(golden, name):
         iq = ussim.demodulate(rf).samples[0, arrays["channels"]].T
         expected = arrays[f"IQ_rf2iq_{law}"]
         assert np.linalg.norm(iq - expected) < 2e-7 * np.linalg.norm(expected)
-    # Without a bandwidth MUST passes half the sampling frequency: at 4 samples a period, a bandwidth of 2.
+    # Without a bandwidth MUST passes half the sampling frequency: at 4 samples per period, a bandwidth of 2.
     rf = channel_data(arrays["RFin_plane_+0deg"].T[None], probe)
     iq = ussim.demodulate(rf, bandwidth=2.0).samples[0, arrays["channels"]].T
     expected = arrays["IQ_rf2iq_nobandwidth_plane_+0deg"]
@@ -142,7 +142,7 @@ def test_real_recording_sampled_below_twice_its_carrier_shows_the_disk(shared):
     grid = ussim.ImageGrid(x=np.arange(-125, 126) * 1e-4, z=np.arange(100, 351) * 1e-4)
     energy = np.abs(ussim.delay_and_sum(ussim.demodulate(rf), grid)) ** 2
     x, z = grid.mesh()
-    radius = np.hypot(x + 0.9e-3, z - 22.6e-3)  # its centre, read off the image
+    radius = np.hypot(x + 0.9e-3, z - 22.6e-3)  # its center, read off the image
     # Speckle inside, water outside (seen: 20 dB)
     assert energy[radius < 9e-3].mean() > 50 * energy[radius > 12e-3].mean()
 

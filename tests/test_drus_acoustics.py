@@ -80,7 +80,7 @@ def test_entries_are_b_of_h(model):
         image = np.zeros(model.grid.shape)
         image.flat[pixel] = 1
         expected = model.beamform(model.forward(image)).ravel()
-        # Linear interpolation of the sampled path, 32 samples a period: 0.7 %.
+        # Linear interpolation of the sampled path, 32 samples per period: 0.7 %.
         assert np.linalg.norm(columns[:, i] - expected) < 0.015 * np.linalg.norm(expected)
 
 
@@ -92,7 +92,7 @@ def test_noise_gain_is_that_of_beamformed_noise(model):
     )  # 40 x some 100 free pixels
     axial, lateral = model.noise_correlation()
     np.testing.assert_allclose([axial[0], lateral[0]], 1)
-    assert np.abs(axial[1:]).max() > 0.3  # coloured: DRUS's assumption of white noise is reported against this
+    assert np.abs(axial[1:]).max() > 0.3  # colored: DRUS's assumption of white noise is reported against this
 
 
 @pytest.mark.parametrize("kind", ["dense", "kronecker", "patchwise"])

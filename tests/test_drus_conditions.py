@@ -88,7 +88,7 @@ def must(rf, path, **more):
 @pytest.mark.parametrize("attenuation", [0.0, 0.3, 0.5, 0.7])
 def test_attenuation_is_found_in_the_echoes(recorded, attenuation):
     found = estimate_attenuation(unsaid(recorded(attenuation)), FIELD)
-    # 150 blocks of 1 dB over 22 mm, 44 mm there and back: 0.01; edge waves and the pulse's changing colour add to that.
+    # 150 blocks of 1 dB over 22 mm, 44 mm there and back: 0.01; edge waves and the pulse's changing color add to that.
     assert found.fit == pytest.approx(attenuation, abs=0.06)
     assert found.error < 0.1
     assert found.is_trusted

@@ -33,7 +33,7 @@ def relative_error(value, expected):
 
 
 def sine(frequency, n_cycles=1, rate=1e9):
-    """Samples of a whole number of periods, centred on time 0 as the built-in sine is, and their rate."""
+    """Samples of a whole number of periods, centered on time 0 as the built-in sine is, and their rate."""
     half = int(n_cycles / frequency * rate / 2)
     return np.sin(2 * np.pi * frequency * np.arange(-half, half + 1) / rate), rate
 

@@ -77,21 +77,21 @@ def test_pixels_that_no_element_sees_are_announced():
 
 @pytest.mark.parametrize("name", ["L14-5W/60", "L12-3v"])
 def test_a_point_between_pixels_is_as_bright_as_one_on_a_pixel(name):
-    """At 256 rows: a peak lies at most 2 dB below the true one; at the pixel centres alone up to 7 dB."""
+    """At 256 rows: a peak lies at most 2 dB below the true one; at the pixel centers alone up to 7 dB."""
     probe = ussim.load_probe(name)
     acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe, n_transmits=3))
     asked = ussim.ImageGrid.for_acquisition(acquisition)
     step_x, step_z = asked.x[1] - asked.x[0], asked.z[1] - asked.z[0]
-    losses = {"shipped": [], "centre": []}
+    losses = {"shipped": [], "center": []}
     for part in (0.0, 0.25, 0.5):
         x, z = asked.x[128] + 0.5 * step_x, asked.z[120] + part * step_z
         iq = echoes(acquisition, x, z)
         true = np.abs(ussim.delay_and_sum(iq, around(x, z, 0.3e-3, 61))).max()
         near = ussim.ImageGrid(x=asked.x[124:134], z=asked.z[114:128])
-        for key, fine in (("shipped", None), ("centre", (1, 1))):
+        for key, fine in (("shipped", None), ("center", (1, 1))):
             losses[key].append(20 * np.log10(ussim.envelope_image(iq, near, fine=fine).max() / true))
     assert min(losses["shipped"]) > -2.0
-    assert min(losses["centre"]) < -2.5
+    assert min(losses["center"]) < -2.5
 
 
 def test_cells_fine_enough_are_detected_at_their_centres():

@@ -125,7 +125,7 @@ def test_waves_of_ones_own_class_are_refused_with_advice():
     ("change", "words"),
     [
         (lambda p: p.pop("probe"), "acquisition: expected the key 'probe'"),
-        (lambda p: p.update(colour=1), "acquisition: unknown key 'colour'"),
+        (lambda p: p.update(color=1), "acquisition: unknown key 'color'"),
         (lambda p: p["waves"].update(kind="Shock"), "waves: kind: expected one of PlaneWaves"),
         (lambda p: p["waves"].update(tilts=[0]), "waves: unknown key 'tilts'"),
         (lambda p: p["probe"].update(pitch=-1), "pitch: expected a number above 0"),

@@ -150,7 +150,7 @@ def test_fwhm_on_a_fine_grid():
     x = np.arange(-240, 241) * spacing
     assert metrics.fwhm(np.exp(-(x**2) / (2 * 0.17**2)), spacing) == pytest.approx(0.400, abs=0.005)
     carrier = np.exp(-(x**2) / (2 * 0.17**2)) * np.cos(2 * np.pi * x / 0.2)
-    # The carrier's maxima lie nearer the centre than the envelope's values there, 0.2 dB low at -6 dB: 0.01 mm narrower.
+    # The carrier's maxima lie nearer the center than the envelope's values there, 0.2 dB low at -6 dB: 0.01 mm narrower.
     assert metrics.fwhm(carrier, spacing, envelope=True) == pytest.approx(0.400, abs=0.02)
 
 

@@ -234,7 +234,7 @@ def check_convex(acquisition, grid, field):
     column = field[0][:, 20]
     x, z = grid.mesh()
     assert not field[0][acquisition.probe.is_behind(x, z)].any()
-    # A cylindrical wave from the centre of curvature: 1 / sqrt(r), within the ripple of the aperture's edge.
+    # A cylindrical wave from the center of curvature: 1 / sqrt(r), within the ripple of the aperture's edge.
     far = grid.z > 60e-3
     scaled = column[far] * np.sqrt(grid.z[far] - acquisition.probe.center_of_curvature)
     assert np.ptp(scaled) < 0.2 * scaled.mean()
@@ -278,7 +278,7 @@ def check_convex_delays(delays):
 
 def check_echoes(points, rf):
     """Each point's echo comes back after the first arrival and the way to the middle element, within half a period of
-    the pulse's centre; a focused wave's centre lags its first arrival by less than the pulse."""
+    the pulse's center; a focused wave's center lags its first arrival by less than the pulse."""
     probe, rate = rf.acquisition.probe, rf.sampling_frequency
     middle = probe.n_elements // 2
     envelope = np.abs(hilbert(rf.samples[0, middle]))
@@ -411,7 +411,7 @@ def must_rf(pymust, points, acquisition, transmit=0):
 
 
 def compare_rf(samples, expected):
-    """Equal but for the scale: PyMUST's irfft is divided by its length, of which it keeps half (at 4 samples a period)."""
+    """Equal but for the scale: PyMUST's irfft is divided by its length, of which it keeps half (at 4 samples per period)."""
     n = min(samples.shape[-1], expected.shape[-1])
     ours, theirs = samples[:, :n], expected[:, :n]
     assert relative_error(ours / (2 * expected.shape[-1]), theirs) < RF_TOLERANCE
@@ -479,7 +479,7 @@ def peer_interpolations(pymust, iq, grid, images):
 
 
 def peer_pulses(pymust, one, two):
-    """PyMUST counts time from its record's start, and keeps one sample more after the centre than before it."""
+    """PyMUST counts time from its record's start, and keeps one sample more after the center than before it."""
     for ways, (t, wave) in ((1, one), (2, two)):
         expected = pymust.getpulse(pymust.getparam("P4-2v"), ways)[0]
         time = (np.arange(expected.size) - (expected.size // 2 - 1)) * 1e-9

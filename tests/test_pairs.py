@@ -79,7 +79,7 @@ def test_a_wrong_speed_of_sound_shifts_depth():
 
     imager = make_imager(SETTINGS)
     expected = 0.05 * imager.grid.z[24] / (imager.grid.z[1] - imager.grid.z[0])  # an echo is taken for 5 % deeper
-    # Speckle moves the centre of a target by some tenths of a pixel: the mean of four is within 0.2 of what is expected.
+    # Speckle moves the center of a target by some tenths of a pixel: the mean of four is within 0.2 of what is expected.
     assert abs(np.mean([shift(seed) for seed in range(4)]) - expected) < 0.4
 
 

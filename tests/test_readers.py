@@ -169,9 +169,9 @@ def test_damaged_nifti_is_one_clear_line(tmp_path):
 
 
 def test_colour_nifti_is_refused(tmp_path):
-    colour = np.zeros((3, 4, 5), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
-    nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "v.nii")
-    with pytest.raises(DataError, match="colour or complex"):
+    color = np.zeros((3, 4, 5), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    nib.save(nib.Nifti1Image(color, np.eye(4)), tmp_path / "v.nii")
+    with pytest.raises(DataError, match="color or complex"):
         load_nifti(ref(tmp_path / "v.nii"))
 
 
@@ -290,7 +290,7 @@ def test_two_dimensional_npy_is_one_slice(tmp_path):
 
 def test_npy_that_is_no_stack_is_refused(tmp_path):
     arrays = {
-        "colour": (np.zeros((32, 32, 3)), "looks like a colour picture"),
+        "color": (np.zeros((32, 32, 3)), "looks like a color picture"),
         "movie": (np.zeros((2, 3, 4, 5)), r"got shape \(2, 3, 4, 5\)"),
         "complex": (np.zeros((2, 3, 4), complex), "expected real numbers, got complex128"),
         "empty": (np.zeros((0, 3, 4)), r"got shape \(0, 3, 4\)"),
@@ -532,7 +532,7 @@ def test_what_is_no_grey_mr_image_is_skipped_with_its_reason(tmp_path):
         "2.dcm": "localizer",
         "3.dcm": "secondary capture",
         "4.dcm": "modality US",
-        "5.dcm": "colour",
+        "5.dcm": "color",
         "6.dcm": "phase image",
         "7.dcm": "no image",
         "8.dcm": "not a DICOM file",

@@ -30,8 +30,8 @@ def test_echoes_of_equal_scatterers_are_as_without_loss():
         got = ussim.simulate(scatterer, LOSSY, "reference", n_samples=n)
         lost = 20 * np.log10(wanted / np.abs(got.samples).max())
         again = 20 * np.log10(wanted / np.abs(ussim.time_gain_compensation(got).samples).max())
-        # Loss at 2.72 MHz is 2.72 dB per centimetre of depth. High frequencies lose more than low ones: the pulse is longer
-        # and its centre lower, which a gain for the carrier answers to within a fifth.
+        # Loss at 2.72 MHz is 2.72 dB per centimeter of depth. High frequencies lose more than low ones: the pulse is longer
+        # and its center lower, which a gain for the carrier answers to within a fifth.
         assert lost > 2.0 * 100 * depth
         assert abs(again) < 0.2 * lost
 

@@ -146,7 +146,7 @@ def test_an_empty_fold_is_an_error_that_suggests_another_number():
     assert choose_folds([("npy", str(i)) for i in range(100)], None) == 5
 
 
-# --- randomisation ---------------------------------------------------------------------------------------------------
+# --- randomization ---------------------------------------------------------------------------------------------------
 
 
 def test_drawn_values_lie_in_their_ranges_and_are_spread():

@@ -95,7 +95,7 @@ def test_options_equal_must(golden, option):
 @pytest.mark.parametrize("name", PROBES)
 @pytest.mark.parametrize("ways", [1, 2])
 def test_pulse_equals_must(golden, name, ways):
-    """MUST counts time from its record's start, and keeps one sample more after the centre than before it."""
+    """MUST counts time from its record's start, and keeps one sample more after the center than before it."""
     arrays = golden(f"pulse_pfield_{name}")
     t, pulse = ussim.pulse(ussim.Acquisition(ussim.load_probe(name), ussim.PlaneWaves(0.0)), ways)
     expected = arrays[f"getpulse_way{ways}"].ravel()

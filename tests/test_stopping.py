@@ -118,7 +118,9 @@ def test_a_volume_that_kills_its_worker_while_planning_is_named_and_set_aside(tm
     from datagen.sources import get_source
 
     deadly = get_source("npy").find(root)[0].name
-    monkeypatch.setattr(Workers, "map", lambda self, *arguments: Cluster.map(Cluster(Client(), self.watcher), *arguments))
+    monkeypatch.setattr(
+        Workers, "map", lambda self, *arguments: Cluster.map(Cluster(Client(), self.watcher), *arguments)
+    )
     summary = build(fast_recipe(root), path)
     assert summary.unreadable == ((f"npy: {deadly}", DEADLY),)
     assert summary.n_samples

@@ -55,7 +55,7 @@ def test_the_first_element_that_fires_does_so_at_zero(kind):
 @pytest.mark.parametrize("name", ["small", "C5-2v"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_wave_passes_the_centre_of_the_array_at_zero(name, kind):
-    """The two middle elements lie to both sides of the centre: a wave that is there at 0 passes them about then."""
+    """The two middle elements lie to both sides of the center: a wave that is there at 0 passes them about then."""
     probe = PROBE if name == "small" else ussim.load_probe(name)
     options = {"x": [-2e-3, 0.0, 2e-3], "z": probe.center_of_curvature - 1e-3} if kind == "diverging" else None
     make = MAKERS[kind] if probe.is_flat or options is None else lambda **o: ussim.DivergingWaves(**options, **o)
@@ -77,7 +77,7 @@ def test_a_wave_passes_the_centre_of_the_array_at_zero(name, kind):
             'PlaneWaves: time_reference: expected "first" or "center"',
         ),
         (lambda: ussim.DivergingWaves(x=0, z=-1e-3, time_reference=0), "DivergingWaves: time_reference"),
-        (lambda: ussim.FocusedWaves(0, 1e-3, time_reference="centre"), "FocusedWaves: time_reference"),
+        (lambda: ussim.FocusedWaves(0, 1e-3, time_reference="center"), "FocusedWaves: time_reference"),
         (lambda: ussim.CustomTransmits(np.zeros(4), time_reference="center"), 'expected "given" or "first"'),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_constant_added_to_all_delays_moves_every_echo_by_it(engine, whole):
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_an_image_does_not_depend_on_the_clock(kind):
-    """First firing, passage through the centre, any delays of one's own: each with its own echoes."""
+    """First firing, passage through the center, any delays of one's own: each with its own echoes."""
     images = []
     laws = [MAKERS[kind](apodization=WALKING, time_reference=reference) for reference in ("first", "center")]
     delays = laws[0].delays(PROBE, MEDIUM) + np.array([[1e-6], [12.3e-6], [5e-6]])

@@ -43,7 +43,7 @@ def losses(folder):
         return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
 
 
-# --- splits, normalisation, batches ----------------------------------------------------------------------------------
+# --- splits, normalization, batches ----------------------------------------------------------------------------------
 
 
 def test_no_subject_is_in_training_and_held_out():
@@ -150,7 +150,7 @@ def test_patch_larger_than_the_images_is_refused():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"method": "gan"}, {"preset": "huge"}, {"max_sigma": 0}, {"patch_size": 30}, {"colour": 1}, {"inverse": "minmax"}],
+    [{"method": "gan"}, {"preset": "huge"}, {"max_sigma": 0}, {"patch_size": 30}, {"color": 1}, {"inverse": "minmax"}],
 )
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ConfigError, match=r"expected|goes with"):
@@ -320,8 +320,8 @@ def test_a_run_knows_its_format_and_its_store(trained, tmp_path):
     newer = rewritten("newer", lambda record: record | {"format": FORMAT + 1})
     with pytest.raises(DataError, match=rf"in format {FORMAT + 1}; this version reads up to {FORMAT}"):
         load(newer)
-    unknown = rewritten("unknown", lambda record: record | {"config": record["config"] | {"colour": 1}})
-    with pytest.raises(ConfigError, match="settings colour: unknown"):
+    unknown = rewritten("unknown", lambda record: record | {"config": record["config"] | {"color": 1}})
+    with pytest.raises(ConfigError, match="settings color: unknown"):
         load(unknown)
 
 

@@ -63,8 +63,8 @@ def test_the_centre_of_curvature_fires_all_elements_together():
     probe = ussim.load_probe("C5-2v")
     delays = ussim.DivergingWaves(x=0.0, z=probe.center_of_curvature).delays(probe, MEDIUM)
     assert np.abs(delays).max() < TIME_TOLERANCE
-    centre = ussim.imaging_waves(probe, "diverging", n_transmits=1).delays(probe, MEDIUM)
-    assert np.abs(centre).max() < TIME_TOLERANCE
+    center = ussim.imaging_waves(probe, "diverging", n_transmits=1).delays(probe, MEDIUM)
+    assert np.abs(center).max() < TIME_TOLERANCE
 
 
 def test_delays_scale_with_the_speed_of_sound(probe):

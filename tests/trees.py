@@ -80,8 +80,8 @@ def write_series(
     uid = tags.pop("SeriesInstanceUID", f"1.2.826.0.1.3680043.10.1.{abs(hash_of(folder))}")
     paths = []
     for index in range(n_slices):
-        centre = normal * step * (index - (n_slices - 1) / 2)
-        position = centre - row * pixel_spacing[1] * (shape[1] - 1) / 2 - column * pixel_spacing[0] * (shape[0] - 1) / 2
+        center = normal * step * (index - (n_slices - 1) / 2)
+        position = center - row * pixel_spacing[1] * (shape[1] - 1) / 2 - column * pixel_spacing[0] * (shape[0] - 1) / 2
         i, j = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
         points = position + row * pixel_spacing[1] * j[..., None] + column * pixel_spacing[0] * i[..., None]
         pixels = np.rint(tissue(-points[..., 0], -points[..., 1], points[..., 2]) * gain(index)).astype(np.uint16)
@@ -324,10 +324,10 @@ def misplaced(volume) -> float:
     A bare stack is compared with `slices` of its plane; 8-bit files hold a quarter of the phantom's values.
     """
     if volume.orientation == "RAS":
-        centred = [
+        centered = [
             (np.arange(n) - (n - 1) / 2) * step for n, step in zip(volume.voxels.shape, volume.spacing, strict=True)
         ]
-        expected = tissue(*np.meshgrid(*centred, indexing="ij"))
+        expected = tissue(*np.meshgrid(*centered, indexing="ij"))
     else:
         n_slices, *shape = volume.voxels.shape
         step = 14.0 if volume.source == "brainmetshare" else 6.0

@@ -55,11 +55,11 @@ class Acquisition:
         Carrier of the built-in sine or chirp in Hz, which `demodulate` follows; the probe's center frequency by default.
         Element directivity stays that of the center frequency (but with full_frequency_directivity).
     waveform : Waveform, optional
-        (samples, rate): the user's own excitation in place of sine and chirp, centred on time 0. Its scale is that of
+        (samples, rate): the user's own excitation in place of sine and chirp, centered on time 0. Its scale is that of
         n_cycles = 1: one period of a sine of amplitude 1 at the carrier is the built-in excitation.
     impulse_response : ImpulseResponse, optional
         (samples, rate) of one way, or ImpulseResponse(samples, rate, ways=2) of pulse-echo, in place of the model's
-        band-pass, centred on time 0 and scaled to a spectrum of peak 1.
+        band-pass, centered on time 0 and scaled to a spectrum of peak 1.
     receive_mask : np.ndarray, optional
         (n_elements,) or (n_transmits, n_elements) bool: where it is False a channel records 0, and `delay_and_sum` leaves
         it out. None, the default: all receive.
@@ -67,7 +67,7 @@ class Acquisition:
         Length of the excitation in periods of the carrier, 1 by default; infinity is a continuous wave, for
         `pressure_field` alone.
     carrier_frequency : float
-        Frequency that the transmitted pulse is centred on, Hz.
+        Frequency that the transmitted pulse is centered on, Hz.
     is_continuous : bool
         Whether the excitation never ends.
     excitation_duration : float
@@ -212,7 +212,7 @@ class Acquisition:
 
     @property
     def carrier_frequency(self) -> float:
-        """Frequency that the transmitted pulse is centred on, Hz: transmit_frequency, or the probe's center frequency."""
+        """Frequency that the transmitted pulse is centered on, Hz: transmit_frequency, or the probe's center frequency."""
         return self.probe.center_frequency if self.transmit_frequency is None else self.transmit_frequency
 
     @property
@@ -271,7 +271,7 @@ class Acquisition:
 
 
 def _content(value: Any) -> Hashable:
-    """What a value consists of, down to numbers, words and the bytes of arrays."""
+    """Return what a value consists of, down to numbers, words and the bytes of arrays."""
     if is_dataclass(value):
         return (type(value).__name__, *((f.name, _content(getattr(value, f.name))) for f in fields(value)))
     if isinstance(value, np.ndarray):

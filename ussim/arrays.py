@@ -15,7 +15,7 @@ from .errors import EngineError
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """A NumPy array of a NumPy or CuPy one."""
+    """Return a NumPy array of a NumPy or CuPy one."""
     if not is_on_device(array):
         return np.asarray(array)
     with device_errors("cuda"):  # the copy waits for all that was queued, and reports its failures
@@ -44,7 +44,7 @@ def is_on_device(array: Any) -> bool:
 
 
 def as_float_array(values: Any) -> Any:
-    """A floating array (float32 and CuPy arrays stay what they are, anything else becomes float64)."""
+    """Return a floating array (float32 and CuPy arrays stay what they are, anything else becomes float64)."""
     if is_on_device(values):
         return values
     array = np.asarray(values)

@@ -35,7 +35,7 @@ class Aperture:
 
 
 def apertures(acquisition: Acquisition) -> Iterator[Aperture]:
-    """The laws of an acquisition, those that fire the same elements together."""
+    """Yield the laws of an acquisition, those that fire the same elements together."""
     probe = acquisition.probe
     delays = acquisition.transmit_delays
     firing = ~np.isnan(delays) & (acquisition.transmit_weights != 0)[:, None, :]
@@ -52,8 +52,10 @@ def apertures(acquisition: Acquisition) -> Iterator[Aperture]:
 
 
 def _interpolate_runs(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Rows (n, n_elements) interpolated by cubic splines over each run of elements in the mask: n firing elements become 4n
-    sources, from the first of the run to its last."""
+    """Rows (n, n_elements) interpolated by cubic splines over each run of elements in the mask.
+
+    n firing elements become 4n sources, from the first of the run to its last.
+    """
     elements = np.flatnonzero(mask)
     pieces = []
     for run in np.split(elements, np.flatnonzero(np.diff(elements) > 1) + 1):

@@ -61,7 +61,7 @@ def delay_and_sum(
     data : IQData or RFData
         (..., n_transmits, n_elements, n_samples): one record or a stack.
     grid : ImageGrid
-        Pixel centres; any Cartesian grid, for linear, phased and convex arrays alike.
+        Pixel centers; any Cartesian grid, for linear, phased and convex arrays alike.
     f_number : float, optional
         Receive aperture: an element counts where the pixel is within atan(1 / (2 f_number)) of its normal, which is
         |x - x_e| <= z / (2 f_number) on a flat array. None: all elements where they are at most 0.7 wavelengths apart, else
@@ -279,7 +279,7 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     acquisition : Acquisition
         Probe, waves, medium and sampling.
     grid : ImageGrid
-        Pixel centres, m.
+        Pixel centers, m.
     f_number : float, optional
         As in `delay_and_sum`.
 

@@ -1,8 +1,8 @@
 """Scatterers cut into cells, each with its own short record: what makes an engine fast without approximating the model.
 
 Echoes of a cell on one element last only as long as the cell and the aperture are wide, a small part of the whole record.
-So a cell's spectrum is taken relative to whole-sample reference delays (transmit: first arrival at the cell's centre;
-receive: centre to element), on a frequency grid as coarse as that short window allows, and its inverse transform is added
+So a cell's spectrum is taken relative to whole-sample reference delays (transmit: first arrival at the cell's center;
+receive: center to element), on a frequency grid as coarse as that short window allows, and its inverse transform is added
 to the record at an integer offset. What is lost is the tail of the pulse beyond the window (`plan.PULSE_TAIL`) and the
 frequencies below `BAND_THRESHOLD_DB`. Engine-independent, float64.
 """
@@ -23,7 +23,7 @@ BAND_TAIL = 4e-5  # energy of the spectrum that may lie outside the band, relati
 BLOCK = 64  # cells whose arrival times are held at once
 MAX_TILES = 64  # scatterers in one cell, in tiles, however close they lie: bounds an engine's workspace
 MAX_TURNS = (
-    40  # cycles of the highest frequency from a cell's centre to its corner: float32 phases keep 2e-5 of a radian
+    40  # cycles of the highest frequency from a cell's center to its corner: float32 phases keep 2e-5 of a radian
 )
 CELL_OVERHEAD = 2.0  # cost of a cell beside its scatterers' (transforms, drive), in tiles
 
@@ -41,8 +41,8 @@ class Cells:
     first: np.ndarray  # (n_cells + 1,) int64
     center_x: np.ndarray  # (n_cells,) m
     center_z: np.ndarray
-    element_reference: np.ndarray  # (n_cells, n_elements) int64 samples, centre to element
-    transmit_reference: np.ndarray  # (n_cells, n_transmits) int64 samples, first arrival at the centre
+    element_reference: np.ndarray  # (n_cells, n_elements) int64 samples, center to element
+    transmit_reference: np.ndarray  # (n_cells, n_transmits) int64 samples, first arrival at the center
     window_start: np.ndarray  # (n_cells,) int64 samples
     window_length: np.ndarray  # (n_cells,) int64 samples, a fast transform length
     first_bin: np.ndarray  # (n_cells,) int64: frequencies kept are bins of sampling_frequency / window_length
@@ -80,7 +80,9 @@ def windows_of_boxes(
     receive: bool = True,
     threshold_db: float | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """References, window and band of boxes, whatever points they hold: the fields of `Cells` from `element_reference` on.
+    """Return references, window and band of boxes, whatever points they hold.
+
+    The fields of `Cells` from `element_reference` on.
 
     center_x, center_z, half_x, half_z : (n_boxes,) m.
     """
@@ -103,16 +105,19 @@ def windows_of_boxes(
 
 
 def _cut(x: np.ndarray, z: np.ndarray, plan: Plan, tile: int, fixed: float) -> tuple[np.ndarray, np.ndarray]:
-    """Order of the points and first point of each cell: boxes halved along their longer side while that makes the work
-    less. The work of a cell goes as (tiles + CELL_OVERHEAD) x window, the window as `fixed` + two ways through the box."""
+    """Order of the points and first point of each cell.
+
+    Boxes halved along their longer side while that makes the work less. The work of a cell goes as (tiles +
+    CELL_OVERHEAD) x window, the window as `fixed` + two ways through the box.
+    """
     speed = plan.acquisition.medium.speed_of_sound
-    per_metre = 2 * plan.acquisition.sampling_frequency / speed
+    per_meter = 2 * plan.acquisition.sampling_frequency / speed
     longest = 2 * MAX_TURNS * speed / plan.band()[1]  # diagonal of a cell, m
 
     def box(part: np.ndarray) -> _Box:
         of_x, of_z = x[part], z[part]
         width, depth = float(of_x.max() - of_x.min()), float(of_z.max() - of_z.min())
-        work = (math.ceil(len(part) / tile) + CELL_OVERHEAD) * (fixed + per_metre * (width + depth))
+        work = (math.ceil(len(part) / tile) + CELL_OVERHEAD) * (fixed + per_meter * (width + depth))
         return _Box(part, of_x if width > depth else of_z, math.hypot(width, depth), work)
 
     cells: list[np.ndarray] = []
@@ -139,8 +144,10 @@ class _Box:
 
 
 def _halves(box: _Box, tile: int) -> tuple[np.ndarray, np.ndarray]:
-    """The points of the two halves of a box: whole tiles on the left, or to both sides of the widest gap where there are
-    too few to fill tiles."""
+    """Return the points of the two halves of a box.
+
+    Whole tiles on the left, or to both sides of the widest gap where there are too few to fill tiles.
+    """
     n = len(box.part)
     if n > 2 * tile:
         middle = tile * round(n / tile / 2)
@@ -152,7 +159,7 @@ def _halves(box: _Box, tile: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _boxes(x: np.ndarray, z: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Centre (x, z) and half extents (x, z) of the box around each cell's points."""
+    """Center (x, z) and half extents (x, z) of the box around each cell's points."""
     sides = []
     for axis in (x, z):
         low, high = np.minimum.reduceat(axis, first[:-1]), np.maximum.reduceat(axis, first[:-1])
@@ -192,13 +199,13 @@ def _window(
     """Bounds over each box, from its corners.
 
     An element's distance d is convex, so that its largest value over a box is at a corner, and it lies above its tangent
-    at the centre; the earliest echo by those tangents is the minimum of linear functions, so at a corner too.
+    at the center; the earliest echo by those tangents is the minimum of linear functions, so at a corner too.
     """
     probe, medium = plan.acquisition.probe, plan.acquisition.medium
-    per_metre = plan.acquisition.sampling_frequency / medium.speed_of_sound
+    per_meter = plan.acquisition.sampling_frequency / medium.speed_of_sound
     dx, dz = center_x[:, None] - probe.element_x, center_z[:, None] - probe.element_z
     distance = np.hypot(dx, dz)  # (n_cells, n_elements)
-    floored = np.maximum(distance, plan.minimum_distance) * per_metre
+    floored = np.maximum(distance, plan.minimum_distance) * per_meter
     element_reference = np.rint(floored).astype(np.int64)
     earliest, latest = _firing_times(plan)
     transmit_reference = np.rint((earliest + floored[:, None]).min(axis=-1)).astype(np.int64)
@@ -207,8 +214,8 @@ def _window(
     first, last, nearest, farthest = (np.full(len(center_x), v) for v in (np.inf, -np.inf, np.inf, -np.inf))
     for step_x, step_z in corners:
         step_x, step_z = step_x[:, None], step_z[:, None]
-        low = (distance + slope_x * step_x + slope_z * step_z) * per_metre
-        high = np.maximum(np.hypot(dx + step_x, dz + step_z), plan.minimum_distance) * per_metre
+        low = (distance + slope_x * step_x + slope_z * step_z) * per_meter
+        high = np.maximum(np.hypot(dx + step_x, dz + step_z), plan.minimum_distance) * per_meter
         begins = ((earliest + low[:, None]).min(axis=-1) - transmit_reference).min(axis=-1)
         ends = ((latest + high[:, None]).max(axis=-1) - transmit_reference).max(axis=-1)
         if receive:
@@ -216,16 +223,16 @@ def _window(
             ends = ends + (high - element_reference).max(axis=-1)
         first, last = np.minimum(first, begins), np.maximum(last, ends)
         nearest, farthest = np.minimum(nearest, low.min(axis=-1)), np.maximum(farthest, high.max(axis=-1))
-    # Sub-elements lie to both sides of the centre that distances are taken to; a receive delay's fraction is 1/2 at most.
+    # Sub-elements lie to both sides of the center that distances are taken to; a receive delay's fraction is 1/2 at most.
     n_sub, ways = plan.sub_x.shape[1], 2 if receive else 1
-    margin = ways * (n_sub - 1) / 2 * plan.sub_width * per_metre + 1
+    margin = ways * (n_sub - 1) / 2 * plan.sub_width * per_meter + 1
     return _Window(
         np.floor(first - margin).astype(np.int64),
         np.ceil(last + margin).astype(np.int64),
         element_reference,
         transmit_reference,
-        np.maximum(nearest, 0.0) / per_metre,
-        farthest / per_metre,
+        np.maximum(nearest, 0.0) / per_meter,
+        farthest / per_meter,
     )
 
 

@@ -75,7 +75,7 @@ def _use_temporary_cache() -> bool:
 
 
 def _private_folder(folder: Path) -> Path | None:
-    """The folder, if it is this user's and nobody else can write to it: what is read there is run."""
+    """Return the folder, if it is this user's and nobody else can write to it: what is read there is run."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -93,7 +93,10 @@ def _user() -> str:
 
 
 def _forgiving(step: Callable[..., Any], flush: Callable[[], None]) -> Callable[..., Any]:
-    """A step of the cache that may fail (a full disk, a damaged file): then there is nothing kept, and work goes on."""
+    """Return a step of the cache that may fail (a full disk, a damaged file).
+
+    Then there is nothing kept, and work goes on.
+    """
 
     def attempt(*arguments: Any) -> Any:
         try:

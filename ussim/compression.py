@@ -21,7 +21,7 @@ def matched_filter(data: Channels) -> Channels:
     """Correlate channel data with the echo that the acquisition expects of a point: S B² of the model.
 
     The filter that raises a known pulse highest above white noise (Turin 1960, "An introduction to matched filters", IRE
-    Trans. Inf. Theory 6). An echo stays at its time, centred; attenuation is not compensated. White noise in RF keeps its
+    Trans. Inf. Theory 6). An echo stays at its time, centered; attenuation is not compensated. White noise in RF keeps its
     power, so that signals grow by the gain in signal-to-noise ratio; IQ data are filtered as their RF would be.
 
     Parameters

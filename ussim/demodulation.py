@@ -125,8 +125,10 @@ def _given(name: str, value: float | None) -> float:
 def _demodulated(
     samples: np.ndarray, frequency: float, bandwidth: float, sampling_frequency: float, start_time: float | np.ndarray
 ) -> np.ndarray:
-    """The complex envelope (..., n_samples) of real samples, complex64, where the samples are; `start_time` a scalar or one
-    per transmit."""
+    """Return the complex envelope (..., n_samples) of real samples, complex64, where the samples are.
+
+    `start_time` a scalar or one per transmit.
+    """
     _check_band(frequency, bandwidth, sampling_frequency)
     together = np.ndim(start_time) == 0  # otherwise one carrier that begins at 0, and a phase of each transmit
     start = float(start_time) if together else 0.0
@@ -148,7 +150,7 @@ def _demodulated(
 def filter_law(
     frequency: float, bandwidth: float, sampling_frequency: float, start_time: float, n_samples: int
 ) -> FilterLaw:
-    """The carrier of a record, and the low-pass filter after it."""
+    """Return the carrier of a record, and the low-pass filter after it."""
     cutoff = bandwidth * frequency / sampling_frequency  # -6 dB, of half the sampling frequency; at most 0.5
     numerator, denominator = butter(FILTER_ORDER, cutoff)
     time = start_time + np.arange(n_samples) / sampling_frequency

@@ -69,7 +69,7 @@ def check_count(name: str, value: Any) -> None:
 
 
 def check_speed(value: Any) -> float:
-    """The speed of sound as a float, m/s."""
+    """Return the speed of sound as a float, m/s."""
     speed = float(value) if isinstance(value, numbers.Real) else math.nan
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
         hint = f" (km/s? write {1e3 * speed:g})" if SPEEDS[0] <= 1e3 * speed <= SPEEDS[1] else ""
@@ -80,7 +80,7 @@ def check_speed(value: Any) -> float:
 
 
 def probe_fault(center_frequency: float, pitch: float, element_height: float) -> str | None:
-    """What is wrong with the units of a probe, or None."""
+    """Return what is wrong with the units of a probe, or None."""
     if center_frequency < LOWEST_FREQUENCY:
         return f"center_frequency: expected Hz, got {center_frequency:g} Hz (MHz? write {center_frequency:g}e6)"
     size, wavelengths = LARGE_ELEMENT

@@ -70,7 +70,7 @@ def law_foci_at(acquisition: Acquisition, speed_of_sound: float) -> np.ndarray:
 
 
 def _closest_arrivals(elements: np.ndarray, ahead: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """The point (2,) near `point` that waves of the elements (n, 2) reach most nearly together, each `ahead` m late."""
+    """Return the point (2,) near `point` that waves of the elements (n, 2), each `ahead` m late, reach most together."""
     center = elements.mean(axis=0)
     for _ in range(STEPS):
         ways = point - elements
@@ -90,7 +90,9 @@ def has_foci(acquisition: Acquisition) -> bool:
 
 
 def _fit(probe: Probe, firing: np.ndarray, ahead: np.ndarray, wavelength: float) -> tuple[np.ndarray, float]:
-    """The focus (2,) of the firing elements, c τ_e = `ahead` m, and the sag of the front over them, m; NaN and 0 if none.
+    """Return the focus (2,) of the firing elements, c τ_e = `ahead` m, and the sag of the front over them, m.
+
+    NaN and 0 if none.
 
     The squares of d_e = K - c τ_e are linear in the focus, in K and in K² - |focus|²: where the search begins.
     """

@@ -1,6 +1,6 @@
 """From channel data to the envelope on a pixel grid, and the whole line in one call: image to B-mode.
 
-A pixel stands for the whole of its cell. Where cells are larger than the echo of a point, an envelope taken at their centres
+A pixel stands for the whole of its cell. Where cells are larger than the echo of a point, an envelope taken at their centers
 alone misses points that lie between them; it is therefore detected on a grid fine enough for the probe's resolution, and
 each pixel gets the peak of its cell.
 """
@@ -54,7 +54,7 @@ def bmode(
     acquisition : Acquisition
         Probe, waves, medium and sampling.
     grid : ImageGrid
-        Pixel centres, m.
+        Pixel centers, m.
     seed : int or np.random.Generator
         Of the scatterers, 0 by default.
     mean_distance : float, optional
@@ -113,12 +113,12 @@ def envelope_image(
     data : IQData or RFData
         (..., n_transmits, n_elements, n_samples); RF data are demodulated first.
     grid : ImageGrid
-        Pixel centres asked for.
+        Pixel centers asked for.
     f_number : float, optional
         As in `delay_and_sum`.
     fine : (int, int), optional
         Samples per cell in z and in x; from the probe's resolution (`fine_factors`) by default, (1, 1) detects at the pixel
-        centres alone.
+        centers alone.
     **options
         Those of `delay_and_sum`.
 
@@ -143,7 +143,7 @@ def envelope_image(
 
 
 def peaks(image: np.ndarray, nz: int, nx: int) -> np.ndarray:
-    """The largest of each nz x nx samples of an image (..., nz * rows, nx * columns) -> (..., rows, columns)."""
+    """Return the largest of each nz x nx samples of an image (..., nz * rows, nx * columns) -> (..., rows, columns)."""
     if (nz, nx) == (1, 1):
         return image
     rows, columns = image.shape[-2] // nz, image.shape[-1] // nx
@@ -151,14 +151,16 @@ def peaks(image: np.ndarray, nz: int, nx: int) -> np.ndarray:
 
 
 def fine_factors(probe: Probe, grid: ImageGrid, speed_of_sound: float) -> tuple[int, int]:
-    """Samples per cell in z and in x that resolve a point's echo, 1 where the cells do already."""
+    """Return samples per cell in z and in x that resolve a point's echo, 1 where the cells do already."""
     height, width = echo_size(probe, speed_of_sound)
     return _factor(grid.z, height), _factor(grid.x, width)
 
 
 def echo_size(probe: Probe, speed_of_sound: float) -> tuple[float, float]:
-    """Height and width of a point's echo at half its height (-6 dB), m: of the pulse-echo band, and of the receive aperture
-    that the elements' directivity leaves."""
+    """Height and width of a point's echo at half its height (-6 dB), m.
+
+    Of the pulse-echo band, and of the receive aperture that the elements' directivity leaves.
+    """
     height = 0.88 * speed_of_sound / (2 * probe.bandwidth * probe.center_frequency)
     wavelength = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
     width = 1.2 * speed_of_sound / probe.center_frequency * physics.automatic_f_number(probe.element_width, wavelength)
@@ -166,7 +168,7 @@ def echo_size(probe: Probe, speed_of_sound: float) -> tuple[float, float]:
 
 
 def refine(grid: ImageGrid, nz: int, nx: int) -> ImageGrid:
-    """The grid of nz x nx samples spread evenly over the cell of each pixel."""
+    """Return the grid of nz x nx samples spread evenly over the cell of each pixel."""
     return grid if (nz, nx) == (1, 1) else ImageGrid(x=_split(grid.x, nx), z=_split(grid.z, nz))
 
 
@@ -177,7 +179,7 @@ def _factor(axis: np.ndarray, size: float) -> int:
 
 
 def _split(axis: np.ndarray, n: int) -> np.ndarray:
-    """n positions spread evenly over the cell of each of an axis's; cells end half way between neighbours."""
+    """N positions spread evenly over the cell of each of an axis's; cells end half way between neighbors."""
     if n == 1:
         return axis
     between = (axis[1:] + axis[:-1]) / 2

@@ -1,4 +1,4 @@
-"""Interpolation between samples: which neighbours count, and how much.
+"""Interpolation between samples: which neighbors count, and how much.
 
 The methods and names are MUST's (`dasmtx`): 1, 2, 3, 4 and 6 taps. Its "lanczos3" has three lobes, sinc(t) sinc(t/2), and
 "lanczos5" five, sinc(t) sinc(t/3). Samples outside the record count as zero.

@@ -155,7 +155,7 @@ def imaging_operator(
     acquisition : Acquisition
         Probe, waves, medium and sampling.
     positions : ImageGrid or Scatterers
-        A grid, each pixel a point scatterer at its centre, or positions, m; the reflectivity of Scatterers is not read.
+        A grid, each pixel a point scatterer at its center, or positions, m; the reflectivity of Scatterers is not read.
     engine : str
         As in `ussim.simulate`.
     n_samples : int, optional
@@ -184,7 +184,7 @@ def imaging_operator(
 
 
 def _real(name: str, values: Any, size: int) -> np.ndarray:
-    """The values, flat, in host memory, in an array of their own."""
+    """Return the values, flat, in host memory, in an array of their own."""
     array = to_numpy(values)
     if array.size != size:
         raise ValueError(f"{name}: expected {size} numbers, got an array of shape {array.shape}")

@@ -201,11 +201,11 @@ class _Canvas:
         return value if self.regular else value + spread * float(self.rng.uniform(-1, 1))
 
     def millimeters(self, value: float, spread: float = 0.0) -> float:
-        """A length for a field of 38 mm, mm, as m in this field; ± `spread` (a share of it) where not regular."""
+        """Return a length for a field of 38 mm, mm, as m in this field; ± `spread` (a share of it) where not regular."""
         return 1e-3 * self.unit * self.about(value, spread * value)
 
     def at(self, u: float, v: float, spread: float = 0.0) -> tuple[float, float]:
-        """The position x, z, m, of shares of the field."""
+        """Return the position x, z, m, of shares of the field."""
         u, v = self.about(u, spread), self.about(v, spread)
         return self.grid.x[0] + u * self.width, self.grid.z[0] + v * self.depth
 
@@ -239,7 +239,7 @@ class _Canvas:
         return depth - self.z + 0 * self.x
 
     def band(self, depth: np.ndarray | float, thickness: float) -> np.ndarray:
-        """A band about a depth, m, that may differ by column."""
+        """Return a band about a depth, m, that may differ by column."""
         return np.abs(self.z - depth) - thickness / 2 + 0 * self.x
 
     def wave(self, v: float, height_mm: float, n_waves: float = 1.0) -> np.ndarray:

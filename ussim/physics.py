@@ -53,12 +53,12 @@ def directivity(sin_theta: Real, half_width_wavenumber: float) -> Real:
 
 
 def attenuation(frequency: Real, attenuation_db_cm_mhz: float) -> Real:
-    """Attenuation coefficient κ in nepers a metre, linear in frequency (Garcia 2022)."""
+    """Attenuation coefficient κ in nepers a meter, linear in frequency (Garcia 2022)."""
     return attenuation_db_cm_mhz / NEPER_DB * frequency / 1e6 * 1e2
 
 
 def wavenumber(frequency: float, speed_of_sound: float) -> float:
-    """k = 2π f / c in rad/m."""
+    """K = 2π f / c in rad/m."""
     return 2 * np.pi * frequency / speed_of_sound
 
 
@@ -118,8 +118,10 @@ def sampled_spectrum(frequency: np.ndarray, samples: np.ndarray, rate: float) ->
 
 
 def probe_spectrum(frequency: np.ndarray, center_frequency: float, bandwidth: float) -> np.ndarray:
-    """One-way response B(f): square root of the pulse-echo response, a generalized normal window whose -6 dB width is
-    the fractional bandwidth (Garcia 2022)."""
+    """Return the one-way response B(f) of a probe (Garcia 2022).
+
+    It is the square root of the pulse-echo response, a generalized normal window whose -6 dB width is the bandwidth.
+    """
     width = bandwidth * center_frequency
     power = np.log(126) / np.log(2 * center_frequency / width)
     scale = width / 2 / np.log(2) ** (1 / power)
@@ -135,8 +137,10 @@ def shortest_wavelength(center_frequency: float, bandwidth: float, speed_of_soun
 
 
 def automatic_f_number(element_width: float, wavelength: float) -> float:
-    """f# at whose edge an element's sensitivity cos α sinc(π width sin α / λ) falls to 0.71 (-3 dB)
-    (Perrot et al. 2021, "So you think you can DAS?", Ultrasonics 111)."""
+    """f# at whose edge an element's sensitivity cos α sinc(π width sin α / λ) falls to 0.71 (-3 dB) (Perrot et al.
+
+    2021, "So you think you can DAS?", Ultrasonics 111).
+    """
     from scipy.optimize import brentq
 
     def excess(angle: float) -> float:

@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def half_width_wavenumber(self) -> float:
-        """k_c L / 2 of a sub-element, for the directivity at the centre frequency."""
+        """k_c L / 2 of a sub-element, for the directivity at the center frequency."""
         medium, probe = self.acquisition.medium, self.acquisition.probe
         return physics.wavenumber(probe.center_frequency, medium.speed_of_sound) * self.sub_width / 2
 
@@ -112,7 +112,7 @@ class Plan:
         return float(kept[0]), float(kept[-1])
 
     def pulse_half_length(self, path: float, tail: float = PULSE_TAIL) -> float:
-        """T_h: half-length of the two-way pulse after `path` metres of attenuation, s.
+        """T_h: half-length of the two-way pulse after `path` meters of attenuation, s.
 
         The smallest T for which the part of irfft(S B² exp(-κ path)) outside ±T is below `tail` in relative L2.
         """
@@ -167,7 +167,7 @@ class Plan:
 
 
 def make_plan(acquisition: Acquisition) -> Plan:
-    """The plan of an acquisition."""
+    """Return the plan of an acquisition."""
     probe, medium = acquisition.probe, acquisition.medium
     shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     n_sub = _n_subelements(acquisition.n_subelements, probe.element_width, shortest)
@@ -199,7 +199,7 @@ def _n_subelements(asked: int | str | None, element_width: float, shortest: floa
 
 
 def audible(scatterers: Scatterers, acquisition: Acquisition) -> Scatterers:
-    """The scatterers that can echo, in host memory as float64: in front of the array, of non-zero reflectivity."""
+    """Return the scatterers that can echo, in host memory as float64: in front of the array, of non-zero reflectivity."""
     x, z, reflectivity = (to_numpy(a).astype(np.float64) for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
     kept = ~acquisition.probe.is_behind(x, z) & (reflectivity != 0)
     return Scatterers(x[kept], z[kept], reflectivity[kept])

@@ -71,7 +71,7 @@ class Probe:
     n_elements : int
         Number of elements.
     pitch : float
-        Between element centres, along the chord between neighbours, m.
+        Between element centers, along the chord between neighbors, m.
     element_width : float
         Active width, at most the pitch, m.
     element_height : float
@@ -91,13 +91,13 @@ class Probe:
     is_flat : bool
         Whether the array is linear or phased rather than convex.
     kerf : float
-        Gap between neighbouring elements, m.
+        Gap between neighboring elements, m.
     center_of_curvature : float
-        z of the centre of curvature of a convex array, m, negative; the apex lies at center_of_curvature + radius.
+        z of the center of curvature of a convex array, m, negative; the apex lies at center_of_curvature + radius.
     element_angle : np.ndarray
         (n_elements,) angle of each element's normal to the z axis, rad.
     element_x, element_z : np.ndarray
-        (n_elements,) lateral position and depth of the element centres, m.
+        (n_elements,) lateral position and depth of the element centers, m.
 
     Raises
     ------
@@ -135,7 +135,7 @@ class Probe:
         if not (isinstance(self.bandwidth, int | float) and 0 < self.bandwidth < 2):
             percent = isinstance(self.bandwidth, int | float) and 2 <= self.bandwidth < 200
             raise ProbeError(
-                f"{where}: bandwidth: expected a fraction of the centre frequency in (0, 2), got {self.bandwidth!r}"
+                f"{where}: bandwidth: expected a fraction of the center frequency in (0, 2), got {self.bandwidth!r}"
                 + (f" (percent? write {self.bandwidth / 100:g})" if percent else "")
             )
         if self.element_width > self.pitch:
@@ -159,17 +159,17 @@ class Probe:
 
     @property
     def kerf(self) -> float:
-        """Gap between neighbouring elements, m."""
+        """Gap between neighboring elements, m."""
         return self.pitch - self.element_width
 
     @property
     def _span(self) -> float:
-        """Angle between the first and the last element of a convex array seen from its centre of curvature, rad."""
+        """Angle between the first and the last element of a convex array seen from its center of curvature, rad."""
         return 2 * math.asin(self.pitch / (2 * self.radius)) * (self.n_elements - 1)
 
     @property
     def center_of_curvature(self) -> float:
-        """z of the centre of curvature of a convex array (x = 0), m: negative, behind the array."""
+        """Z of the center of curvature of a convex array (x = 0), m: negative, behind the array."""
         return -self.radius * math.cos(self._span / 2)
 
     @cached_property
@@ -181,14 +181,14 @@ class Probe:
 
     @cached_property
     def element_x(self) -> np.ndarray:
-        """(n_elements,) lateral position of the element centres, m."""
+        """(n_elements,) lateral position of the element centers, m."""
         if self.is_flat:
             return (np.arange(self.n_elements) - (self.n_elements - 1) / 2) * self.pitch
         return self.radius * np.sin(self.element_angle)
 
     @cached_property
     def element_z(self) -> np.ndarray:
-        """(n_elements,) depth of the element centres, m."""
+        """(n_elements,) depth of the element centers, m."""
         if self.is_flat:
             return np.zeros(self.n_elements)
         return self.radius * np.cos(self.element_angle) + self.center_of_curvature

@@ -15,7 +15,7 @@ SMALLEST = 1 / 1023  # of the peak: the record ends where the pulse stays below
 def pulse(acquisition: Acquisition, ways: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Compute the pulse, transmitted or pulse-echo, without attenuation.
 
-    The inverse transform of conj(S B) or conj(S B²), centred on time 0 (MUST's getpulse; Garcia 2022).
+    The inverse transform of conj(S B) or conj(S B²), centered on time 0 (MUST's getpulse; Garcia 2022).
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def time_gain_compensation(
     attenuation_db_cm_mhz : float, optional
         dB/cm/MHz; the acquisition's medium by default.
     frequency : float, optional
-        Hz; the probe's centre frequency by default.
+        Hz; the probe's center frequency by default.
     speed_of_sound : float, optional
         m/s; the acquisition's medium by default.
     in_place : bool
@@ -59,7 +59,7 @@ def time_gain_compensation(
             raise ValueError(f"{name}: expected {unit} above 0, got {value!r}")
     samples = data.samples
     start = np.asarray(data.start_time, dtype=np.float64)
-    if start.ndim:  # one a transmit
+    if start.ndim:  # one per transmit
         start = start[:, None, None]
     time = np.maximum(start + np.arange(samples.shape[-1]) / data.sampling_frequency, 0.0)
     gain_db = attenuation * frequency / 1e6 * (speed * time * 100)

@@ -10,7 +10,7 @@ from .doors import check_real
 from .reach import check_reach
 from .types import ImageGrid, Scatterers
 
-DENSITY = 0.4  # scatterers in a square of one mean distance: one a cell, uniform in it, puts the mean nearest at 1.0
+DENSITY = 0.4  # scatterers in a square of one mean distance: one per cell, uniform in it, puts the mean nearest at 1.0
 OVERLAP = 0.1  # of the mean distance: of two scatterers closer than this one is dropped
 
 
@@ -25,7 +25,7 @@ def scatterers_from_image(
     """Draw scatterers over the extent of `grid`, their local mean reflectivity set by the grey level of `image`.
 
     The plane is cut into square cells, DENSITY of them a mean_distance²; each holds one scatterer, uniform in its cell, so
-    that the mean distance to the nearest neighbour is `mean_distance`. The reflectivity of a scatterer at grey level I is
+    that the mean distance to the nearest neighbor is `mean_distance`. The reflectivity of a scatterer at grey level I is
     10^(g/20 (I - 1)), g = `dynamic_range_db`, times a Rayleigh variable of mean 1: white is 1 on average, black is -g dB.
 
     Parameters
@@ -90,7 +90,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _positions(grid: ImageGrid, mean_distance: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """x and z, each (rows, columns): one uniform position in each cell of about mean_distance / sqrt(DENSITY) on a side."""
+    """X and z, each (rows, columns): one uniform position in each cell of about mean_distance / sqrt(DENSITY) on a side."""
     side = mean_distance / np.sqrt(DENSITY)
     edges = []
     for axis in (grid.z, grid.x):
@@ -105,9 +105,9 @@ def _positions(grid: ImageGrid, mean_distance: float, rng: np.random.Generator) 
 
 
 def _apart(x: np.ndarray, z: np.ndarray, distance: float) -> np.ndarray:
-    """False for the later one, in row order, of every pair closer than `distance`; x, z (rows, columns), one a cell.
+    """Return False for the later one, in row order, of every pair closer than `distance`, m; one point per cell.
 
-    The distance is a fraction of a cell, so that only neighbours can be as close.
+    The distance is a fraction of a cell, so that only neighbors can be as close.
     """
     kept = np.ones(x.shape, dtype=bool)
     n_rows, n_columns = x.shape

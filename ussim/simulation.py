@@ -20,7 +20,7 @@ from .plan import Plan, audible, make_plan
 from .reach import check_reach
 from .types import ImageGrid, RFData, Scatterers
 
-LATEST = 2**26  # samples from time 0 to any echo, a kilometre at 30 MHz: tables of so many still fit in memory
+LATEST = 2**26  # samples from time 0 to any echo, a kilometer at 30 MHz: tables of so many still fit in memory
 LOWEST_SAMPLING_RATIO = 4.0  # f_s / f_c: the band reaches 2 f_c
 
 
@@ -37,7 +37,7 @@ def simulate(
 
     Equal to MUST's `simus` in sign and time zero: time is that of the firing delays (`acquisition.transmit_delays`), which
     are 0 at the first element that fires unless the waves have another `time_reference` or delays of one's own. Pulses are
-    centred: the echo of a point has the middle of its pulse at delay + way there and back / c. The scale is the integral
+    centered: the echo of a point has the middle of its pulse at delay + way there and back / c. The scale is the integral
     over frequency, which does not depend on the record length; MUST's is this one divided by its FFT length.
 
     Parameters
@@ -219,7 +219,7 @@ def pressure_field(
 
 
 def record_length(acquisition: Acquisition, grid: ImageGrid) -> int:
-    """Samples that hold every echo from inside a grid: what a dataset passes as `n_samples`, so that frames stack."""
+    """Return samples that hold every echo from inside a grid: what a dataset passes as `n_samples`, so that frames stack."""
     x, z = np.meshgrid(grid.x[[0, -1]], grid.z[[0, -1]])  # the corners are farthest from any element
     return _record_length(make_plan(acquisition), [Scatterers(x.ravel(), z.ravel(), np.ones(4))])
 
@@ -231,7 +231,7 @@ def _simulate_all(
     max_memory: float | None,
     n_samples: int | None,
 ) -> np.ndarray:
-    """The records (n_media, n_transmits, n_elements, n_samples)."""
+    """Return the records (n_media, n_transmits, n_elements, n_samples)."""
     machine = get_engine(engine)
     plan = _checked_plan(acquisition)
     heard = [audible(scatterers, acquisition) for scatterers in media]
@@ -246,7 +246,7 @@ def _simulate_all(
 
 
 def _masked(samples: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """The samples (..., n_transmits, n_elements, n_samples), 0 on channels that do not receive; in place."""
+    """Return the samples (..., n_transmits, n_elements, n_samples), 0 on channels that do not receive; in place."""
     if acquisition.receive_mask is not None:
         with device_of(samples):
             for transmit, element in np.argwhere(~acquisition.receiving):
@@ -293,6 +293,6 @@ def _start_sample(start_time: float, acquisition: Acquisition) -> int:
 
 
 def _record_length(plan: Plan, media: Sequence[Scatterers]) -> int:
-    """Samples from time 0 until the last echo has passed."""
+    """Return samples from time 0 until the last echo has passed."""
     longest = max((plan.longest_distance(medium.x, medium.z) for medium in media), default=0.0)
     return math.ceil(plan.echo_end(longest) * plan.acquisition.sampling_frequency)

@@ -148,7 +148,7 @@ def _bright_points(image: np.ndarray, grid: ImageGrid, n: int, clear: float) -> 
 
 
 def _parts(iq: IQData, x: float, z: float) -> list[IQData]:
-    """The data of each part of the receive aperture that looks at a point."""
+    """Return the data of each part of the receive aperture that looks at a point."""
     probe = iq.acquisition.probe
     across = (probe.element_x - x) * np.cos(probe.element_angle) - (probe.element_z - z) * np.sin(probe.element_angle)
     aperture = np.flatnonzero(np.abs(across) <= np.hypot(probe.element_x - x, probe.element_z - z) / (2 * APERTURE))

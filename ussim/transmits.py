@@ -7,7 +7,7 @@ those of MUST's `txdelay` (Garcia 2021), each from geometry alone.
 Times are absolute, on the clock of the channel data. When it reads 0 is `time_reference`:
 
     "first"    the first element of the transmit fires: one that is not off and whose apodization is not 0
-    "center"   the wave passes the centre of the array, (0, 0) of a flat one, the apex of a convex one, whether an element
+    "center"   the wave passes the center of the array, (0, 0) of a flat one, the apex of a convex one, whether an element
                fires there or not
     "given"    whatever the delays say: `CustomTransmits` keeps them as they are
 """
@@ -52,7 +52,7 @@ class PlaneWaves:
         Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
     time_reference : str
         When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
-        the centre of the array.
+        the center of the array.
 
     Raises
     ------
@@ -115,7 +115,7 @@ class DivergingWaves:
         Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
     time_reference : str
         When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
-        the centre of the array.
+        the center of the array.
 
     Raises
     ------
@@ -251,7 +251,7 @@ class FocusedWaves:
         Transmit weights, (n_elements,) or (n_transmits, n_elements), without unit; None, the default: all 1.
     time_reference : str
         When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
-        the centre of the array.
+        the center of the array.
 
     Raises
     ------
@@ -313,8 +313,10 @@ class FocusedWaves:
 
 @dataclass(frozen=True, eq=False)
 class CustomTransmits:
-    """Any firing times: (n_elements,), (n_transmits, n_elements), or (n_transmits, n_foci, n_elements) for several
-    simultaneous laws (multi-line transmission). NaN switches an element off; a transmit without elements is silent.
+    """Any firing times: (n_elements,), (n_transmits, n_elements) or (n_transmits, n_foci, n_elements).
+
+    Several foci are simultaneous laws (multi-line transmission). NaN switches an element off; a transmit without
+    elements is silent.
 
     Times are kept as given, on the clock of the channel data: a constant added to them moves every echo by it. With
     `time_reference` "first" the first element that fires does so at 0. `_delays` holds the times as given.
@@ -457,7 +459,7 @@ def imaging_waves(
 ) -> PlaneWaves | DivergingWaves:
     """Return the probe's default imaging sequence, any part of it overridden.
 
-    On a convex array "diverging" means virtual sources at the centre of curvature's distance from the apex, turned by the
+    On a convex array "diverging" means virtual sources at the center of curvature's distance from the apex, turned by the
     tilt: tilt 0 fires all elements at once.
 
     Parameters
@@ -570,7 +572,7 @@ def focused_scan(
 def _row(name: str, values: Any) -> np.ndarray:
     row = np.atleast_1d(own(name, values))
     if row.ndim != 1 or row.size == 0 or not np.all(np.isfinite(row)):
-        raise ValueError(f"{name}: expected finite numbers, one a transmit, got {values!r}")
+        raise ValueError(f"{name}: expected finite numbers, one per transmit, got {values!r}")
     return row
 
 
@@ -588,7 +590,7 @@ def _check_angles(name: str, angles: np.ndarray) -> None:
 
 
 def _distances(probe: Probe, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """(n_points, n_elements) distance of points to element centres, m."""
+    """(n_points, n_elements) distance of points to element centers, m."""
     return np.hypot(x[:, None] - probe.element_x, z[:, None] - probe.element_z)
 
 
@@ -599,17 +601,23 @@ def _check_reference(kind: str, reference: str, known: tuple[str, ...] = ("first
 
 
 def _apex(probe: Probe) -> float:
-    """Depth of the centre of the array, m: there x is 0."""
+    """Depth of the center of the array, m: there x is 0."""
     return 0.0 if probe.is_flat else probe.center_of_curvature + probe.radius
 
 
 def _on_clock(reference: str, apodization: np.ndarray | None, times: np.ndarray, at_center: np.ndarray) -> np.ndarray:
-    """Firing times on the clock of the reference; the waves pass the array's centre at `at_center` (n_transmits, 1)."""
+    """Return firing times on the clock of the reference.
+
+    The waves pass the array's center at `at_center` (n_transmits, 1).
+    """
     return times - at_center if reference == "center" else _from_zero(times, apodization)
 
 
 def _from_zero(times: np.ndarray, apodization: np.ndarray | None) -> np.ndarray:
-    """Firing times with the first firing of each transmit at 0; those of a silent transmit from any of its elements."""
+    """Return firing times with the first firing of each transmit at 0.
+
+    Those of a silent transmit from any of its elements.
+    """
     axes = tuple(range(1, times.ndim))
     on = ~np.isnan(times)
     firing = on & _not_zero(apodization, times.shape)
@@ -619,8 +627,10 @@ def _from_zero(times: np.ndarray, apodization: np.ndarray | None) -> np.ndarray:
 
 
 def _not_zero(apodization: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Where the apodization is not 0, to broadcast with (n_transmits, [n_laws,] n_elements); all of one that does not fit,
-    which `Acquisition` refuses."""
+    """Where the apodization is not 0, to broadcast with (n_transmits, [n_laws,] n_elements).
+
+    All of one that does not fit, which `Acquisition` refuses.
+    """
     if apodization is None or np.shape(apodization) not in ((shape[-1],), (shape[0], shape[-1])):
         return np.ones(shape[-1], dtype=bool)
     weights = np.asarray(apodization) != 0

@@ -78,7 +78,7 @@ class Scatterers:
 
 @dataclass(frozen=True, eq=False)
 class ImageGrid:
-    """Pixel centres of an image: columns at `x`, rows at `z`.
+    """Pixel centers of an image: columns at `x`, rows at `z`.
 
     Depth is from z = 0: the face of a flat array; of a convex one the chord through its outermost elements, not its apex,
     which lies radius + center_of_curvature (`Probe`) deeper.
@@ -179,8 +179,8 @@ class RFData:
     """Channel data as received.
 
     Time is that of the firing delays, `acquisition.transmit_delays`: with the waves' `time_reference` "first" it is 0 when
-    the first element of a transmit fires whose apodization is not 0, with "center" when the wave passes the array's centre,
-    and the delays of `CustomTransmits` are kept as given. Pulses are centred: the echo of a point has the middle of its
+    the first element of a transmit fires whose apodization is not 0, with "center" when the wave passes the array's center,
+    and the delays of `CustomTransmits` are kept as given. Pulses are centered: the echo of a point has the middle of its
     two-way pulse at delay + way there and back / c. Where the pulse of a recording *begins* with the firing, say by
     `pulse_time` how long after it the middle of the two-way pulse comes; `start_time` holds the difference.
 
@@ -347,7 +347,7 @@ class IQData:
 
 
 def _as_recording(data: RFData | IQData, path: str | PathLike[str]) -> Recording:
-    """The data as formats of several frames take them."""
+    """Return the data as formats of several frames take them."""
     samples = data.samples if data.samples.ndim > 3 else data.samples[None]
     if samples.ndim > 4:
         raise ValueError(f"save: expected one record or a stack of frames, got samples of shape {data.samples.shape}")
@@ -377,7 +377,7 @@ def _check_channels(samples: np.ndarray, acquisition: Acquisition, sampling_freq
 
 
 def _checked_start(start_time: Any, acquisition: Acquisition) -> float | np.ndarray:
-    """The start time as a float, or as a read-only (n_transmits,) float64 array of its own."""
+    """Return the start time as a float, or as a read-only (n_transmits,) float64 array of its own."""
     times = own("start_time", start_time)
     if times.shape not in ((), (acquisition.n_transmits,)) or not np.all(np.isfinite(times)):
         raise ValueError(

@@ -1,6 +1,6 @@
 """Sampled signals that enter the model in place of its formulas: what drives the elements, how an element responds.
 
-Both are centred on time 0 as the built-in pulses are: of n samples the one at (n - 1) / 2 is at time 0. A signal with
+Both are centered on time 0 as the built-in pulses are: of n samples the one at (n - 1) / 2 is at time 0. A signal with
 another zero is brought there by zeros on its shorter side. Between the samples it is what a band-limited signal is; above
 half its rate it has no spectrum.
 """
@@ -18,7 +18,7 @@ from . import physics
 
 @dataclass(frozen=True, eq=False)
 class Waveform:
-    """A sampled signal, centred on time 0.
+    """A sampled signal, centered on time 0.
 
     Attributes
     ----------

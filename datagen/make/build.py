@@ -146,7 +146,7 @@ def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
 
 
 def _format(storage: Storage, recipe: Recipe) -> int:
-    """The format of the store that is gone on with, of new ones where there is none yet."""
+    """Return the format of the store that is gone on with, of new ones where there is none yet."""
     if not storage.exists() or read.is_begun(storage) or _is_damaged(storage):
         return format_for(recipe.augmentations, FORMAT)
     return read.read_attributes(storage).recipe.format
@@ -172,7 +172,7 @@ def _create(storage: Storage, attributes: Attributes, plan: Plan) -> None:
 
 
 def _attributes(plan: Plan, samples_per_shard: int | None) -> Attributes:
-    """What the group says of itself."""
+    """Return what the group says of itself."""
     recipe = plan.recipe
     own = [get_source(name) for name in recipe.source]
     # Files "of one's own" that look like a collection are under that one's terms.
@@ -265,7 +265,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
 
 
 def _jobs(plan: Plan, url: str, samples_per_shard: int) -> list[Job]:
-    """The shards of a dataset: at least one, empty where there are no samples."""
+    """Return the shards of a dataset: at least one, empty where there are no samples."""
     firsts = range(0, len(plan.samples), samples_per_shard) or (0,)
     parts = [plan.samples[first : first + samples_per_shard] for first in firsts]
     return [Job(url, index, part, plan.recipe, samples_per_shard, plan.digest) for index, part in enumerate(parts)]
@@ -281,8 +281,10 @@ def _check_unchanged(storage: Storage, document: dict[str, Any], plan: Plan) -> 
 
 
 def _is_whole(storage: Storage, job: Job) -> bool:
-    """Whether a shard is there with all its files as written, and with all its samples: those that were set aside are given
-    another chance."""
+    """Whether a shard is there with all its files as written, and with all its samples.
+
+    Those that were set aside are given another chance.
+    """
     record = read.read_record(storage, job.index)
     return (
         record is not None
@@ -294,7 +296,7 @@ def _is_whole(storage: Storage, job: Job) -> bool:
 
 
 def _samples_per_shard(storage: Storage) -> int | None:
-    """Samples in the first shard, by its record: what a store was begun with, where it cannot say so itself."""
+    """Return samples in the first shard, by its record: what a store was begun with, where it cannot say so itself."""
     first, second = (read.read_record(storage, index) for index in (0, 1))
     return len(first.rows) if first is not None and second is not None else None
 

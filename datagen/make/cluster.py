@@ -40,7 +40,7 @@ IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle
 
 
 def resolve_engine(name: str) -> str:
-    """What "auto" comes to on this machine; raises ussim.EngineError where there is no such engine or device."""
+    """Return what "auto" comes to on this machine; raises ussim.EngineError where there is no such engine or device."""
     from ussim.engines import get_engine
 
     found = get_engine(name).name
@@ -121,7 +121,7 @@ class Cluster(Workers):
                 future.cancel()
 
     def _answer(self, function: Callable[[Item], Result], item: Item, future: Future) -> Result:
-        """What became of an item; where it kills its workers, what the function has for one that is lost."""
+        """Return what became of an item; where it kills its workers, what the function has for one that is lost."""
         from distributed import CancelledError, KilledWorker
         from distributed.comm import CommClosedError
 
@@ -170,7 +170,7 @@ class Cluster(Workers):
                     client.cancel(list(futures), force=True)
 
     def _outcome(self, future: Future, job: Job) -> ShardRecord:
-        """The record that a task came back with; a shard that keeps killing its workers is made sample by sample."""
+        """Return the record that a task came back with; a shard that keeps killing its workers is made sample by sample."""
         from distributed import CancelledError, KilledWorker
 
         try:
@@ -267,7 +267,7 @@ def dask_setup(_worker: Any) -> None:
 
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
-    """A client of a scheduler at an address or described by a file."""
+    """Yield a client of a scheduler at an address or described by a file."""
     from distributed import Client
 
     path = Path(scheduler)
@@ -335,7 +335,7 @@ def _announce(client: Client, watcher: Watcher) -> None:
 
 
 def _shard_task(job: Job, numba_threads: int | None) -> ShardRecord | Exception:
-    """A shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
+    """Return a shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
     from distributed import get_worker
 
     from ussim import EngineError

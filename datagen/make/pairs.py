@@ -107,7 +107,7 @@ def make_imager(settings: Settings) -> Imager:
 
 
 def simulate_pair(hq: np.ndarray, imager: Imager, seed: int) -> Pair:
-    """The B-mode of an image, pixel for pixel on the grid of the image.
+    """Return the B-mode of an image, pixel for pixel on the grid of the image.
 
     Parameters
     ----------
@@ -181,8 +181,9 @@ def _simulate(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -
 
 
 def _receive(rf: ussim.RFData, settings: Settings, rngs: Sequence[np.random.Generator]) -> None:
-    """A stack of records through the receiver, in place: white noise at the given ratio of RMS amplitudes to each, from its
-    own generator, then gain that grows with time.
+    """Pass a stack of records through the receiver, in place.
+
+    White noise at the given ratio of RMS amplitudes to each, from its own generator, then gain that grows with time.
 
     The noise is amplified with the echoes.
     """

@@ -134,7 +134,10 @@ def finish_shard(job: Job, made: list[Made], started: float) -> ShardRecord:
 
 
 def make_samples(samples: Sequence[Sample], job: Job) -> Iterator[Made]:
-    """Samples that share their settings, simulated together; where one of them fails, one by one, which sets it aside."""
+    """Yield samples that share their settings, simulated together.
+
+    Where one of them fails, one by one, which sets it aside.
+    """
     if len(samples) > 1:
         try:
             yield from _make(samples, job)
@@ -162,7 +165,7 @@ def make_sample(sample: Sample, job: Job) -> Made:
 
 
 def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
-    """The place of a sample that is set aside."""
+    """Return the place of a sample that is set aside."""
     row = _row(sample, job) | {"set_aside": " ".join(reason.split())}
     images: dict[str, np.ndarray] = {"hq": np.zeros((job.recipe.size,) * 2, np.uint8)}
     for settings in job.recipe.settings:
@@ -175,12 +178,12 @@ def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
 
 
 def _row(sample: Sample, job: Job) -> Row:
-    """What the table says of a sample, but for what is simulated."""
+    """Return what the table says of a sample, but for what is simulated."""
     return sample.row(job.recipe.size, job.recipe.folds, job.recipe.tells_variants)
 
 
 def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
-    """Samples that share their settings, or one alone."""
+    """Return samples that share their settings, or one alone."""
     hqs = [image_of(sample, job.recipe.cutting) for sample in samples]
     made = [Made(_row(sample, job), {"hq": hq}) for sample, hq in zip(samples, hqs, strict=True)]
     for settings in job.recipe.settings:
@@ -205,13 +208,13 @@ def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
 
 
 def _simulated_columns(job: Job) -> tuple[str, ...]:
-    """What the table says of a sample under one probe, `_<PROBE>` appended."""
+    """Return what the table says of a sample under one probe, `_<PROBE>` appended."""
     drawn = job.recipe.randomize.names if job.recipe.randomize is not None else ()
     return ("scatterers", "lq_pixel_x_mm", "lq_pixel_z_mm", *drawn)
 
 
 def log(storage: Storage, event: str, **entry: Value) -> None:
-    """A line in the store's log: what depends on the machine and the hour, and no digest covers."""
+    """Write a line in the store's log: what depends on the machine and the hour, and no digest covers."""
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),

@@ -117,7 +117,7 @@ def _check_shard(storage: Storage, record: ShardRecord, attributes: Attributes) 
 
 
 def _fault(image: np.ndarray | str, record: ShardRecord, key: str, position: int) -> str:
-    """What is wrong with one image, "" where nothing is."""
+    """Return what is wrong with one image, "" where nothing is."""
     if isinstance(image, str):
         return image
     if layout.image_hash(image) != record.hashes[key][position]:
@@ -128,7 +128,7 @@ def _fault(image: np.ndarray | str, record: ShardRecord, key: str, position: int
 
 
 def _check_whole(storage: Storage, attributes: Attributes, content: layout.Content) -> list[str]:
-    """The table of samples, the masks, the metadata and the digest over all of it."""
+    """Return the table of samples, the masks, the metadata and the digest over all of it."""
     try:
         written = storage.read(layout.SAMPLES).decode()
         masks = read.read_fixed_masks(storage)
@@ -155,7 +155,7 @@ def _resimulate(
     root: str | Path | tuple[str | None, ...] | None,
     seed: int | None,
 ) -> Iterator[tuple[bool, str]]:
-    """Some samples made again from the source: (whether that is a fault, what differs)."""
+    """Yield some samples made again from the source: (whether that is a fault, what differs)."""
     recipe = attributes.recipe
     roots = (root,) * len(recipe.source) if root is None or isinstance(root, str | Path) else root
     refs: dict[tuple[str, str], VolumeRef] = {}

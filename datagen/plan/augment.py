@@ -37,7 +37,7 @@ class Augmentation:
 def draw_augmentation(
     rng: np.random.Generator, max_angle: float = math.radians(10.0), min_scale: float = 0.8
 ) -> Augmentation:
-    """A random variant; the same generator state gives the same one.
+    """Return a random variant; the same generator state gives the same one.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def draw_augmentation(
 
 
 def apply_augmentation(image: np.ndarray, augmentation: Augmentation, size: int | None = None) -> np.ndarray:
-    """The variant of a square image.
+    """Return the variant of a square image.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def apply_augmentation(image: np.ndarray, augmentation: Augmentation, size: int 
     side = augmentation.scale * n / reach
     room = n - side * reach
     centre_row, centre_column = (side * reach / 2 + room * offset - 0.5 for offset in augmentation.offset)
-    along = (np.arange(size) + 0.5) / size - 0.5  # pixel centres across the square
+    along = (np.arange(size) + 0.5) / size - 0.5  # pixel centers across the square
     rows = centre_row + side * (cosine * along[:, None] + sine * along[None, :])
     columns = centre_column + side * (cosine * along[None, :] - sine * along[:, None])
 
@@ -96,7 +96,7 @@ def apply_augmentation(image: np.ndarray, augmentation: Augmentation, size: int 
     step = side / size  # MRI pixels a pixel of the result
     if step > 1:
         source = gaussian_filter(source, (step - 1) / 2, mode="nearest")  # scikit-image's anti-aliasing
-    # The outermost pixel centres may lie half a pixel beyond the image's own: "nearest" holds the border there.
+    # The outermost pixel centers may lie half a pixel beyond the image's own: "nearest" holds the border there.
     variant = map_coordinates(source, [rows, columns], order=3, mode="nearest")
     variant = np.clip(variant, image.min(), image.max())
     return np.rint(variant).astype(image.dtype) if image.dtype.kind in "ui" else variant.astype(image.dtype)
@@ -109,5 +109,5 @@ def augment(
     max_angle: float = math.radians(10.0),
     min_scale: float = 0.8,
 ) -> np.ndarray:
-    """A random variant of a square image: `draw_augmentation`, then `apply_augmentation`."""
+    """Return a random variant of a square image: `draw_augmentation`, then `apply_augmentation`."""
     return apply_augmentation(image, draw_augmentation(rng, max_angle, min_scale), size)

@@ -1,6 +1,6 @@
 """Formats of a dataset: by which rules a store's images are made. A store keeps the format that it was begun with.
 
-    1   MUST's sub-elements; receive aperture from the elements' directivity; envelope at the pixel centres alone
+    1   MUST's sub-elements; receive aperture from the elements' directivity; envelope at the pixel centers alone
     2   converged sub-elements; all elements receive where their pitch makes no grating lobes; envelope detected on a grid
         fine enough for the band, each pixel the peak of its cell; the mask follows the f-number of the images
 
@@ -58,7 +58,7 @@ def format_for(augmentations: int, newest: int = FORMAT) -> int:
 
 
 def rules_of(number: int) -> Rules:
-    """The rules of a format; raises ValueError of one that this version does not know."""
+    """Return the rules of a format; raises ValueError of one that this version does not know."""
     if number not in _RULES:
         raise ValueError(
             f"format: expected one of {', '.join(map(str, _RULES))}, got {number!r}: a store of a newer version of datagen?"

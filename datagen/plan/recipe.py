@@ -163,7 +163,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> Recipe:
-        """The recipe in a TOML file, fields in `overrides` replaced."""
+        """Return the recipe in a TOML file, fields in `overrides` replaced."""
         return cls(**(read_table(path) | overrides))
 
     @property
@@ -175,17 +175,19 @@ class Recipe(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the choices as they are written, roots left out. A store's `recipe_digest` covers the source's files
-        and what "auto" came to as well."""
+        """SHA-256 of the choices as they are written, roots left out.
+
+        A store's `recipe_digest` covers the source's files and what "auto" came to as well.
+        """
         return self._resolved(self.engine, self.folds or 0, FORMAT, Inputs()).digest
 
     def roots(self) -> list[Path]:
-        """The folder of each source, found as the source finds it; raises DataError where there is none."""
+        """Return the folder of each source, found as the source finds it; raises DataError where there is none."""
         given = self.root or (None,) * len(self.source)
         return [resolve_root(name, root).resolve() for name, root in zip(self.source, given, strict=True)]
 
     def load_probes(self) -> list[Probe]:
-        """The probes, in order; raises ussim.ProbeError."""
+        """Return the probes, in order; raises ussim.ProbeError."""
         from ussim import load_probe
 
         return [load_probe(name) for name in self.probes]
@@ -236,7 +238,7 @@ class Recipe(BaseModel):
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
-    """The fields in a TOML file, option names and hyphens understood; raises RecipeError."""
+    """Return the fields in a TOML file, option names and hyphens understood; raises RecipeError."""
     fields = {}
     for key, value in read_toml(path).items():
         field = key.replace("-", "_")
@@ -260,7 +262,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first fault of a recipe: field, what is expected, what came."""
+    """Return the first fault of a recipe: field, what is expected, what came."""
     fault = error.errors()[0]
     field = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "value_error":

@@ -218,7 +218,7 @@ def _tuples(value: Any) -> Any:
 
 
 def array_name(probe_name: str) -> str:
-    """A probe's name as one component of a path in a store: "PA4-2/20" is kept under `PA4-2_20`."""
+    """Return a probe's name as one component of a path in a store: "PA4-2/20" is kept under `PA4-2_20`."""
     return probe_name.replace("/", "_").replace("\\", "_")
 
 
@@ -233,7 +233,7 @@ def digest(value: Any) -> str:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What changed between two records, one short text a field."""
+    """Return what changed between two records, one short text a field."""
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     texts = []
     for key in changed:

@@ -52,7 +52,7 @@ class Sample:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], ref: VolumeRef) -> Sample:
-        """The sample that a row of the table describes, in a volume that was found again."""
+        """Return the sample that a row of the table describes, in a volume that was found again."""
         return cls(
             id=row["id"],
             ref=ref,
@@ -74,7 +74,7 @@ class Sample:
         return draw_augmentation(np.random.default_rng([self.seed, stable_hash("augmentation")]))
 
     def row(self, size: int, folds: int, tells_variants: bool = False) -> dict[str, str | int | float | None]:
-        """What the table of samples says of it, but for what is simulated.
+        """Return what the table of samples says of it, but for what is simulated.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class VolumeSamples:
     window: Window | None = None  # which of its values are black and white
 
     def row(self) -> dict[str, str | int | float | None]:
-        """What the table of volumes says of it."""
+        """Return what the table of volumes says of it."""
         low, high, by = ("", "", "") if self.window is None else (*self.window.grey, self.window.by)
         return {
             "source": self.ref.source,
@@ -241,7 +241,7 @@ def _digest(recipe: ResolvedRecipe, samples: Iterable[Sample]) -> str:
 
 
 def _left_out(files: Sequence[tuple[str, Skipped]]) -> list[str]:
-    """A line per reason for which files were left out."""
+    """Return a line per reason for which files were left out."""
     kinds: dict[tuple[str, str], list[Skipped]] = defaultdict(list)
     for source, item in files:
         kinds[source, item.counted_as].append(item)
@@ -254,7 +254,7 @@ def _left_out(files: Sequence[tuple[str, Skipped]]) -> list[str]:
 
 
 def _oddities(volumes: Iterable[VolumeSamples]) -> list[str]:
-    """A line per oddity of volumes that were read, the most frequent first."""
+    """Return a line per oddity of volumes that were read, the most frequent first."""
     count = Counter((volume.ref.source, note) for volume in volumes for note in dict.fromkeys(volume.oddities))
     return [f"{source}: {note} ({n} volume{'s' * (n != 1)})" for (source, note), n in count.most_common()]
 
@@ -311,7 +311,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
 
 
 def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
-    """A volume without the images that another one has, pixel by pixel, and a line for each such volume.
+    """Return a volume without the images that another one has, pixel by pixel, and a line for each such volume.
 
     An image is built once, so that no copy of it, whatever its name, lands in another fold.
     """
@@ -335,7 +335,7 @@ def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[
 
 
 def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
-    """The HQ image of a sample, (size, size) uint8, cut from its volume.
+    """Return the HQ image of a sample, (size, size) uint8, cut from its volume.
 
     Raises
     ------
@@ -410,7 +410,10 @@ def _enough(read: Sequence[VolumeSamples], recipe: ResolvedRecipe) -> bool:
 
 
 def _choose(read: Sequence[VolumeSamples], recipe: ResolvedRecipe) -> list[Sample]:
-    """The samples within the limits: one of each volume, then a second of each, ..., volumes and samples by their hashes."""
+    """Return the samples within the limits.
+
+    One of each volume, then a second of each, ..., volumes and samples by their hashes.
+    """
     chosen = [sample for volume in read for sample in volume.samples]
     for kind, limit in zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True):
         if limit is not None:
@@ -430,7 +433,7 @@ def _first(samples: Iterable[Sample], limit: int) -> list[Sample]:
 
 
 def _kind_of_reason(reason: str) -> str:
-    """A reason without its numbers, so that like ones are counted together."""
+    """Return a reason without its numbers, so that like ones are counted together."""
     if "noise" in reason:
         return "nothing brighter than the noise of the volume"
     if reason.startswith("the largest square"):
@@ -453,7 +456,7 @@ def _nothing(
 
 
 def _told(variant: Augmentation | None) -> dict[str, int | float | None]:
-    """What the table says of how a variant was made: empty of the image itself."""
+    """Return what the table says of how a variant was made: empty of the image itself."""
     said = variant or Augmentation()
     values = {
         "flip": int(said.flip),

@@ -1,5 +1,7 @@
-"""Tissue by SAM 2 (Ravi et al. 2024, "SAM 2: segment anything in images and videos"), an extra: it needs the package `sam2`
-and a checkpoint that the user has downloaded. `grey.foreground` (Otsu) is what is used otherwise.
+"""Tissue by SAM 2 (Ravi et al.
+
+2024, "SAM 2: segment anything in images and videos"), an extra: it needs the package `sam2` and a checkpoint that the
+user has downloaded. `grey.foreground` (Otsu) is what is used otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ _SIZES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 
 
 def sam2_segmenter(checkpoint: str | Path | None, device: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """A segmenter for `slices.hq_slices`: SAM 2, prompted with the box and the middle of what Otsu's threshold finds.
+    """Return a segmenter for `slices.hq_slices`: SAM 2, prompted with the box and the middle of what Otsu's threshold finds.
 
     Parameters
     ----------
@@ -68,7 +70,7 @@ def sam2_segmenter(checkpoint: str | Path | None, device: str | None = None) -> 
 
 
 def _configuration(checkpoint: Path) -> str:
-    """The configuration that belongs to a checkpoint, from its name."""
+    """Return the configuration that belongs to a checkpoint, from its name."""
     name = checkpoint.stem
     for version in ("sam2.1", "sam2"):
         for word, letter in _SIZES.items():

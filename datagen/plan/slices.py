@@ -1,7 +1,7 @@
 """A volume to the high-quality (HQ) images that are simulated: full slices, and the patch wholly inside the tissue.
 
 Grey values are scaled by percentiles of the series' foreground, so that one contrast holds for all its slices; the
-square is cut in millimetres where the pixel size is known, and resized with anti-aliasing to 8-bit grey.
+square is cut in millimeters where the pixel size is known, and resized with anti-aliasing to 8-bit grey.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def hq_slices(
     on_skip: OnSkip | None = None,
     window: Window | None = None,
 ) -> Iterator[HQSlice]:
-    """The HQ images of one volume: a full slice each, followed by its patch where `patches` is set.
+    """Yield the HQ images of one volume: a full slice each, followed by its patch where `patches` is set.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def hq_slices(
     every : take every n-th slice, counted so that the middle slice is among them
     min_tissue : least fraction of the square that the foreground must fill
     size : side of the image in pixels, None = as in the MRI
-    fit : "crop" takes the centre square, "pad" the whole slice on black
+    fit : "crop" takes the center square, "pad" the whole slice on black
     segmenter : finds the tissue in a slice; None = `foreground`
     window : which values become black and white; None = `window_of(volume)`
     on_skip : called with plane, index, kind and reason for each image that is left out
@@ -94,7 +94,10 @@ class Unusable(DataError):
 
 
 def chosen_planes(volume: Volume, planes: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The planes to cut: those asked for that the volume has; by default those of near-square pixels and enough of them."""
+    """Return the planes to cut: those asked for that the volume has.
+
+    By default those of near-square pixels and enough of them.
+    """
     if not planes:
         square = volume.square_planes()
         large = tuple(plane for plane in square if min(volume.slice_shape(plane)) >= MIN_SIDE)
@@ -115,7 +118,7 @@ def hq_slice(
     min_tissue: float = 0.1,
     segmenter: Segmenter | None = None,
 ) -> HQSlice:
-    """One full slice: its centre square (or all of it on black) in 8-bit grey. `window` is `window_of(volume)`.
+    """One full slice: its center square (or all of it on black) in 8-bit grey. `window` is `window_of(volume)`.
 
     Raises
     ------
@@ -134,7 +137,7 @@ def hq_patch(
     window: Window | None = None,
     segmenter: Segmenter | None = None,
 ) -> HQSlice:
-    """The largest axis-aligned square wholly inside the tissue of one slice, in 8-bit grey.
+    """Return the largest axis-aligned square wholly inside the tissue of one slice, in 8-bit grey.
 
     Raises
     ------
@@ -145,12 +148,12 @@ def hq_patch(
 
 
 def largest_square(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The largest axis-aligned square of True pixels: row0, col0, row1, col1 (half open).
+    """Return the largest axis-aligned square of True pixels: row0, col0, row1, col1 (half open).
 
     Exact, in time linear in the pixels. side[i, j], the largest square whose lower right corner is (i, j), is
     1 + min(side[i-1, j], side[i, j-1], side[i-1, j-1]). Within a row, side[j] - j is then the running minimum of
     1 + min(up, up-left) - j, which is one pass of `minimum.accumulate`. Of several largest squares the one nearest to the
-    centre of the mask is taken (the first of those in reading order), so the result is unique. An empty mask gives
+    center of the mask is taken (the first of those in reading order), so the result is unique. An empty mask gives
     (0, 0, 0, 0).
     """
     mask = np.asarray(mask, dtype=bool)
@@ -179,7 +182,10 @@ def largest_square(mask: np.ndarray) -> tuple[int, int, int, int]:
 def square_box(
     shape: tuple[int, ...], pixel_size: tuple[float | None, float | None], fit: str = "crop"
 ) -> tuple[int, int, int, int]:
-    """The centre square of a slice in pixels, square in mm where the pixel size is known; "pad" goes beyond the slice."""
+    """Return the center square of a slice in pixels, square in mm where the pixel size is known.
+
+    "pad" goes beyond the slice.
+    """
     row_mm, column_mm = _known(pixel_size)
     height, width = shape[0] * row_mm, shape[1] * column_mm
     side = min(height, width) if fit == "crop" else max(height, width)
@@ -259,7 +265,7 @@ def _render(image: np.ndarray, box: tuple[int, int, int, int], size: int | None)
 
 
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The box of an image, zero where it reaches beyond."""
+    """Return the box of an image, zero where it reaches beyond."""
     row0, col0, row1, col1 = box
     n_rows, n_columns = image.shape
     inside = image[max(row0, 0) : min(row1, n_rows), max(col0, 0) : min(col1, n_columns)]
@@ -268,7 +274,7 @@ def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _largest_square_mm(mask: np.ndarray, pixel_size: tuple[float | None, float | None]) -> tuple[int, int, int, int]:
-    """The largest square in mm, in whole pixels wholly inside the mask."""
+    """Return the largest square in mm, in whole pixels wholly inside the mask."""
     row_mm, column_mm = _known(pixel_size)
     if max(row_mm, column_mm) <= _MAX_ANISOTROPY * min(row_mm, column_mm):
         return largest_square(mask)

@@ -79,7 +79,7 @@ def export(
 
 
 def check_licence(sources: Sequence[Terms], licence: str | None) -> list[str]:
-    """The licences that the images are passed on under; raises LicenceError where they may not be."""
+    """Return the licences that the images are passed on under; raises LicenceError where they may not be."""
     licences = []
     for source in sources:
         if source.name in OWN:
@@ -95,7 +95,7 @@ def check_licence(sources: Sequence[Terms], licence: str | None) -> list[str]:
 
 
 def card(pairs: Pairs, licences: list[str], kind: str) -> str:
-    """A dataset card: YAML that hubs read, then what a person wants to know."""
+    """Return a dataset card: YAML that hubs read, then what a person wants to know."""
     attributes, recipe = pairs.attributes, pairs.recipe
     subjects = len({(row["source"], row["subject"]) for row in pairs.samples})
     title = "MRI and simulated ultrasound pairs"
@@ -191,7 +191,7 @@ def _images(pairs: Pairs) -> Iterator[tuple[Row, np.ndarray, np.ndarray]]:
 
 
 def _key(row: Row) -> str:
-    """A sample's name as that of a file."""
+    """Return a sample's name as that of a file."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in str(row["id"]).replace("/", "__"))
 
 

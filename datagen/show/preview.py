@@ -14,7 +14,7 @@ ROWS = 4
 
 
 def preview_figure(pairs: Pairs, probe: str, n_rows: int = ROWS) -> Any:
-    """A figure of `n_rows` pairs of one probe, spread over the store; `pairs` holds that probe alone."""
+    """Return a figure of `n_rows` pairs of one probe, spread over the store; `pairs` holds that probe alone."""
     from ussim.show.figures import pairs_figure
 
     grid = make_imager(next(known for known in pairs.recipe.settings if known.probe.name == probe)).grid

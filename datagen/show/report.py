@@ -23,7 +23,7 @@ from ..store.layout import Row
 from ..store.loader import Pairs, open_pairs
 from ..store.location import Storage, open_storage
 
-MEASURED = 200  # pairs a probe whose grey levels and speckle are measured
+MEASURED = 200  # pairs per probe whose grey levels and speckle are measured
 BLOCK = 8  # the side of an image over this is the side of the blocks speckle is measured in
 FLAT = 0.05  # standard deviation of HQ in [0, 1] below which a block counts as homogeneous
 DEPTHS = ("near", "middle", "far")  # thirds of the depth
@@ -67,7 +67,7 @@ def write_report(path: str | Path, out: str | Path, n_pairs: int = 48) -> Path:
 
 
 def render(storage: Storage, pairs: Pairs, n_pairs: int = 48) -> str:
-    """The report as HTML."""
+    """Return the report as HTML."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
@@ -136,7 +136,7 @@ def speckle(hq: np.ndarray, lq: np.ndarray, masks: np.ndarray, dynamic_range_db:
 
 
 def odd(storage: Storage) -> list[tuple[str, int]]:
-    """What is odd about the volumes, by the table of them: a note, and how many have it; the most frequent first."""
+    """Return what is odd about the volumes, by the table of them: a note, and how many have it; the most frequent first."""
     try:
         rows = csv.DictReader(io.StringIO(storage.read(layout.VOLUMES).decode()))
     except FileNotFoundError:  # of a store from before there was one
@@ -146,7 +146,7 @@ def odd(storage: Storage) -> list[tuple[str, int]]:
 
 
 def timing(storage: Storage) -> dict[str, Any]:
-    """How long the shards took, of the build's log: samples, seconds of work, seconds a sample, machines."""
+    """How long the shards took, of the build's log: samples, seconds of work, seconds per sample, machines."""
     entries = []
     for line in storage.read_log("build/log.jsonl"):
         try:
@@ -170,7 +170,7 @@ def timing(storage: Storage) -> dict[str, Any]:
 
 
 def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str]]:
-    """The recipe's choices as text, the probes' numbers left to the store."""
+    """Return the recipe's choices as text, the probes' numbers left to the store."""
 
     def text(value: Any) -> str:
         if isinstance(value, dict):  # ranges to draw from
@@ -222,7 +222,10 @@ def _measure(pairs: Pairs, probe: str) -> dict[str, Any]:
 
 
 def _histogram(levels: np.ndarray, width: int = 256, height: int = 80) -> dict[str, Any]:
-    """The outline of a histogram of grey levels, as points of an SVG; black, which dwarfs all others, is told in words."""
+    """Return the outline of a histogram of grey levels, as points of an SVG.
+
+    Black, which dwarfs all others, is told in words.
+    """
     counts = np.bincount(levels.ravel(), minlength=256).astype(float)
     black = counts[0] / max(counts.sum(), 1)
     top = max(counts[1:].max(), 1.0)
@@ -236,7 +239,10 @@ def _card(pairs: Pairs, index: int) -> dict[str, Any]:
 
 
 def _picture(image: np.ndarray) -> str:
-    """An image as a data URL. JPEG at this quality is within 2 grey levels of most pixels and a third of PNG's size."""
+    """Return an image as a data URL.
+
+    JPEG at this quality is within 2 grey levels of most pixels and a third of PNG's size.
+    """
     from PIL import Image
 
     content = io.BytesIO()

@@ -31,7 +31,7 @@ _SOURCES = {
 
 
 def source_names() -> list[str]:
-    """The names `get_source` takes."""
+    """Return the names `get_source` takes."""
     return list(_SOURCES)
 
 
@@ -48,7 +48,7 @@ def get_source(name: str, selection: Selection | None = None) -> Source:
 
 
 def resolve_root(source_name: str, root: str | Path | None) -> Path:
-    """The folder a source is read from: `root`, else $DATAGEN_ROOT, else the usual names in . and ./data.
+    """Return the folder a source is read from: `root`, else $DATAGEN_ROOT, else the usual names in . and ./data.
 
     Raises
     ------

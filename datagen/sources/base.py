@@ -86,7 +86,7 @@ class Source(ABC):
         return found
 
     def nothing_found(self, root: str | Path, found: Found | None = None) -> DataError:
-        """The error of an empty search: what was expected, and the first reason why what is there does not do."""
+        """Return the error of an empty search: what was expected, and the first reason why what is there does not do."""
         reason = ""
         if found is not None and found.skipped:
             first = found.skipped[0]

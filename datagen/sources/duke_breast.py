@@ -74,7 +74,7 @@ class DukeBreast(Source):
 
 
 def find_sheet(base: Path, patients: list[Path]) -> Path | None:
-    """The mapping sheet: in the root, beside or above the patients' folders, or in a folder next to them.
+    """Return the mapping sheet: in the root, beside or above the patients' folders, or in a folder next to them.
 
     A .csv saved from it is preferred, since the .xlsx has three quarters of a million rows and takes a minute to read.
     """
@@ -138,5 +138,5 @@ def _xlsx_rows(sheet: Path) -> Iterator[tuple[object, ...]]:
 
 
 def _short(folder: str) -> str:
-    """A series folder's name; of a UID the last digits."""
+    """Return a series folder's name; of a UID the last digits."""
     return folder.rsplit(".", 1)[-1][-10:] if re.fullmatch(r"[\d.]{20,}", folder) else folder

@@ -228,7 +228,7 @@ def _some(
     doubts: Iterable[str] = (),
     by_name: bool = True,
 ) -> Found:
-    """What was found with its subjects: as the user says, else as names say, else (DICOM) as the files said."""
+    """Return what was found with its subjects: as the user says, else as names say, else (DICOM) as the files said."""
     override = source.selection.subjects
     packed = archives(root)
     if by_name:
@@ -250,7 +250,7 @@ def _some(
 
 
 def _naming(ref: VolumeRef) -> tuple[str, ...]:
-    """The files whose names say whose a volume is: of a header and its voxels the header, of a stack all."""
+    """Return the files whose names say whose a volume is: of a header and its voxels the header, of a stack all."""
     return ref.paths[:1] if ref.source == Nifti.name else ref.paths
 
 

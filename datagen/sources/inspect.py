@@ -48,7 +48,7 @@ class Inspection:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
     def lines(self) -> list[str]:
-        """The report as text."""
+        """Return the report as text."""
         passed_on = "may be passed on under these terms" if self.redistributable else "are not to be passed on"
         lines = [
             f"{self.root}: {self.title} (--source {self.source})",
@@ -74,7 +74,7 @@ class Inspection:
 
 
 def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
-    """Recognise the collection under `root` and list what was found and what is odd. Reads names and headers only.
+    """Recognize the collection under `root` and list what was found and what is odd. Reads names and headers only.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def inspect(root: str | Path, selection: Selection | None = None) -> Inspection:
 
 
 def _kinds(root: Path) -> str:
-    """What lies under a folder by suffix, most frequent first: " in 12 files (7 .xml, 5 .txt)"."""
+    """Return what lies under a folder by suffix, most frequent first: " in 12 files (7 .xml, 5 .txt)"."""
     kinds = Counter(_suffix(path.name) for path in walk(root))
     if not kinds:
         return ": no file in it"
@@ -152,7 +152,7 @@ def _kinds(root: Path) -> str:
 
 
 def _suffix(name: str) -> str:
-    """The last words of a name that say its kind; the numbers that end a name like MR.1.3.12 do not."""
+    """Return the last words of a name that say its kind; the numbers that end a name like MR.1.3.12 do not."""
     found = re.search(r"\.[a-z0-9]*[a-z][a-z0-9]*(\.(gz|bz2|xz|zip))?$", name.lower())
     return found.group() if found and found.start() else "without suffix"
 

@@ -1,4 +1,4 @@
-"""MRNet v1.0: knee MRI from Stanford, NumPy stacks of uint8, one a plane and exam.
+"""MRNet v1.0: knee MRI from Stanford, NumPy stacks of uint8, one per plane and exam.
 
     MRNet-v1.0/{train,valid}/{axial,coronal,sagittal}/NNNN.npy    (slice, 256, 256)
     MRNet-v1.0/{train,valid}-{abnormal,acl,meniscus}.csv          labels, not read here

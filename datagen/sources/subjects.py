@@ -141,7 +141,7 @@ def is_table(override: str) -> bool:
 
 
 def recorded(override: str) -> str:
-    """What a recipe records of an override: the expression itself; of a table its digest, since it may hold names.
+    """Return what a recipe records of an override: the expression itself; of a table its digest, since it may hold names.
 
     Raises
     ------
@@ -177,7 +177,10 @@ def _by_rules(path: str, channels: dict[str, str]) -> tuple[str, str]:
 
 
 def _who(name: str) -> str:
-    """A file's name without what says how, when or how often it was taken; the whole name where nothing else is left."""
+    """Return a file's name without what says how, when or how often it was taken.
+
+    The whole name where nothing else is left.
+    """
     shorter = name
     while (match := _COPY.search(shorter) or _TAIL.search(shorter)) and match.start():
         shorter = shorter[: match.start()]

@@ -5,8 +5,8 @@
       hq/                  (n, H, W) uint8, dimensions sample, z, x
       lq/<PROBE>/          (n, H, W) uint8; a slash in a probe's name is written as an underscore
       mask/<PROBE>/        (H, W) bool, or (n, H, W) where the acquisition is drawn for each sample
-      samples.csv          one row a sample, in the order of the arrays
-      volumes.csv          one row a volume that was read: its grey window, what is odd about it, why it was set aside
+      samples.csv          one row per sample, in the order of the arrays
+      volumes.csv          one row per volume that was read: its grey window, what is odd about it, why it was set aside
       build/shards/*.json  one record a finished shard: its rows, and a checksum of every file
       build/files.json     digest of every other file: the seal of a finished store (`datagen.store.seal`)
       build/log.jsonl      times and host names; no digest covers it
@@ -149,7 +149,7 @@ class ShardRecord:
 
 
 def shard_size(n_samples: int) -> int:
-    """Samples in a shard: a power of two, more of them the larger the dataset."""
+    """Return samples in a shard: a power of two, more of them the larger the dataset."""
     wanted = max(1, math.ceil(n_samples / SHARDS))
     return min(LARGEST_SHARD, 1 << (wanted - 1).bit_length())
 
@@ -180,8 +180,10 @@ class Content:
     hashes: dict[str, str]
 
     def digest(self, masks: dict[str, np.ndarray]) -> str:
-        """SHA-256 over hq, lq, masks and samples, given the masks that hold for all samples. The same whatever the shards,
-        the workers and the order they ended in."""
+        """SHA-256 over hq, lq, masks and samples, given the masks that hold for all samples.
+
+        The same whatever the shards, the workers and the order they ended in.
+        """
         total = hashlib.sha256(self.table.encode())
         for key, value in sorted(({key: image_hash(mask) for key, mask in masks.items()} | self.hashes).items()):
             total.update(f"\n{key} {value}".encode())
@@ -189,7 +191,7 @@ class Content:
 
 
 def gather(records: Iterable[ShardRecord]) -> Content:
-    """The content of some records, one after the other: a million samples need not be in memory."""
+    """Return the content of some records, one after the other: a million samples need not be in memory."""
     text = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     hashes: dict[str, Any] = {}
@@ -216,7 +218,7 @@ def image_crc32(image: np.ndarray) -> int:
 
 
 def crc_column(key: str) -> str:
-    """The column that holds the crc32 of an array's images: "crc32_hq", "crc32_L11-5v"."""
+    """Return the column that holds the crc32 of an array's images: "crc32_hq", "crc32_L11-5v"."""
     return f"crc32_{key.removeprefix('lq/')}"
 
 
@@ -234,7 +236,7 @@ def _table_writer(text: io.StringIO, rows: Sequence[Mapping[str, Value]]) -> csv
 
 
 def parse_table(text: str) -> list[Row]:
-    """What `format_table` wrote, with types."""
+    """Return what `format_table` wrote, with types."""
     return [{name: typed(value, name) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
@@ -283,7 +285,7 @@ def create_stack(
 
 
 def memory_group(attributes: dict[str, Any], files: dict[str, bytes] | None = None) -> tuple[Any, dict[str, Any]]:
-    """A Zarr group in memory, made anew or of the files given, and the files it is kept in."""
+    """Return a Zarr group in memory, made anew or of the files given, and the files it is kept in."""
     import zarr
     from zarr.core.buffer.cpu import Buffer
     from zarr.storage import MemoryStore
@@ -300,8 +302,10 @@ def contents(memory: dict[str, Any]) -> dict[str, bytes]:
 
 
 def consolidate(memory: dict[str, Any]) -> None:
-    """Gather the metadata of all nodes in the group's: members are then known without a listing, which would stumble over
-    the files that are no part of the Zarr hierarchy."""
+    """Gather the metadata of all nodes in the group's.
+
+    Members are then known without a listing, which would stumble over the files that are no part of the Zarr hierarchy.
+    """
     import warnings
 
     import zarr

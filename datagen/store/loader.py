@@ -20,12 +20,12 @@ Pair = tuple[np.ndarray, np.ndarray]  # hq and lq, each (H, W) float32 in [0, 1]
 
 
 def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, include_set_aside: bool = False) -> Pairs:
-    """The pairs of a finished store.
+    """Return the pairs of a finished store.
 
     Parameters
     ----------
     path : folder or fsspec URL.
-    probe : name of a probe in the store (any case), or several; None = all. With P probes there are P pairs a sample.
+    probe : name of a probe in the store (any case), or several; None = all. With P probes there are P pairs per sample.
     include_set_aside : keep the samples that could not be simulated (their images are blank).
 
     Raises
@@ -105,13 +105,13 @@ class Pairs(Sequence[Pair]):
         return self.recipe.folds
 
     def fold(self, k: int, *, complement: bool = False) -> Pairs:
-        """The pairs of the subjects in fold `k`; with `complement`, all others (to train on)."""
+        """Return the pairs of the subjects in fold `k`; with `complement`, all others (to train on)."""
         if not 0 <= k < self.n_folds:
             raise ValueError(f"fold: expected 0 to {self.n_folds - 1}, got {k!r}")
         return self.select(np.flatnonzero((self.folds[self.items[:, 0]] == k) != complement))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Pairs:
-        """Some of the pairs, in the order given."""
+        """Return some of the pairs, in the order given."""
         return Pairs(
             self.url, self.attributes, self.probes, self.folds, self.items[np.asarray(indices, dtype=np.int64)]
         )
@@ -128,7 +128,7 @@ class Pairs(Sequence[Pair]):
         return np.asarray(array[:] if array.ndim == 2 else array[int(sample)])
 
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """hq and lq of several pairs, each (k, H, W) uint8, in the order given; every shard is read once, and whole.
+        """Hq and lq of several pairs, each (k, H, W) uint8, in the order given; every shard is read once, and whole.
 
         Indexing a sharded array with a list of positions would open its shards position by position.
         """
@@ -152,7 +152,7 @@ class Pairs(Sequence[Pair]):
             yield _unit(hq), _unit(lq)
 
     def torch(self, *, dtype: str = "float32", cache_bytes: int = 64 << 20) -> TorchPairs:
-        """A torch Dataset of these pairs; see `datagen.store.torch_data`."""
+        """Return a torch Dataset of these pairs; see `datagen.store.torch_data`."""
         from .torch_data import TorchPairs
 
         return TorchPairs(self, dtype=dtype, cache_bytes=cache_bytes)

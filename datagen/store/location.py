@@ -24,7 +24,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, key: str) -> bytes:
-        """The whole file; raises FileNotFoundError."""
+        """Return the whole file; raises FileNotFoundError."""
 
     @abstractmethod
     def write(self, key: str, content: bytes) -> None:
@@ -36,7 +36,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read_log(self, key: str) -> list[str]:
-        """The lines of a log; none where there is no log."""
+        """Return the lines of a log; none where there is no log."""
 
     @abstractmethod
     def exists(self) -> bool:
@@ -48,7 +48,7 @@ class Storage(ABC):
 
     @abstractmethod
     def names(self, prefix: str) -> list[str]:
-        """The names of the files directly under `prefix`, sorted."""
+        """Return the names of the files directly under `prefix`, sorted."""
 
     @abstractmethod
     def delete(self) -> None:
@@ -216,7 +216,7 @@ class RemoteStorage(Storage):
 
 
 def open_storage(url: str | Path) -> Storage:
-    """The storage at a path, or at an fsspec URL ("scheme://...")."""
+    """Return the storage at a path, or at an fsspec URL ("scheme://...")."""
     text = str(url)
     if "://" not in text:
         return LocalStorage(text)

@@ -21,7 +21,7 @@ _DAMAGED = "zarr.json is damaged; `datagen build` with --resume makes it again, 
 
 
 def read_attributes(storage: Storage) -> Attributes:
-    """What a store says of itself, finished or not; raises StoreError as `read_document` does."""
+    """Return what a store says of itself, finished or not; raises StoreError as `read_document` does."""
     document = read_document(storage)
     try:
         return Attributes.from_dict(document)
@@ -30,7 +30,7 @@ def read_attributes(storage: Storage) -> Attributes:
 
 
 def read_document(storage: Storage) -> dict[str, Any]:
-    """The attributes of a store as they are on disk.
+    """Return the attributes of a store as they are on disk.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def read_document(storage: Storage) -> dict[str, Any]:
 
 
 def require_complete(storage: Storage) -> Attributes:
-    """The attributes of a finished store; raises StoreError where it is unfinished."""
+    """Return the attributes of a finished store; raises StoreError where it is unfinished."""
     attributes = read_attributes(storage)
     if not attributes.complete:
         done = len(storage.names("build/shards"))
@@ -86,7 +86,7 @@ def is_whole(storage: Storage, n_shards: int) -> bool:
 
 
 def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
-    """The Zarr group of a finished store, read-only."""
+    """Return the Zarr group of a finished store, read-only."""
     import zarr
 
     require_complete(storage)
@@ -94,7 +94,7 @@ def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
 
 
 def read_record(storage: Storage, index: int) -> ShardRecord | None:
-    """The record of a finished shard, None where there is none (or not all of one)."""
+    """Return the record of a finished shard, None where there is none (or not all of one)."""
     try:
         return ShardRecord.from_dict(json.loads(storage.read(layout.record_key(index))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -102,7 +102,7 @@ def read_record(storage: Storage, index: int) -> ShardRecord | None:
 
 
 def read_records(storage: Storage, n_shards: int, recipe_digest: str = "") -> Iterator[ShardRecord]:
-    """The records of all shards, one after the other; raises StoreError where one is missing, or of another recipe."""
+    """Yield the records of all shards, one after the other; raises StoreError where one is missing, or of another recipe."""
     for index in range(n_shards):
         record = read_record(storage, index)
         if record is None:
@@ -117,7 +117,7 @@ def read_records(storage: Storage, n_shards: int, recipe_digest: str = "") -> It
 
 
 def damaged_files(storage: Storage, record: ShardRecord) -> list[str]:
-    """The files of a shard that are missing or not what was written."""
+    """Return the files of a shard that are missing or not what was written."""
     damaged = []
     for name, (length, checksum) in record.files.items():
         try:
@@ -130,14 +130,14 @@ def damaged_files(storage: Storage, record: ShardRecord) -> list[str]:
 
 
 def read_metadata(storage: Storage) -> dict[str, bytes]:
-    """The zarr.json of every node of a store, by key."""
+    """Return the zarr.json of every node of a store, by key."""
     probes = read_attributes(storage).probes
     nodes = ["hq", "lq", "mask", *map(lq_key, probes), *map(mask_key, probes)]
     return {key: storage.read(key) for key in ("zarr.json", *(f"{node}/zarr.json" for node in nodes))}
 
 
 def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:
-    """The masks that hold for all samples, by key."""
+    """Return the masks that hold for all samples, by key."""
     masks = {}
     for name in read_attributes(storage).probes:
         key = mask_key(name)
@@ -149,7 +149,7 @@ def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:
 
 
 def read_columns(storage: Storage, names: Sequence[str]) -> dict[str, list[Value]]:
-    """Some columns of the table of samples."""
+    """Return some columns of the table of samples."""
     columns: dict[str, list[Value]] = {name: [] for name in names}
     for row in csv.DictReader(io.StringIO(storage.read(SAMPLES).decode())):
         for name in names:
@@ -158,12 +158,12 @@ def read_columns(storage: Storage, names: Sequence[str]) -> dict[str, list[Value
 
 
 def read_samples(storage: Storage) -> list[Row]:
-    """The table of samples: whole numbers, decimals and text as such, empty fields as None."""
+    """Return the table of samples: whole numbers, decimals and text as such, empty fields as None."""
     return layout.parse_table(storage.read(SAMPLES).decode())
 
 
 def decode_shard(content: bytes, key: str, size: int, samples_per_shard: int) -> list[np.ndarray | str]:
-    """The images in the file of a shard; in place of one that cannot be decoded, the reason."""
+    """Return the images in the file of a shard; in place of one that cannot be decoded, the reason."""
     group, memory = layout.memory_group({})
     layout.create_stack(
         group, "shard", "bool" if key.startswith("mask/") else "uint8", samples_per_shard, size, samples_per_shard

@@ -67,7 +67,7 @@ class TorchPairs(Dataset):
         return self.__getitems__([int(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """What a DataLoader asks for: a batch at once, so that each shard is looked at once."""
+        """Return what a DataLoader asks for: a batch at once, so that each shard is looked at once."""
         return [
             (self._tensor("hq", sample), self._tensor(self._lq[probe], sample)) for sample, probe in self._at(indices)
         ]
@@ -83,7 +83,10 @@ class TorchPairs(Dataset):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> ShardBatches:
-        """A batch sampler whose batches come from few shards; `n_workers` as of the DataLoader. See `ShardBatches`."""
+        """Return a batch sampler whose batches come from few shards; `n_workers` as of the DataLoader.
+
+        See `ShardBatches`.
+        """
         return ShardBatches(
             self, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, n_workers=n_workers, rank=rank,
             world_size=world_size,
@@ -102,7 +105,7 @@ class TorchPairs(Dataset):
         return image.clone() if self.dtype == "uint8" else image.float().div_(255)
 
     def _shard(self, key: str, shard: int) -> np.ndarray:
-        """A decoded shard, of the cache or read."""
+        """Return a decoded shard, of the cache or read."""
         images = self._cache.get((key, shard))
         if images is None:
             images = self.pairs.read_shard(key, shard)
@@ -190,7 +193,7 @@ class ShardBatches(Sampler[list[int]]):
         return islice(self._epoch(epoch), first, None)
 
     def _part(self, shards: list[np.ndarray]) -> list[np.ndarray]:
-        """What this process reads of an epoch's shards; as many pairs as every other."""
+        """Return what this process reads of an epoch's shards; as many pairs as every other."""
         rank, world_size = self.place
         if world_size == 1 or not shards:
             return shards

@@ -24,7 +24,7 @@ PACKAGES = ("numpy", "scipy", "numba", "zarr", "scikit-image", "pydicom", "nibab
 
 
 def create(storage: Storage, attributes: Attributes, masks: dict[str, np.ndarray | None]) -> None:
-    """An unfinished store with empty arrays.
+    """Create an unfinished store with empty arrays.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def write_shard(
     Parameters
     ----------
     arrays : "hq", "lq/..." and, where they vary, "mask/..." -> (k, H, W), k at most `samples_per_shard`.
-    rows : of the table of samples, one a sample; `crc32_...` are added here.
+    rows : of the table of samples, one per sample; `crc32_...` are added here.
     recipe_digest : of the build, recorded with the shard.
     """
     files, record = layout.encode_shard(index, arrays, rows, samples_per_shard, recipe_digest)

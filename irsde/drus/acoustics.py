@@ -7,7 +7,7 @@ spreading, attenuation), w the two-way waveform, a the receive apodization (Tuke
 Zhang et al., "Diffusion reconstruction of ultrasound images with informative uncertainty", sec. 2) times a gain against
 the medium's loss at f_c on the way to pixel i and back, so that BH errs alike at all depths. It is SIMUS (`ussim.physics`)
 in delay form: what `ussim.simulate` does and this does not is the spread of a pulse over the elements' edge waves, a pulse
-whose shape changes with depth (attenuation colours it as at the field's mean depth), and sub-elements with delays of their
+whose shape changes with depth (attenuation colors it as at the field's mean depth), and sub-elements with delays of their
 own.
 
 The transmit field of a 2-D array is a sum of line sources without their half-order filter, so a wavefront carries
@@ -41,7 +41,7 @@ F_NUMBER = 1.4  # of B, unless said: the authors'
 TUKEY_FRACTION = 0.25
 OVERSAMPLING = 8  # of 4 f_c, for the time axis of H and B: linear interpolation then errs by 0.3 % at f_c
 TABLE_OVERSAMPLING = 32  # of the waveform's autocorrelation
-TRANSMIT_SAMPLES = 25  # points an axis and frequencies at which the exact transmit field is taken
+TRANSMIT_SAMPLES = 25  # points per axis and frequencies at which the exact transmit field is taken
 ENERGY_KEPT = 0.998  # of a point's image near the point, within the band of a banded BH
 NEAR = 4000  # pixels of a window that still is near: beyond are the edge waves of a wide field, wherever the band ends
 
@@ -52,7 +52,7 @@ class EchoModel:
 
     acquisition: Acquisition
     grid: ImageGrid
-    arrival: np.ndarray  # (n_pixels, n_elements) s, transmit + receive time of the waveform's centre
+    arrival: np.ndarray  # (n_pixels, n_elements) s, transmit + receive time of the waveform's center
     gain: np.ndarray  # (n_pixels, n_elements)
     apodization: np.ndarray  # (n_pixels, n_elements), of B, its time gain included
     n_samples: int
@@ -107,8 +107,10 @@ class EchoModel:
         return _entries(self.arrival, self.gain, self.apodization, first, last, table, step, rows, columns)
 
     def banded(self, max_memory: float = 2e9) -> tuple[np.ndarray, float]:
-        """BH near its diagonal, rearranged for `nearest_kronecker`: (nz, 2 bz + 1, nx, 2 bx + 1) float32, row pixel and
-        offset of the column pixel; and the relative energy (amplitude) outside the band, from a few points' images.
+        """BH near its diagonal, rearranged for `nearest_kronecker`.
+
+        (nz, 2 bz + 1, nx, 2 bx + 1) float32, row pixel and offset of the column pixel; and the relative energy
+        (amplitude) outside the band, from a few points' images.
 
         Raises
         ------
@@ -129,8 +131,10 @@ class EchoModel:
         return _banded(*model, nz, nx, half_z, half_x), outside
 
     def _band_size(self) -> tuple[tuple[int, int], float]:
-        """Half sizes (z, x) of the smallest window about a point that holds ENERGY_KEPT of what a near one can of its image,
-        over a few points; and the share of the energy outside it."""
+        """Return the half sizes (z, x) of the smallest window about a point, and the share of the energy outside it.
+
+        It holds ENERGY_KEPT of what a near point's window can of its image, over a few points.
+        """
         nz, nx = self.grid.shape
         inside = []  # (nz, nx): share of a point's energy within |dz|, |dx|
         for z in np.unique([nz // 8, nz // 2, nz - 1 - nz // 8]):
@@ -231,7 +235,7 @@ def echo_model(
     start_time: float = 0.0,
     f_number: float = F_NUMBER,
 ) -> EchoModel:
-    """The model of one transmit of the acquisition on the grid, `f_number` that of B's receive aperture.
+    """Return the model of one transmit of the acquisition on the grid, `f_number` that of B's receive aperture.
 
     Raises
     ------
@@ -269,14 +273,14 @@ def echo_model(
 
 
 def echo_model_of(rf: RFData, grid: ImageGrid, transmit: int = 0, f_number: float = F_NUMBER) -> EchoModel:
-    """The model whose B takes the channel data of `rf`: its record length and start."""
+    """Return the model whose B takes the channel data of `rf`: its record length and start."""
     acquisition = replace(rf.acquisition, sampling_frequency=rf.sampling_frequency)
     start_time = float(rf.start_times[transmit])
     return echo_model(acquisition, grid, transmit, rf.samples.shape[2], start_time, f_number)
 
 
 def of_transmit(acquisition: Acquisition, transmit: int) -> Acquisition:
-    """The acquisition with one of its transmits alone, on the same clock."""
+    """Return the acquisition with one of its transmits alone, on the same clock."""
     delays, weights = (a[transmit : transmit + 1] for a in (acquisition.transmit_delays, acquisition.transmit_weights))
     waves = CustomTransmits(delays[:, 0] if delays.shape[1] == 1 else delays, weights)
     mask = None if acquisition.receive_mask is None else acquisition.receiving[transmit]
@@ -289,8 +293,11 @@ def beamform(rf: RFData, grid: ImageGrid, transmit: int = 0, f_number: float = F
 
 
 def waveform_spectrum(plan: Plan, frequency: np.ndarray, path: float) -> np.ndarray:
-    """Spectrum of the two-way waveform w: element width · conj(S B² sqrt(c/f) exp(iπ/4)), zero outside the band, coloured by
-    the attenuation of `path` metres (1 at f_c: the loss there is the pixel's gain)."""
+    """Spectrum of the two-way waveform w.
+
+    Element width · conj(S B² sqrt(c/f) exp(iπ/4)), zero outside the band, colored by the attenuation of `path` meters
+    (1 at f_c: the loss there is the pixel's gain).
+    """
     low, high = plan.band()
     spectrum = np.zeros(len(frequency), dtype=complex)
     inside = (frequency >= low) & (frequency <= high) & (frequency > 0)
@@ -300,8 +307,11 @@ def waveform_spectrum(plan: Plan, frequency: np.ndarray, path: float) -> np.ndar
 
 
 def bandpass_step(acquisition: Acquisition) -> float:
-    """Axial pixel, m, that puts the pulse-echo carrier 2 f_c / c at 3/4 cycle a pixel: the middle of the grid's second
-    Nyquist zone, which holds the band [2/3, 4/3] f_c without aliasing at a third of the pixels."""
+    """Axial pixel, m, that puts the pulse-echo carrier 2 f_c / c at 3/4 cycle a pixel.
+
+    The middle of the grid's second Nyquist zone, which holds the band [2/3, 4/3] f_c without aliasing at a third of the
+    pixels.
+    """
     return 3 * acquisition.medium.speed_of_sound / (8 * acquisition.carrier_frequency)
 
 
@@ -345,7 +355,7 @@ def _transmit(plan: Plan, grid: ImageGrid, transmit: int, path: float) -> tuple[
 
 
 def _first_arrival(plan: Plan, x: np.ndarray, z: np.ndarray, transmit: int) -> np.ndarray:
-    """min over firing elements of τ_e + d_e / c, elements interpolated 4x, (n_points,) s."""
+    """Min over firing elements of τ_e + d_e / c, elements interpolated 4x, (n_points,) s."""
     probe = plan.acquisition.probe
     times = []
     for delays, weights in zip(plan.delays[transmit], plan.weights[transmit], strict=True):

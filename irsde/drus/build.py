@@ -47,7 +47,7 @@ def operator(
     progress: Callable[[int, int], None] | None = None,
     **kernel: Any,
 ) -> SpectralOperator:
-    """The operator of one transmit on the grid.
+    """Return the operator of one transmit on the grid.
 
     Parameters
     ----------
@@ -93,7 +93,10 @@ def operator(
 def acquisition_digest(
     acquisition: Acquisition, grid: ImageGrid, transmit: int = 0, f_number: float = acoustics.F_NUMBER
 ) -> str:
-    """What BH depends on, as one name: the acquisition's key, less what the other transmits and a probe's name are."""
+    """Return what BH depends on, as one name.
+
+    The acquisition's key, less what the other transmits and a probe's name are.
+    """
     probe = replace(acquisition.probe, name="any", imaging=None, source="", path="")
     alone = replace(acoustics.of_transmit(acquisition, transmit), probe=probe)
     return digest(CACHE_FORMAT, alone.key(), grid.x, grid.z, float(f_number))

@@ -37,7 +37,7 @@ def cache_directory() -> Path:
 
 
 def digest(*parts: Any) -> str:
-    """A name for the values: arrays by their bytes, anything else by its repr."""
+    """Return a name for the values: arrays by their bytes, anything else by its repr."""
     state = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -50,7 +50,7 @@ def digest(*parts: Any) -> str:
 
 
 def cached(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of `compute()`, from the file of that key if there is a sound one; written there otherwise.
+    """Return the arrays of `compute()`, from the file of that key if there is a sound one; written there otherwise.
 
     A directory that cannot be written costs the caching, not the result.
     """

@@ -329,7 +329,7 @@ def _load_case(
     picmus_phantom: Path | None,
     options: dict[str, Any],
 ) -> tuple[Case, tuple[Fact, ...]]:
-    """What to image, and the physics that it rests on; which is printed."""
+    """Return what to image, and the physics that it rests on; which is printed."""
     from . import conditions, imaging, recordings
 
     if phantom is not None:

@@ -110,7 +110,7 @@ def clocked(recording: Recording, asked: Asked) -> Settled:
 
 
 def without_time_gain(rf: RFData, tgc_db: float) -> RFData:
-    """The recording before a gain of `tgc_db` from its first sample to its last, linear in dB over time."""
+    """Return the recording before a gain of `tgc_db` from its first sample to its last, linear in dB over time."""
     if tgc_db == 0:
         return rf
     gain = 10 ** (-np.linspace(0.0, tgc_db, rf.samples.shape[-1]) / 20)
@@ -168,7 +168,7 @@ def _estimated(rf: RFData, grid: ImageGrid, found: AttenuationEstimate) -> Settl
 
 
 def in_lines(facts: tuple[Fact, ...], assumed: tuple[str, ...] = ()) -> str:
-    """The facts as lines, and what else was taken for granted."""
+    """Return the facts as lines, and what else was taken for granted."""
     width = max(len(fact.name) for fact in facts)
     lines = []
     for fact in facts:

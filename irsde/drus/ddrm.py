@@ -27,8 +27,11 @@ MODEL_ERROR = 0.05  # of By, between H in delay form and the full acoustics: 2 t
 
 
 class Prior(Protocol):
-    """A denoiser. `sigmas` (T,) rising are the noise levels that it knows; `bright_std` is the standard deviation of the
-    brightest reflectivity in its own units, None where the prior is in the units of the data."""
+    """A denoiser. `sigmas` (T,) rising are the noise levels that it knows.
+
+    `bright_std` is the standard deviation of the brightest reflectivity in its own units, None where the prior is in
+    the units of the data.
+    """
 
     sigmas: np.ndarray
     bright_std: float | None
@@ -60,7 +63,7 @@ def sample(
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Samples (n_samples, nz, nx) float32 of the reflectivity, in the units of `by` over those of the operator.
+    """Return samples (n_samples, nz, nx) float32 of the reflectivity, in the units of `by` over those of the operator.
 
     Parameters
     ----------
@@ -134,8 +137,11 @@ def sample(
 
 
 def step_sigmas(sigmas: np.ndarray, steps: int) -> np.ndarray:
-    """(steps + 1,) noise levels visited, falling: every (T / steps)-th from the first, or those nearest to that where
-    `steps` does not divide T, so that a chain of many steps starts at full noise too; then 0."""
+    """Return the (steps + 1,) noise levels visited, falling.
+
+    Every (T / steps)-th from the first, or those nearest to that where `steps` does not divide T, so that a chain of
+    many steps starts at full noise too; then 0.
+    """
     last = len(sigmas) - len(sigmas) // steps
     kept = sigmas[np.round(np.linspace(0, last, steps)).astype(int)]
     return np.concatenate([kept[::-1], [0.0]])
@@ -163,8 +169,10 @@ def variance_image(samples: np.ndarray, beta: float = 0.5) -> np.ndarray:
 
 
 def estimate_noise(operator: SpectralOperator, by: np.ndarray) -> float:
-    """Standard deviation of the error of `by`: the darkest 1 % of local levels (median absolute deviations over blocks, so
-    clutter counts), and the operator's relative residual and H's own error times the rms of `by`, added in squares.
+    """Return the standard deviation of the error of `by`.
+
+    The darkest 1 % of local levels (median absolute deviations of blocks, so clutter counts), and the operator's
+    relative residual and H's own error times the rms of `by`, added in squares.
 
     Without an echo-free block in the image it errs on the high side: give the level where it is known.
     """
@@ -174,8 +182,9 @@ def estimate_noise(operator: SpectralOperator, by: np.ndarray) -> float:
 
 
 def reflectivity_scale(operator: SpectralOperator, by: np.ndarray, n_probes: int = 16) -> float:
-    """Standard deviation of the reflectivity where the image is bright: the 90 % quantile of local levels, or a quarter
-    of the highest where little of the image echoes.
+    """Return the standard deviation of the reflectivity where the image is bright.
+
+    The 90 % quantile of local levels, or a quarter of the highest where little of the image echoes.
 
     Local rms of `by` over that of the operator's answer to white images of variance 1 (so depth gain cancels).
     """
@@ -216,7 +225,7 @@ def _reverse(
     eta_b: float,
     progress: Callable[[int, int], None] | None,
 ) -> torch.Tensor:
-    """The chain from sigmas[0] to 0 (n, nz, nx). Every mode i obeys its measurement ȳ_i = (Uᵀy)_i / S_i."""
+    """Return the chain from sigmas[0] to 0 (n, nz, nx). Every mode i obeys its measurement ȳ_i = (Uᵀy)_i / S_i."""
     s = operator.singular_values
     measured = s > 0
     safe = torch.where(measured, s, torch.ones_like(s))

@@ -118,8 +118,11 @@ def field_shape(acquisition: Acquisition, width: float, depth: float) -> tuple[i
 
 
 def default_shape(rf: RFData, middle: float | None = None) -> tuple[int, int]:
-    """Pixels (nz, nx) of the field that a recording is imaged on unless said: the authors' 36 x 36 mm, no deeper than what
-    was recorded, about `middle` (m) where that is given; with a short wavelength, as much of it as MOST_PIXELS cover."""
+    """Pixels (nz, nx) of the field that a recording is imaged on unless said.
+
+    The authors' 36 x 36 mm, no deeper than what was recorded, about `middle` (m) where that is given; with a short
+    wavelength, as much of it as MOST_PIXELS cover.
+    """
     nearest, deepest = recorded(rf)
     nearest = max(nearest, 0.0)
     depth = deepest - nearest
@@ -156,8 +159,11 @@ def unrecorded(rf: RFData, grid: ImageGrid) -> str:
 
 
 def _middle(rf: RFData, shape: tuple[int, int]) -> float:
-    """Depth, m, of a field's middle unless said: the authors' where all of the field was recorded, else the middle of what
-    was; so deep that no row lies behind the probe."""
+    """Depth, m, of a field's middle unless said.
+
+    The authors' where all of the field was recorded, else the middle of what was; so deep that no row lies behind the
+    probe.
+    """
     nearest, deepest = recorded(rf)
     step = bandpass_step(rf.acquisition)
     half = (shape[0] / 2 + 1) * step
@@ -222,7 +228,7 @@ def recording_case(
     shape: tuple[int, int] = (256, 128),
     depth: float | None = None,
 ) -> Case:
-    """A recording, imaged about `depth` (m; None: see `_middle`), scored where a phantom file says how."""
+    """Return a recording, imaged about `depth` (m; None: see `_middle`), scored where a phantom file says how."""
     grid = imaging_grid(rf.acquisition, shape, _middle(rf, shape) if depth is None else depth)
     if phantom is None:
         return Case(name, rf, grid)
@@ -309,7 +315,7 @@ def reconstruct(
 
 
 def authors_denoise_level(name: str) -> float | None:
-    """The noise level of DENO that the authors use for a PICMUS set, by its file's name; None for another."""
+    """Return the noise level of DENO that the authors use for a PICMUS set, by its file's name; None for another."""
     return next((level for words, level in DENOISE_LEVELS.items() if all(word in name for word in words)), None)
 
 
@@ -354,8 +360,11 @@ def with_analytic_prior(
 
 
 def score(case: Case, images: dict[str, np.ndarray], gcnr_bins: int = GCNR_BINS) -> dict[str, dict[str, float]]:
-    """Scores by method, what the case allows: gCNR of discs and SNR of speckle regions (mean, "sd"), axial and lateral width
-    of points in mm; each with "n", how many could be scored, and "of", how many there are."""
+    """Scores by method, what the case allows.
+
+    GCNR of discs and SNR of speckle regions (mean, "sd"), axial and lateral width of points in mm; each with "n", how
+    many could be scored, and "of", how many there are.
+    """
     table: dict[str, dict[str, float]] = {}
     for name, image in images.items():
         row: dict[str, float] = {}
@@ -391,7 +400,7 @@ def unscored(scores: dict[str, dict[str, float]]) -> list[str]:
 
 
 def score_table(scores: dict[str, dict[str, float]]) -> str:
-    """The scores as a Markdown table, with how many objects each mean is of."""
+    """Return the scores as a Markdown table, with how many objects each mean is of."""
     keys = [key for key in next(iter(scores.values()), {}) if key in OBJECTS]
     if not keys:
         return ""
@@ -423,7 +432,7 @@ def _count(key: str, n: float, of: float) -> str:
 def comparison_figure(
     images: dict[str, np.ndarray], grid: ImageGrid, title: str = "", dynamic_range_db: float = DYNAMIC_RANGE_DB
 ) -> Figure:
-    """The images side by side, each over its own maximum, 20 log10 (of a variance too, as the authors show it)."""
+    """Return the images side by side, each over its own maximum, 20 log10 (of a variance too, as the authors show it)."""
     from ussim.show.figures import decibel_bar, image_row, show_grey
 
     rows = math.ceil(len(images) / 6)
@@ -449,7 +458,7 @@ def lateral_resolution(acquisition: Acquisition) -> float:
 
 
 def _scatterers(layout: Layout, grid: ImageGrid, acquisition: Acquisition, rng: np.random.Generator) -> Scatterers:
-    """Points of the layout: a uniform cloud of N(0, 1) reflectivities but for the discs, or one point a disc's centre."""
+    """Points of the layout: a uniform cloud of N(0, 1) reflectivities but for the discs, or one point a disc's center."""
     if layout.name == "scatterers":
         jitter = rng.uniform(-0.5, 0.5, layout.centers.shape) * [np.diff(grid.x).mean(), np.diff(grid.z).mean()]
         x, z = (layout.centers + jitter).T

@@ -57,7 +57,7 @@ class _Operator:
         return self.U(self.singular_values * self.Vt(image))  # type: ignore[attr-defined]
 
     def to(self, device: str | torch.device) -> Any:
-        """The same operator with its factors on `device`."""
+        """Return the same operator with its factors on `device`."""
         moved = object.__new__(type(self))
         moved.__dict__.update(
             {k: v.to(device) if isinstance(v, torch.Tensor | _Operator) else v for k, v in self.__dict__.items()}
@@ -235,7 +235,9 @@ def section_iii(
     relative: bool = True,
     sum_normalized: bool = True,
 ) -> SeparableOperator:
-    """The kernels of the numerical study: lateral Gaussian, axial Gaussian on a carrier at the grid's Nyquist frequency.
+    """Return the kernels of the numerical study.
+
+    Lateral Gaussian, axial Gaussian on a carrier at the grid's Nyquist frequency.
 
     Zero-padded Toeplitz matrices of 7 taps; `taps=6` drops the last one, as the authors' code does. Each kernel is divided
     by its sum (`sum_normalized`), which for the axial one is -0.0025: a gain of about 1200 that cancels in the noise

@@ -26,11 +26,11 @@ class Layout:
     name: str  # "occlusion" (echo-free discs in speckle) or "scatterers" (echoing discs in nothing)
     centers: np.ndarray  # (n, 2) x, z
     radius: float  # m
-    rois: np.ndarray  # (m, 2) x, z of the centres of speckle regions; (0, 2) without speckle
+    rois: np.ndarray  # (m, 2) x, z of the centers of speckle regions; (0, 2) without speckle
     roi_half_size: float  # m
 
     def map(self, grid: ImageGrid) -> np.ndarray:
-        """p (nz, nx) in {0, 1}: a pixel is in a disc if its centre is less than a radius away."""
+        """P (nz, nx) in {0, 1}: a pixel is in a disc if its center is less than a radius away."""
         x, z = grid.mesh()
         inside = np.zeros(grid.shape, dtype=bool)
         for cx, cz in self.centers:
@@ -52,13 +52,16 @@ LAYOUTS = {"occlusion": occlusion, "scatterers": scatterers}
 
 
 def paper_grid(n: int = 256) -> ImageGrid:
-    """n x n pixels over the field of the numerical study: x ±18 mm, z 10 to 46 mm."""
+    """N x n pixels over the field of the numerical study: x ±18 mm, z 10 to 46 mm."""
     return ImageGrid(x=np.linspace(-18e-3, 18e-3, n), z=np.linspace(10e-3, 46e-3, n))
 
 
 def training_map(shape: tuple[int, int], rng: np.random.Generator, slices: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """A random echogenicity map (nz, nx) in [0, 1]: shapes on a layered or plain background, a quarter of them MRI slices
-    where there are any, one in eight a field of separate small targets. Levels are uniform in dB over 60 dB."""
+    """Return a random echogenicity map (nz, nx) in [0, 1].
+
+    Shapes on a layered or plain background, a quarter of them MRI slices where there are any, one in eight a field of
+    separate small targets. Levels are uniform in dB over 60 dB.
+    """
     kind = rng.random()
     if kind < 0.25 and slices:
         decibels = _slice_map(shape, rng, slices)
@@ -125,7 +128,7 @@ def _read_volume(path: Path) -> np.ndarray:
 
 
 def _layout(name: str, grid: ImageGrid, lattice: np.ndarray, radius: float, roi_lattice: np.ndarray) -> Layout:
-    """The paper's lattices (mm about the field's centre), scaled to the grid's extent along each axis."""
+    """Return the paper's lattices (mm about the field's center), scaled to the grid's extent along each axis."""
     center = (grid.x[0] + grid.x[-1]) / 2, (grid.z[0] + grid.z[-1]) / 2
     scale = (grid.x[-1] - grid.x[0]) / PAPER_EXTENT, (grid.z[-1] - grid.z[0]) / PAPER_EXTENT
 

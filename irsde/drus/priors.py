@@ -115,7 +115,7 @@ class DDPMPrior:
 
 
 def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> DDPMPrior:
-    """The prior of a folder that diffusers wrote: a pipeline (`unet/`, `scheduler/`) or a network alone.
+    """Return the prior of a folder that diffusers wrote: a pipeline (`unet/`, `scheduler/`) or a network alone.
 
     Without a scheduler, linear betas from 1e-4 to 0.02 over 1,000 steps and noise prediction are assumed.
 

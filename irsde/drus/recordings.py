@@ -63,7 +63,7 @@ def read_recording(path: str | Path) -> RFData:
 
 
 def open_recording(path: str | Path, frame: int = 0) -> Recording:
-    """The same of a frame, with what the file states of its physics; raises as `read_recording`."""
+    """Return the same of a frame, with what the file states of its physics; raises as `read_recording`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(2, "No such file or directory", str(path))
@@ -82,9 +82,11 @@ def open_must(path: str | Path, frame: int = 0) -> Recording:
 
 
 def read_picmus(path: str | Path, max_angles: int | None = None) -> RFData:
-    """A PICMUS data set (RF, or IQ that is remodulated), its angles or `max_angles` of them evenly kept, 0 among them.
+    """Return a PICMUS data set (RF, or IQ that is remodulated), all its angles or `max_angles` evenly kept.
 
-    PICMUS counts time from the wave's passage through the origin, the centre of the array: so do the waves returned.
+    The angle of 0 is among them.
+
+    PICMUS counts time from the wave's passage through the origin, the center of the array: so do the waves returned.
     """
     return open_picmus(path, max_angles).rf
 
@@ -110,7 +112,10 @@ def _fast(data: RFData | IQData) -> RFData:
 
 
 def as_fast_rf(rf: RFData) -> RFData:
-    """The same RF if it has 4 samples a period or more; otherwise demodulated, and remodulated on a faster clock."""
+    """Return the same RF if it has 4 samples per period or more.
+
+    Otherwise demodulated, and remodulated on a faster clock.
+    """
     if rf.sampling_frequency >= LOWEST_RATIO * rf.acquisition.probe.center_frequency * (1 - 1e-9):
         return rf
     return remodulate(demodulate(rf))
@@ -128,7 +133,10 @@ def remodulate(iq: IQData) -> RFData:
 
 
 def single(rf: RFData) -> RFData:
-    """The one transmit with the flattest delays: the 0 degree plane wave where there is one. Silent ones do not count."""
+    """Return the one transmit with the flattest delays: the 0 degree plane wave where there is one.
+
+    Silent ones do not count.
+    """
     delays, weights = rf.acquisition.transmit_delays, rf.acquisition.transmit_weights
     spans = [
         np.nanmax(law) - np.nanmin(law) if weight.any() else np.inf for law, weight in zip(delays, weights, strict=True)

@@ -38,8 +38,11 @@ class Regions:
 def disc_regions(
     grid: ImageGrid, centers: np.ndarray, radius: float | np.ndarray, resolution: float, guard: float = GUARD
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Inside and outside of each disc, `guard` lateral resolutions (m) off its edge. Of a disc too small for that, the inner
-    seven tenths are used. Both are empty where the grid does not hold all of the inside and half of the outside."""
+    """Inside and outside of each disc, `guard` lateral resolutions (m) off its edge.
+
+    Of a disc too small for that, the inner seven tenths are used. Both are empty where the grid does not hold all of
+    the inside and half of the outside.
+    """
     x, z = grid.mesh()
     inside, outside = [], []
     for (cx, cz), r in zip(centers, np.broadcast_to(radius, len(centers)), strict=True):
@@ -72,7 +75,7 @@ def rectangle(grid: ImageGrid, center: tuple[float, float], half_x: float, half_
 
 
 def layout_regions(layout: Layout, grid: ImageGrid, resolution: float) -> Regions:
-    """The regions of an occlusion layout."""
+    """Return the regions of an occlusion layout."""
     inside, outside = disc_regions(grid, layout.centers, layout.radius, resolution)
     half = layout.roi_half_size
     speckle = [rectangle(grid, (float(x), float(z)), half, half) for x, z in layout.rois]
@@ -88,7 +91,7 @@ def to_decibels(image: np.ndarray, dynamic_range_db: float = DYNAMIC_RANGE_DB) -
 
 
 def contrast_scores(image: np.ndarray, regions: Regions, gcnr_bins: int = GCNR_BINS) -> tuple[np.ndarray, np.ndarray]:
-    """gCNR of each disc and SNR of each speckle region; those with an empty region are left out."""
+    """GCNR of each disc and SNR of each speckle region; those with an empty region are left out."""
     decibels, magnitude = to_decibels(image), np.abs(image)
     pairs = [(i, o) for i, o in zip(regions.inside, regions.outside, strict=True) if i.any() and o.any()]
     return (
@@ -102,7 +105,7 @@ def target_widths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Axial and lateral -6 dB widths, m, of the targets near `centers` (n, 2); NaN where one cannot be measured.
 
-    Lines through the maximum within 1.8 mm of the centre, of the whole region's extent. `envelope` bridges the carrier of
+    Lines through the maximum within 1.8 mm of the center, of the whole region's extent. `envelope` bridges the carrier of
     RF-like images.
     """
     magnitude = np.abs(image)

@@ -189,7 +189,7 @@ def _save(out: Path, iteration: int, network: Any, average: Any, optimizer: torc
 
 
 def _export(out: Path, config: PriorConfig, network: Any, average: Any, scheduler: Any, iteration: int) -> None:
-    """The averaged network in diffusers' layout, and the units that it was trained in."""
+    """Write the averaged network in diffusers' layout, and the units that it was trained in."""
     average.store(network.parameters())
     average.copy_to(network.parameters())
     network.save_pretrained(out / "unet")

@@ -16,7 +16,7 @@ FLOOR = 1e-6  # the coefficient of variation divides by the image
 def diffuse(
     image: np.ndarray, n_iterations: int, step: float, speckle_scale: Callable[[np.ndarray, np.ndarray], float]
 ) -> np.ndarray:
-    """The image after `n_iterations` of the SRAD equation.
+    """Return the image after `n_iterations` of the SRAD equation.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ def wavelet(image: NDArray, second: str, cutoff: float = 0.25, name: str = "db4"
     """Soft thresholding of wavelet details at the universal threshold, then a second stage.
 
     `second` is "median" (3 x 3), "butterworth" (second order) or "ideal" (sharp), the last two radial low-pass filters at
-    `cutoff` cycles a pixel. Noise is estimated from the finest diagonal details: median(|HH1|) / .6745.
+    `cutoff` cycles per pixel. Noise is estimated from the finest diagonal details: median(|HH1|) / .6745.
     """
     import pywt
 
@@ -139,11 +139,11 @@ def _calm_variation(u: NDArray, seen: NDArray[np.bool_], size: int = 8) -> float
 
 
 def obnlm(image: NDArray, strength: float, patch: int = 5, search: int = 15, gap: int = 2) -> NDArray:
-    """Optimised Bayesian non-local means (Coupé et al. 2009): block-wise, with the Pearson distance of speckle.
+    """Optimized Bayesian non-local means (Coupé et al. 2009): block-wise, with the Pearson distance of speckle.
 
     Blocks of `patch` x `patch` lie `gap` pixels apart; each becomes the mean of the blocks in a `search` x `search` window
     weighted by exp(-d / h²), d the mean over pixels of (u - v)² / v^(2γ), γ = .5, h² = `strength` times its mean over
-    direct neighbours; blocks whose means differ by more than a factor of two are left out. Overlaps are averaged.
+    direct neighbors; blocks whose means differ by more than a factor of two are left out. Overlaps are averaged.
     """
     offset = 0.1  # against division by zero on black pixels
     return _obnlm_kernel()(np.ascontiguousarray(image + offset), strength, patch // 2, search // 2, gap) - offset
@@ -171,7 +171,7 @@ def _obnlm_kernel() -> Callable[..., NDArray]:
                     for b in range(n):
                         means[i, j] += padded[i + a, j + b] / n**2
 
-        # Typical distance of neighbouring blocks: what "similar" means under this image's speckle.
+        # Typical distance of neighboring blocks: what "similar" means under this image's speckle.
         typical, count = 0.0, 0
         for i in range(0, height - n, gap + 1):
             for j in range(0, width - n, gap + 1):
@@ -219,7 +219,7 @@ def _obnlm_kernel() -> Callable[..., NDArray]:
 
 
 def noise_level(image: NDArray) -> float:
-    """Standard deviation of the noise, from the finest diagonal wavelet details' median; at least 1e-4."""
+    """Return the standard deviation of the noise, from the finest diagonal wavelet details' median; at least 1e-4."""
     from skimage.restoration import estimate_sigma
 
     return max(float(estimate_sigma(image)), 1e-4)
@@ -255,7 +255,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 def tune(baseline: Baseline, pairs: Iterable[tuple[NDArray, NDArray]]) -> dict[str, Any]:
-    """The baseline's setting with the highest mean PSNR on (hq, lq) pairs; of training data, never of the test's."""
+    """Return the baseline's setting with the highest mean PSNR on (hq, lq) pairs; of training data, never of the test's."""
     from irsde.evaluation.metrics import psnr
 
     pairs = list(pairs)
@@ -276,14 +276,17 @@ class ToneCurve:
 
     def __call__(self, image: NDArray) -> Image:
         """Filter an image (nz, nx) in [0, 1]."""
-        centres = (np.arange(len(self.levels)) + 0.5) / len(self.levels)
-        return np.interp(median(np.asarray(image, np.float64), self.size), centres, self.levels).astype(np.float32)
+        centers = (np.arange(len(self.levels)) + 0.5) / len(self.levels)
+        return np.interp(median(np.asarray(image, np.float64), self.size), centers, self.levels).astype(np.float32)
 
 
 def fit_tone_curve(
     pairs: Iterable[tuple[NDArray, NDArray]], sizes: Iterable[int] = (3, 5, 7, 9, 11, 15, 21), bins: int = 64
 ) -> ToneCurve:
-    """The best `ToneCurve` over median sizes, by mean squared error on (hq, lq) pairs; least squares within each size."""
+    """Return the best `ToneCurve` over median sizes, by mean squared error on (hq, lq) pairs.
+
+    Least squares within each size.
+    """
     pairs = list(pairs)
     if not pairs:
         raise ValueError("expected at least one pair to fit a tone curve to")
@@ -296,8 +299,8 @@ def fit_tone_curve(
         seen = count > 0
         levels = np.interp(np.arange(bins), np.flatnonzero(seen), total[seen] / count[seen])
         curve = ToneCurve(size, levels)
-        centres = (np.arange(bins) + 0.5) / bins
-        error = float(np.mean((np.interp(filtered, centres, levels) - target) ** 2))
+        centers = (np.arange(bins) + 0.5) / bins
+        error = float(np.mean((np.interp(filtered, centers, levels) - target) ** 2))
         if best is None or error < best[0]:
             best = (error, curve)
     assert best is not None

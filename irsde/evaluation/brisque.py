@@ -85,7 +85,7 @@ def _asymmetric(x: NDArray[np.float64]) -> tuple[float, float, float, float]:
 
 
 def _shape(first: float | np.floating, second: float | np.floating) -> float:
-    """The generalized Gaussian's shape whose (E|x|)² / E x² is first / second; NaN of nothing."""
+    """Return the generalized Gaussian's shape whose (E|x|)² / E x² is first / second; NaN of nothing."""
     return float(SHAPES[np.argmin(np.abs(RATIOS - first / second))]) if second > 0 else math.nan
 
 

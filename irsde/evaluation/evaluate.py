@@ -170,7 +170,10 @@ def check_unseen(model: Any, tests: Sequence[Subset]) -> None:
 
 
 def _with_contrast(tests: Sequence[Subset], result: Result, said: bool) -> list[Subset]:
-    """The pairs whose LQ image varies; the others are named in the result and, if they are to be `said`, to the user."""
+    """Return the pairs whose LQ image varies.
+
+    The others are named in the result and, if they are to be `said`, to the user.
+    """
     kept, names = [], []
     for subset in tests:
         varied, flat = without_flat(subset, GREY_LEVEL)
@@ -232,7 +235,7 @@ def _evaluate_subset(
 
 @contextmanager
 def _bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
-    """A function to call after each restoration."""
+    """Yield a function to call after each restoration."""
     if not shown:
         yield lambda: None
         return

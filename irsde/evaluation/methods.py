@@ -22,8 +22,11 @@ FIT_PAIRS = 24  # training pairs that filters are tuned on
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to restore an LQ image. `run` takes the image, then what is marked: its probe's field (`has_field`), the
-    seed of its noise (`draws`), the HQ image (`reads_hq`: upper bounds, told what they should find)."""
+    """A named way to restore an LQ image.
+
+    `run` takes the image, then what is marked: its probe's field (`has_field`), the seed of its noise (`draws`), the HQ
+    image (`reads_hq`: upper bounds, told what they should find).
+    """
 
     name: str
     run: Callable[..., Image]

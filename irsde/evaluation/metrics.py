@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MetricUnavailable
 
-SMALL = 1e-12  # added to variances in denominators, far below that of any image quantised to 8 bits (1e-6)
+SMALL = 1e-12  # added to variances in denominators, far below that of any image quantized to 8 bits (1e-6)
 
 
 # --- against a reference ---------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def cnr(image: ArrayLike, foreground: ArrayLike, background: ArrayLike, decibels
 
 
 def gcnr(image: ArrayLike, inside: ArrayLike, outside: ArrayLike, bins: int = 64) -> float:
-    """Generalised CNR: one less the overlap of the two regions' histograms (Rodriguez-Molares et al. 2020, eq. 13).
+    """Generalized CNR: one less the overlap of the two regions' histograms (Rodriguez-Molares et al. 2020, eq. 13).
 
     Edges are common and span both regions. Few pixels a bin bias it upwards: two regions of 1400 pixels drawn from one
     distribution give about .1 with 64 bins, .2 with 256.

@@ -27,7 +27,10 @@ SCALE = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
 
 @lru_cache(maxsize=2)
 def load_lpips(backbone: str) -> Any:
-    """The distance as a function of two (nz, nx) images in [0, 1]. Raises MetricUnavailable, saying what is missing."""
+    """Return the distance as a function of two (nz, nx) images in [0, 1].
+
+    Raises MetricUnavailable, saying what is missing.
+    """
     weights = _read(Path(backbone))
     heads = _read(_head_file())
     for index, *_ in LAYERS:

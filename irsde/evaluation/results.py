@@ -38,7 +38,7 @@ class Row:
         return float(values.std()) if values.size else math.nan
 
     def finite(self, name: str) -> NDArray[np.float64]:
-        """The values that are numbers: NaN is of a metric that says nothing there, infinity of equal images."""
+        """Return the values that are numbers: NaN is of a metric that says nothing there, infinity of equal images."""
         values = np.asarray(self.values.get(name, ()), np.float64)
         return values[np.isfinite(values)]
 

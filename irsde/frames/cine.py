@@ -190,7 +190,7 @@ def _chosen(source: Source, frame: int | None, only_one: bool, otherwise: str) -
 
 
 def _frames(source: Source, indices: Iterable[int]) -> Iterator[NDArray[Any]]:
-    """The pictures of some frames, checked."""
+    """Yield the pictures of some frames, checked."""
     for index, picture in zip(indices, source.decode(indices), strict=True):
         if picture.shape[:2] != source.shape:
             raise DataError(
@@ -259,7 +259,7 @@ def _window(source: Source, survey: _Survey, areas: Sequence[EchoArea], window: 
 
 
 def _regions(source: Source, parts: Parts) -> tuple[list[Region], list[str]]:
-    """The regions of the file's list that are restored, and what is said of them."""
+    """Return the regions of the file's list that are restored, and what is said of them."""
     listed = {region.number: region for region in source.regions}
     if parts is None:
         return [], []
@@ -284,7 +284,7 @@ def _regions(source: Source, parts: Parts) -> tuple[list[Region], list[str]]:
 
 
 def _areas(source: Source, parts: Parts, regions: Sequence[Region], projection: Image) -> tuple[EchoArea, ...]:
-    """The echo areas in the frame; no pixel is in two of them."""
+    """Return the echo areas in the frame; no pixel is in two of them."""
     if parts is None:
         return (echo_area(projection, None),)
     boxes = [region.box for region in regions]

@@ -24,7 +24,7 @@ PALETTE = "PaletteColorLookupTable"
 
 
 def is_clinical(path: Path) -> bool:
-    """True of a DICOM file of pictures as a screen shows them, and not of slices through a body.
+    """Tell a DICOM file of pictures as a screen shows them from slices through a body.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def _decode(
 
 
 def _dataset(path: Path, syntax: Any) -> Any:
-    """The whole file, where pydicom cannot find the pixels in it by itself."""
+    """Return the whole file, where pydicom cannot find the pixels in it by itself."""
     import pydicom
 
     with _quiet():
@@ -171,14 +171,14 @@ def _grey(header: Any, ends: list[float], scale: tuple[float, float], stored: ND
 
 
 def _has_palette(header: Any) -> bool:
-    """True where stored values are places in a table of colors; of MONOCHROME2 the upper ones only."""
+    """Tell whether stored values are places in a table of colors; of MONOCHROME2 the upper ones only."""
     return str(header.get("PhotometricInterpretation")) == "PALETTE COLOR" or (
         str(header.get("PixelPresentation")) in ("COLOR", "MIXED") and f"Red{PALETTE}Descriptor" in header
     )
 
 
 def _palette(header: Any, path: Path) -> Any:
-    """A function that gives stored values the colors of the file's table, in 8 bits."""
+    """Return a function that gives stored values the colors of the file's table, in 8 bits."""
     from pydicom import Dataset
     from pydicom.pixels import apply_color_lut
 
@@ -246,7 +246,7 @@ def _frame_time(header: Any) -> float | None:
 
 
 def _number(header: Any, name: str) -> float:
-    """A number that is not 0, or 0.0 where there is none."""
+    """Return a number that is not 0, or 0.0 where there is none."""
     try:
         value = float(header.get(name))
     except (TypeError, ValueError):
@@ -255,7 +255,7 @@ def _number(header: Any, name: str) -> float:
 
 
 def _positive(header: Any, name: str) -> int:
-    """A count, also one that was stored as text; 0 where there is none."""
+    """Return a count, also one that was stored as text; 0 where there is none."""
     return max(0, int(_number(header, name)))
 
 

@@ -174,7 +174,10 @@ def _with_identity(source: Any) -> Any:
 
 
 def _sop_class(source: Any, n_frames: int, channels: int, bits: int) -> str:
-    """The class of the file read, for as many frames and channels as are written; ultrasound where it is another's."""
+    """Return the class of the file read, for as many frames and channels as are written.
+
+    Ultrasound where it is another's.
+    """
     own = str(source.get("SOPClassUID") or "")
     if own == CAPTURE or own.startswith(CAPTURE + "."):
         return CAPTURE if n_frames == 1 else CAPTURED_FRAMES[bits, channels]

@@ -38,7 +38,7 @@ def open_source(path: Path) -> Source | None:
 
 
 def _is_dicom(path: Path) -> bool:
-    """True of a file called DICOM, or that begins as one."""
+    """Tell a file that is called DICOM, or begins as one."""
     try:
         with open(path, "rb") as file:
             start = file.read(132)

@@ -68,7 +68,7 @@ def _decode(path: Path, pages: list[int], indices: Iterable[int]) -> Iterator[Pi
 
 
 def _values(picture: Any) -> Picture:
-    """The page at hand upright: grey values as stored, or 8-bit colors, transparency over black."""
+    """Return the page at hand upright: grey values as stored, or 8-bit colors, transparency over black."""
     from PIL import ImageOps
 
     with warnings.catch_warnings(action="ignore"):
@@ -89,7 +89,7 @@ def _values(picture: Any) -> Picture:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A picture of Pillow; what is wrong with the file is a DataError."""
+    """Yield a picture of Pillow; what is wrong with the file is a DataError."""
     from PIL import Image, UnidentifiedImageError
 
     try:

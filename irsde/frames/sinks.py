@@ -105,7 +105,7 @@ def _array(path: Path, cine: Cine, what: str) -> Iterator[Callable[[Image], None
 
 
 def _nifti_header(cine: Cine, what: str) -> Any:
-    """The header of frames that stand upright in viewers as axial slices; between frames there is no distance: 1."""
+    """Return the header of frames that stand upright in viewers as axial slices; between frames there is no distance: 1."""
     import nibabel as nib
 
     n, rows, columns = cine.shape

@@ -11,11 +11,11 @@ from ..acquisition import Acquisition
 from ..probes import Probe
 from ..types import ImageGrid
 
-FINE_PITCH = 0.7  # wavelengths at the centre frequency, below which all elements receive
+FINE_PITCH = 0.7  # wavelengths at the center frequency, below which all elements receive
 
 
 def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
-    """The receive f-number that guards against grating lobes where there can be any, 0 (all elements) where not.
+    """Return the receive f-number that guards against grating lobes where there can be any, 0 (all elements) where not.
 
     Elements closer than FINE_PITCH wavelengths have no grating lobe within the field: limiting their aperture would gain
     nothing, and would cut off the sides of a sector. Others count as far as `directivity_f_number` says.
@@ -26,7 +26,7 @@ def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
 
 
 def directivity_f_number(probe: Probe, speed_of_sound: float) -> float:
-    """The f-number at whose edge an element's sensitivity at the shortest wavelength is 0.71 (Perrot et al. 2021)."""
+    """Return the f-number at whose edge an element's sensitivity at the shortest wavelength is 0.71 (Perrot et al. 2021)."""
     shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
     return physics.automatic_f_number(probe.element_width, shortest)
 

@@ -63,7 +63,7 @@ class Estimate:
         return f"{value:.{self.digits}f} ± {spread:.{self.digits}f} {self.unit}"
 
     def __str__(self) -> str:
-        """The line of a report."""
+        """Return the line of a report."""
         if self.held:
             return f"{self.words}: {self.value / self.per_unit:.6g} {self.unit}, held: {self.held}"
         return f"{self.words}: {self.span}{'' if self.told else ', not told'}"
@@ -96,7 +96,7 @@ class Findings:
         return self.acquisition.probe
 
     def __str__(self) -> str:
-        """The numbers and what could not be told, a line each."""
+        """Return the numbers and what could not be told, a line each."""
         lines = [str(estimate) for estimate in self.estimates.values()]
         alive = np.setdiff1d(np.arange(len(self.gains)), self.dead)
         gains = self.gains[alive][np.isfinite(self.gains[alive])]

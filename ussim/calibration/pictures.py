@@ -132,7 +132,7 @@ def images(calibration: Findings) -> Figure:
 
 
 def _about(calibration: Findings) -> ImageGrid:
-    """The grid on which wires were looked for, down to a little below the last of them."""
+    """Return the grid on which wires were looked for, down to a little below the last of them."""
     grid = calibration.pictures["found"].grid
     deepest = min(grid.z[-1], calibration.wires[:, 1].max() + 5e-3)
     half = min(grid.x[-1], np.abs(calibration.wires[:, 0]).max() + 8e-3)

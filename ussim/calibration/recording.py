@@ -67,6 +67,6 @@ def usable_band(data: RFData | IQData) -> tuple[float, float]:
 
 
 def _widest(data: RFData) -> float:
-    """The widest band that sampling does not fold onto itself, a fraction of the carrier."""
+    """Return the widest band that sampling does not fold onto itself, a fraction of the carrier."""
     carrier, rate = data.acquisition.carrier_frequency, data.sampling_frequency
     return min(2.0, 0.999 * abs(2 * carrier - rate * round(2 * carrier / rate)) / carrier)

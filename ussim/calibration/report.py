@@ -123,7 +123,7 @@ def _wires(calibration: Findings) -> Iterator[dict[str, str]]:
 
 
 def _embedded(figure: Figure) -> str:
-    """A picture as a data URL."""
+    """Return a picture as a data URL."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110, metadata={"Software": "ussim"}, bbox_inches="tight")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()

@@ -151,7 +151,7 @@ class _Wires:
         asked: bool,
         element_delays: bool,
     ) -> Calibration:
-        """The calibration; delays of elements were `asked` for, and are told."""
+        """Return the calibration; delays of elements were `asked` for, and are told."""
         state, nominal = fitted.state, self.nominal
         values = _turned(state)
         estimates = {}
@@ -252,7 +252,7 @@ def _explained(model: Model, state: fit.State) -> np.ndarray:
 
 
 def _turned(state: fit.State) -> Values:
-    """The shared numbers, the phase in (-180, 180] degrees with most amplitudes above 0: a phase of 180 is a sign."""
+    """Return the shared numbers, the phase in (-180, 180] degrees with most amplitudes above 0: a phase of 180 is a sign."""
     phase = state.values.pulse_phase + (math.pi if state.amplitudes.sum() < 0 else 0.0)
     return replace(state.values, pulse_phase=math.pi - (math.pi - phase) % (2 * math.pi))
 
@@ -304,7 +304,7 @@ class _Spread:
         return self.deviation(name) * (abs(value) if PARAMETERS[name].logarithmic else 1.0)
 
     def untold(self) -> tuple[str, ...]:
-        """The numbers that the recording does not tell well enough."""
+        """Return the numbers that the recording does not tell well enough."""
         limits = self.belief.limits(self.names)
         return tuple(n for n, limit in zip(self.names, limits, strict=True) if not self.deviation(n) <= limit)
 
@@ -314,7 +314,7 @@ class _Spread:
         return bool(told.size) and float(np.median(told)) <= DELAY_LIMIT * self.belief.period
 
     def words(self, name: str) -> str:
-        """The uncertainty of a number in words."""
+        """Return the uncertainty of a number in words."""
         parameter, deviation = PARAMETERS[name], self.deviation(name)
         if parameter.logarithmic:
             return f"{100 * deviation:.3g} %" if deviation < 10 else "any value"
@@ -340,7 +340,7 @@ def _untold(
     asked: bool,
     element_delays: bool,
 ) -> tuple[str, ...]:
-    """What the recording could not tell, in sentences."""
+    """Return what the recording could not tell, in sentences."""
     state = fitted.state
     lines = []
     for name, reason in held.items():

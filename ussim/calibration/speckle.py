@@ -335,7 +335,7 @@ def channel_gains(spectra: Spectra) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _estimates(
     values: Values, start: Values, spread: dict[str, float], held: dict[str, str], belief: Belief
 ) -> tuple[dict[str, Estimate], tuple[str, ...]]:
-    """The numbers, and what speckle cannot tell."""
+    """Return the numbers, and what speckle cannot tell."""
     estimates, cannot = {}, []
     for p in PARAMETERS.values():
         reason = held.get(p.name, "")

@@ -29,8 +29,10 @@ SPEED_RANGE = 0.15  # of the file's speed of sound
 def from_arrivals(
     rf: RFData, acquisition: Acquisition, x: np.ndarray, z: np.ndarray
 ) -> tuple[Values, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the numbers with speed of sound and time zero fitted to the arrivals, the wires' positions, m, and by how
-    much the arrivals of each wire are off in the median, in periods."""
+    """Return the numbers with speed of sound and time zero fitted to the arrivals.
+
+    Beside them the wires' positions, m, and by how much the arrivals of each wire are off in the median, in periods.
+    """
     values = Values.of(acquisition)
     period = 1 / acquisition.probe.center_frequency
     envelope = np.abs(hilbert(np.asarray(to_numpy(rf.samples), dtype=np.float64), axis=-1))
@@ -52,14 +54,14 @@ def from_arrivals(
 
 
 def _median(values: np.ndarray, seen: np.ndarray) -> float:
-    """The median of the values seen, infinite where they are too few to judge by."""
+    """Return the median of the values seen, infinite where they are too few to judge by."""
     return float(np.median(values[seen])) if seen.mean() > FEWEST_PICKS else np.inf
 
 
 def _pick(
     envelope: np.ndarray, rf: RFData, transmit: np.ndarray, expected: np.ndarray, search: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times of the envelopes' peaks within `search` s of the expected ones, and where there is such a peak."""
+    """Return the times of the envelopes' peaks within `search` s of the expected ones, and where there is one."""
     rate, n = rf.sampling_frequency, envelope.shape[-1]
     middle = (expected - rf.start_times[transmit][:, None]) * rate
     half = max(2, int(np.ceil(search * rate)))

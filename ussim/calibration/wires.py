@@ -101,7 +101,7 @@ def find_wires(rf: RFData, grid: ImageGrid | None = None) -> Wires:
 
 
 def _summit(image: np.ndarray, row: int, column: int) -> tuple[float, float]:
-    """Row and column of the parabola through a peak and its neighbours."""
+    """Row and column of the parabola through a peak and its neighbors."""
     place = []
     for line, at in ((image[:, column], row), (image[row], column)):
         low, peak, high = line[at - 1 : at + 2]

@@ -58,7 +58,7 @@ class Bar:
         self._live.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def timing(self) -> str:
-        """The time left where it can be told, else the time so far."""
+        """Return the time left where it can be told, else the time so far."""
         now, fresh = time.monotonic(), self.done - self._first
         if self.total and self.done < self.total and fresh > 0:
             left = (self._updated - self._started) / fresh * (self.total - self.done) - (now - self._updated)
@@ -101,7 +101,7 @@ def close() -> None:
 def layout(
     width: int, description: str, counts: Sequence[str], timing: str, note: str, ending: str = "…"
 ) -> tuple[str, int, str]:
-    """What fits into `width` cells: the text before the bar, the cells of the bar (0: none), the text after it.
+    """Return what fits into `width` cells: the text before the bar, the cells of the bar (0: none), the text after it.
 
     Count and time come first, in their longest form that fits; then the description, cut short if need be; then as much of
     the note as fits, by its commas; then the bar.
@@ -126,6 +126,6 @@ def layout(
 
 
 def clock(seconds: float) -> str:
-    """A time span in a few cells: "0:00:42", "1262:12:04"."""
+    """Return a time span in a few cells: "0:00:42", "1262:12:04"."""
     whole = max(0, round(seconds))
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"

@@ -60,7 +60,7 @@ cli.add_command(calibrate)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     sys.exit(console.run(cli, "ussim"))
 
 

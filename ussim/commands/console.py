@@ -91,7 +91,7 @@ def run(
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that an exception ends a command with: its own `exit_code` where it carries one."""
+    """Return the exit code that an exception ends a command with: its own `exit_code` where it carries one."""
     if isinstance(error, click.FileError | OSError):
         return ExitCode.DATA
     if isinstance(error, click.ClickException):
@@ -105,7 +105,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line for the user."""
+    """Return an exception as one line for the user."""
     if isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, OSError) and error.strerror:
@@ -267,7 +267,7 @@ def _plain_reporter(description: str) -> Callable[[int, int], None]:
 
 
 def duration(seconds: float) -> str:
-    """A time span for people: "0.8 s", "2 min 10 s", "3 h 05 min"."""
+    """Return a time span for people: "0.8 s", "2 min 10 s", "3 h 05 min"."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -381,7 +381,7 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
 
 
 def check_output(path: Path, *inputs: Path) -> Path:
-    """The path, if a file can be made there; found out before the work, not after it.
+    """Return the path, if a file can be made there; found out before the work, not after it.
 
     Raises
     ------
@@ -423,7 +423,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
 
 
 def check_picture(path: Path, *inputs: Path, beside: str | None = None, others: Sequence[Path] = ()) -> Path:
-    """The path of a picture, if it and the file with the suffix `beside` next to it can be written.
+    """Return the path of a picture, if it and the file with the suffix `beside` next to it can be written.
 
     `others` are what the command writes too.
     """

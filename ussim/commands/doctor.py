@@ -49,7 +49,7 @@ def healthy(findings: list[Finding]) -> bool:
 
 
 def _packages() -> Iterator[Finding]:
-    """The distribution's own requirements, and which extras are installed."""
+    """Yield the distribution's own requirements, and which extras are installed."""
     try:
         requirements = importlib.metadata.requires("ussim") or []
         yield Finding("ussim", OK, importlib.metadata.version("ussim"))
@@ -178,7 +178,7 @@ def _processor() -> Iterator[Finding]:
 
 
 def _memory() -> Finding:
-    """What is free, within a container's limit where there is one."""
+    """Return what is free, within a container's limit where there is one."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -212,7 +212,10 @@ def _cuda() -> Finding:
 
 
 def _engines_agree() -> Iterator[Finding]:
-    """A small simulation by each engine of this machine and by the reference: the error between them, and what it took."""
+    """Yield a small simulation by each engine of this machine and by the reference.
+
+    The error between them, and what it took.
+    """
     from ..engines.cuda.cupy import device_count
 
     for engine in ("cpu", "cuda") if device_count() else ("cpu",):

@@ -18,7 +18,7 @@ def demodulation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--carrier-mhz",
             type=console.Number(above=0),
             metavar="MHZ",
-            help="Carrier that demodulation takes away.  [default: the probe's centre frequency]",
+            help="Carrier that demodulation takes away.  [default: the probe's center frequency]",
         ),
         click.option(
             "--bandwidth-percent",
@@ -83,7 +83,7 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--width-mm",
             type=console.Number(above=0),
             metavar="W",
-            help="Lateral extent, centred.  [default: the probe's field of view]",
+            help="Lateral extent, centered.  [default: the probe's field of view]",
         ),
         click.option(
             "--size", type=click.IntRange(2, 4096), default=256, metavar="N", help="Pixel rows; pixels are square."

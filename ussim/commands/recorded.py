@@ -117,7 +117,7 @@ def convert(source: Path, target: Path, options: dict[str, Any]) -> None:
 
 
 def open_file(path: Path, options: dict[str, Any], speed_of_sound: float | None = None) -> ussim.ChannelDataFile:
-    """The file, with what the options say of it."""
+    """Return the file, with what the options say of it."""
 
     def scaled(name: str, factor: float) -> float | None:
         return None if options[name] is None else options[name] * factor
@@ -137,7 +137,7 @@ def open_file(path: Path, options: dict[str, Any], speed_of_sound: float | None 
 
 
 def frame_numbers(text: str | None, n_frames: int, every: bool) -> list[int]:
-    """The frames that "3", "0:10" or "all" means."""
+    """Return the frames that "3", "0:10" or "all" means."""
     if text is None:
         return list(range(n_frames)) if every else [0]
     words = text.strip().lower()
@@ -199,14 +199,14 @@ def recorded_field(data: ussim.RFData | ussim.IQData) -> tuple[tuple[float, floa
 
 
 def chosen_transmits(data: ussim.RFData | ussim.IQData, options: dict[str, Any]) -> ussim.RFData | ussim.IQData:
-    """The data of the transmits asked for."""
+    """Return the data of the transmits asked for."""
     if options["transmits"] is None:
         return data
     return steps.select_transmits(data, steps.transmit_numbers(options["transmits"], data.acquisition.n_transmits))
 
 
 def receive_of(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of demodulation."""
+    """Return the options of demodulation."""
     return steps.receive_settings(options["carrier_mhz"], options["bandwidth_percent"], options["tgc"])
 
 
@@ -217,7 +217,7 @@ def envelope(
     engine: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """The envelope (nz, nx) of one record."""
+    """Return the envelope (nz, nx) of one record."""
     weights = "line" if options["scan_lines"] else options["transmit_weights"]
     return steps.beamform_envelope(
         steps.demodulated(data, receive_of(options)),
@@ -234,7 +234,7 @@ def envelope(
 
 
 def settings_of(path: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """What is written beside the picture."""
+    """Return what is written beside the picture."""
     return {
         "channel_data": path.name,
         "transmits": options["transmits"],

@@ -85,19 +85,19 @@ def make_grid(
 
 
 def resolve_engine(engine: str) -> str:
-    """The engine's name with "auto" decided, found to be there before the work begins."""
+    """Return the engine's name with "auto" decided, found to be there before the work begins."""
     module = get_engine(engine)
     announce(console.note)
     return module.name if engine == "auto" else engine
 
 
 def input_files(probe: ussim.Probe, *files: Path) -> list[Path]:
-    """What a command reads, and so may not write: its files, and that of a probe of the user's own."""
+    """Return what a command reads, and so may not write: its files, and that of a probe of the user's own."""
     return [*files, *([Path(probe.path)] if probe.path else [])]
 
 
 def stem(path: Path) -> str:
-    """A file's name without its suffix, or both of .nii.gz."""
+    """Return a file's name without its suffix, or both of .nii.gz."""
     name = path.name[: -len(".gz")] if path.name.lower().endswith(".nii.gz") else path.name
     return Path(name).stem
 
@@ -131,7 +131,7 @@ def make_phantom(
 
 
 def read_grey(path: Path, slice_index: int | None, plane: str | None) -> np.ndarray:
-    """The grey image (n_rows, n_columns) in [0, 1] that a file holds. Raises DataError whatever is wrong with it."""
+    """Return the grey image (n_rows, n_columns) in [0, 1] that a file holds. Raises DataError whatever is wrong with it."""
     from ussim.volumes.reading import read_image
 
     try:
@@ -152,7 +152,7 @@ def expected_seconds(scatterers: ussim.Scatterers, acquisition: ussim.Acquisitio
 
 
 def say_if_stretched(image: np.ndarray, grid: ussim.ImageGrid) -> None:
-    """A word to the user where image and field differ in proportions."""
+    """Note to the user that image and field differ in proportions."""
     rows, columns = image.shape
     width, depth = grid.x[-1] - grid.x[0], grid.z[-1] - grid.z[0]
     if abs(math.log((columns / rows) / (width / depth))) > STRETCH:
@@ -171,7 +171,7 @@ def transmit_sequence(
     focus_depth_mm: float | None,
     transmit_f_number: float | None,
 ) -> Any:
-    """The waves that the options of `render` ask for."""
+    """Return the waves that the options of `render` ask for."""
     max_angle = None if max_angle_deg is None else math.radians(max_angle_deg)
     if transmit == "focused":
         if focus_depth_mm is None:
@@ -187,7 +187,7 @@ def transmit_sequence(
 
 
 def receive_settings(carrier_mhz: float | None, bandwidth_percent: float | None, tgc: bool) -> dict[str, Any]:
-    """The options of demodulation as SI values, None where the probe's own hold."""
+    """Return the options of demodulation as SI values, None where the probe's own hold."""
     return {
         "demodulation_frequency": None if carrier_mhz is None else 1e6 * carrier_mhz,
         "demodulation_bandwidth": None if bandwidth_percent is None else bandwidth_percent / 100,
@@ -237,7 +237,7 @@ def beamform_envelope(
 
 
 def say_if_unseen(acquisition: ussim.Acquisition, grid: ussim.ImageGrid, f_number: float | None) -> None:
-    """A word to the user where a good part of the picture is in no element's receive aperture."""
+    """Note to the user that a good part of the picture is in no element's receive aperture."""
     if f_number is None:
         f_number = automatic_f_number(acquisition.probe, acquisition.medium.speed_of_sound)
     share = unseen_share(acquisition, grid, f_number)
@@ -256,7 +256,7 @@ def one_transmit(
     diverging_deg: Any,
     source_mm: Any,
 ) -> tuple[Any, str]:
-    """The transmit that the options of `field` ask for, and its name in words."""
+    """Return the transmit that the options of `field` ask for, and its name in words."""
     asked = sum((bool(focus_mm), plane_deg is not None, diverging_deg is not None, source_mm is not None))
     if asked > 1:
         raise click.UsageError("expected one of --focus-mm, --plane-deg, --diverging-deg and --source-mm, got several")
@@ -280,7 +280,7 @@ def one_transmit(
 
 
 def transmit_numbers(text: str, n_transmits: int) -> list[int]:
-    """The numbers in "0,7,14"."""
+    """Return the numbers in "0,7,14"."""
     parts = [part.strip() for part in text.split(",")]
     chosen = [int(part) for part in parts if part.isdecimal()]
     if len(chosen) < len(parts) or len(set(chosen)) < len(chosen) or max(chosen) >= n_transmits:
@@ -291,7 +291,7 @@ def transmit_numbers(text: str, n_transmits: int) -> list[int]:
 
 
 def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) -> ussim.RFData | ussim.IQData:
-    """The channel data of some transmits, their acquisition with it."""
+    """Return the channel data of some transmits, their acquisition with it."""
     waves, values = data.acquisition.waves, {}
     if isinstance(waves, ussim.SyntheticAperture) and waves.elements is None:
         waves = dataclasses.replace(waves, elements=np.arange(data.acquisition.n_transmits))
@@ -326,7 +326,7 @@ def write_bmode(
 def write_result(
     output: Path, figure: Any, arrays: dict[str, Any], acquisition: ussim.Acquisition, settings: dict[str, Any]
 ) -> None:
-    """The picture, a figure or a function that writes it, and beside it an .npz of arrays and the settings as JSON text."""
+    """Write the picture (a figure, or a function that writes it) and an .npz of arrays and settings beside it."""
     record = settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": ussim.__version__}
     with replacing(output.with_suffix(".npz")) as temporary:
         with open(temporary, "wb") as file:

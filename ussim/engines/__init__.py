@@ -18,7 +18,9 @@ ENGINES = ("auto", "cpu", "cuda", "reference")
 
 
 def get_engine(name: str = "auto") -> Engine:
-    """The engine of that name: "auto" is "cuda" where a device answers and "cpu" elsewhere; "cuda:1" is the second card.
+    """Return the engine of that name: "auto" is "cuda" where a device answers and "cpu" elsewhere.
+
+    "cuda:1" is the second card.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def get_engine(name: str = "auto") -> Engine:
 
 
 def engine_of(array: Any) -> Engine:
-    """The engine whose device holds an array: of arrays in host memory the CPU's."""
+    """Return the engine whose device holds an array: of arrays in host memory the CPU's."""
     if not is_on_device(array):
         return get_engine("cpu")
     from .cuda import cupy as cuda

@@ -30,8 +30,10 @@ def arrival_bounds(
 
 
 def _image(samples: np.ndarray, b: Beamforming, number: int, n_records: int) -> np.ndarray:
-    """The image of one record, the `number`-th of `n_records`: Σ_transmits w Σ_elements (Perrot et al. 2021), or what
-    `b.compounding` asks for."""
+    """Return the image of one record, the `number`-th of `n_records`: Σ_transmits w Σ_elements (Perrot et al.
+
+    2021), or what `b.compounding` asks for.
+    """
     probe = b.acquisition.probe
     n_transmits, n_elements, n_samples = samples.shape
     x, z = b.grid.mesh()

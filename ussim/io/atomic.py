@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
-    """A temporary path in the folder of `path`: what is written there becomes `path` at the end of the block, at once.
+    """Yield a temporary path in the folder of `path`: what is written there becomes `path` at the end of the block, at once.
 
     If the block raises, the temporary file is removed and whatever `path` held before stays.
     """

@@ -25,7 +25,7 @@ WAVES = {kind.__name__: kind for kind in (PlaneWaves, DivergingWaves, FocusedWav
 
 
 def acquisition_to_dict(acquisition: Acquisition) -> dict[str, Any]:
-    """The acquisition as dicts, lists, strings and numbers that JSON can hold; `acquisition_from_dict` gives it back.
+    """Return the acquisition as dicts, lists, strings and numbers that JSON can hold; `acquisition_from_dict` gives it back.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def acquisition_to_dict(acquisition: Acquisition) -> dict[str, Any]:
 
 
 def acquisition_from_dict(plain: Mapping[str, Any]) -> Acquisition:
-    """The acquisition that `acquisition_to_dict` described.
+    """Return the acquisition that `acquisition_to_dict` described.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def acquisition_from_dict(plain: Mapping[str, Any]) -> Acquisition:
 
 
 def probe_to_dict(probe: Probe) -> dict[str, Any]:
-    """The probe as plain values, without the place on this machine that it was read from."""
+    """Return the probe as plain values, without the place on this machine that it was read from."""
     plain = {f.name: to_plain(getattr(probe, f.name)) for f in fields(Probe) if f.name not in ("imaging", "path")}
     if probe.imaging is not None:
         plain["imaging"] = {f.name: to_plain(getattr(probe.imaging, f.name)) for f in fields(Imaging)}
@@ -78,7 +78,7 @@ def probe_to_dict(probe: Probe) -> dict[str, Any]:
 
 
 def probe_from_dict(plain: Mapping[str, Any]) -> Probe:
-    """The probe that `probe_to_dict` described. Raises ValueError as `acquisition_from_dict` does."""
+    """Return the probe that `probe_to_dict` described. Raises ValueError as `acquisition_from_dict` does."""
     _check_keys("probe", plain, {f.name for f in fields(Probe)}, required=("name", "center_frequency"))
     values: dict[str, Any] = {key: value for key, value in plain.items() if key != "imaging"}
     for key, value in values.items():  # strings that stand for numbers; the probe's own words stay
@@ -143,7 +143,7 @@ def to_plain(value: Any) -> Any:
 
 
 def to_array(value: Any) -> Any:
-    """The inverse of `to_plain`: text to numbers, lists to float64 arrays."""
+    """Return the inverse of `to_plain`: text to numbers, lists to float64 arrays."""
     if isinstance(value, list):
         return np.array([to_array(entry) for entry in value], dtype=np.float64)
     return float(value) if isinstance(value, str) else value

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def describe_probe(probe: Probe) -> str:
-    """The probe in one line: "L11-5v: 128 elements, pitch 0.3 mm, 7.6 MHz, 77 %, flat"."""
+    """Return the probe in one line: "L11-5v: 128 elements, pitch 0.3 mm, 7.6 MHz, 77 %, flat"."""
     kind = "flat" if probe.is_flat else f"convex, radius {1e3 * probe.radius:.4g} mm"
     return (
         f"{probe.name}: {probe.n_elements} elements, pitch {1e3 * probe.pitch:.4g} mm, "
@@ -23,7 +23,7 @@ def describe_probe(probe: Probe) -> str:
 
 
 def describe_waves(acquisition: Acquisition) -> str:
-    """The transmit sequence in a few words: "15 plane waves, -10 to 10°"."""
+    """Return the transmit sequence in a few words: "15 plane waves, -10 to 10°"."""
     waves, n = acquisition.waves, acquisition.n_transmits
     kind = type(waves).__name__.removesuffix("Waves").removesuffix("Transmits").lower()
     text = f"{n} {kind} {'wave' if n == 1 else 'waves'}"
@@ -37,7 +37,7 @@ def describe_waves(acquisition: Acquisition) -> str:
 
 
 def describe_excitation(acquisition: Acquisition) -> str:
-    """What is transmitted and received beside the default, each with a comma before it: ", 5-cycle sine at 4 MHz"."""
+    """Return what is transmitted and received beside the default, each with a comma before it: ", 5-cycle sine at 4 MHz"."""
     a, text = acquisition, ""
     at = "" if a.transmit_frequency is None else f" at {a.carrier_frequency / 1e6:.4g} MHz"
     if a.waveform is not None:
@@ -59,7 +59,7 @@ def describe_excitation(acquisition: Acquisition) -> str:
 
 
 def probe_table(known: list[Probe]) -> str:
-    """The probes, one a line."""
+    """Return the probes, one per line."""
     rows = [("name", "MHz", "bandwidth", "elements", "pitch mm", "radius mm", "field of view mm", "transmit")]
     for probe in known:
         imaging = probe.imaging
@@ -86,7 +86,7 @@ def probe_table(known: list[Probe]) -> str:
 def probe_sheet(probe: Probe) -> str:
     """Everything about a probe, a value a line."""
 
-    def millimetres(value: float) -> str:
+    def millimeters(value: float) -> str:
         return "infinite" if math.isinf(value) else f"{1e3 * value:.6g} mm"
 
     aperture = probe.element_x[-1] - probe.element_x[0] + probe.element_width
@@ -96,16 +96,16 @@ def probe_sheet(probe: Probe) -> str:
         ("center frequency", f"{probe.center_frequency / 1e6:.6g} MHz"),
         ("bandwidth", f"{100 * probe.bandwidth:.4g} % (pulse-echo, -6 dB)"),
         ("elements", str(probe.n_elements)),
-        ("pitch", millimetres(probe.pitch)),
-        ("element width", f"{millimetres(probe.element_width)} (kerf {millimetres(probe.kerf)})"),
-        ("element height", millimetres(probe.element_height)),
-        ("elevation focus", millimetres(probe.elevation_focus)),
-        ("radius", "infinite (flat array)" if probe.is_flat else millimetres(probe.radius)),
-        ("aperture", millimetres(aperture)),
+        ("pitch", millimeters(probe.pitch)),
+        ("element width", f"{millimeters(probe.element_width)} (kerf {millimeters(probe.kerf)})"),
+        ("element height", millimeters(probe.element_height)),
+        ("elevation focus", millimeters(probe.elevation_focus)),
+        ("radius", "infinite (flat array)" if probe.is_flat else millimeters(probe.radius)),
+        ("aperture", millimeters(aperture)),
         ("baffle", str(probe.baffle)),
     ]
     if not probe.is_flat:
-        lines.append(("sagitta", millimetres(probe.element_z.max() - probe.element_z.min())))
+        lines.append(("sagitta", millimeters(probe.element_z.max() - probe.element_z.min())))
     if probe.imaging is not None:
         imaging = probe.imaging
         x, z = [1e3 * edge for edge in imaging.x], [1e3 * edge for edge in imaging.z]

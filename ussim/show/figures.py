@@ -30,7 +30,7 @@ FIELD_COLOUR, ELEMENT_COLOUR = "#1f6feb", "#111111"
 
 
 def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float, title: str = "") -> Figure:
-    """A B-mode (nz, nx) in [0, 1] with its decibel bar."""
+    """Return a B-mode (nz, nx) in [0, 1] with its decibel bar."""
     figure, (axes,) = image_row(grid, 1)
     show_grey(axes, bmode, grid)
     axes.set_title(title)
@@ -101,7 +101,10 @@ def pressure_figure(
 
 
 def probe_figure(acquisition: Acquisition) -> Figure:
-    """A probe and how it images: elements and field of view on the left, firing times of each transmit on the right."""
+    """Return a probe and how it images.
+
+    Elements and field of view on the left, firing times of each transmit on the right.
+    """
     from matplotlib.patches import Rectangle
 
     probe = acquisition.probe
@@ -180,7 +183,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """Return an empty figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -190,7 +193,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure, list[Any]]:
-    """A figure of equal images, sized so that the grid's proportions fill it; axes row by row."""
+    """Return a figure of equal images, sized so that the grid's proportions fill it; axes row by row."""
     left, right, bottom, top = _extent(grid)
     width = min(max(IMAGE_HEIGHT * (right - left) / (bottom - top), 2.0), 12.0)
     figure = new_figure(n_columns * (width + 0.55) + 0.95, n_rows * (IMAGE_HEIGHT + 0.85))
@@ -223,7 +226,7 @@ def decibel_bar(figure: Figure, axes: Axes, dynamic_range_db: float) -> None:
 
 
 def _bar(figure: Figure, axes: Axes, scale: Any, label: str) -> None:
-    """A colour bar as tall as the image beside it."""
+    """Draw a color bar as tall as the image beside it."""
     figure.colorbar(scale, cax=axes.inset_axes((1.03, 0, 0.045, 1)), label=label)
 
 

@@ -53,6 +53,6 @@ def without_path(error: BaseException, path: str | os.PathLike[str]) -> str:
 
 
 def _said(error: Exception) -> str:
-    """The kind of an error and its first words."""
+    """Return the kind of an error and its first words."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__

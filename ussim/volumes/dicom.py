@@ -139,7 +139,7 @@ def scan_dicom(
 
 
 def _described(header: Any, stack: Sequence[Frame]) -> str:
-    """What a volume is, by its headers, for whoever looks."""
+    """Return what a volume is, by its headers, for whoever looks."""
     first = stack[0]
     spacing = (*(first.pixel_spacing or (None, None)), first.thickness)
     if first.position is not None and first.cosines is not None:
@@ -164,7 +164,10 @@ def _key_of(header: Any, path: str, shown: str) -> _Key:
 
 
 def _doubts_of_patients(studies: Iterable[tuple[str, str]], most_visits: int = 3) -> list[str]:
-    """A line on PatientIDs that say little: empty, or shared by more studies than a person's visits. No ID is named."""
+    """Return a line on PatientIDs that say little: empty, or shared by more studies than a person's visits.
+
+    No ID is named.
+    """
     count = Counter(patient for patient, _ in studies)
     doubts = []
     if count[""]:
@@ -181,7 +184,7 @@ def _doubts_of_patients(studies: Iterable[tuple[str, str]], most_visits: int = 3
 
 
 def is_localizer(stacks: Sequence[Sequence[Frame]], most_slices: int = 15) -> bool:
-    """True for a series of three orthogonal directions of few slices each, whatever it is called."""
+    """Return True for a series of three orthogonal directions of few slices each, whatever it is called."""
     directions: list[np.ndarray] = []
     for stack in stacks:
         if len(stack) > most_slices or stack[0].cosines is None:
@@ -268,7 +271,7 @@ def _grouped(frames: Sequence[Frame]) -> Grouping:
 def _chosen(
     stacks: Sequence[Sequence[Frame]], usable: Sequence[int], choose: Callable[[int], Sequence[int]]
 ) -> set[int]:
-    """The numbers of the stacks that are kept: of those that image the same slices, as `choose` says."""
+    """Return the numbers of the stacks that are kept: of those that image the same slices, as `choose` says."""
     places: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for number in usable:
         first, last = stacks[number][0], stacks[number][-1]
@@ -285,7 +288,7 @@ def load_dicom(ref: VolumeRef, voi: bool = False) -> Volume:
     Raises
     ------
     DataError
-        A file is missing, damaged, in colour, or its compression has no decoder here.
+        A file is missing, damaged, in color, or its compression has no decoder here.
     """
     frames: list[Frame] = []
     largest = 0
@@ -336,7 +339,7 @@ def _what_is_left(grouping: Grouping, part: int) -> list[str]:
 
 
 def subject_of(header: Any, path: str) -> str:
-    """An anonymous subject: a salted hash of PatientID, else of the study, else of the folder.
+    """Return an anonymous subject: a salted hash of PatientID, else of the study, else of the folder.
 
     PatientID is often a hospital number, short enough to be guessed, so the hash is a slow one (scrypt). A secret
     $DATAGEN_SALT makes guessing impossible; without it the salt is public, and the same for everybody.

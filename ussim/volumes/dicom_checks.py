@@ -123,7 +123,7 @@ def syntax_of(header: Any) -> str:
 
 
 def _count(header: Any, name: str, where: str, otherwise: int = 1) -> int:
-    """A whole number above 0 of a header."""
+    """Return a whole number above 0 of a header."""
     value = header.get(name)
     if value is None or value == "":
         return otherwise

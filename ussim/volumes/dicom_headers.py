@@ -61,7 +61,7 @@ _LOCALIZERS = ("localizer", "localiser", "scout", "survey", "3 plane loc", "3-pl
 
 
 def read_header(path: str | os.PathLike[str]) -> Any | None:
-    """The attributes that sorting needs, as a pydicom Dataset; None where the file is not DICOM."""
+    """Return the attributes that sorting needs, as a pydicom Dataset; None where the file is not DICOM."""
     from pydicom.errors import InvalidDicomError
 
     with quiet():
@@ -85,7 +85,10 @@ def read_header(path: str | os.PathLike[str]) -> Any | None:
 
 
 def _header(path: str | os.PathLike[str], force: bool = False) -> Any:
-    """The attributes as pydicom reads them; `lacks_pixels`: no pixels follow, `is_cut_short`: fewer than there should be."""
+    """Return the attributes as pydicom reads them.
+
+    `lacks_pixels`: no pixels follow, `is_cut_short`: fewer than there should be.
+    """
     import pydicom
 
     content = unpacked(path)
@@ -139,7 +142,7 @@ def unpacked(path: str | os.PathLike[str]) -> Any:
 
 
 def _starts_like_a_dataset(path: str | os.PathLike[str]) -> bool:
-    """True where the first tag is of group 2 or 8, in either byte order, as in files without a preamble."""
+    """Return True where the first tag is of group 2 or 8, in either byte order, as in files without a preamble."""
     content = unpacked(path)
     with content if isinstance(content, io.BytesIO) else open(path, "rb") as file:
         group_number = file.read(2)
@@ -162,7 +165,7 @@ def _settled(header: Any) -> Any:
 
 
 def not_an_image(header: Any, secondary_captures: bool = False) -> str:
-    """What a file of DICOM holds in place of an image, or "" where it holds one; of a `read_header`."""
+    """Return what a file of DICOM holds in place of an image, or "" where it holds one; of a `read_header`."""
     sop_class = str(header.get("SOPClassUID", ""))
     for prefix, what in _NOT_IMAGES.items():
         is_this = sop_class == prefix or sop_class.startswith(prefix + ".")
@@ -183,7 +186,7 @@ def why_not(header: Any, include_derived: bool = False) -> str:
         return f"modality {modality}, expected MR"
     photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
     if int(header.get("SamplesPerPixel") or 1) > 1 or not photometric.startswith("MONOCHROME"):
-        return f"colour ({photometric})"
+        return f"color ({photometric})"
     image_type = _image_type(header)
     description = str(header.get("SeriesDescription", "")).lower()
     if uncut := why_uncut(header):
@@ -206,7 +209,7 @@ def why_uncut(header: Any) -> str:
 
 
 def missing_decoder(header: Any) -> str:
-    """What is needed to decompress the file, or "" where nothing is missing."""
+    """Return what is needed to decompress the file, or "" where nothing is missing."""
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is None:
         return ""
@@ -231,7 +234,7 @@ def _image_type(header: Any) -> list[str]:
 
 
 def frames_of(header: Any, path: str) -> list[Frame]:
-    """The frames of one file with what functional groups, shared or their own, say of each."""
+    """Return the frames of one file with what functional groups, shared or their own, say of each."""
     montage = montage_or_none(header)
     tiles = montage.positions if montage else ()
     count = int(header.get("NumberOfFrames") or 1)

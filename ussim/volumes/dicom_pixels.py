@@ -23,7 +23,7 @@ class DamagedPixels(DataError):
 
 
 def digest_of_pixels() -> Callable[[Frame], str]:
-    """A function that gives the digest of a frame's stored pixels; "" where they cannot be read or are all equal."""
+    """Return a function that gives the digest of a frame's stored pixels; "" where they cannot be read or are all equal."""
     known: dict[str, tuple[str, ...]] = {}  # of all frames of a file, which is read once
 
     def digest_of_image(image: np.ndarray) -> str:
@@ -107,7 +107,7 @@ def is_lost(frames: Sequence[Frame], n_cut: int) -> bool:
 
 
 def _pixels(path: str, label: str) -> tuple[Any, np.ndarray]:
-    """A file and its stored values as (n_frames, n_rows, n_columns) in the machine's byte order."""
+    """Return a file and its stored values as (n_frames, n_rows, n_columns) in the machine's byte order."""
     import pydicom
     from pydicom.uid import ImplicitVRLittleEndian
 

@@ -61,13 +61,13 @@ def folders_named(base: Path, pattern: str, depth: int) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, in natural order, without junk; none where it is a file."""
+    """Return the folders in a folder, in natural order, without junk; none where it is a file."""
     children = [child for child in children_of(folder) if os.path.isdir(child)]
     return sorted(children, key=lambda child: natural(child.name))
 
 
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
-    """The files in a folder (not below it) with one of the suffixes, or any; in natural order, without junk."""
+    """Return the files in a folder (not below it) with one of the suffixes, or any; in natural order, without junk."""
     children = [
         child
         for child in children_of(folder)
@@ -77,7 +77,7 @@ def files_in(folder: Path, *suffixes: str) -> list[Path]:
 
 
 def children_of(folder: Path) -> list[Path]:
-    """What lies in a folder, without junk; nothing where it is a file, or cannot be listed."""
+    """Return what lies in a folder, without junk; nothing where it is a file, or cannot be listed."""
     try:
         return [folder / name for name in os.listdir(folder) if not is_junk(name)]
     except OSError:
@@ -90,7 +90,7 @@ def printable(name: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """True for hidden files, macOS resource forks (`._x`) and the like."""
+    """Return True for hidden files, macOS resource forks (`._x`) and the like."""
     return name in _JUNK_NAMES or name.startswith(".")
 
 
@@ -116,7 +116,7 @@ def relative(path: str | Path, root: str | Path) -> str:
 
 
 def stem(path: str | Path) -> str:
-    """A file's name without its image extensions: `a/b.nii.gz` is `b`."""
+    """Return a file's name without its image extensions: `a/b.nii.gz` is `b`."""
     name = printable(Path(path).name)
     suffixes = (
         ".nii.gz .nii .hdr.gz .hdr .img.gz .img .mgh.gz .mgh .mgz .nrrd .nhdr .mha .mhd .npy .dicom.gz .dcm.gz .dicom .dcm "

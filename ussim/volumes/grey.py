@@ -13,7 +13,7 @@ _FAR = 2.0  # ranges of all other values
 
 
 def grey_range(volume: Volume, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
-    """The values that become black and white: percentiles of the series' foreground.
+    """Return the values that become black and white: percentiles of the series' foreground.
 
     One range for a whole series, since scanners may scale each slice on its own (Philips) and the reader has undone it.
 
@@ -42,7 +42,7 @@ def sampled(volume: Volume) -> np.ndarray:
 
 
 def tissue_threshold(values: np.ndarray) -> float:
-    """The value that parts tissue from the air around it, by Otsu's method."""
+    """Return the value that parts tissue from the air around it, by Otsu's method."""
     return float(values.min() + _parted(values)[1] ** 2)
 
 
@@ -103,7 +103,7 @@ def foreground(image: np.ndarray) -> np.ndarray:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest connected region of a mask with its holes filled; empty where the mask is."""
+    """Return the largest connected region of a mask with its holes filled; empty where the mask is."""
     from scipy.ndimage import binary_fill_holes
     from skimage.measure import label
 

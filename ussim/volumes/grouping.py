@@ -42,7 +42,7 @@ class Frame:
 
     path: str
     index: int  # frame in the file, from 0
-    position: tuple[float, ...] | None  # mm, of the centre of the first pixel, patient axes (LPS)
+    position: tuple[float, ...] | None  # mm, of the center of the first pixel, patient axes (LPS)
     cosines: tuple[float, ...] | None  # direction of a row, then of a column (LPS)
     pixel_spacing: tuple[float, float] | None  # mm between rows, between columns
     thickness: float | None  # mm
@@ -120,7 +120,7 @@ _Placed = list[tuple[float, Frame]]  # position along the normal in 0.01 mm (or 
 
 
 def _usable_positions(frames: list[Frame]) -> list[Frame]:
-    """Without positions that an anonymiser has blanked: the same in all slices although their locations differ."""
+    """Without positions that an anonymizer has blanked: the same in all slices although their locations differ."""
     positions = {frame.position for frame in frames}
     if len(frames) == 1 or len(positions) > 1 or positions == {None}:
         return frames
@@ -218,7 +218,7 @@ def _by_value(placed: _Placed, number: int) -> dict[str, _Placed]:
 
 
 def _are_volumes(groups: dict[str, _Placed], placed: _Placed) -> bool:
-    """True where each group covers about all positions, or all but one do: a scan that was cut short."""
+    """Return True where each group covers about all positions, or all but one do: a scan that was cut short."""
     places = {place for place, _ in placed}
     covered = [{place for place, _ in part} for part in groups.values()]
     whole = [part for part in covered if len(part) >= max(_WHOLE * len(places), min(2, len(places)))]
@@ -249,7 +249,7 @@ def _by_order(placed: _Placed, strays: list[tuple[Frame, str]]) -> list[_Placed]
 
 
 def _phases_by_number(placed: _Placed, n_phases: int, n_places: int) -> list[int]:
-    """The phase of each frame by its InstanceNumber, phase after phase or slice after slice; [] where in doubt."""
+    """Return the phase of each frame by its InstanceNumber, phase after phase or slice after slice; [] where in doubt."""
     orders = [frame.order for _, frame in placed]
     places = [place for place, _ in placed]
     if len(set(orders)) < len(orders):

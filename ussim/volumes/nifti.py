@@ -44,7 +44,7 @@ def load_nifti(ref: VolumeRef) -> Volume:
     Raises
     ------
     DataError
-        The file is missing, damaged, in colour or complex, or has no such frame.
+        The file is missing, damaged, in color or complex, or has no such frame.
     """
     from nibabel.orientations import apply_orientation, io_orientation
 
@@ -72,7 +72,7 @@ def load_nifti(ref: VolumeRef) -> Volume:
 
 
 def _window(header: Any) -> tuple[float, float] | None:
-    """The values that a header says are to be shown as black and white; None where it says nothing."""
+    """Return the values that a header says are to be shown as black and white; None where it says nothing."""
     try:
         low, high = float(header["cal_min"]), float(header["cal_max"])
     except (KeyError, TypeError, ValueError):
@@ -82,7 +82,7 @@ def _window(header: Any) -> tuple[float, float] | None:
 
 @contextmanager
 def open_nifti(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]]]:
-    """A nibabel image (header read, voxels not) for as long as the block lasts, and what is odd about the file."""
+    """Yield a nibabel image (header read, voxels not) for as long as the block lasts, and what is odd about the file."""
     from nibabel.fileholders import FileHolder
     from nibabel.imageglobals import logger
 
@@ -149,7 +149,7 @@ def _format(path: Path) -> str:
 
 
 def _kind_of(path: Path, start: bytes, is_pair: bool) -> Any:
-    """The class of nibabel that reads a file that begins so; raises DataError where none does."""
+    """Return the class of nibabel that reads a file that begins so; raises DataError where none does."""
     import nibabel as nib
 
     if path.name.lower().endswith(MGH_SUFFIXES):
@@ -171,7 +171,7 @@ def _kind_of(path: Path, start: bytes, is_pair: bool) -> Any:
 
 
 def four_d_note(n_frames: int, part: int = 0) -> str:
-    """What is said of a file with several frames."""
+    """Return what is said of a file with several frames."""
     return f"4-D file of {n_frames} frames: frame {part} used"
 
 
@@ -182,7 +182,7 @@ def _nifti_frame(path: str, image: Any, part: int) -> tuple[np.ndarray, list[flo
     header, notes = image.header, []
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     if dtype.kind not in "buif":
-        raise DataError(f"{path}: expected real grey values, got {dtype} (colour or complex)")
+        raise DataError(f"{path}: expected real grey values, got {dtype} (color or complex)")
     if len(shape) < 2 or 0 in shape:
         raise DataError(f"{path}: expected a volume, got shape {shape}")
     shape = (*shape, 1)[: max(3, len(shape))]
@@ -265,7 +265,7 @@ def _geometry(image: Any) -> tuple[list[float | None], np.ndarray, list[str]]:
 
 
 def _unit(header: Any, notes: list[str]) -> float:
-    """What the header's unit of length is in mm: xyzt_units says meters or micrometers where it is not mm."""
+    """Return what the header's unit of length is in mm: xyzt_units says meters or micrometers where it is not mm."""
     try:
         named = header.get_xyzt_units()[0]
     except (AttributeError, KeyError):  # of formats without it, and of codes that mean nothing

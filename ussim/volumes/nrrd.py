@@ -95,7 +95,7 @@ def open_block(path: Path) -> Block:
 
 
 def _beside(path: Path, stem: str, suffixes: tuple[str, ...]) -> Path:
-    """The file of that name with one of the suffixes, in any case."""
+    """Return the file of that name with one of the suffixes, in any case."""
     for child in sorted(path.parent.iterdir()):
         if child.name.startswith(stem) and child.name[len(stem) :].lower() in suffixes:
             return child
@@ -153,7 +153,7 @@ def _nrrd_header(path: Path) -> dict[str, Any]:
 
 
 def _data_files(path: Path, header: dict[str, Any]) -> list[Path]:
-    """The one detached data file of an NRRD header; several are not served."""
+    """Return the one detached data file of an NRRD header; several are not served."""
     name = str(header.get("data file", header.get("datafile", "")))
     if not name:
         return []
@@ -163,7 +163,7 @@ def _data_files(path: Path, header: dict[str, Any]) -> list[Path]:
 
 
 def _inside(path: Path, name: str) -> Path:
-    """A data file named in a header: it has to lie beside it or below, whatever the header says."""
+    """Return a data file named in a header: it has to lie beside it or below, whatever the header says."""
     data = path.parent / name
     if not data.resolve().is_relative_to(path.parent.resolve()):
         raise DataError(f"{path}: its data file {name} lies outside the header's folder: put it beside the header")
@@ -205,7 +205,7 @@ def _open_nrrd(path: Path) -> Block:
 
 
 def _unpacked(path: Path, header: dict[str, Any], file: Any, n_bytes: int) -> tuple[dict[str, Any], Any]:
-    """A compressed NRRD as a raw one, unpacked no further than its header says: what pynrrd unpacks has no bound."""
+    """Return a compressed NRRD as a raw one, unpacked no further than its header says: what pynrrd unpacks has no bound."""
     encoding = header["encoding"]
     skipped = header.get("byteskip", header.get("byte skip", 0))
     if encoding not in ("gzip", "gz", "bzip2", "bz2") or not 0 <= skipped <= n_bytes:
@@ -232,7 +232,7 @@ def _nrrd_type(path: Path, header: dict[str, Any]) -> np.dtype:
 
 
 def _nrrd_axes(path: Path, header: dict[str, Any], shape: tuple[int, ...], kinds: list[str]) -> tuple[list[int], int]:
-    """The spatial axes, up to three, and how many there are."""
+    """Return the spatial axes, up to three, and how many there are."""
     directions = header.get("space directions")
     if directions is not None:
         space = [axis for axis, row in enumerate(directions) if row is not None and np.isfinite(row).all()]

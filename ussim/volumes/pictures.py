@@ -32,7 +32,7 @@ def load_npy(ref: VolumeRef) -> Volume:
         if voxels.ndim != 3:
             raise DataError(f"{path}: expected (slice, row, column) or (row, column), got shape {voxels.shape}")
         if voxels.shape[2] in (3, 4) and min(voxels.shape[:2]) > 16:
-            raise DataError(f"{path}: shape {voxels.shape} looks like a colour picture; expected (slice, row, column)")
+            raise DataError(f"{path}: shape {voxels.shape} looks like a color picture; expected (slice, row, column)")
     if ref.source != "file" or len(voxels) > 1:  # an image opened on its own may be computed: NaN in it is a fault
         voxels = filled_outside(voxels, notes)
     return _stack(ref, voxels, notes)
@@ -96,7 +96,7 @@ def picture_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], str]:
 
 @contextmanager
 def _told_of_picture(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What Pillow makes of damaged and of very large pictures, in one line that names the file."""
+    """Yield what Pillow makes of damaged and of very large pictures, in one line that names the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -117,7 +117,7 @@ def _told_of_picture(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _read_picture(path: str) -> np.ndarray:
-    """A picture as grey values: 8- or 16-bit as stored, colour by its luminance, transparency over black."""
+    """Return a picture as grey values: 8- or 16-bit as stored, color by its luminance, transparency over black."""
     from PIL import Image
 
     with _told_of_picture(path), Image.open(path) as file:
@@ -132,16 +132,16 @@ def _read_picture(path: str) -> np.ndarray:
         return array.astype(np.uint8) * np.uint8(255)
     if array.ndim == 3:
         has_alpha = array.shape[2] in (2, 4)
-        colour = array[..., :-1] * (array[..., -1:] / 255.0) if has_alpha else array
-        weights = [1.0] if colour.shape[2] == 1 else [0.2125, 0.7154, 0.0721]  # ITU-R BT.709 luminance
-        array = np.rint(colour @ np.array(weights)).astype(np.uint8)
+        color = array[..., :-1] * (array[..., -1:] / 255.0) if has_alpha else array
+        weights = [1.0] if color.shape[2] == 1 else [0.2125, 0.7154, 0.0721]  # ITU-R BT.709 luminance
+        array = np.rint(color @ np.array(weights)).astype(np.uint8)
     if array.dtype == np.int32:  # Pillow's mode "I": 16-bit values in 32
         array = array.astype(np.uint16) if array.min() >= 0 and array.max() < 2**16 else array.astype(np.float32)
     return array
 
 
 def _stack(ref: VolumeRef, voxels: np.ndarray, notes: Sequence[str]) -> Volume:
-    """A bare stack of slices as they are to be displayed."""
+    """Return a bare stack of slices as they are to be displayed."""
     return Volume(
         source=ref.source,
         subject=ref.subject,

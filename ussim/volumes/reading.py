@@ -42,7 +42,7 @@ def read_image(
 
 
 def open_volume(path: str | os.PathLike[str], voi: bool = False) -> Volume:
-    """The volume in a file of any known format (frame 0 of a 4-D one), or in a folder with one DICOM series.
+    """Return the volume in a file of any known format (frame 0 of a 4-D one), or in a folder with one DICOM series.
 
     Its name is `path`, so that errors about it say where it lies. Raises DataError as `read_image` does.
     """
@@ -53,7 +53,10 @@ def open_volume(path: str | os.PathLike[str], voi: bool = False) -> Volume:
 
 
 def choose_plane(volume: Volume, plane: str | None = None) -> str:
-    """The plane asked for if the volume has it; without one the acquired plane, which lies across the coarsest axis."""
+    """Return the plane asked for if the volume has it.
+
+    Without one the acquired plane, which lies across the coarsest axis.
+    """
     if plane is None:
         return max(volume.planes(), key=lambda name: _across(volume, name))
     if plane not in volume.planes():
@@ -62,7 +65,7 @@ def choose_plane(volume: Volume, plane: str | None = None) -> str:
 
 
 def choose_slice(volume: Volume, plane: str, index: int | None = None, otherwise: str = "") -> int:
-    """The slice asked for, counted from the end if negative, or the only one there is.
+    """Return the slice asked for, counted from the end if negative, or the only one there is.
 
     `otherwise` says what else the user may do where there are several and none was asked for.
     """
@@ -82,7 +85,7 @@ def choose_slice(volume: Volume, plane: str, index: int | None = None, otherwise
 
 
 def display_range(volume: Volume) -> tuple[float, float]:
-    """The values that `read_image` shows as black and white, one pair for all slices of the volume."""
+    """Return the values that `read_image` shows as black and white, one pair for all slices of the volume."""
     voxels = volume.voxels
     if voxels.dtype == np.uint8:
         return 0.0, 255.0
@@ -92,7 +95,7 @@ def display_range(volume: Volume) -> tuple[float, float]:
 
 
 def _open_any(path: Path, voi: bool) -> Volume:
-    """The volume in a file of any known format, or in a folder with one DICOM series."""
+    """Return the volume in a file of any known format, or in a folder with one DICOM series."""
     ref = VolumeRef(source="file", subject="", name=str(path), paths=(str(path),))
     lower = path.name.lower()
     if path.is_dir():

@@ -11,7 +11,7 @@ _MOST, _LEAST = 1e30, 1e-30  # beyond: sums and squares of float32 overflow, or 
 
 
 def absurd(numbers: Iterable[float]) -> float:
-    """The largest size among the slopes and intercepts of a series where float32 cannot hold values so scaled, else 0."""
+    """Return the largest size among slopes and intercepts where float32 cannot hold values so scaled, else 0."""
     largest = max((abs(number) for number in numbers), default=0.0)
     return largest if largest >= _MOST or 0 < largest < _LEAST else 0.0
 

@@ -147,13 +147,13 @@ class Volume:
             raise DataError(f"{label}: unknown orientation {self.orientation!r}")
 
     def planes(self) -> tuple[str, ...]:
-        """The planes this volume can be cut along: those in which an image has at least two rows and columns."""
+        """Return the planes this volume can be cut along: those in which an image has at least two rows and columns."""
         if self.orientation != CANONICAL:
             return (self.orientation,)
         return tuple(plane for plane in PLANES if min(self._across(plane)) > 1 and self.only_plane in ("", plane))
 
     def square_planes(self, max_anisotropy: float = 2.0) -> tuple[str, ...]:
-        """The planes whose pixels are near enough to square to make an image: both sizes within `max_anisotropy`.
+        """Return the planes whose pixels are near enough to square to make an image: both sizes within `max_anisotropy`.
 
         A series of thick slices gives its acquired plane only; an isotropic block gives all three.
         """
@@ -174,7 +174,7 @@ class Volume:
         return self.voxels.shape[self.normal_axis(plane)]
 
     def normal_axis(self, plane: str) -> int:
-        """The axis of `voxels` that a plane's index runs along."""
+        """Return the axis of `voxels` that a plane's index runs along."""
         return _NORMAL_AXIS[plane] if self._canonical(plane) else 0
 
     def pixel_size(self, plane: str) -> tuple[float | None, float | None]:
@@ -214,13 +214,13 @@ class Volume:
         return np.ascontiguousarray(image, dtype=np.float32), self.pixel_size(plane)
 
     def assemble(self, plane: str, images: np.ndarray) -> np.ndarray:
-        """The inverse of `slice`: consecutive images (n, n_rows, n_columns) along the axes of `voxels`, as a view."""
+        """Return the inverse of `slice`: consecutive images (n, n_rows, n_columns) along the axes of `voxels`, as a view."""
         if not self._canonical(plane):
             return images
         return np.moveaxis(images[:, ::-1, ::-1].transpose(0, 2, 1), 0, self.normal_axis(plane))
 
     def _canonical(self, plane: str) -> bool:
-        """True where `plane` is cut from a canonical block, False where it is the plane of the stack itself."""
+        """Return True where `plane` is cut from a canonical block, False where it is the plane of the stack itself."""
         if plane not in self.planes():
             raise DataError(f"{self.source} {self.name}: no {plane!r} plane here; there is {', '.join(self.planes())}")
         return self.orientation == CANONICAL

@@ -54,7 +54,7 @@ def window_asked(text: str) -> str:
 
 
 def window_of(volume: Volume, choice: str = "auto") -> Window:
-    """The window of a volume.
+    """Return the window of a volume.
 
     Parameters
     ----------

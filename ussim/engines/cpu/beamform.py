@@ -1,6 +1,6 @@
 """Beamforming on the CPU: Numba loops, float32 but for delays.
 
-Delay-and-sum works tile by tile, a tile being a few rows of neighbouring pixels. Echoes of a tile lie in a short stretch of
+Delay-and-sum works tile by tile, a tile being a few rows of neighboring pixels. Echoes of a tile lie in a short stretch of
 each record, so for every element the stretches of all transmits are copied into a buffer that stays in the first-level
 cache. Receive delay and phase are computed once a (pixel, element) and shared by all transmits; the rotation
 exp(2πi f_0 τ) is the product of a receive factor, applied as elements are summed, and a transmit factor, applied at the
@@ -72,7 +72,7 @@ class Aperture(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """Samples to metres and cycles, and the taps between samples."""
+    """Samples to meters and cycles, and the taps between samples."""
 
     speed_of_sound: float  # m/s
     sampling_frequency: float  # Hz
@@ -137,7 +137,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
 
 
 def _jumps(positions: np.ndarray) -> bool:
-    """Whether transmit times of neighbouring pixels, in samples, lie too far apart for the stretches of one tile."""
+    """Whether transmit times of neighboring pixels, in samples, lie too far apart for the stretches of one tile."""
     if np.ptp(positions) < LONGEST_STRETCH:
         return False
     return any(np.abs(np.diff(positions, axis=axis)).max(initial=0.0) > LONGEST_JUMP for axis in (1, 2))
@@ -146,9 +146,9 @@ def _jumps(positions: np.ndarray) -> bool:
 def _tile_shape(b: Beamforming) -> tuple[int, int]:
     """Rows and columns of a tile: small enough that its stretch of samples stays short on coarse grids too."""
 
-    def count(axis, samples_a_metre, largest):
+    def count(axis, samples_a_meter, largest):
         step = float(np.diff(axis).max()) if len(axis) > 1 else 0.0
-        return int(np.clip(TILE_SAMPLES / max(step * samples_a_metre, 1e-9), 1, largest))
+        return int(np.clip(TILE_SAMPLES / max(step * samples_a_meter, 1e-9), 1, largest))
 
     rate = b.sampling_frequency / b.speed_of_sound
     return count(b.grid.z, 2 * rate, TILE_ROWS), count(b.grid.x, rate, TILE_COLUMNS)
@@ -167,7 +167,7 @@ def _sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker
     n_transmits, n_elements, _ = samples.shape  # (re, im) pairs on the last axis
     n_taps = table.shape[1]
     n_pixels = tile_rows * tile_columns
-    slowness = sampling_frequency / clock.speed_of_sound  # samples per metre
+    slowness = sampling_frequency / clock.speed_of_sound  # samples per meter
     cycles_a_sample = clock.frequency / sampling_frequency
     px, pz = np.empty(n_pixels), np.empty(n_pixels)
     tx_index = np.zeros(n_pixels * LANES, np.float32)  # samples after the tile's earliest
@@ -344,7 +344,7 @@ def _receive(used, distance, slowness, delay, first, cycles_a_sample, rx_index, 
 
 @njit(cache=True, inline="always")
 def _cos_sin(turn):
-    """cos and sin of 2π turn, |turn| <= 1/2, float32: Taylor series of the half angle (error 2e-7), which vectorise."""
+    """Cos and sin of 2π turn, |turn| <= 1/2, float32: Taylor series of the half angle (error 2e-7), which vectorize."""
     h = np.float32(math.pi) * turn
     q = h * h
     s = h * (
@@ -372,7 +372,7 @@ def _copy_stretch(record, begin, length, out):
 
 @compiled
 def _interpolate(begin, end, lanes, n_taps, tx_index, rx_index, active, stretch, length, table, value_re, value_im):
-    """Samples of one element at the two-way time of every (pixel, transmit)."""
+    """Return samples of one element at the two-way time of every (pixel, transmit)."""
     rounded, part = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     whole = rounded.view(np.int32)
     magic = np.float32(ROUNDING)
@@ -446,7 +446,7 @@ def arrival_bounds(
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
 def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, watch, worker, n_workers):
-    """out = sign min(sign (delay + distance / c)): the first arrivals with sign 1, the last ones with -1."""
+    """Out = sign min(sign (delay + distance / c)): the first arrivals with sign 1, the last ones with -1."""
     n_laws, n_sources = delays.shape
     for chunk in range(worker, (len(x) + POINTS - 1) // POINTS, n_workers):
         if watch[0]:
@@ -481,7 +481,7 @@ def mix_and_filter(
     edge: int,
     out: np.ndarray,
 ) -> None:
-    """out = filtfilt(numerator, denominator, samples * carrier), samples (n_channels, n_samples), LANES channels at once.
+    """Out = filtfilt(numerator, denominator, samples * carrier), samples (n_channels, n_samples), LANES channels at once.
 
     As scipy.signal.filtfilt: odd extension by `edge` samples at both ends, and the filter started in the state `steady` that
     a constant equal to the first sample would leave.

@@ -52,7 +52,7 @@ class Elements(NamedTuple):
     weights: np.ndarray  # (n_transmits, n_foci, n_elements)
     minimum_distance: float  # m
     baffle: float
-    half_width_wavenumber: float  # k L / 2 at the centre frequency
+    half_width_wavenumber: float  # k L / 2 at the center frequency
     half_width_per_hertz: float  # k L / 2 at 1 Hz
     speed_of_sound: float  # m/s
     attenuation_db_cm_mhz: float
@@ -62,7 +62,7 @@ class Elements(NamedTuple):
 class Cell(NamedTuple):
     """One cell, for the compiled functions."""
 
-    points: np.ndarray  # (3, n_tiles * 16) float32: x and z from the centre, reflectivity
+    points: np.ndarray  # (3, n_tiles * 16) float32: x and z from the center, reflectivity
     center: np.ndarray  # (2,) m
     element_reference: np.ndarray  # (n_elements,) samples
     transmit_reference: np.ndarray  # (n_transmits,) samples
@@ -240,8 +240,10 @@ def _start_waves(elements, cell, waves, widths):
 
 @compiled
 def _start_drive(elements, cell, drive_waves):
-    """w exp(2πi f τ) of each transmit, focus and element at the cell's first frequency, and its step; τ from the firing
-    to the reference distance, relative to the transmit's reference."""
+    """W exp(2πi f τ) of each transmit, focus and element at the cell's first frequency, and its step.
+
+    Τ from the firing to the reference distance, relative to the transmit's reference.
+    """
     n_transmits, n_foci, n_elements = elements.delays.shape
     start, step, weight = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     at = 0
@@ -269,7 +271,7 @@ def _start_drive(elements, cell, drive_waves):
 
 @compiled
 def _advance_drive(elements, n_groups, space):
-    """The next frequencies of the drive, drive[frequency][element][3][group]."""
+    """Return the next frequencies of the drive, drive[frequency][element][3][group]."""
     n_foci, n_elements = elements.delays.shape[1:]
     lanes = n_groups * LANES
     at = 0
@@ -425,7 +427,7 @@ def _finish_group(sums, at, elements, cell, j, out, out_at):
 
 @compiled
 def _finish_left(sums, at, n_left, elements, cell, j, out, out_at):
-    """The same for transmits with lanes on scatterers: the sum over the lanes first."""
+    """Return the same for transmits with lanes on scatterers: the sum over the lanes first."""
     n_elements, n_bins = len(elements.x), len(cell.factor)
     for e in range(n_elements):
         factor = _receive_factor(elements, cell, j, e)
@@ -454,8 +456,11 @@ def product(re, im, other_re, other_im):
 
 @compiled
 def _advance(re, im, step_re, step_im):
-    """Complex product with 1 + step. The 1 kept apart, float32 rounds the step itself and not its distance from 1:
-    hundreds of products of one step would add its error up."""
+    """Complex product with 1 + step.
+
+    The 1 kept apart, float32 rounds the step itself and not its distance from 1: hundreds of products of one step would
+    add its error up.
+    """
     return fma(re, step_re, fma(-im, step_im, re)), fma(re, step_im, fma(im, step_re, im))
 
 

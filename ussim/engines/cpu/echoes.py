@@ -122,8 +122,10 @@ def _read_echoes(record, first_row, row_step, n_samples, offsets, n, start, x, p
 
 @compiled
 def _add_echoes(echoes, part, n, start, record, first_row, row_step, n_samples, offsets, rows):
-    """Add real echoes, lanes on transmits, to the rows of the record that begin at first_row + lane row_step: sample k of
-    the window, which is sample (start + k) % n of the period, at offsets[lane] + k, as far as the row goes."""
+    """Add real echoes, lanes on transmits, to the rows of the record that begin at first_row + lane row_step.
+
+    Sample k of the window, which is sample (start + k) % n of the period, at offsets[lane] + k, as far as the row goes.
+    """
     earliest, latest = offsets.min(), offsets.max()
     for k in range(0, n, LANES):
         transpose_block(echoes, (start + k) % n * PAIR + part, PAIR, rows, 0, LANES)
@@ -137,7 +139,7 @@ def _add_echoes(echoes, part, n, start, record, first_row, row_step, n_samples, 
 
 @compiled
 def _add_clipped(rows, count, record, first_row, row_step, n_samples, offsets, k):
-    """The same for a block that is cut by the end of the window or of the record."""
+    """Return the same for a block that is cut by the end of the window or of the record."""
     for lane in range(len(offsets)):
         offset = offsets[lane] + k
         for j in range(max(0, -offset), min(count, n_samples - offset)):
@@ -146,8 +148,10 @@ def _add_clipped(rows, count, record, first_row, row_step, n_samples, offsets, k
 
 @compiled
 def _transform(n, twiddles, x, y):
-    """Discrete Fourier transform of x[n][2] with lanes apart (Stockham's autosort, mixed radix); True if the answer is in
-    x, else it is in y."""
+    """Discrete Fourier transform of x[n][2] with lanes apart (Stockham's autosort, mixed radix).
+
+    True if the answer is in x, else it is in y.
+    """
     stride, in_x = 1, True
     while stride < n:
         source, target = (x, y) if in_x else (y, x)

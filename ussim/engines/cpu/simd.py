@@ -79,7 +79,7 @@ def _splat(builder, scalar):
 
 
 def compiled(function):
-    """`function` compiled without the interpreter's lock, kept on disk for the machine's kind.
+    """Compile `function` without the interpreter's lock, kept on disk for the machine's kind.
 
     Numba renews what it kept when the function's own file changes; here also when the formulas or another file of the
     engine do, since their code is compiled in.
@@ -118,7 +118,7 @@ def _define(function, result, lower, arity=2):
 
 
 def _llvm(name, *arguments):
-    """A call to one of LLVM's vector functions."""
+    """Return a call to one of LLVM's vector functions."""
 
     def lower(builder, *args):
         kind = ir.FunctionType(_V, [_V] * len(args))
@@ -155,7 +155,7 @@ def _lower_where(context, builder, sig, args):
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """a * b + c, fused where the machine can."""
+    """Return a * b + c, fused where the machine can."""
 
     def codegen(context, builder, sig, args):
         return _llvm("fmuladd")(builder, *args)
@@ -177,7 +177,7 @@ def _two_to_the(typingctx, exponent):
 
 @nb.njit
 def cosine_sine(turns):
-    """cos and sin of 2π turns. Taylor polynomials within an eighth of a turn, then whole quarters: 6e-8."""
+    """Cos and sin of 2π turns. Taylor polynomials within an eighth of a turn, then whole quarters: 6e-8."""
     quarters = np.rint(turns * 4)
     angle = (turns - quarters * 0.25) * (2 * math.pi)  # the difference is exact
     square = angle * angle

@@ -30,22 +30,22 @@ class Backend(Protocol):
     shared_memory: int  # bytes a block may declare
 
     def kernels(self, file: str, sizes: Mapping[str, int | str]) -> Launch:
-        """The kernels of a `.cu` file, compiled with these sizes (-D); compiled once."""
+        """Return the kernels of a `.cu` file, compiled with these sizes (-D); compiled once."""
         ...
 
     def to_device(self, array: Any) -> np.ndarray:
-        """The array, in one piece, on the device."""
+        """Return the array, in one piece, on the device."""
         ...
 
     def to_host(self, array: Any) -> np.ndarray:
         """Return an array in host memory."""
 
     def inverse_transform(self, spectra: Any, out: Any) -> None:
-        """out (batch, n) float32 = n irfft of spectra (batch, n // 2 + 1) complex64, which may be overwritten."""
+        """Out (batch, n) float32 = n irfft of spectra (batch, n // 2 + 1) complex64, which may be overwritten."""
         ...
 
     def forward_transform(self, windows: Any, out: Any) -> None:
-        """out (batch, n // 2 + 1) complex64 = rfft of windows (batch, n) float32, which may be overwritten."""
+        """Out (batch, n // 2 + 1) complex64 = rfft of windows (batch, n) float32, which may be overwritten."""
         ...
 
     def free_memory(self) -> float:
@@ -53,16 +53,16 @@ class Backend(Protocol):
         ...
 
     def mark(self) -> Callable[[], None]:
-        """A place in the queue: what is returned waits until all work queued before it is done."""
+        """Return a place in the queue: what is returned waits until all work queued before it is done."""
         ...
 
     def device(self) -> AbstractContextManager[Any]:
-        """The device, current while the context lasts."""
+        """Return the device, current while the context lasts."""
         ...
 
 
 def read_source(file: str) -> str:
-    """A kernel file as one text: the headers it includes put in, so that a compiler needs no search path."""
+    """Return a kernel file as one text: the headers it includes put in, so that a compiler needs no search path."""
     folder = resources.files("ussim.engines.cuda")
     text = (folder / file).read_text(encoding="utf-8")
     for header in ("physics.cuh",):

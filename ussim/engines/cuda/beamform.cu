@@ -1,6 +1,6 @@
 // Beamforming: demodulation, first arrivals, delay-and-sum (Perrot et al. 2021; definitions in ussim/beamform.py).
 //
-// Delay-and-sum: a thread a pixel, 32 neighbours along x in a warp, so that what a warp reads of a record lies in a few cache
+// Delay-and-sum: a thread a pixel, 32 neighbors along x in a warp, so that what a warp reads of a record lies in a few cache
 // lines. Receive delay and phase are computed once a (pixel, element) for all transmits and frames; TRANSMITS x FRAMES sums
 // stay in registers. The rotation exp(2πi f_0 τ) is the product of a receive factor, applied as elements are summed, and a
 // transmit factor, applied at the end. Delays are whole samples and a rest, so float32 loses nothing.
@@ -47,7 +47,7 @@ struct __align__(16) Element {
 };
 
 struct Das {
-    float samples_per_metre, samples_per_metre_rest;
+    float samples_per_meter, samples_per_metre_rest;
     float cycles_per_sample, cycles_per_sample_rest;  // demodulation frequency; 0 for RF data
     float cos_acceptance;
 };
@@ -60,12 +60,12 @@ __device__ inline float2 distance_samples(float dx, float dz, float dx_rest, flo
     const float errors = fmaf(dx, dx, -xx) + fmaf(dz, dz, -zz) - fmaf(distance, distance, -square);
     const float difference = (fmaxf(xx, zz) - square) + fminf(xx, zz);
     const float rest = (0.5f * (difference + errors) + dx * dx_rest + dz * dz_rest) / distance;
-    const float product = distance * das.samples_per_metre;
-    const float product_error = fmaf(distance, das.samples_per_metre, -product);
+    const float product = distance * das.samples_per_meter;
+    const float product_error = fmaf(distance, das.samples_per_meter, -product);
     const float whole = floorf(product);
     return make_float2(
         whole,
-        (product - whole) + (product_error + distance * das.samples_per_metre_rest + rest * das.samples_per_metre)
+        (product - whole) + (product_error + distance * das.samples_per_metre_rest + rest * das.samples_per_meter)
     );
 }
 
@@ -133,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
             weight[a] = first + a < n_transmits ? weights[(first + a) * n_pixels + pixel] : 0.0f;
             counts |= weight[a] != 0.0f;
         }
-        if (!counts) continue;  // neighbours mostly agree: a beam is wider than a warp
+        if (!counts) continue;  // neighbors mostly agree: a beam is wider than a warp
 #endif
 #pragma unroll
         for (int a = 0; a < TRANSMITS; ++a) {

@@ -144,11 +144,11 @@ class Beamformer:
         return self.backend.to_host(first), self.backend.to_host(last) if with_last else None
 
     def _any_sizes(self) -> Launch:
-        """The kernels that the sizes do not concern."""
+        """Return the kernels that the sizes do not concern."""
         return self.backend.kernels("beamform.cu", ANY_SIZES)
 
     def _weights(self, b: Beamforming) -> Any:
-        """The transmit weights on the device: the last ones stay there if nobody can write to them."""
+        """Return the transmit weights on the device: the last ones stay there if nobody can write to them."""
         if b.weights is None:
             return self.backend.to_device(np.zeros(1, np.float32))
         if b.weights.flags.writeable:
@@ -198,11 +198,11 @@ class _GridTables:
             delay=np.rint(receive_delay),
             delay_rest=receive_delay - np.rint(receive_delay),
         )
-        samples_per_metre, samples_per_metre_rest = _rounded(b.sampling_frequency / b.speed_of_sound)
+        samples_per_meter, samples_per_metre_rest = _rounded(b.sampling_frequency / b.speed_of_sound)
         cycles_per_sample, cycles_per_sample_rest = _rounded(b.demodulation_frequency / b.sampling_frequency)
         das = structs.table(
             structs.DAS,
-            samples_per_metre=samples_per_metre,
+            samples_per_meter=samples_per_meter,
             samples_per_metre_rest=samples_per_metre_rest,
             cycles_per_sample=cycles_per_sample,
             cycles_per_sample_rest=cycles_per_sample_rest,

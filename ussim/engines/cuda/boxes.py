@@ -70,8 +70,8 @@ class Boxes:
         element_reference, transmit_reference, start, length, first_bin, n_bins = windows
         dx, dz = center_x[:, None] - probe.element_x, center_z[:, None] - probe.element_z
         distance = np.hypot(dx, dz)
-        per_metre = plan.acquisition.sampling_frequency / plan.acquisition.medium.speed_of_sound
-        offset = distance * per_metre - element_reference
+        per_meter = plan.acquisition.sampling_frequency / plan.acquisition.medium.speed_of_sound
+        offset = distance * per_meter - element_reference
         sight = structs.table(structs.SIGHT, dx=dx, dz=dz, distance=distance, offset=offset)
         spectrum = np.array([self._spectrum(int(n)) for n in length])
         box = structs.table(
@@ -143,25 +143,28 @@ class Sides:
     def __init__(self, plan: Plan, receive: bool, boxes: Boxes, tile: int) -> None:
         self._boxes, self._tile = boxes, tile
         speed = plan.acquisition.medium.speed_of_sound
-        self._per_metre = (2 if receive else 1) * plan.acquisition.sampling_frequency / speed
+        self._per_meter = (2 if receive else 1) * plan.acquisition.sampling_frequency / speed
         longest = 2 * MAX_TURNS * speed / plan.band()[1]  # diagonal of a box
         self._sides = SIDES[SIDES * math.sqrt(2) <= longest] if SIDES[0] * math.sqrt(2) <= longest else SIDES[:1]
         self._lone: dict[tuple[int, ...], float] = {}
 
     def choose(self, x: np.ndarray, z: np.ndarray) -> float:
-        """The side that makes the work least, for points spread evenly: transmit computes whole tiles, receive points."""
+        """Return the side that makes the work least, for points spread evenly.
+
+        Transmit computes whole tiles, receive points.
+        """
         extent = (x.min(), x.max(), z.min(), z.max())
         columns = np.floor(extent[1] / self._sides) - np.floor(extent[0] / self._sides) + 1
         rows = np.floor(extent[3] / self._sides) - np.floor(extent[2] / self._sides) + 1
         n_boxes = np.minimum(columns * rows, len(x))
-        window = self._lone_window(extent) + self._per_metre * 2 * self._sides
+        window = self._lone_window(extent) + self._per_meter * 2 * self._sides
         n_points = len(x) / n_boxes
         padded = np.maximum(n_points + self._tile / 2, self._tile)
         work = n_boxes * ((n_points + padded) / 2 + WINDOW_COST) * window
         return float(self._sides[np.argmin(work)])
 
     def _lone_window(self, extent: tuple[float, ...]) -> float:
-        """Mean window of a cell of one point over an extent (to a centimetre), samples."""
+        """Mean window of a cell of one point over an extent (to a centimeter), samples."""
         key = tuple(int(np.rint(edge * 100)) for edge in extent)
         if key not in self._lone:
             x, z = np.meshgrid(np.linspace(key[0], key[1], 3) / 100, np.linspace(key[2], key[3], 4)[1:] / 100)

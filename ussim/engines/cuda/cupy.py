@@ -38,7 +38,7 @@ class CudaEngine(GpuEngine):
 
 @cache
 def engine(device: int = 0) -> CudaEngine:
-    """The engine of a card; made once, as its compiled kernels and tables are worth keeping.
+    """Return the engine of a card; made once, as its compiled kernels and tables are worth keeping.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def engine(device: int = 0) -> CudaEngine:
 
 
 def compile_options(sizes: Mapping[str, int | str]) -> tuple[str, ...]:
-    """What NVRTC is told beside the architecture: no contraction (see `physics.cuh`), and the sizes."""
+    """Return what NVRTC is told beside the architecture: no contraction (see `physics.cuh`), and the sizes."""
     return ("--std=c++17", "--fmad=false", *(f"-D{name}={value}" for name, value in sizes.items()))
 
 
@@ -64,7 +64,7 @@ def device_count() -> int:
 
 
 def cuda_report() -> dict[str, Any]:
-    """What there is to compute on: for `ussim doctor`. Never raises.
+    """Return what there is to compute on: for `ussim doctor`. Never raises.
 
     Keys: driver (CUDA version that it supports, or None), cupy, runtime, nvrtc (versions or None), devices (a list of name,
     compute_capability, memory, free_memory in bytes), problem (why engine "cuda" cannot be used, or None).
@@ -117,7 +117,7 @@ class CupyBackend:
         self._transforms: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
 
     def kernels(self, file: str, sizes: Mapping[str, int | str]) -> Launch:
-        """The kernels of a file, compiled by NVRTC with these sizes (CuPy keeps the result on disk)."""
+        """Return the kernels of a file, compiled by NVRTC with these sizes (CuPy keeps the result on disk)."""
         key = (file, *sorted(sizes.items()))
         if key not in self._modules:
             module = self.array_module.RawModule(code=read_source(file), options=compile_options(sizes))
@@ -147,13 +147,13 @@ class CupyBackend:
         return self.array_module.asnumpy(array)
 
     def inverse_transform(self, spectra: Any, out: Any) -> None:
-        """out (batch, n) = n irfft of spectra (batch, n // 2 + 1), by cuFFT itself: cupy.fft would copy and scale."""
+        """Out (batch, n) = n irfft of spectra (batch, n // 2 + 1), by cuFFT itself: cupy.fft would copy and scale."""
         from cupy.cuda import cufft
 
         self._transform(out.shape[-1], spectra, out, cufft.CUFFT_C2R, cufft.CUFFT_INVERSE)
 
     def forward_transform(self, windows: Any, out: Any) -> None:
-        """out (batch, n // 2 + 1) = rfft of windows (batch, n)."""
+        """Out (batch, n // 2 + 1) = rfft of windows (batch, n)."""
         from cupy.cuda import cufft
 
         self._transform(windows.shape[-1], windows, out, cufft.CUFFT_R2C, cufft.CUFFT_FORWARD)
@@ -191,7 +191,7 @@ class CupyBackend:
 
 
 def _cupy() -> Any:
-    """The package, which needs a driver to be of use."""
+    """Return the package, which needs a driver to be of use."""
     if find_spec("cupy") is None:
         raise EngineError(f'engine "cuda" needs CuPy, which is not installed: {INSTALL}, or use engine="cpu"')
     try:
@@ -208,7 +208,7 @@ def _cupy() -> Any:
 
 
 def _require_device(cupy: Any, index: int) -> None:
-    """Raises EngineError where the card cannot be used."""
+    """Raise EngineError where the card cannot be used."""
     if not _has_driver():
         raise EngineError(
             f'engine "cuda": no NVIDIA driver found ({DRIVER}); install one for the card, or use engine="cpu"'

@@ -124,16 +124,16 @@ class GpuEngine(Engine):
             return self._beamformer.arrival_bounds(x, z, source_x, source_z, delays, speed_of_sound, with_last)
 
     def batch_size(self, bytes_each: float) -> int:
-        """Records that take at most half of what is free."""
+        """Return how many records take at most half of what is free."""
         return max(1, int(0.5 * self.free_memory() / bytes_each))
 
     @property
     def array_module(self) -> ModuleType:
-        """numpy or cupy, as the backend has it."""
+        """Numpy or cupy, as the backend has it."""
         return self.backend.array_module
 
     def to_device(self, array: np.ndarray) -> np.ndarray:
-        """The array, in one piece, on the device."""
+        """Return the array, in one piece, on the device."""
         return self.backend.to_device(array)
 
     def free_memory(self) -> float:
@@ -143,7 +143,7 @@ class GpuEngine(Engine):
 
     @contextmanager
     def _device(self) -> Iterator[None]:
-        """The device, for one thread at a time: tables and compiled kernels are shared."""
+        """Yield the device, for one thread at a time: tables and compiled kernels are shared."""
         with self._lock, device_errors(self.backend.name), self.backend.device():
             try:
                 yield

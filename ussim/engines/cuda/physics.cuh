@@ -56,7 +56,7 @@ __device__ inline float directivity(float sin_theta, float half_width_wavenumber
 
 // --- more phases -------------------------------------------------------------------------------------------------------
 
-// Cycles, less whole ones, of bin / n cycles a sample over `whole` + `part` samples: exact while |bin whole| < 2^24.
+// Cycles, less whole ones, of bin / n cycles per sample over `whole` + `part` samples: exact while |bin whole| < 2^24.
 __device__ inline float bin_cycles(int bin, int n, float inverse_n, float whole, float part) {
     const float product = (float)bin * whole;
     const float rest = fmaf(-rintf(product * inverse_n), (float)n, product);

@@ -38,20 +38,20 @@ struct __align__(16) Ray {
 
 // A box's view of one element.
 struct __align__(16) Sight {
-    float dx, dz;    // m, element to the box's centre
+    float dx, dz;    // m, element to the box's center
     float distance;  // m, the length of (dx, dz)
     float offset;    // samples, that distance less the whole-sample reference
 };
 
 // The acquisition, in numbers that all kernels share.
 struct Physics {
-    float samples_per_metre;
+    float samples_per_meter;
     float minimum_distance;  // m
     float baffle;
-    float half_width_wavenumber;  // at the centre frequency
+    float half_width_wavenumber;  // at the center frequency
     float half_width_per_cycle;   // k L / 2 at one cycle a sample, for FULL_DIRECTIVITY
     float sub_width;              // m
-    float loss_per_cycle;         // attenuation at one cycle a sample, base-2 exponents a metre
+    float loss_per_cycle;         // attenuation at one cycle a sample, base-2 exponents per meter
 };
 
 // Frequencies and references of a box.
@@ -66,7 +66,7 @@ struct __align__(16) Box {
 };
 
 __device__ inline Ray make_ray(Sight sight, float2 local, float along, float sin_element, float cos_element, Physics p) {
-    // w: what the point and the sub-element add to (dx, dz). The distance less that to the centre is taken from w, not as
+    // w: what the point and the sub-element add to (dx, dz). The distance less that to the center is taken from w, not as
     // a difference of two large numbers.
     const float wx = local.x - along * cos_element, wz = local.y + along * sin_element;
     const float dx = sight.dx + wx, dz = sight.dz + wz;
@@ -76,7 +76,7 @@ __device__ inline Ray make_ray(Sight sight, float2 local, float along, float sin
     const bool floored = distance < p.minimum_distance;
     Ray ray;
     ray.distance = floored ? p.minimum_distance : distance;
-    ray.delay = (floored ? p.minimum_distance - sight.distance : further) * p.samples_per_metre + sight.offset;
+    ray.delay = (floored ? p.minimum_distance - sight.distance : further) * p.samples_per_meter + sight.offset;
     ray.amplitude = obliquity(theta.y, p.baffle) * rsqrtf(ray.distance) * (1.0f / N_SUB);
     ray.sin_theta = theta.x;
 #if !FULL_DIRECTIVITY
@@ -85,14 +85,14 @@ __device__ inline Ray make_ray(Sight sight, float2 local, float along, float sin
     return ray;
 }
 
-// Factor from one frequency to the next, 1 / n cycles a sample apart.
+// Factor from one frequency to the next, 1 / n cycles per sample apart.
 __device__ inline float2 make_step(Ray ray, float inverse_n, Physics p) {
     const float2 turn = rotation(ray.delay * inverse_n);
     const float loss = exp2f(-p.loss_per_cycle * inverse_n * ray.distance);
     return make_float2(turn.x * loss, turn.y * loss);
 }
 
-// What a sub-element adds to G at the CHUNK frequencies from `first_frequency` (cycles a sample) on; the first one sets it.
+// What a sub-element adds to G at the CHUNK frequencies from `first_frequency` (cycles per sample) on; the first one sets it.
 template <bool FIRST>
 __device__ inline void add_sub_element(float2 (&response)[CHUNK], Ray ray, float first_frequency, float inverse_n, Physics p) {
     const float2 step = make_step(ray, inverse_n, p), turn = rotation(ray.delay * first_frequency);
@@ -210,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) transmit(
     const Box* boxes, const Sight* sights, const int* element_reference,                  // (boxes), (boxes, elements) x 2
     const int* transmit_reference,                                                        // (boxes, transmits)
     const float2* element_normal,                                                         // (elements): sin, cos
-    const float2* local, const float* reflectivity,                                       // (scatterers): m from the centre
+    const float2* local, const float* reflectivity,                                       // (scatterers): m from the center
     const int* delay_whole, const float* delay_part, const float* weight,                 // (transmits, foci, elements)
     int n_elements, int n_foci, int n_transmits, int first_transmit, const Physics* physics, float2* q
 ) {

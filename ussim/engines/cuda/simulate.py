@@ -34,7 +34,7 @@ IMAGES = 32  # prepared at once
 
 @dataclass(frozen=True)
 class Tuning:
-    """Shape of a block: points and frequencies a thread, groups of frequencies a block."""
+    """Shape of a block: points and frequencies per thread, groups of frequencies a block."""
 
     points: int = 2
     frequencies: int = 2  # even
@@ -42,7 +42,7 @@ class Tuning:
 
 
 def choose_sizes(plan: Plan, shared_memory: int, tuning: Tuning | None = None) -> dict[str, int]:
-    """The sizes `simulate.cu` is compiled with.
+    """Return the sizes `simulate.cu` is compiled with.
 
     Raises
     ------
@@ -216,14 +216,14 @@ class Simulator:
         }
 
     def box_tables(self) -> dict[str, Any]:
-        """The tables of all boxes seen so far, on the device."""
+        """Return the tables of all boxes seen so far, on the device."""
         if self._n_uploaded != len(self.boxes):
             self._box_tables = {name: self.backend.to_device(table) for name, table in self.boxes.tables().items()}
             self._n_uploaded = len(self.boxes)
         return self._box_tables
 
     def table(self, name: str) -> Any:
-        """A table of the elements, on the device."""
+        """Return a table of the elements, on the device."""
         return self._tables[name]
 
     def _cut(self, media: Sequence[Scatterers]) -> _Cells:
@@ -278,7 +278,7 @@ class _Cells:
     first: np.ndarray  # (n_cells,) int32: scatterers first .. first + count - 1 of `local`
     count: np.ndarray
     order: np.ndarray  # (n,) int64: which of its medium each scatterer is
-    local: np.ndarray  # (n, 2) float32 m, x and z from the box's centre
+    local: np.ndarray  # (n, 2) float32 m, x and z from the box's center
     reflectivity: np.ndarray  # (n,) float32
 
 
@@ -294,7 +294,7 @@ class _Work:
         self.n_chunks = -(-simulator.boxes.n_bins(cells.box) // simulator.chunk)
         row = self.sizes["GROUPS"] * self.sizes["TRANSMITS"] * self.sizes["FREQUENCIES"]
         channels = -(-self.sizes["TRANSMITS"] * self.n_elements // 2) * 2  # even: windows begin at multiples of 8 bytes
-        self.q_size = self.n_chunks * cells.count.astype(np.int64) * row  # complex numbers a cell
+        self.q_size = self.n_chunks * cells.count.astype(np.int64) * row  # complex numbers per cell
         self.echo_size = channels * (self.n // 2 + 1) if simulator.receive else np.zeros_like(self.n)
         self.window_size = channels * self.n if simulator.receive else np.zeros_like(self.n)  # float32 numbers
         self._groups = self._split(8 * self.q_size + 8 * self.echo_size + 4 * self.window_size, budget)
@@ -310,7 +310,7 @@ class _Work:
         self.reflectivity = self.backend.to_device(cells.reflectivity)
 
     def groups(self) -> Iterator[_Group]:
-        """Groups of cells that fit the memory, each with its tables on the device."""
+        """Yield groups of cells that fit the memory, each with its tables on the device."""
         for part in self._groups:
             yield _Group(self, part)
 
@@ -472,7 +472,7 @@ class _Work:
         return min(self.sizes["TRANSMITS"], self.n_transmits - first_transmit)
 
     def _split(self, size: np.ndarray, budget: float) -> list[slice]:
-        """Runs of cells whose sizes in bytes stay within the budget."""
+        """Return runs of cells whose sizes in bytes stay within the budget."""
         if len(size) and size.max() > budget:
             raise EngineError(
                 f"out of memory: max_memory or the card leaves {_megabytes(budget)}; the largest cell needs "
@@ -575,7 +575,7 @@ class _Report:
 
 
 def _element_tables(plan: Plan) -> dict[str, np.ndarray]:
-    """What the kernels read of the elements and the laws: times in whole samples and a rest, for float32."""
+    """Return what the kernels read of the elements and the laws: times in whole samples and a rest, for float32."""
     acquisition, rate = plan.acquisition, plan.acquisition.sampling_frequency
     speed = acquisition.medium.speed_of_sound
     delay, receive_delay = plan.delays * rate, plan.receive_delays * rate
@@ -584,7 +584,7 @@ def _element_tables(plan: Plan) -> dict[str, np.ndarray]:
         "physics": structs.plain(
             structs.table(
                 structs.PHYSICS,
-                samples_per_metre=rate / speed,
+                samples_per_meter=rate / speed,
                 minimum_distance=plan.minimum_distance,
                 baffle=plan.baffle,
                 half_width_wavenumber=plan.half_width_wavenumber,

@@ -18,13 +18,13 @@ BOX = np.dtype([*_struct(np.int32, "n first_bin n_bins start begin spectrum").de
 SIGHT = _struct(np.float32, "dx dz distance offset")
 PHYSICS = _struct(
     np.float32,
-    "samples_per_metre minimum_distance baffle half_width_wavenumber half_width_per_cycle sub_width loss_per_cycle",
+    "samples_per_meter minimum_distance baffle half_width_wavenumber half_width_per_cycle sub_width loss_per_cycle",
 )
 POSITION = _struct(np.float32, "x x_rest z z_rest")
 ELEMENT = np.dtype([("at", POSITION), *_struct(np.float32, "sine cosine delay delay_rest").descr])
 DAS = _struct(
     np.float32,
-    "samples_per_metre samples_per_metre_rest cycles_per_sample cycles_per_sample_rest cos_acceptance",
+    "samples_per_meter samples_per_metre_rest cycles_per_sample cycles_per_sample_rest cos_acceptance",
 )
 
 

@@ -50,7 +50,7 @@ def open_recording(path: str | Path, variable: str | None = None, facts: Facts |
 
 
 def writer_of(path: str | PathLike[str]) -> Callable[[str | PathLike[str], Recording], None] | None:
-    """The function that writes files of this suffix, None where that is our own format."""
+    """Return the function that writes files of this suffix, None where that is our own format."""
     name = WRITERS.get(Path(path).suffix.lower())
     return None if name is None else getattr(_module(name), {"must_mat": "write_mat"}.get(name, f"write_{name}"))
 

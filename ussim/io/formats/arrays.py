@@ -49,7 +49,7 @@ def open_npy(path: Path, variable: str | None, facts: Facts) -> Recording:
 def bare_recording(
     path: Path, kind: str, arrays: Mapping[str, Bare], variable: str | None, facts: Facts, notes: tuple[str, ...] = ()
 ) -> Recording:
-    """A recording of the array named `variable`, or of the only one that fits, with the facts that the user gave.
+    """Return a recording of the array named `variable`, or of the only one that fits, with the facts that the user gave.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def bare_recording(
 def choose(
     path: Path, arrays: Mapping[str, Bare], variable: str | None, layout_of: Callable[[Bare], Layout]
 ) -> tuple[Bare, Layout]:
-    """The array asked for, or the only one that can be channel data, and its axes.
+    """Return the array asked for, or the only one that can be channel data, and its axes.
 
     Raises
     ------

@@ -97,7 +97,7 @@ def _fits(layout: Layout, n_elements: int, n_transmits: int) -> bool:
 
 
 def _likelihood(layout: Layout) -> tuple[int, bool]:
-    """Samples are the longest axis that is left; an axis of length 1 is that of the transmits."""
+    """Return samples are the longest axis that is left; an axis of length 1 is that of the transmits."""
     return layout.length("samples"), "transmits" in layout.roles
 
 

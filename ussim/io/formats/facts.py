@@ -96,7 +96,7 @@ def facts_from(given: Mapping[str, Any]) -> tuple[Facts, str | None]:
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
-    """The facts of a TOML file, in SI units, by name.
+    """Return the facts of a TOML file, in SI units, by name.
 
     Raises
     ------

@@ -11,18 +11,18 @@ import numpy as np
 from ...probes import Probe, load_probe, probe_names
 
 OFF = 0.1  # wavelengths in water by which an element may lie beside the place that an even array gives it
-USUAL_BANDWIDTH, USUAL_WIDTH = 0.7, 0.9  # where a file is silent: fraction of the centre frequency, of the pitch
+USUAL_BANDWIDTH, USUAL_WIDTH = 0.7, 0.9  # where a file is silent: fraction of the center frequency, of the pitch
 
 
 def preset_named(name: str) -> Probe | None:
-    """The preset that a name of another program means ("verasonics_l11_4v"), or None."""
+    """Return the preset that a name of another program means ("verasonics_l11_4v"), or None."""
     given = _plain(name)
     fitting = [preset for preset in probe_names() if _plain(preset) in given]
     return load_probe(max(fitting, key=len)) if fitting else None
 
 
 def probe_at(positions: np.ndarray, base: Probe | None = None, notes: list[str] | None = None, **known: Any) -> Probe:
-    """The flat or convex array whose elements lie at `positions`.
+    """Return the flat or convex array whose elements lie at `positions`.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def probe_at(positions: np.ndarray, base: Probe | None = None, notes: list[str] 
 
 
 def name_from(text: str) -> str:
-    """A name that a probe may have, from one that a file gives: letters and digits, and a few signs between them."""
+    """Return a name that a probe may have, from one that a file gives: letters and digits, and a few signs between them."""
     name = re.sub(r"[^\w .+-]+", "-", text).strip(" .-")[:60].strip(" .-")
     return name if len(name) > 1 and name.isprintable() and name.isascii() else "recorded"
 
 
 def middle_of(positions: np.ndarray) -> float:
-    """x of the middle of an array, m: ussim counts from there."""
+    """X of the middle of an array, m: ussim counts from there."""
     return _middle(np.asarray(positions, dtype=np.float64)[:, 0])
 
 

@@ -43,7 +43,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
 
 
 def find(group: Any, name: str) -> Any:
-    """The group or data set of a name ("data/real"), None where there is none. No link is followed."""
+    """Return the group or data set of a name ("data/real"), None where there is none. No link is followed."""
     import h5py
 
     for part in name.strip("/").split("/"):
@@ -60,7 +60,7 @@ def find(group: Any, name: str) -> Any:
 
 
 def data_set(group: Any, name: str) -> h5py.Dataset | None:
-    """The data set of a name, its samples in this file, or None."""
+    """Return the data set of a name, its samples in this file, or None."""
     import h5py
 
     found = find(group, name)
@@ -74,7 +74,7 @@ def data_set(group: Any, name: str) -> h5py.Dataset | None:
 
 
 def numbers(group: Any, name: str) -> np.ndarray | None:
-    """A small table of numbers as float64, None where there is none.
+    """Return a small table of numbers as float64, None where there is none.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def number(group: Any, name: str, default: float | None = None) -> float:
 
 
 def text(group: Any, name: str) -> str:
-    """A short text, empty where there is none."""
+    """Return a short text, empty where there is none."""
     found = data_set(group, name)
     if found is None or found.shape is None or found.size != 1 or found.dtype.kind not in "OS":
         return ""
@@ -194,7 +194,10 @@ def _check_filters(array: h5py.Dataset, name: str) -> None:
 
 
 def number_type(dtype: np.dtype) -> np.dtype | None:
-    """The type of an array's numbers: MATLAB's pairs of real and imaginary part are complex; None of what are no numbers."""
+    """Return the type of an array's numbers: MATLAB's pairs of real and imaginary part are complex.
+
+    None of what are no numbers.
+    """
     if dtype.kind in "fiuc":
         return dtype
     if dtype.names in (("real", "imag"), ("r", "i")) and all(dtype[i].kind == "f" for i in range(2)):

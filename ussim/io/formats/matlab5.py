@@ -71,7 +71,7 @@ class Variable:
     _body: int  # where the description ends
 
     def array(self) -> Parts:
-        """The array, mapped where it lies in the file as it is."""
+        """Return the array, mapped where it lies in the file as it is."""
         data, order = self._source.whole(), self._source.order
         parts, position = [], self._body
         for _ in range(2 if self.is_complex else 1):
@@ -80,7 +80,7 @@ class Variable:
         return Parts(*parts)
 
     def fields(self) -> dict[str, np.ndarray]:
-        """The fields of a structure of one element that hold small real arrays."""
+        """Return the fields of a structure of one element that hold small real arrays."""
         self._source.check_small()
         data, order = self._source.whole(), self._source.order
         return dict(_fields(data, self._body, len(data), order)) if math.prod(self.shape) == 1 else {}
@@ -97,7 +97,7 @@ class _Source:
     compressed: bool
 
     def begin(self) -> Any:
-        """The first bytes."""
+        """Return the first bytes."""
         if not self.compressed:
             return self._mapped()[:PREFIX]
         return zlib.decompressobj().decompress(self._mapped()[:PREFIX].tobytes(), PREFIX)
@@ -130,7 +130,7 @@ class _Source:
 
 
 def variables(path: Path) -> list[Variable]:
-    """The variables of a MAT-file of version 5.
+    """Return the variables of a MAT-file of version 5.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def variables(path: Path) -> list[Variable]:
 
 
 def _described(source: _Source) -> Variable | None:
-    """What a variable is, from its first bytes; None of one without a name, which is MATLAB's own."""
+    """Return what a variable is, from its first bytes; None of one without a name, which is MATLAB's own."""
     data, order = source.begin(), source.order
     end = len(data)
     kind, position, _, _ = _element(data, 0, 1 << 62, order, inside=False)

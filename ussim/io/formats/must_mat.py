@@ -1,5 +1,7 @@
-"""MATLAB files: MUST-style ones, an array of RF or IQ beside `param` (fs, fc, c, pitch, Nelements, TXdelay, t0, ...), and
-bare arrays. Version 7.3 is HDF5, which h5py reads; SciPy writes version 5.
+"""MATLAB files: MUST-style ones, and bare arrays.
+
+MUST-style is an array of RF or IQ beside `param` (fs, fc, c, pitch, Nelements, TXdelay, t0, ...). Version 7.3 is HDF5, which
+h5py reads; SciPy writes version 5.
 
 Time zero is that of MUST: where the delays given to `simus` and `dasmtx` are 0; `param.t0` is the time of sample 0.
 """
@@ -69,7 +71,7 @@ def open_mat(path: Path, variable: str | None, facts: Facts) -> Recording:
 
 
 def _kept(path: Path, variable: Variable) -> Callable[[], Any]:
-    """What gives an array of the file, found there once."""
+    """Return what gives an array of the file, found there once."""
 
     @cache
     def load() -> Any:
@@ -266,7 +268,7 @@ def _weights(param: Mapping[str, np.ndarray], probe: Probe) -> np.ndarray | None
 
 
 def _plain_numbers(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The fields that hold real numbers."""
+    """Return the fields that hold real numbers."""
     found = {}
     for name, value in fields.items():
         if name in NUMBERS and getattr(np.asarray(value), "dtype", np.dtype("O")).kind in "fiub" and np.size(value):

@@ -110,8 +110,10 @@ def _own(path: Path) -> Recording:
 
 
 def _from_older_clock(start_time: Any, acquisition: Acquisition) -> Any:
-    """The start time in a file of before `time_reference`: its clock began with the first element that is on, be its
-    apodization 0."""
+    """Return the start time in a file of before `time_reference`.
+
+    Its clock began with the first element that is on, be its apodization 0.
+    """
     delays = acquisition.transmit_delays
     earliest = np.where(np.isnan(delays), np.inf, delays).min(axis=(1, 2))
     return start_time + np.where(np.isfinite(earliest), earliest, 0.0) if np.any(earliest < 0) else start_time
@@ -132,7 +134,7 @@ def _declared(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> t
 
 
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named arrays of an .npz, each checked against its CRC as it is read; never a pickle."""
+    """Return the named arrays of an .npz, each checked against its CRC as it is read; never a pickle."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}

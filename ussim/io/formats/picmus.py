@@ -43,7 +43,7 @@ class PicmusPhantom:
 
 
 def group_of(file: Any) -> Any:
-    """The group that holds a PICMUS object, None where there is none."""
+    """Return the group that holds a PICMUS object, None where there is none."""
     group = find(file, GROUP)
     if group is None:
         parent = find(file, "US")
@@ -127,7 +127,7 @@ def open_picmus(path: Path, variable: str | None, facts: Facts) -> Recording:
 
 
 def picmus_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The pixel positions x and z of a PICMUS scan file, m.
+    """Return the pixel positions x and z of a PICMUS scan file, m.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def picmus_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_phantom(path: str | Path) -> PicmusPhantom:
-    """The targets of a PICMUS phantom file.
+    """Return the targets of a PICMUS phantom file.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def _positions(group: Any) -> np.ndarray | None:
 
 
 def _probe(positions: np.ndarray | None, shape: tuple[int, ...], notes: list[str]) -> Probe:
-    """The challenge's array, of which the files give the positions of the elements alone."""
+    """Return the challenge's array, of which the files give the positions of the elements alone."""
     base = load_probe("L11-4v")
     notes.append(
         f"probe {base.name}: {1e-6 * base.center_frequency:.3f} MHz, bandwidth {100 * base.bandwidth:g} %, elements "

@@ -78,7 +78,7 @@ class Recording:
 
 
 def with_facts(recording: Recording, facts: Facts) -> Recording:
-    """The recording with what the user says in place of what the file says.
+    """Return the recording with what the user says in place of what the file says.
 
     Raises
     ------

@@ -157,7 +157,7 @@ def _class_of(group: Any) -> str:
 
 
 def _probe(group: Any, carrier: float, facts: Facts, notes: list[str]) -> tuple[Probe, float]:
-    """The array, and the x of its middle."""
+    """Return the array, and the x of its middle."""
     held = find(group, "probe")
     positions = None if held is None else numbers(held, "geometry")
     if positions is None and held is not None and find(held, "N") is not None:
@@ -178,7 +178,7 @@ def _probe(group: Any, carrier: float, facts: Facts, notes: list[str]) -> tuple[
 
 
 def _name(group: Any) -> str:
-    """A text of MATLAB: numbers of its letters."""
+    """Return a text of MATLAB: numbers of its letters."""
     found = find(group, "name")
     letters = numbers(group, "name") if found is not None and not hasattr(found, "keys") else None
     return (
@@ -203,7 +203,7 @@ def _even(n: int, pitch: float, radius: float, held: Any) -> np.ndarray:
 
 
 def _sequence(group: Any) -> list[Any]:
-    """The waves, in their order."""
+    """Return the waves, in their order."""
     held = find(group, "sequence")
     if not hasattr(held, "keys"):
         raise ValueError("sequence: expected uff.wave, got none")
@@ -217,7 +217,7 @@ def _sequence(group: Any) -> list[Any]:
 
 
 def _waves(sequence: list[Any], middle: float, apex: float) -> tuple[Waves, np.ndarray]:
-    """The transmits, and how much later than `initial_time` the first sample of each is."""
+    """Return the transmits, and how much later than `initial_time` the first sample of each is."""
     delays = np.array([number(wave, "delay", 0.0) for wave in sequence])
     kinds = {int(number(wave, "wavefront", SPHERICAL)) for wave in sequence}
     table = np.array(
@@ -255,7 +255,7 @@ def _number_of(point: Any, name: str) -> float:
 
 
 def _to_center(waves: Any, acquisition: Acquisition) -> np.ndarray:
-    """What is added to times of the data to count from the passage through the array's center, (n_transmits,) s."""
+    """Return what is added to times of the data to count from the passage through the array's center, (n_transmits,) s."""
     from dataclasses import replace
 
     if waves.time_reference == "center":

@@ -39,7 +39,7 @@ def is_zea(file: Any) -> bool:
 
 
 def track_of(file: Any) -> Any:
-    """The group with `data/raw_data` and `scan`, None where there is none."""
+    """Return the group with `data/raw_data` and `scan`, None where there is none."""
     tracks = find(file, "tracks")
     names = sorted(tracks) if hasattr(tracks, "keys") else []
     for group in [*(find(tracks, name) for name in names), file]:
@@ -236,7 +236,7 @@ def _probe(file: Any, scan: Any, notes: list[str]) -> Probe:
 
 
 def _one(scan: Any, name: str, default: float) -> float:
-    """A frequency that is the same of all transmits."""
+    """Return a frequency that is the same of all transmits."""
     values = numbers(scan, name)
     if values is None or not values.size:
         return default
