@@ -55,6 +55,7 @@ VALUES = {
 }
 LARGE = {("RFData", "samples"), ("IQData", "samples")}  # channel data are too large to copy: they stay the caller's
 WITHOUT_ARRAYS = {"Probe", "Imaging", "Medium"}
+RESULTS = {"Calibration", "TimeZero"}  # made by the library, which hands their arrays over
 
 
 def value_classes():
@@ -64,7 +65,7 @@ def value_classes():
 
 def test_every_value_class_is_covered():
     """A new class with a row missing, or a new array argument missing in its row, fails here."""
-    assert set(value_classes()) == set(VALUES) | WITHOUT_ARRAYS
+    assert set(value_classes()) == set(VALUES) | WITHOUT_ARRAYS | RESULTS
     for name, rows in VALUES.items():
         taken = set().union(*(row for row in rows))
         for key, parameter in inspect.signature(value_classes()[name]).parameters.items():

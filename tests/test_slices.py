@@ -25,7 +25,7 @@ from datagen.plan.slices import (
     resize,
     square_box,
 )
-from ussim.errors import DataError
+from ussim.errors import DataError, MissingPackageError
 from ussim.volumes.grey import foreground, grey_range, to_unit
 from ussim.volumes.nifti import load_nifti
 from ussim.volumes.volume import Volume, VolumeRef
@@ -318,7 +318,7 @@ def test_sam2_says_what_it_needs(tmp_path, monkeypatch):
         sam2_segmenter(checkpoint)
     checkpoint.write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "sam2.build_sam", None)  # as if not installed
-    with pytest.raises(DataError, match=r"pip install 'ussim\[sam2\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'ussim\[sam2\]'"):
         sam2_segmenter(checkpoint)
 
 

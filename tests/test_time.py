@@ -77,8 +77,8 @@ def test_a_wave_passes_the_centre_of_the_array_at_zero(name, kind):
             'PlaneWaves: time_reference: expected "first" or "center"',
         ),
         (lambda: ussim.DivergingWaves(x=0, z=-1e-3, time_reference=0), "DivergingWaves: time_reference"),
-        (lambda: ussim.FocusedWaves(0, 1e-3, time_reference="center"), "FocusedWaves: time_reference"),
-        (lambda: ussim.CustomTransmits(np.zeros(4), time_reference="center"), 'expected "given" or "first"'),
+        (lambda: ussim.FocusedWaves(0, 1e-3, time_reference="middle"), "FocusedWaves: time_reference"),
+        (lambda: ussim.CustomTransmits(np.zeros(4), time_reference="middle"), 'expected "given" or "first"'),
     ],
 )
 def test_an_unknown_reference_is_refused(make, words):
