@@ -48,7 +48,7 @@ def resolve_engine(name: str) -> str:
 
 
 class Workers:
-    """This process, which does one thing after the other.
+    """The process at hand, which does one thing after the other.
 
     Parameters
     ----------
