@@ -44,11 +44,11 @@ benchmark: $(VENV)/.base
 # report, the tests on it and the benchmark, into OUT, in under nine minutes. Without a card it fails.
 OUT ?= build/gpu
 gpu:
-	$(PYTHON) benchmarks/gpu_session.py $(OUT)
+	$(PYTHON) benchmarks/gpu_report.py $(OUT)
 
 # The kernels under compute-sanitizer and Nsight Compute.
 gpu-check:
-	$(PYTHON) benchmarks/gpu_session.py $(OUT) --check
+	$(PYTHON) benchmarks/gpu_report.py $(OUT) --check
 
 # What the packages need on a CPU.
 $(VENV)/.base: pyproject.toml constraints.txt

@@ -48,19 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for all parts together (default: %(default)g)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    session = Session(options.out, time.monotonic() + options.seconds)
-    problem = session.card()
+    run = Run(options.out, time.monotonic() + options.seconds)
+    problem = run.card()
     if problem:
         print(f"gpu: error: {problem}", file=sys.stderr)
         return NO_CARD
-    faults = session.check() if options.check else [*session.tests(), *session.benchmark()]
+    faults = run.check() if options.check else [*run.tests(), *run.benchmark()]
     for fault in faults:
         print(f"gpu: {fault}", file=sys.stderr)
     print(f"results: {options.out}")
     return FAILED if faults else 0
 
 
-class Session:
+class Run:
     """The parts, each with what is left of the time. A part returns what is wrong, a line each."""
 
     def __init__(self, out: Path, deadline: float, report: Callable[[], dict] = cuda_report) -> None:

@@ -12,14 +12,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
-import gpu_session  # noqa: E402
+import gpu_report  # noqa: E402
 
 CARD = {"name": "A card", "compute_capability": "9.0", "memory": 80 * 2**30, "free_memory": 79 * 2**30}
 
 
-def session(tmp_path, seconds=300.0, report=None):
+def a_run(tmp_path, seconds=300.0, report=None):
     report = report or {"devices": [CARD], "problem": None}
-    return gpu_session.Session(tmp_path, time.monotonic() + seconds, lambda: report)
+    return gpu_report.Run(tmp_path, time.monotonic() + seconds, lambda: report)
 
 
 def junit(path, **counts):
@@ -29,9 +29,9 @@ def junit(path, **counts):
 
 
 def test_without_a_card_it_fails_and_says_why(tmp_path):
-    if gpu_session.cuda_report()["problem"] is None:
+    if gpu_report.cuda_report()["problem"] is None:
         pytest.skip("there is a card")
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_session.py"), str(tmp_path / "out")]
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_report.py"), str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 6
     assert ended.stderr.startswith('gpu: error: engine "cuda"')
@@ -40,7 +40,7 @@ def test_without_a_card_it_fails_and_says_why(tmp_path):
 
 
 def test_a_card_is_written_down(tmp_path, capsys):
-    assert session(tmp_path).card() is None
+    assert a_run(tmp_path).card() is None
     assert json.loads((tmp_path / "card.json").read_text())["devices"] == [CARD]
     assert "A card, compute capability 9.0, 80 GiB" in capsys.readouterr().out
 
@@ -55,16 +55,16 @@ def test_a_card_is_written_down(tmp_path, capsys):
     ],
 )
 def test_a_run_of_tests_is_good_only_if_all_passed(tmp_path, counts, faults):
-    assert gpu_session.judge(junit(tmp_path / "tests.xml", **counts)) == faults
+    assert gpu_report.judge(junit(tmp_path / "tests.xml", **counts)) == faults
 
 
 def test_tests_that_were_skipped_are_a_fault(tmp_path):
     """Those for a card, run here: all skipped, which pytest itself ends with 0."""
-    if gpu_session.cuda_report()["problem"] is None:
+    if gpu_report.cuda_report()["problem"] is None:
         pytest.skip("there is a card")
-    faults = session(tmp_path).tests(("-m", "gpu", "-k", "formulas or doctor"))
+    faults = a_run(tmp_path).tests(("-m", "gpu", "-k", "formulas or doctor"))
     assert faults == ["tests: 1 skipped"]
-    assert session(tmp_path).tests(("-m", "gpu", "-k", "no_such_test")) == ["tests: none ran"]
+    assert a_run(tmp_path).tests(("-m", "gpu", "-k", "no_such_test")) == ["tests: none ran"]
 
 
 def test_only_files_with_tests_for_a_card_are_collected_for_it():
@@ -84,18 +84,18 @@ def test_only_files_with_tests_for_a_card_are_collected_for_it():
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout
     files = set(re.findall(r"^(tests/\w+\.py)", ended.stdout, re.MULTILINE))
-    assert files == set(gpu_session.TESTS)
+    assert files == set(gpu_report.TESTS)
 
 
 def test_a_part_that_does_not_end_is_stopped_and_leaves_its_output(tmp_path):
     endless = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
     begun = time.monotonic()
-    assert session(tmp_path, seconds=3).run("slow", endless) == "slow: not done when the time was over"
+    assert a_run(tmp_path, seconds=3).run("slow", endless) == "slow: not done when the time was over"
     assert time.monotonic() - begun < 60
     assert (tmp_path / "slow.txt").read_text() == "begun\n"
-    assert session(tmp_path, seconds=0).run("late", endless) == "late: no time left"
-    assert session(tmp_path).run("absent", ["no-such-program"]) == "absent: no-such-program is not installed"
-    assert session(tmp_path).run("bad", [sys.executable, "-c", "raise SystemExit(3)"]) == "bad: ended with 3"
+    assert a_run(tmp_path, seconds=0).run("late", endless) == "late: no time left"
+    assert a_run(tmp_path).run("absent", ["no-such-program"]) == "absent: no-such-program is not installed"
+    assert a_run(tmp_path).run("bad", [sys.executable, "-c", "raise SystemExit(3)"]) == "bad: ended with 3"
 
 
 def test_checkers_see_every_kernel(tmp_path, monkeypatch):
@@ -125,4 +125,4 @@ def test_checkers_see_every_kernel(tmp_path, monkeypatch):
         kernels |= set(re.findall(r"__global__ void(?: __launch_bounds__\([^)]*\))? (\w+)\(", path.read_text()))
     assert len(kernels) > 8
     assert launched == kernels
-    assert set(gpu_session.PROFILED.split("|")) <= kernels
+    assert set(gpu_report.PROFILED.split("|")) <= kernels
