@@ -111,7 +111,7 @@ def fit_beta(
     seed: int = 0,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """How the spread of the samples follows echogenicity: sd ∝ p^beta over strips from 0 dB down.
+    """Return how the spread of the samples follows echogenicity: sd ∝ p^beta over strips from 0 dB down.
 
     DRUSvar assumes beta = 0.5 throughout; DDRM has about 1 for weak modes and 0 for well measured ones. Returns the strips'
     p and sd (rms over their middle), and beta by least squares in logarithms.

@@ -155,7 +155,7 @@ def count(lines: list[str], loop: tuple[int, int], kind: str = "") -> int:
 
 
 def inner_loops(loop: tuple[int, int], loops: list[tuple[int, int]]) -> int:
-    """How many loops lie within one."""
+    """Return how many loops lie within one."""
     return sum(loop[0] <= begin and end <= loop[1] and (begin, end) != loop for begin, end in loops)
 
 

@@ -90,7 +90,7 @@ def prepare(
 
 
 def places(stores: Sequence[str], run: Path) -> list[dict[str, str]]:
-    """Where the stores of a run are, as seen from its folder and from the root; URLs as they are."""
+    """Return where the stores of a run are, as seen from its folder and from the root; URLs as they are."""
     return [_place(store, run) for store in stores]
 
 

@@ -102,7 +102,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _holder(path: Path) -> dict[str, Any]:
-    """Who holds a lock; empty where it cannot be read, as when its writer was killed in the middle."""
+    """Return who holds a lock; empty where it cannot be read, as when its writer was killed in the middle."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return holder if isinstance(holder, dict) else {}
@@ -111,7 +111,7 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the process is there, and is not another that was given its number since."""
+    """Return whether the process is there, and is not another that was given its number since."""
     process, started = holder.get("process"), holder.get("started")
     return isinstance(process, int) and started is not None and _start_of(process) == started
 

@@ -39,7 +39,7 @@ def device_of(array: Any) -> Iterator[None]:
 
 
 def is_on_device(array: Any) -> bool:
-    """Whether an array lies on a graphics card (a CuPy array)."""
+    """Return whether an array lies on a graphics card (a CuPy array)."""
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
@@ -76,7 +76,7 @@ def device_errors(name: str) -> Iterator[None]:
 
 
 def _is_of_device(error: Exception) -> bool:
-    """Whether CuPy raised an error, or a CUDA library could not be loaded."""
+    """Return whether CuPy raised an error, or a CUDA library could not be loaded."""
     if type(error).__module__.partition(".")[0] in ("cupy", "cupy_backends", "cupyx"):
         return True
     return isinstance(error, ImportError | OSError) and any(word in str(error) for word in ("libcu", "libnv", "cupy"))

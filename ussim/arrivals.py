@@ -107,7 +107,7 @@ def _beyond_focus(x: np.ndarray, z: np.ndarray, focus: np.ndarray, ends: np.ndar
 
 
 def has_ray(arrivals: np.ndarray, period: float) -> np.ndarray:
-    """Where the arrivals (n_points, n_sources) have a ray (see `field_mask`), or nearly."""
+    """Return where the arrivals (n_points, n_sources) have a ray (see `field_mask`), or nearly."""
     if arrivals.shape[1] < 3:
         return np.ones(len(arrivals), dtype=bool)  # a point source radiates everywhere
     near = arrivals.max(axis=1) - arrivals.min(axis=1) <= period / 2

@@ -85,7 +85,7 @@ def _closest_arrivals(elements: np.ndarray, ahead: np.ndarray, point: np.ndarray
 
 
 def has_foci(acquisition: Acquisition) -> bool:
-    """Whether some transmit is focused in front of the array."""
+    """Return whether some transmit is focused in front of the array."""
     return not bool(np.isnan(law_foci(acquisition)).all())
 
 

@@ -171,7 +171,7 @@ def _coherence(
     speed: float,
     options: dict[str, Any],
 ) -> float:
-    """How well the parts of the aperture agree in phase on the points, in [0, 1]; each is where the shift puts it."""
+    """Return how well the parts of the aperture agree in phase on the points, in [0, 1]; each is where the shift puts it."""
     found = []
     for (x, z), data in zip(points, parts, strict=True):
         middle = max(z + shift * speed / 2, 1.5 * wavelength)

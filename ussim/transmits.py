@@ -627,7 +627,7 @@ def _from_zero(times: np.ndarray, apodization: np.ndarray | None) -> np.ndarray:
 
 
 def _not_zero(apodization: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Where the apodization is not 0, to broadcast with (n_transmits, [n_laws,] n_elements).
+    """Return where the apodization is not 0, to broadcast with (n_transmits, [n_laws,] n_elements).
 
     All of one that does not fit, which `Acquisition` refuses.
     """

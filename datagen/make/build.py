@@ -153,7 +153,7 @@ def _format(storage: Storage, recipe: Recipe) -> int:
 
 
 def _is_damaged(storage: Storage) -> bool:
-    """Whether what the store says of itself cannot be read any more."""
+    """Return whether what the store says of itself cannot be read any more."""
     try:
         read.read_attributes(storage)
     except layout.StoreError:
@@ -281,7 +281,7 @@ def _check_unchanged(storage: Storage, document: dict[str, Any], plan: Plan) -> 
 
 
 def _is_whole(storage: Storage, job: Job) -> bool:
-    """Whether a shard is there with all its files as written, and with all its samples.
+    """Return whether a shard is there with all its files as written, and with all its samples.
 
     Those that were set aside are given another chance.
     """

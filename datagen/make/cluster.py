@@ -201,7 +201,7 @@ class Cluster(Workers):
 def open_workers(
     engine: str, client: Client | None, workers: int | None, scheduler: str | None, watcher: Watcher
 ) -> Iterator[Workers]:
-    """Where to work, made for the occasion unless a client was given.
+    """Return where to work, made for the occasion unless a client was given.
 
     Parameters
     ----------

@@ -115,7 +115,7 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
 
 
 def on_device(engine: str) -> bool:
-    """Whether an engine computes on a card; raises ussim.EngineError where there is no such engine or device."""
+    """Return whether an engine computes on a card; raises ussim.EngineError where there is no such engine or device."""
     from ussim.engines import get_engine
 
     return get_engine(engine).on_device

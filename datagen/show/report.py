@@ -146,7 +146,7 @@ def odd(storage: Storage) -> list[tuple[str, int]]:
 
 
 def timing(storage: Storage) -> dict[str, Any]:
-    """How long the shards took, of the build's log: samples, seconds of work, seconds per sample, machines."""
+    """Return how long the shards took, of the build's log: samples, seconds of work, seconds per sample, machines."""
     entries = []
     for line in storage.read_log("build/log.jsonl"):
         try:

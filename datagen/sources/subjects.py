@@ -136,7 +136,7 @@ def subject_from(root: Path, path: Path) -> str:
 
 
 def is_table(override: str) -> bool:
-    """Whether an override names a CSV file rather than being a regular expression."""
+    """Return whether an override names a CSV file rather than being a regular expression."""
     return override.lower().endswith((".csv", ".tsv"))
 
 

@@ -139,7 +139,7 @@ class ShardRecord:
         return cls(record["shard"], files, record["rows"], record["hashes"], record.get("recipe_digest", ""))
 
     def is_of(self, recipe_digest: str) -> bool:
-        """Whether a build of this recipe wrote it, as far as it says."""
+        """Return whether a build of this recipe wrote it, as far as it says."""
         return self.recipe_digest in ("", recipe_digest)
 
     @property

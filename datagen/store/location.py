@@ -40,7 +40,7 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether anything is there at all."""
+        """Return whether anything is there at all."""
 
     def check_writable(self) -> None:
         """Raise DataError where nothing can be written, as far as can be told without writing."""

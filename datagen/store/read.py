@@ -62,17 +62,17 @@ def require_complete(storage: Storage) -> Attributes:
 
 
 def is_begun(storage: Storage) -> bool:
-    """Whether a store was being created when something stopped it: there is nothing in it yet."""
+    """Return whether a store was being created when something stopped it: there is nothing in it yet."""
     return "zarr.json" not in storage.names("") and is_ours(storage)
 
 
 def is_ours(storage: Storage) -> bool:
-    """Whether a build created what is there, whatever became of it since."""
+    """Return whether a build created what is there, whatever became of it since."""
     return layout.BEGUN.rpartition("/")[2] in storage.names("build")
 
 
 def is_whole(storage: Storage, n_shards: int) -> bool:
-    """Whether a store is finished, and what is not in its shards is as its digest says."""
+    """Return whether a store is finished, and what is not in its shards is as its digest says."""
     attributes = read_attributes(storage)
     content = layout.gather(read_records(storage, n_shards))
     try:

@@ -59,7 +59,7 @@ def disc_regions(
 
 
 def _holds(grid: ImageGrid, x: float, z: float, radius: float) -> bool:
-    """Whether a disc lies on the grid."""
+    """Return whether a disc lies on the grid."""
     return grid.x[0] <= x - radius and x + radius <= grid.x[-1] and grid.z[0] <= z - radius and z + radius <= grid.z[-1]
 
 

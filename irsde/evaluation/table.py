@@ -74,7 +74,7 @@ def _tables(result: Result) -> list[str]:
 
 
 def _not_in_the_means(rows: Sequence[Row], names: Sequence[str], n_images: int) -> list[str]:
-    """Which metrics are no numbers for some of the images, and why."""
+    """Return which metrics are no numbers for some of the images, and why."""
     lines = []
     for name in names:
         values = np.array([row.values[name] for row in rows if len(row.values.get(name, ())) == n_images], np.float64)
@@ -92,7 +92,7 @@ def _not_in_the_means(rows: Sequence[Row], names: Sequence[str], n_images: int) 
 
 
 def _patches(group: str, counts: Counter[str]) -> str:
-    """How the patches were chosen, and what was refused."""
+    """Return how the patches were chosen, and what was refused."""
     reasons = {why: n for why, n in counts.items() if why != "considered"}
     named = f" ({', '.join(f'{n} {why}' for why, n in sorted(reasons.items()))})" if reasons else ""
     return (

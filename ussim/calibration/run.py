@@ -309,7 +309,7 @@ class _Spread:
         return tuple(n for n, limit in zip(self.names, limits, strict=True) if not self.deviation(n) <= limit)
 
     def tells_delays(self) -> bool:
-        """Whether delays of elements are told well enough, most of them."""
+        """Return whether delays of elements are told well enough, most of them."""
         told = self.delays[np.isfinite(self.delays)]
         return bool(told.size) and float(np.median(told)) <= DELAY_LIMIT * self.belief.period
 

@@ -66,7 +66,7 @@ class Bar:
         return clock(now - self._started)
 
     def counts(self) -> tuple[str, ...]:
-        """How far it is, in long and in short."""
+        """Return how far it is, in long and in short."""
         if not self.total:
             return (str(self.done) if self.counted and self.done else "",)
         share = f"{100 * self.done // self.total} %"

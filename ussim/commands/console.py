@@ -153,7 +153,7 @@ def set_verbose(verbose: bool) -> None:
 
 
 def is_verbose() -> bool:
-    """Whether -v was given."""
+    """Return whether -v was given."""
     return logging.getLogger(PACKAGES[0]).isEnabledFor(logging.DEBUG)
 
 
@@ -435,12 +435,12 @@ def check_picture(path: Path, *inputs: Path, beside: str | None = None, others: 
 
 
 def is_inside(path: str | Path, folder: str | Path) -> bool:
-    """Whether a path is a folder or lies in it, whatever links lead there."""
+    """Return whether a path is a folder or lies in it, whatever links lead there."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    """Whether two paths are one file, by whatever names and links; both may be yet to be made."""
+    """Return whether two paths are one file, by whatever names and links; both may be yet to be made."""
     if one.exists() and other.exists():
         return one.samefile(other)
     return os.path.realpath(one) == os.path.realpath(other)

@@ -41,7 +41,7 @@ def examine() -> Iterator[Finding]:
 
 
 def healthy(findings: list[Finding]) -> bool:
-    """Whether nothing that the CPU work needs is missing or wrong."""
+    """Return whether nothing that the CPU work needs is missing or wrong."""
     return all(finding.state != FAIL for finding in findings)
 
 

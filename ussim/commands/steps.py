@@ -141,7 +141,7 @@ def read_grey(path: Path, slice_index: int | None, plane: str | None) -> np.ndar
 
 
 def expected_seconds(scatterers: ussim.Scatterers, acquisition: ussim.Acquisition, n_tried: int = 20) -> float | None:
-    """How long the literal engine will take, from a few scatterers: its work is in proportion to their number."""
+    """Return how long the literal engine will take, from a few scatterers: its work is in proportion to their number."""
     if len(scatterers) < 10 * n_tried:
         return None
     tried = slice(None, None, len(scatterers) // n_tried)

@@ -82,7 +82,7 @@ def directions(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
 
 
 def padded(image: np.ndarray, dataset: Any) -> np.ndarray:
-    """Which stored values are padding, by PixelPaddingValue, and up to PixelPaddingRangeLimit where there is one."""
+    """Return which stored values are padding, by PixelPaddingValue, and up to PixelPaddingRangeLimit where there is one."""
     padding = dataset.get("PixelPaddingValue")
     limit = dataset.get("PixelPaddingRangeLimit")
     if not isinstance(padding, int):

@@ -102,7 +102,7 @@ def decode(frames: Sequence[Frame], voi: bool, name: str, notes: list[str]) -> _
 
 
 def is_lost(frames: Sequence[Frame], n_cut: int) -> bool:
-    """Whether a volume is lost with so many damaged slices; fewer cost themselves only."""
+    """Return whether a volume is lost with so many damaged slices; fewer cost themselves only."""
     return n_cut > 0 and (len({frame.path for frame in frames}) < 3 or 2 * n_cut > len(frames))
 
 

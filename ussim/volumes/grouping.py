@@ -112,7 +112,7 @@ def _by_number(frame: Frame) -> tuple[int, list[list[tuple[int, int | str]]], in
 
 
 def split_label(splits: Sequence[tuple[str, str]]) -> str:
-    """How one stack of several is called: `EchoTime 20`."""
+    """Return how one stack of several is called: `EchoTime 20`."""
     return ", ".join(f"number {value} in order" if key == "order" else f"{key} {value}" for key, value in splits)
 
 

@@ -134,7 +134,7 @@ def _stream(path: Path) -> Any:
 
 
 def _first_bytes(path: Path) -> tuple[bool, bytes]:
-    """Whether a file is gzip, told by its first bytes, and how its content begins."""
+    """Return whether a file is gzip, told by its first bytes, and how its content begins."""
     try:
         with open(path, "rb") as file:
             is_gzip = file.read(2) == b"\x1f\x8b"

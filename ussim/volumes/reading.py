@@ -120,7 +120,7 @@ def _open_any(path: Path, voi: bool) -> Volume:
 
 
 def _across(volume: Volume, plane: str) -> tuple[float, int]:
-    """How likely a plane is the one acquired: the distance between its slices, then the pixels in each."""
+    """Return how likely a plane is the one acquired: the distance between its slices, then the pixels in each."""
     if volume.orientation != CANONICAL:
         return (0.0, 0)
     axis = {"sagittal": 0, "coronal": 1, "axial": 2}[plane]

@@ -170,7 +170,7 @@ class Volume:
         return (second, first) if self._canonical(plane) else (first, second)
 
     def n_slices(self, plane: str) -> int:
-        """How many slices the plane has."""
+        """Return how many slices the plane has."""
         return self.voxels.shape[self.normal_axis(plane)]
 
     def normal_axis(self, plane: str) -> int:

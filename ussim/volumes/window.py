@@ -93,7 +93,7 @@ def window_of(volume: Volume, choice: str = "auto") -> Window:
 
 
 def is_noise(image: np.ndarray, window: Window) -> bool:
-    """Whether a slice in [0, 1] holds nothing above the noise of its volume: 99 % of it are darker."""
+    """Return whether a slice in [0, 1] holds nothing above the noise of its volume: 99 % of it are darker."""
     return window.noise > 0 and float(np.percentile(image, 99)) < window.noise
 
 

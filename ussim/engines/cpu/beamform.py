@@ -137,7 +137,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
 
 
 def _jumps(positions: np.ndarray) -> bool:
-    """Whether transmit times of neighboring pixels, in samples, lie too far apart for the stretches of one tile."""
+    """Return whether transmit times of neighboring pixels, in samples, lie too far apart for the stretches of one tile."""
     if np.ptp(positions) < LONGEST_STRETCH:
         return False
     return any(np.abs(np.diff(positions, axis=axis)).max(initial=0.0) > LONGEST_JUMP for axis in (1, 2))

@@ -121,7 +121,7 @@ class Boxes:
         return fields
 
     def _spectrum(self, n: int) -> int:
-        """Where the spectrum table for windows of n samples begins; made if new.
+        """Return where the spectrum table for windows of n samples begins; made if new.
 
         Echoes: width f_s / n S B B, so that the unscaled inverse transform is the integral over frequency. Pressure:
         sqrt(width df) S B, so that the sum of squares is the integral.

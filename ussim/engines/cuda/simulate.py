@@ -617,7 +617,7 @@ def _sort(square: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _begins(sizes: np.ndarray) -> np.ndarray:
-    """Where runs of these sizes begin, and where the last one ends."""
+    """Return where runs of these sizes begin, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 

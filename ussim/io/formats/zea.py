@@ -34,7 +34,7 @@ CLOCK = "the first element fires"
 
 
 def is_zea(file: Any) -> bool:
-    """Whether an HDF5 file has this layout."""
+    """Return whether an HDF5 file has this layout."""
     return track_of(file) is not None
 
 
@@ -315,5 +315,5 @@ def _write_table(group: Any, table: dict[str, tuple[Any, str, str]]) -> None:
 
 
 def _fits(shape: tuple[int, ...]) -> bool:
-    """Whether a frame is a chunk that HDF5 takes."""
+    """Return whether a frame is a chunk that HDF5 takes."""
     return 4 * math.prod(shape[1:]) < 1 << 31
