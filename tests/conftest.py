@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,12 @@ def probe(request) -> ussim.Probe:
 def any_probe(request) -> ussim.Probe:
     """Each preset."""
     return ussim.load_probe(request.param)
+
+
+def pytest_configure() -> None:
+    """Let programs that the tests start be interrupted: a shell starts what it runs in the background deaf to ctrl-C."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

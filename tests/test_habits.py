@@ -98,7 +98,8 @@ def test_paths_of_the_guide_to_contributing_exist():
         path for path in re.findall(r"[\w.-]+(?:/[\w.-]*\w)+", re.sub(r"\]\([^)]*\)", "", text)) if "NAME" not in path
     ]
     assert len(set(paths)) > 15
-    assert [path for path in paths if not (REPOSITORY / path).exists()] == [".venv/bin/activate"]
+    made = {".venv/bin/activate"}  # by `make test`
+    assert {path for path in paths if not (REPOSITORY / path).exists()} <= made
 
 
 def test_what_is_skipped_is_counted_by_reason(tmp_path):
