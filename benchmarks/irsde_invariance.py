@@ -1,4 +1,4 @@
-"""What else in a picture changes the echoes that a network restores: border, caption, tile; before and after.
+"""Influence of the rest of a picture on the echoes that a network restores: border, caption, tile; before and after.
 
 Trains two `tiny` networks on the same simulated pairs and seed, from the MRI of the shared reference data:
 

@@ -1,4 +1,4 @@
-"""What the CUDA kernels are compiled to: instructions of their inner loops, registers, shared memory. No card is needed.
+"""Machine code of the CUDA kernels: instructions of their inner loops, registers, shared memory. No card is needed.
 
 NVRTC compiles the kernel files as the engine does, for several compute capabilities; `nvdisasm` lists the machine code. The
 inner loop of a kernel is the innermost loop with the most multiply-adds. Of it are counted: all instructions, FFMA (fused

@@ -28,7 +28,7 @@ _WHERE_USED = {"subjects": None, "frames": "first", "include_derived": False, "w
 
 @dataclass(frozen=True)
 class Cutting:
-    """How volumes are cut into images: the part of a recipe that a worker needs for it. Hashable."""
+    """Rules by which volumes are cut into images: the part of a recipe that a worker needs for it. Hashable."""
 
     planes: tuple[tuple[str, tuple[str, ...]], ...]  # of each source
     every: int
@@ -44,7 +44,7 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a probe images: hashable, picklable, everything that shapes a simulated image beside the image and its seed."""
+    """Settings of a probe: hashable, picklable, everything that shapes a simulated image beside the image and its seed."""
 
     probe: Probe
     engine: str  # "cpu", "cuda", "cuda:1" or "reference"; "auto" has been resolved
@@ -76,7 +76,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the inputs of a recipe lie on this machine, and how they are read; recorded nowhere."""
+    """Places of a recipe's inputs on this machine, and the way they are read; recorded nowhere."""
 
     roots: tuple[Path, ...] = ()  # one per source
     subjects: str | None = None  # regular expression or CSV file
@@ -125,12 +125,12 @@ class ResolvedRecipe:
 
     @cached_property
     def selection(self) -> Selection:
-        """What `find` of a source needs to know."""
+        """The part that `find` of a source needs to know."""
         return Selection(self.inputs.subjects, self.frames, self.include_derived)
 
     @cached_property
     def cutting(self) -> Cutting:
-        """How volumes are cut into images."""
+        """The rules by which volumes are cut into images."""
         wanted = (self.full and self.limit_full != 0, self.patches and self.limit_patches != 0)
         checkpoint = self.inputs.sam2_checkpoint
         return Cutting(
@@ -148,7 +148,7 @@ class ResolvedRecipe:
 
     @cached_property
     def settings(self) -> tuple[Settings, ...]:
-        """How each probe images."""
+        """The settings of each probe."""
         names = {item.name for item in dataclasses.fields(Settings)} - {"probe"}
         common = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name in names}
         return tuple(Settings(probe=probe, **common) for probe in self.probes)
