@@ -1,4 +1,4 @@
-"""How fast a dataset is built and read, and whether it survives.
+"""Rates of building and reading a dataset, and its survival of interruptions.
 
     python benchmarks/build_dataset.py [throughput memory loader kill tcp]
 
@@ -43,7 +43,7 @@ SMALL = {"probes": "P4-2v", "size": 64, "n_transmits": 3}  # a fraction of a sec
 
 
 class Stopwatch(Watcher):
-    """When each sample was there: wall clock and processor time of this process."""
+    """Times at which samples were there: wall clock and processor time of this process."""
 
     def __init__(self) -> None:
         self.times: dict[int, tuple[float, float]] = {}

@@ -31,7 +31,7 @@ PEAK = 4.0  # of |o|, over the whole image
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What is run: the paper's is n=256, 9 realisations, all levels, C=10."""
+    """Settings of a study: the paper's are n=256, 9 realizations, all levels, C=10."""
 
     layout: str = "occlusion"
     levels: tuple[float, ...] = FEW_LEVELS["occlusion"]

@@ -70,7 +70,7 @@ Peak = tuple[float | None, float | None]  # TFLOP/s, TB/s; None where not known
 
 @dataclass(frozen=True)
 class Size:
-    """How much work."""
+    """Amount of work."""
 
     probe: str = "L11-5v"
     n_transmits: int = 15

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing with warm-up, median and spread; the machine and the versions; results as JSON."""
+"""Common parts of the benchmarks: timing with warm-up, median and spread; machine and versions; results as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a sample is, and what follows from that alone: its seed, its fold, its rank in every choice.
+"""Identity of a sample, and what follows from that alone: its seed, its fold, its rank in every choice.
 
 Nothing here depends on order, on other samples or on the number of workers, so that adding data moves nobody.
 """

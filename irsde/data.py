@@ -213,7 +213,7 @@ def left_out_line(names: Sequence[str], floor: float) -> str:
 
 @dataclass(frozen=True)
 class Normalization:
-    """How grey levels in [0, 1] become network units and back; statistics are those of whole images, never of a patch.
+    """Map of grey levels in [0, 1] to network units and back; statistics are those of whole images, never of a patch.
 
     "shared" (default): (v - mean(LQ)) / std(LQ) for both images; exactly invertible at test time. "own": each image by its
     own mean and std, as the despeckling paper does; the way back must guess the HQ image's: `inverse` takes the LQ's

@@ -1,4 +1,4 @@
-"""What `irsde restore` does with one file: a picture or cine batch by batch, a volume slice by slice; and its words."""
+"""Work of `irsde restore` on one file: a picture or cine batch by batch, a volume slice by slice; and its words."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def parse_window(word: str) -> Window:
 
 @dataclass(frozen=True)
 class Request:
-    """How pictures are read, and how often and by what they are restored."""
+    """Wish for a restoration: how pictures are read, and how often and by what they are restored."""
 
     parts: Parts
     window: Window

@@ -1,4 +1,4 @@
-"""What a run learns from: stores opened, split, rid of pairs that teach nothing, measured, compared with the run's record.
+"""Lessons of a run: stores opened, split, rid of pairs that teach nothing, measured, compared with the run's record.
 
 All of it is done before a run folder is claimed, so that a wrong setting leaves nothing behind.
 """

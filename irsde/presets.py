@@ -1,4 +1,4 @@
-"""What `irsde train --help` says of defaults and presets, read off the config itself, and the preset of a machine."""
+"""Words of `irsde train --help` on defaults and presets, read off the config itself, and the preset of a machine."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ DEFAULT = "default"  # no recipe: the preset's settings
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How one source trains.
+    """Training settings of one source.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ GATHERINGS = 1  # passes over the tiles that gather statistics, before the one t
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a model's images are drawn; what `restore` takes as arguments, in one value.
+    """Settings by which a model's images are drawn; the arguments of `restore` in one value.
 
     Attributes
     ----------

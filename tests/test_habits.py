@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -134,3 +135,19 @@ def test_what_is_skipped_is_counted_by_reason(tmp_path):
         assert counts.pop("needs nvcc") == 1
         (missing,) = counts
         assert "no_such_module" in missing
+
+
+QUESTIONS = {"What", "How", "Which", "Where", "When", "Who", "Why", "Whether"}
+
+
+def test_documentation_of_modules_and_classes_opens_with_what_they_are():
+    """A question word opens a riddle; a noun phrase says what the thing is."""
+    riddles = []
+    for package in (*PACKAGES, "benchmarks"):
+        for path in sorted((REPOSITORY / package).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in (tree, *(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef))):
+                text = ast.get_docstring(node)
+                if text and text.split()[0].rstrip(",:") in QUESTIONS:
+                    riddles.append(f"{path.relative_to(REPOSITORY)}: {text.splitlines()[0]}")
+    assert not riddles

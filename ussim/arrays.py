@@ -19,7 +19,8 @@ def to_numpy(array: Any) -> np.ndarray:
     if not is_on_device(array):
         return np.asarray(array)
     with device_errors("cuda"):  # the copy waits for all that was queued, and reports its failures
-        return array.get()
+        host: np.ndarray = array.get()
+        return host
 
 
 @contextmanager

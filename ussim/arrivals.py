@@ -103,7 +103,8 @@ def _beyond_focus(x: np.ndarray, z: np.ndarray, focus: np.ndarray, ends: np.ndar
     half_cone = 0.5 * math.acos(float(np.clip(rays[0] @ rays[1], -1, 1)))
     dx, dz = x - focus[0], z - focus[1]
     angle = np.abs(np.arctan2(axis[0] * dz - axis[1] * dx, axis[0] * dx + axis[1] * dz))  # from the beam's axis, [0, π]
-    return np.clip((np.pi - half_cone - angle) / max(np.pi - 2 * half_cone, 1e-9), 0, 1)
+    shadow: np.ndarray = np.clip((np.pi - half_cone - angle) / max(np.pi - 2 * half_cone, 1e-9), 0, 1)
+    return shadow
 
 
 def has_ray(arrivals: np.ndarray, period: float) -> np.ndarray:
@@ -122,4 +123,5 @@ def has_ray(arrivals: np.ndarray, period: float) -> np.ndarray:
         near |= (slope * curvature > 0) & (lag <= period / 4)
         rises.append(slope > 0)
     # An extremum inside: the arrivals fall from both ends (a minimum), or rise from both (a maximum, beyond a focus).
-    return near | (rises[0] == rises[1])
+    reached: np.ndarray = near | (rises[0] == rises[1])
+    return reached

@@ -190,7 +190,8 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image
             raise ValueError("log_compress: expected a finite image, got NaN or infinity")
         floor = 10 ** (-dynamic_range_db / 20)
         decibels = 20 * np.log10(np.maximum(detected / (largest + (largest == 0)), floor))
-        return np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32) * (largest > 0)
+        grey: np.ndarray = np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32) * (largest > 0)
+        return grey
 
 
 def envelope(image: np.ndarray) -> np.ndarray:
@@ -221,7 +222,10 @@ def envelope(image: np.ndarray) -> np.ndarray:
     samples = to_numpy(image)
     if samples.ndim < 2:
         raise ValueError(f"envelope: expected an image (..., nz, nx), got the shape {samples.shape}")
-    return abs(hilbert(samples, axis=-2)).astype(samples.dtype if samples.dtype.kind == "f" else np.float64, copy=False)
+    envelope: np.ndarray = abs(hilbert(samples, axis=-2)).astype(
+        samples.dtype if samples.dtype.kind == "f" else np.float64, copy=False
+    )
+    return envelope
 
 
 def transmit_time(

@@ -179,7 +179,7 @@ def _lone_window(plan: Plan, pulse: PulseLength, x: np.ndarray, z: np.ndarray, r
 
 @dataclass(frozen=True)
 class _Window:
-    """When the echoes of boxes come, the pulse's own length left out, in samples relative to the references."""
+    """Arrival of the echoes of boxes, the pulse's own length left out, in samples relative to the references."""
 
     first: np.ndarray  # (n_cells,) int64
     last: np.ndarray
@@ -190,7 +190,8 @@ class _Window:
 
     @property
     def length(self) -> np.ndarray:
-        return self.last - self.first
+        width: np.ndarray = self.last - self.first
+        return width
 
 
 def _window(
@@ -260,7 +261,8 @@ class PulseLength:
     def at(self, distance: np.ndarray) -> np.ndarray:
         """Seconds."""
         at = np.searchsorted(self._distance, distance, side="right") - 1
-        return self._length[np.clip(at, 0, len(self._length) - 1)]
+        length: np.ndarray = self._length[np.clip(at, 0, len(self._length) - 1)]
+        return length
 
     def samples(self, distance: np.ndarray) -> np.ndarray:
         """Return a distance, m, in samples."""

@@ -79,4 +79,5 @@ def _response(plan: Plan, frequency: np.ndarray, n: int) -> np.ndarray:
     order = np.argsort(frequency)
     kept = order[inside[order]]
     response[kept] = plan.excitation(frequency[kept]) * plan.response(frequency[kept])
-    return response / np.sqrt(2 * np.sum(np.abs(response) ** 2) / n)
+    unit_power: np.ndarray = response / np.sqrt(2 * np.sum(np.abs(response) ** 2) / n)
+    return unit_power

@@ -1,4 +1,4 @@
-"""What may enter a value: real numbers in arrays of its own, in SI units.
+"""Doors of values: real numbers in arrays of their own, in SI units.
 
 Units are checked by ratios that no physics allows, far outside of what is in use (sonar, air, steel, microscopes): a probe
 in mm, a frequency in MHz, a time in µs ends in one line that says so.

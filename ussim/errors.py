@@ -11,7 +11,7 @@ import enum
 
 
 class ExitCode(enum.IntEnum):
-    """How a command ended."""
+    """Exit code of a command."""
 
     DONE = 0
     UNEXPECTED = 1  # a defect of the program
@@ -71,6 +71,6 @@ class ExistsError(UssimError, ValueError):
 
 
 class ChangedError(UssimError, RuntimeError):
-    """What is at the output was made with other settings or from other data: resuming would mix the two."""
+    """Output made with other settings or from other data: resuming would mix the two."""
 
     exit_code = ExitCode.CHANGED

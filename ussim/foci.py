@@ -1,4 +1,4 @@
-"""Where transmits are focused: as `FocusedWaves` says, or found in the firing times of `CustomTransmits`.
+"""Foci of transmits: as `FocusedWaves` says, or found in the firing times of `CustomTransmits`.
 
 The elements of a focused law fire so that their waves meet: τ_e = T - d_e / c, d_e the way from the element to the focus.
 Plane and diverging waves have no focus in front of the array, and neither has a law of another form.

@@ -147,7 +147,8 @@ def peaks(image: np.ndarray, nz: int, nx: int) -> np.ndarray:
     if (nz, nx) == (1, 1):
         return image
     rows, columns = image.shape[-2] // nz, image.shape[-1] // nx
-    return image.reshape(*image.shape[:-2], rows, nz, columns, nx).max(axis=(-3, -1))
+    blocks: np.ndarray = image.reshape(*image.shape[:-2], rows, nz, columns, nx).max(axis=(-3, -1))
+    return blocks
 
 
 def fine_factors(probe: Probe, grid: ImageGrid, speed_of_sound: float) -> tuple[int, int]:
@@ -185,4 +186,5 @@ def _split(axis: np.ndarray, n: int) -> np.ndarray:
     between = (axis[1:] + axis[:-1]) / 2
     edges = np.r_[2 * axis[0] - between[0], between, 2 * axis[-1] - between[-1]]
     places = (np.arange(n) + 0.5) / n
-    return (edges[:-1, None] + np.diff(edges)[:, None] * places).ravel()
+    fine: np.ndarray = (edges[:-1, None] + np.diff(edges)[:, None] * places).ravel()
+    return fine

@@ -213,7 +213,7 @@ class _Canvas:
         """Smooth noise of standard deviation 1, correlated over `across` by `down` m, sheared by a depth of `slope`, m."""
         from scipy.ndimage import gaussian_filter, map_coordinates
 
-        noise = gaussian_filter(
+        noise: np.ndarray = gaussian_filter(
             self.rng.standard_normal(self.level.shape), (down / self.pixel, across / self.pixel), mode="wrap"
         )
         noise /= noise.std()
@@ -236,18 +236,23 @@ class _Canvas:
 
     def below(self, depth: np.ndarray | float) -> np.ndarray:
         """Everything deeper than a depth, m, that may differ by column."""
-        return depth - self.z + 0 * self.x
+        below: np.ndarray = depth - self.z + 0 * self.x
+        return below
 
     def band(self, depth: np.ndarray | float, thickness: float) -> np.ndarray:
         """Return a band about a depth, m, that may differ by column."""
-        return np.abs(self.z - depth) - thickness / 2 + 0 * self.x
+        within: np.ndarray = np.abs(self.z - depth) - thickness / 2 + 0 * self.x
+        return within
 
     def wave(self, v: float, height_mm: float, n_waves: float = 1.0) -> np.ndarray:
         """Depths (1, nx), m, of a line about the share `v` of the field that rises and falls by `height_mm`."""
         phase = self.about(0.0, math.pi)
         u = (self.x - self.grid.x[0]) / self.width
         height = self.millimeters(height_mm, 0.4)
-        return self.grid.z[0] + self.about(v, 0.03) * self.depth + height * np.sin(2 * math.pi * n_waves * u + phase)
+        depth: np.ndarray = (
+            self.grid.z[0] + self.about(v, 0.03) * self.depth + height * np.sin(2 * math.pi * n_waves * u + phase)
+        )
+        return depth
 
     def paint(self, distance: np.ndarray, level_db: np.ndarray | float, label: str = "") -> None:
         """Set the level inside an outline, its edge one pixel wide, and give it a name."""

@@ -89,10 +89,12 @@ def excitation_spectrum(
         upper = fresnel(stretch * (duration / 2 - offset / rate))
         lower = fresnel(stretch * (-duration / 2 - offset / rate))
         cosine, sine = upper[1] - lower[1], upper[0] - lower[0]
-        return np.exp(-1j * np.pi * offset**2 / rate) / stretch * (cosine + 1j * sine)
+        transform: np.ndarray = np.exp(-1j * np.pi * offset**2 / rate) / stretch * (cosine + 1j * sine)
+        return transform
 
     transform = (chirp(frequency - center_frequency) - np.conj(chirp(-frequency - center_frequency))) / 2j
-    return 2 / duration * np.conj(transform)
+    spectrum: np.ndarray = 2 / duration * np.conj(transform)
+    return spectrum
 
 
 def sampled_spectrum(frequency: np.ndarray, samples: np.ndarray, rate: float) -> np.ndarray:
@@ -125,7 +127,8 @@ def probe_spectrum(frequency: np.ndarray, center_frequency: float, bandwidth: fl
     width = bandwidth * center_frequency
     power = np.log(126) / np.log(2 * center_frequency / width)
     scale = width / 2 / np.log(2) ** (1 / power)
-    return np.exp(-0.5 * (np.abs(frequency - center_frequency) / scale) ** power)
+    gaussian: np.ndarray = np.exp(-0.5 * (np.abs(frequency - center_frequency) / scale) ** power)
+    return gaussian
 
 
 # --- imaging ---------------------------------------------------------------------------------------------------------
@@ -144,6 +147,8 @@ def automatic_f_number(element_width: float, wavelength: float) -> float:
     from scipy.optimize import brentq
 
     def excess(angle: float) -> float:
-        return np.cos(angle) * np.sinc(element_width * np.sin(angle) / wavelength) - 0.71
+        excess: float = np.cos(angle) * np.sinc(element_width * np.sin(angle) / wavelength) - 0.71
+        return excess
 
-    return 1 / (2 * np.tan(brentq(excess, 1e-6, np.pi / 2)))
+    f_number: float = 1 / (2 * np.tan(brentq(excess, 1e-6, np.pi / 2)))
+    return f_number

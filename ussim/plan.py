@@ -1,4 +1,4 @@
-"""What every engine needs, worked out once in float64: of a simulation its `Plan`, of a delay-and-sum its `Beamforming`.
+"""Plans for the engines, worked out once in float64: `Plan` of a simulation, `Beamforming` of a delay-and-sum.
 
 A `Plan` holds sub-elements, transmit laws, spectra and the length of the record. Neither knows which engine will take it.
 """
@@ -82,7 +82,10 @@ class Plan:
         else:
             spectrum = physics.excitation_spectrum(frequency, a.carrier_frequency, a.n_cycles, a.frequency_sweep)
         measured = a.impulse_response
-        return spectrum * (self.response(frequency) if measured is None else measured.transmit(frequency))
+        excitation: np.ndarray = spectrum * (
+            self.response(frequency) if measured is None else measured.transmit(frequency)
+        )
+        return excitation
 
     def response(self, frequency: np.ndarray) -> np.ndarray:
         """B(f): the response of the probe on the way back; complex where it was measured."""
@@ -163,7 +166,8 @@ class Plan:
         medium = self.acquisition.medium
         path = 2 * longest_distance
         late = self.firing_times[1].max() + max(self.receive_delays.max(), 0.0)
-        return path / medium.speed_of_sound + late + 2 * self.pulse_half_length(path)
+        latest: float = path / medium.speed_of_sound + late + 2 * self.pulse_half_length(path)
+        return latest
 
 
 def make_plan(acquisition: Acquisition) -> Plan:
@@ -309,7 +313,8 @@ class Beamforming:
     @cached_property
     def live(self) -> np.ndarray:
         """(n_elements,) share of the transmits in which an element receives: 1 without a receive mask."""
-        return self.acquisition.receiving.mean(axis=0)
+        weights: np.ndarray = self.acquisition.receiving.mean(axis=0)
+        return weights
 
     def transmit_times(self, x: np.ndarray, z: np.ndarray, arrival_bounds: ArrivalBounds) -> np.ndarray:
         """`transmit_time` at points: (n_transmits, *shape) s; the bounds are found by the engine that asks."""

@@ -27,7 +27,7 @@ class ProbeError(ConfigError):
 
 @dataclass(frozen=True)
 class Imaging:
-    """How a probe is used for imaging when nothing else is asked for.
+    """Imaging defaults of a probe.
 
     Attributes
     ----------
@@ -184,14 +184,16 @@ class Probe:
         """(n_elements,) lateral position of the element centers, m."""
         if self.is_flat:
             return (np.arange(self.n_elements) - (self.n_elements - 1) / 2) * self.pitch
-        return self.radius * np.sin(self.element_angle)
+        x: np.ndarray = self.radius * np.sin(self.element_angle)
+        return x
 
     @cached_property
     def element_z(self) -> np.ndarray:
         """(n_elements,) depth of the element centers, m."""
         if self.is_flat:
             return np.zeros(self.n_elements)
-        return self.radius * np.cos(self.element_angle) + self.center_of_curvature
+        z: np.ndarray = self.radius * np.cos(self.element_angle) + self.center_of_curvature
+        return z
 
     def is_behind(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Tell which points lie behind the array: z < 0, or inside the circle that a convex array lies on.
@@ -276,8 +278,10 @@ def _presets() -> dict[str, Any]:
 def _first_name(entry: Any) -> str:
     for line in entry.read_text(encoding="utf-8").splitlines():
         if line.startswith("name"):
-            return line.split("=", 1)[1].strip().strip('"')
-    return entry.name.removesuffix(".toml")
+            name: str = line.split("=", 1)[1].strip().strip('"')
+            return name
+    stem: str = entry.name.removesuffix(".toml")
+    return stem
 
 
 def _read(path: Any) -> Probe:

@@ -1,4 +1,4 @@
-"""How far sound goes: positions and times that no acquisition can have to do with."""
+"""Reach of sound: positions and times that no acquisition can have to do with."""
 
 from __future__ import annotations
 

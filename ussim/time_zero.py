@@ -31,7 +31,7 @@ SIMILAR = 0.3  # correlation of what two transmits see below which they cannot b
 
 @dataclass(frozen=True, eq=False)
 class TimeZero:
-    """What the brightest points of a recording say of its time zero.
+    """Time zero of a recording, as its brightest points tell it.
 
     Attributes
     ----------

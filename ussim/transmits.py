@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Waves(Protocol):
-    """What an `Acquisition` needs of a transmit sequence."""
+    """Protocol of a transmit sequence: what an `Acquisition` needs of it."""
 
     @property
     def apodization(self) -> np.ndarray | None:
@@ -591,7 +591,8 @@ def _check_angles(name: str, angles: np.ndarray) -> None:
 
 def _distances(probe: Probe, x: np.ndarray, z: np.ndarray) -> np.ndarray:
     """(n_points, n_elements) distance of points to element centers, m."""
-    return np.hypot(x[:, None] - probe.element_x, z[:, None] - probe.element_z)
+    distance: np.ndarray = np.hypot(x[:, None] - probe.element_x, z[:, None] - probe.element_z)
+    return distance
 
 
 def _check_reference(kind: str, reference: str, known: tuple[str, ...] = ("first", "center")) -> None:
@@ -634,4 +635,5 @@ def _not_zero(apodization: np.ndarray | None, shape: tuple[int, ...]) -> np.ndar
     if apodization is None or np.shape(apodization) not in ((shape[-1],), (shape[0], shape[-1])):
         return np.ones(shape[-1], dtype=bool)
     weights = np.asarray(apodization) != 0
-    return weights[:, None, :] if weights.ndim == 2 and len(shape) == 3 else weights
+    full: np.ndarray = weights[:, None, :] if weights.ndim == 2 and len(shape) == 3 else weights
+    return full

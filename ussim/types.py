@@ -378,7 +378,7 @@ def _check_channels(samples: np.ndarray, acquisition: Acquisition, sampling_freq
 
 def _checked_start(start_time: Any, acquisition: Acquisition) -> float | np.ndarray:
     """Return the start time as a float, or as a read-only (n_transmits,) float64 array of its own."""
-    times = own("start_time", start_time)
+    times: np.ndarray = own("start_time", start_time)
     if times.shape not in ((), (acquisition.n_transmits,)) or not np.all(np.isfinite(times)):
         raise ValueError(
             f"start_time: expected finite seconds, one or ({acquisition.n_transmits},) of each transmit, got {start_time!r}"

@@ -156,10 +156,12 @@ class ImpulseResponse(Waveform):
         if self.ways == 1:
             return spectrum
         magnitude = np.sqrt(np.abs(spectrum))
-        return np.divide(spectrum, magnitude, out=np.zeros_like(spectrum), where=magnitude > 0)
+        phase: np.ndarray = np.divide(spectrum, magnitude, out=np.zeros_like(spectrum), where=magnitude > 0)
+        return phase
 
     def _normalized(self, frequency: np.ndarray) -> np.ndarray:
-        return self.spectrum(frequency) / self._peak  # type: ignore[attr-defined]
+        normalized: np.ndarray = self.spectrum(frequency) / self._peak  # type: ignore[attr-defined]
+        return normalized
 
 
 def as_waveform(name: str, value: Any, kind: type[Waveform], lowest_rate: float) -> Waveform | None:
@@ -173,16 +175,13 @@ def as_waveform(name: str, value: Any, kind: type[Waveform], lowest_rate: float)
     if value is None:
         return None
     try:
-        if not isinstance(value, Waveform):
-            if not isinstance(value, tuple | list) or len(value) != 2:
-                raise ValueError(f"expected (samples, rate), got {type(value).__name__}")
-            value = kind(*value)
-        if not isinstance(value, kind):
-            value = kind(*value)
+        if not isinstance(value, Waveform) and (not isinstance(value, tuple | list) or len(value) != 2):
+            raise ValueError(f"expected (samples, rate), got {type(value).__name__}")
+        waveform = value if isinstance(value, kind) else kind(*value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    if value.rate < lowest_rate:
+    if waveform.rate < lowest_rate:
         raise ValueError(
-            f"{name}: expected a rate of at least {lowest_rate:g} Hz, twice the carrier, got {value.rate:g} Hz"
+            f"{name}: expected a rate of at least {lowest_rate:g} Hz, twice the carrier, got {waveform.rate:g} Hz"
         )
-    return value
+    return waveform

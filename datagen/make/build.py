@@ -37,7 +37,7 @@ SMALL_SHARE = 0.05  # of the samples: with more than these set aside a dataset i
 
 @dataclass(frozen=True)
 class Summary:
-    """What a build did."""
+    """Outcome of a build."""
 
     url: str
     n_samples: int

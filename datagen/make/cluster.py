@@ -1,4 +1,4 @@
-"""Where a build works: in this process, or on Dask, which appears in this file only.
+"""Places where a build works: this process, or Dask, which appears in this file only.
 
 A task gets a small description of its shard and returns the shard's record; images never travel.
 """

@@ -1,4 +1,4 @@
-"""What a build would make, how large it would be and how long it would take: counted, and measured on one sample."""
+"""Estimate of a build: samples and bytes, counted, and time, measured on one sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a build is: what it tells a watcher, and the count behind it."""
+"""Progress of a build: what it tells a watcher, and the count behind it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..store.layout import ShardRecord
 
 
 class Watcher:
-    """What a build says while it is at work; this one says nothing."""
+    """Listener to a build at work; this one says nothing."""
 
     def message(self, text: str) -> None:
         """Say something that is worth a line."""
@@ -27,7 +27,7 @@ class Watcher:
 
 
 class Count:
-    """How many samples exist: those of finished shards, and of shards at work as many as workers reported."""
+    """Count of samples that exist: those of finished shards, and of shards at work as many as workers reported."""
 
     def __init__(self, there: dict[int, int], watcher: Watcher) -> None:
         self.watcher = watcher

@@ -23,7 +23,7 @@ TOLERANCE = 2  # grey levels (0.3 dB of 40): what another processor or library v
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked, and every fault found."""
+    """Result of a check: what was read, and every fault found."""
 
     n_samples: int
     n_resimulated: int

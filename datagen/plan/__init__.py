@@ -1,1 +1,1 @@
-"""What will be made: the recipe, the slices that are cut, the random choices of each sample."""
+"""Plan of a dataset: the recipe, the slices that are cut, the random choices of each sample."""

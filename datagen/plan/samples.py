@@ -1,4 +1,4 @@
-"""Which images a recipe makes of its volumes: every one of them has a name, a seed and a fold before any is simulated.
+"""Samples that a recipe makes of its volumes: each has a name, a seed and a fold before any is simulated.
 
     sources ─► volumes ─► (slice | patch) x (itself + augmented variants) ─► chosen by hash ─► in order of name
 
@@ -116,7 +116,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class VolumeSamples:
-    """What one volume gives."""
+    """Samples of one volume."""
 
     ref: VolumeRef
     samples: tuple[Sample, ...] = ()

@@ -1,4 +1,4 @@
-"""Where MRI comes from: one small adapter a collection, and four generic ones.
+"""Sources of MRI: one small adapter per collection, and generic ones.
 
 `get_source(name)` gives a `Source` with `.find(root)` and `.load(ref)`; `resolve_root` says where its data is.
 """

@@ -1,4 +1,4 @@
-"""What every source is: a name, its licence and terms, where its volumes are, and how one is loaded."""
+"""Base of every source: a name, its license and terms, where its volumes are, and how one is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NothingFound(DataError):
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a folder of one's own is taken, and whose it is: the part of a recipe that `find` needs."""
+    """Choice of what is taken from a folder of one's own, and whose it is: the part of a recipe that `find` needs."""
 
     subjects: str | None = None  # regular expression or CSV file; None = the rules of `sources.subjects`
     frames: str | int = "first"  # of several at one place: "first", "all", or so many

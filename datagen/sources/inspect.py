@@ -1,4 +1,4 @@
-"""What a folder holds: which collection, how many volumes and subjects, and what is odd about it."""
+"""Contents of a folder: which collection, how many volumes and subjects, and what is odd about it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _PERSON = re.compile(
 
 @dataclass(frozen=True)
 class Rule:
-    """How the names of one archive or habit say who was imaged: group 1 of the pattern, in any part of the path."""
+    """Pattern by which the names of one archive or habit say who was imaged: group 1, in any part of the path."""
 
     name: str
     pattern: re.Pattern[str]

@@ -1,1 +1,1 @@
-"""What is on disk: the layout of a store, where it lies, how it is written and read."""
+"""Store on disk: its layout, where it lies, how it is written and read."""

@@ -68,7 +68,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Attributes:
-    """What the group of a store says of itself. A dictionary at the disk only."""
+    """Attributes of the group of a store. A dictionary at the disk only."""
 
     recipe: ResolvedRecipe
     recipe_digest: str  # over the recipe and the identity of every sample
@@ -116,7 +116,7 @@ class Attributes:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What makes a shard exist: its rows of the table, and checksums of its files and images."""
+    """Record that makes a shard exist: its rows of the table, and checksums of its files and images."""
 
     index: int
     files: dict[str, tuple[int, int]]  # key -> bytes, CRC-32
@@ -174,7 +174,7 @@ def record_key(index: int) -> str:
 
 @dataclass(frozen=True)
 class Content:
-    """What all records say together: the table of samples, and a hash of each array's images in order."""
+    """Sum of all records: the table of samples, and a hash of each array's images in order."""
 
     table: str
     hashes: dict[str, str]

@@ -1,1 +1,1 @@
-"""What clinical pictures have that simulated B-modes lack, for training."""
+"""Traits of clinical pictures that simulated B-modes lack, for training."""

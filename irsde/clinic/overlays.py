@@ -23,7 +23,7 @@ CHARACTERS = np.array(list(string.ascii_letters + string.digits + ".:-/ "))
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """What is drawn over a picture.
+    """Overlay drawn over a picture.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ TOLD_APART = 0.1  # dB/cm/MHz between what is used and what the echoes show, fro
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user says of a recording.
+    """Facts that the user states of a recording.
 
     Attributes
     ----------

@@ -76,7 +76,7 @@ DENOISE_LEVELS = {  # the authors', by words of a PICMUS file's name; in what un
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What there is to image."""
+    """Case to image: channel data, and the truth where it is known."""
 
     name: str
     rf: RFData  # all transmits

@@ -46,7 +46,7 @@ class SpectralOperator(Protocol):
 
 
 class _Operator:
-    """What every kind shares: M = U S Vᵀ by its factors, and moving to a device."""
+    """Base of all kinds: M = U S Vᵀ by its factors, and moving to a device."""
 
     shape: tuple[int, int]
     singular_values: torch.Tensor

@@ -1,4 +1,4 @@
-"""Where the scores are read, and the scores: gCNR and SNR of discs and speckle regions, FWHM of point targets.
+"""Regions where scores are read, and the scores: gCNR and SNR of discs and speckle regions, FWHM of point targets.
 
 Regions follow the PICMUS evaluation: inside a disc less 1.1 resolutions (1.0 on PICMUS's own phantoms), a ring of equal
 area outside it (its inner radius the disc's plus as much), rectangles of speckle. A region of which the grid holds too

@@ -1,4 +1,4 @@
-"""What is compared: filters, trained models, means and ensembles of them, and network files of any origin."""
+"""Methods that are compared: filters, trained models, means and ensembles of them, and network files of any origin."""
 
 from __future__ import annotations
 

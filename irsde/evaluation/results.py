@@ -1,4 +1,4 @@
-"""What an evaluation found: a value for each method, image and metric, and how well variances tell errors."""
+"""Results of an evaluation: a value for each method, image and metric, and how well variances tell errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How well the variance over several restorations tells their error: one point an image."""
+    """Variance over several restorations against their error: one point per image."""
 
     name: str
     group: str

@@ -1,4 +1,4 @@
-"""Which frames, pixels and grey levels of a source are restored, found in one pass over its frames."""
+"""Frames, pixels and grey levels of a source that are restored, found in one pass over its frames."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Cine:
 
 @dataclass(eq=False)
 class _Survey:
-    """What the frames are found to hold: grey of frames evenly spread, color of those that are restored."""
+    """Findings about the frames: grey of frames evenly spread, color of those that are restored."""
 
     brightest: NDArray[Any]  # (n_rows, n_columns), over the frames
     lowest: float

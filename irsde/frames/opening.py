@@ -1,4 +1,4 @@
-"""Which files are pictures or cines; all others are volumes, which `irsde.stacks` opens."""
+"""Opening of pictures and cines; all other files are volumes, which `irsde.stacks` opens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where restored frames go, batch by batch: PNG, NPY, NIfTI or DICOM; a file appears under its name when it is whole."""
+"""Sinks of restored frames, batch by batch: PNG, NPY, NIfTI or DICOM; a file appears under its name when it is whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file of pictures is to the rest: frames, decoded when they are asked for, and what the file says of them."""
+"""Source of pictures: frames, decoded when they are asked for, and what the file says of them."""
 
 from __future__ import annotations
 

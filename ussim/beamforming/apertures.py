@@ -52,4 +52,5 @@ def is_seen(probe: Probe, x: np.ndarray, z: np.ndarray, cos_acceptance: float, h
     """Return whether points (n,) are in the receive aperture of any element that hears, (n_elements,) bool."""
     dx, dz = x[:, None] - probe.element_x, z[:, None] - probe.element_z
     toward = np.abs(dz) * np.cos(probe.element_angle) + dx * np.sin(probe.element_angle)
-    return (toward >= cos_acceptance * np.hypot(dx, dz))[:, hears].any(axis=1)
+    heard: np.ndarray = (toward >= cos_acceptance * np.hypot(dx, dz))[:, hears].any(axis=1)
+    return heard

@@ -1,4 +1,4 @@
-"""What a calibration found: numbers with their uncertainties, and what could not be told."""
+"""Findings of a calibration: numbers with their uncertainties, and what could not be told."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Estimate:
         return f"{self.words}: {self.span}{'' if self.told else ', not told'}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Findings:
     """All that a calibration found; see `Calibration`, which can write it to files."""
 

@@ -58,11 +58,13 @@ class State:
     def alive(self) -> np.ndarray:
         """(n_elements,) bool: elements that hear."""
         gains = np.nan_to_num(np.abs(self.gains))
-        return gains > DEAD * np.median(gains[gains > 0])
+        alive: np.ndarray = gains > DEAD * np.median(gains[gains > 0])
+        return alive
 
     def vector(self, names: tuple[str, ...], scale: float) -> np.ndarray:
         """Return the numbers named, then x and z in units of `scale`."""
-        return np.r_[[self.values.get(name) for name in names], self.x / scale, self.z / scale]
+        vector: np.ndarray = np.r_[[self.values.get(name) for name in names], self.x / scale, self.z / scale]
+        return vector
 
     def moved(self, vector: np.ndarray, names: tuple[str, ...], scale: float) -> State:
         """Return the state at a `vector`."""
@@ -118,12 +120,16 @@ def shared_fit(model: Model, state: State, names: tuple[str, ...], belief: Belie
         echoes = model.echoes(moved.values, moved.x, moved.z)
         amplitudes, gains = solve_linear(model, echoes, latest["state"])
         latest["state"] = replace(moved, amplitudes=amplitudes, gains=gains)
-        return np.r_[residual(model, echoes, latest["state"])[used], strength * belief.off(moved.values, names)]
+        misfit: np.ndarray = np.r_[
+            residual(model, echoes, latest["state"])[used], strength * belief.off(moved.values, names)
+        ]
+        return misfit
 
     def slope(vector: np.ndarray) -> np.ndarray:
         moved = state.moved(vector, names, scale)
         jacobian = Jacobian.of(model, replace(latest["state"], values=moved.values, x=moved.x, z=moved.z), names)
-        return np.r_[jacobian.projected(used), known]
+        rows: np.ndarray = np.r_[jacobian.projected(used), known]
+        return rows
 
     start = np.clip(state.vector(names, scale), low + 1e-9, high - 1e-9)
     found = least_squares(
@@ -137,7 +143,8 @@ def residual(model: Model, echoes: np.ndarray, state: State) -> np.ndarray:
     """Return (n_views, n_elements, n_window), predicted minus recorded."""
     views = model.views
     factor = state.amplitudes[views.wire][:, None] * np.nan_to_num(state.gains)
-    return factor[:, :, None] * echoes - views.samples
+    difference: np.ndarray = factor[:, :, None] * echoes - views.samples
+    return difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +215,8 @@ class Jacobian:
         rest, amplitude = rows[:, :-n_wires], rows[:, -n_wires:]
         basis, weight, _ = np.linalg.svd(amplitude, full_matrices=False)
         basis = basis[:, weight > 1e-8 * weight[0]] if weight[0] > 0 else basis[:, :0]
-        return rest - basis @ (basis.T @ rest)
+        remainder: np.ndarray = rest - basis @ (basis.T @ rest)
+        return remainder
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,7 +313,8 @@ class Normal:
 
     def step(self, damping: float) -> np.ndarray:
         """Return the Gauss-Newton step, damped."""
-        return -self.inverse(damping)[0] @ self.gradient
+        step: np.ndarray = -self.inverse(damping)[0] @ self.gradient
+        return step
 
 
 def joint_fit(model: Model, state: State, names: tuple[str, ...], delays: bool, belief: Belief) -> tuple[State, Model]:
@@ -316,7 +325,8 @@ def joint_fit(model: Model, state: State, names: tuple[str, ...], delays: bool, 
     def cost_of(model: Model, state: State) -> float:
         known = (belief.off(state.values, names) ** 2).sum()
         known += ((state.delays / belief.period / DELAY_DOUBT) ** 2).sum() if delays else 0.0
-        return misfit_of(model, state) + variance * known
+        total: float = misfit_of(model, state) + variance * known
+        return total
 
     cost, damping = cost_of(best, state), 0.0
     for _ in range(JOINT_STEPS):

@@ -44,7 +44,8 @@ class Model:
     @property
     def count(self) -> int:
         """Number of samples compared."""
-        return int(self.views.used.sum()) * self.views.samples.shape[-1]
+        count: int = int(self.views.used.sum()) * self.views.samples.shape[-1]
+        return count
 
     @property
     def sampling_frequency(self) -> float:
@@ -177,4 +178,5 @@ class _Clock:
         for i, f in enumerate(self.frequency):
             response = geometry.response(f)[wire]
             echoes[:, :, i] = (self._drive[:, :, i] * response).sum(axis=1)[:, None] * response
-        return np.conj(echoes * (shared * delays)) * self._start
+        slope: np.ndarray = np.conj(echoes * (shared * delays)) * self._start
+        return slope

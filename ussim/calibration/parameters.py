@@ -1,4 +1,4 @@
-"""What a calibration fits: the numbers that all wires share, their units, bounds, and how well each must be known."""
+"""Parameters of a calibration: the numbers that all wires share, their units, bounds, and how well each must be known."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def acquisition_at(nominal: Acquisition, values: Values) -> Acquisition:
 
 @dataclass(frozen=True)
 class Belief:
-    """What is known before the recording: the file's values, and how wrong they may be.
+    """Belief held before the recording: the file's values, and how wrong they may be.
 
     Attributes
     ----------
@@ -179,4 +179,5 @@ class Belief:
 
     def off(self, values: Values, names: tuple[str, ...]) -> np.ndarray:
         """Return (n_names,) how many standard deviations numbers are from the file's."""
-        return np.array([values.get(n) - self.center.get(n) for n in names]) / self.doubts(names)
+        distance: np.ndarray = np.array([values.get(n) - self.center.get(n) for n in names]) / self.doubts(names)
+        return distance

@@ -17,7 +17,7 @@ from .findings import Findings
 from .recording import LOWEST_RATIO
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Calibration(Findings):
     """A probe and a medium fitted to a recording.
 

@@ -106,27 +106,28 @@ def calibrate_speckle(rf: RFData, band: tuple[float, float], name: str, say: Cal
     model, level = fits
     misfit = float(np.sqrt(np.mean((model[level] - np.log(_mean(spectra))[level]) ** 2)))
     return Calibration(
-        "speckle",
-        estimates,
-        gains,
-        gain_spread,
-        delays,
-        delays.copy(),
-        dead,
-        np.zeros((0, 2)),
-        (),
-        cannot,
-        misfit,
-        math.nan,
-        rf.acquisition,
-        np.array(rf.start_times),
-        acquisition,
-        {"rf": rf, "grid": grid, "spectra": spectra, "model": model, "level": level, "sharpness": sharpness},
+        phantom="speckle",
+        estimates=estimates,
+        gains=gains,
+        gain_uncertainty=gain_spread,
+        delays=delays,
+        delay_uncertainty=delays.copy(),
+        dead=dead,
+        wires=np.zeros((0, 2)),
+        correlated=(),
+        cannot_tell=cannot,
+        misfit=misfit,
+        noise=math.nan,
+        recording=rf.acquisition,
+        start_time=np.array(rf.start_times),
+        acquisition=acquisition,
+        pictures={"rf": rf, "grid": grid, "spectra": spectra, "model": model, "level": level, "sharpness": sharpness},
     )
 
 
 def _mean(spectra: Spectra) -> np.ndarray:
-    return spectra.power.mean(axis=1)
+    mean: np.ndarray = spectra.power.mean(axis=1)
+    return mean
 
 
 # --- spectra ---------------------------------------------------------------------------------------------------------
@@ -208,7 +209,8 @@ def fit_spectra(
         # powers scatter by as much as they are: each counts by its inverse
         top = np.where(level, (power - noise) / power, 0.0).sum(axis=1)
         height = np.maximum(top / np.maximum(np.where(level, shape / power, 0.0).sum(axis=1), 1e-300), 1e-300)
-        return np.log(height[:, None] * shape + noise)
+        logarithm: np.ndarray = np.log(height[:, None] * shape + noise)
+        return logarithm
 
     def fitted(power: np.ndarray, values: Values, share: float) -> tuple[Values, float, np.ndarray, np.ndarray]:
         ground = noise_level(power)
@@ -219,7 +221,8 @@ def fit_spectra(
 
         def misfit(p: np.ndarray) -> np.ndarray:
             moved = values.put(dict(zip(names, p[:-1], strict=True)))
-            return (model(moved, ground * math.exp(p[-1]), power, level) - np.log(power))[level]
+            logarithms: np.ndarray = (model(moved, ground * math.exp(p[-1]), power, level) - np.log(power))[level]
+            return logarithms
 
         low = [math.log(0.5 * values.center_frequency), math.log(0.05), 0.0]
         high = [math.log(2.0 * values.center_frequency), math.log(1.9), 10.0]

@@ -1,4 +1,4 @@
-"""Where the fit starts: positions, speed and time zero from arrival times, the band from the echoes' mean spectrum.
+"""Start of the fit: positions, speed and time zero from arrival times, the band from the echoes' mean spectrum.
 
 Arrival times are those of envelopes, which know no periods: what they give is well within half a period of the truth, so
 that the fit of the waveforms cannot slip by one.
@@ -101,7 +101,8 @@ def _fit_arrivals(
     def misfit(p: np.ndarray) -> np.ndarray:
         c, t, wx, wz = unpack(p)
         off = (echo_times(acquisition, wx, wz, c)[transmit, wire] + t - picked) * sigma
-        return off.ravel()
+        misfit: np.ndarray = off.ravel()
+        return misfit
 
     start = np.zeros(2 + 2 * n)
     reach = np.r_[SPEED_RANGE, 40.0, np.full(2 * n, 10.0)]
@@ -121,12 +122,16 @@ def from_spectrum(model: Model, values: Values, x: np.ndarray, z: np.ndarray, na
         power = np.abs(np.fft.rfft(signals * window, 4 * len(window), axis=-1)) ** 2
         total = power.sum(axis=1)  # (n_views, n_frequencies)
         shape = np.sqrt(total)
-        return shape / np.linalg.norm(shape, axis=-1, keepdims=True)
+        unit: np.ndarray = shape / np.linalg.norm(shape, axis=-1, keepdims=True)
+        return unit
 
     recorded = level(views.samples)
 
     def misfit(p: np.ndarray) -> np.ndarray:
-        return (level(model.echoes(values.put(dict(zip(fitted, p, strict=True))), x, z)) - recorded).ravel()
+        misfit: np.ndarray = (
+            level(model.echoes(values.put(dict(zip(fitted, p, strict=True))), x, z)) - recorded
+        ).ravel()
+        return misfit
 
     if fitted:
         low, high = (np.array(b) for b in zip(*(fitted_bounds(name) for name in fitted), strict=True))

@@ -73,7 +73,8 @@ def echo_times(acquisition: Acquisition, x: np.ndarray, z: np.ndarray, speed_of_
     there = arrival_times(acquisition, x, z, speed_of_sound, get_engine("reference").arrival_bounds)
     back = np.hypot(x[:, None] - probe.element_x, z[:, None] - probe.element_z) / speed_of_sound
     times = there[:, :, None] + back
-    return times if acquisition.receive_delays is None else times + acquisition.receive_delays
+    arrivals: np.ndarray = times if acquisition.receive_delays is None else times + acquisition.receive_delays
+    return arrivals
 
 
 def lateness(acquisition: Acquisition, x: np.ndarray, z: np.ndarray, speed_of_sound: float) -> np.ndarray:
@@ -157,12 +158,14 @@ def background(rf: RFData, views: Views) -> float:
 def transmitted_level(acquisition: Acquisition, x: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Return (n_transmits, n_wires), the magnitude at the center frequency of each transmit at points."""
     plan, frequency = make_plan(acquisition), acquisition.probe.center_frequency
-    return np.abs(transmitted_pressure(plan, _response(plan, x, z), frequency))
+    strength: np.ndarray = np.abs(transmitted_pressure(plan, _response(plan, x, z), frequency))
+    return strength
 
 
 def received_level(acquisition: Acquisition, x: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Return (n_wires, n_elements), the magnitude at the center frequency with which elements hear points."""
-    return np.abs(_response(make_plan(acquisition), x, z))
+    strength: np.ndarray = np.abs(_response(make_plan(acquisition), x, z))
+    return strength
 
 
 def _response(plan: Plan, x: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the command lines of `ussim`, `datagen` and `irsde` share: exit codes, one-line errors, progress, option types.
+"""Common parts of the command lines of `ussim`, `datagen` and `irsde`: exit codes, one-line errors, progress, option types.
 
 Results go to stdout or to files, messages to stderr. On a terminal long work shows a bar with the time left, elsewhere
 plain lines, one in ten seconds at most. Heavy imports happen inside functions: every `--help` stays fast.

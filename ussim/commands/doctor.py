@@ -1,4 +1,4 @@
-"""What `ussim doctor` looks at: whether this machine and installation can do the work, and how fast they are."""
+"""Checks of `ussim doctor`: whether this machine and installation can do the work, and how fast they are."""
 
 from __future__ import annotations
 

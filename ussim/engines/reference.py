@@ -58,7 +58,8 @@ class ReferenceEngine(Engine):
         # Integral over frequency, Σ df = f_s irfft: independent of the record length.
         scale = acquisition.probe.element_width * acquisition.sampling_frequency
         rf = scale * irfft(np.conj(spectrum), n_fft, axis=-1)
-        return rf[:, :, start_sample : start_sample + n_samples]
+        record: np.ndarray = rf[:, :, start_sample : start_sample + n_samples]
+        return record
 
     def adjoint(
         self,
@@ -192,13 +193,15 @@ class Geometry:
         response = self.amplitude * np.exp((1j * k - loss) * self.distance)
         if self.plan.acquisition.full_frequency_directivity:
             response = response * physics.directivity(self.sine, k * self.plan.sub_width / 2)
-        return response.sum(axis=-1)
+        total: np.ndarray = response.sum(axis=-1)
+        return total
 
 
 def transmitted_pressure(plan: Plan, response: np.ndarray, frequency: float) -> np.ndarray:
     """P (n_transmits, n_points) = S B Σ_e w_e exp(2πi f τ_e) G_e (Garcia 2022)."""
     drive = (plan.weights * np.exp(2j * np.pi * frequency * plan.delays)).sum(axis=1)
-    return plan.excitation(np.array([frequency]))[0] * (drive @ response.T)
+    pressure: np.ndarray = plan.excitation(np.array([frequency]))[0] * (drive @ response.T)
+    return pressure
 
 
 def _block_size(plan: Plan, max_memory: float | None) -> int:

@@ -70,4 +70,7 @@ def _image(samples: np.ndarray, b: Beamforming, number: int, n_records: int) -> 
     images[:, probe.is_behind(x, z)] = 0
     if b.compounding == "none":
         return images
-    return images.sum(axis=0) if b.compounding == "coherent" else np.sqrt((np.abs(images) ** 2).sum(axis=0))
+    compounded: np.ndarray = (
+        images.sum(axis=0) if b.compounding == "coherent" else np.sqrt((np.abs(images) ** 2).sum(axis=0))
+    )
+    return compounded

@@ -1,4 +1,4 @@
-"""What shows anatomy and what is derived from it or drawn on it: tables of rules on names, headers and voxels.
+"""Rules that tell anatomy from what is derived from it or drawn on it: tables on names, headers and voxels.
 
 Label maps are never images. Derived images (phase, maps, projections, subtractions) are skipped unless they are asked for.
 """

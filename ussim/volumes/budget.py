@@ -1,4 +1,4 @@
-"""How much memory reading a volume may take: sizes are held against the file and a budget before anything is decoded.
+"""Memory budget of reading a volume: sizes are held against the file and a budget before anything is decoded.
 
     with limited_memory(8e9):
         volume = load_nifti(ref)

@@ -1,4 +1,4 @@
-"""What a DICOM header claims, held against the file and the budget before any pixel is decoded."""
+"""Claims of a DICOM header, held against the file and the budget before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def padded(image: np.ndarray, dataset: Any) -> np.ndarray:
     if not isinstance(padding, int):
         return np.zeros(image.shape, bool)
     if not isinstance(limit, int):
-        return image == padding
+        padded: np.ndarray = image == padding
+        return padded
     return (image >= min(padding, limit)) & (image <= max(padding, limit))
 
 

@@ -1,4 +1,4 @@
-"""Where the slices of a DICOM series lie in the patient: axes, distances, tilts."""
+"""Geometry of a DICOM series: axes, distances and tilts of its slices in the patient."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def _shift(frames: Sequence[Frame], affine: np.ndarray) -> np.ndarray | None:
     length = float(np.linalg.norm(beside))
     if length <= max(pixel, abs(along) * np.tan(np.radians(1.0))):
         return None
-    return beside / (len(frames) - 1)
+    spacing: np.ndarray = beside / (len(frames) - 1)
+    return spacing
 
 
 def obliquity_degrees(affine: np.ndarray) -> float:

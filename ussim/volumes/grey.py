@@ -74,7 +74,8 @@ def without_padding(values: np.ndarray) -> tuple[np.ndarray, float | None]:
 def to_unit(image: np.ndarray, grey: tuple[float, float]) -> np.ndarray:
     """Grey values to float32 in [0, 1]: `grey[0]` and below is 0, `grey[1]` and above is 1."""
     low, high = grey
-    return np.clip((image.astype(np.float32) - low) / np.float32(high - low), 0, 1)
+    mapped: np.ndarray = np.clip((image.astype(np.float32) - low) / np.float32(high - low), 0, 1)
+    return mapped
 
 
 def foreground(image: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which images form one volume: frames of a series to stacks in which every position occurs once.
+"""Grouping of images to volumes: frames of a series to stacks in which every position occurs once.
 
 Positions repeat where a series holds echoes, phases, b-values or time points. An attribute splits such a series only where
 each of its values covers about all positions; groups may be unequal, a group of one image is no volume, and a second copy

@@ -35,7 +35,7 @@ class NotCut(ValueError):
 
 @dataclass(frozen=True)
 class Montage:
-    """How a picture is cut into slices."""
+    """Cut of a picture into slices."""
 
     across: int  # tiles beside each other
     down: int  # tiles below each other

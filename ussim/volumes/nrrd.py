@@ -197,7 +197,8 @@ def _open_nrrd(path: Path) -> Block:
         except Exception as error:
             raise DataError(f"{path}: voxels cannot be read: {' '.join(str(error).split())}") from None
         values = values.transpose(order)
-        return values.reshape(*values.shape[:count], *(1,) * (3 - count), *values.shape[count:])
+        volume: np.ndarray = values.reshape(*values.shape[:count], *(1,) * (3 - count), *values.shape[count:])
+        return volume
 
     sizes = [shape[axis] for axis in order]
     affine, notes = _nrrd_affine(path, header, space)

@@ -83,7 +83,8 @@ def _read_npy(path: str) -> np.ndarray:
     check_values(path, shape, dtype.itemsize)
     with told(path):
         array = np.load(path, allow_pickle=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    native: np.ndarray = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return native
 
 
 def picture_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], str]:

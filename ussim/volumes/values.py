@@ -31,7 +31,8 @@ def narrowed(voxels: np.ndarray, notes: list[str]) -> np.ndarray:
 
 def inverted(pixels: np.ndarray) -> np.ndarray:
     """Dark for bright, in the same range; NaN stays."""
-    return np.fmax.reduce(pixels, axis=None) + (np.fmin.reduce(pixels, axis=None) - pixels)
+    spread: np.ndarray = np.fmax.reduce(pixels, axis=None) + (np.fmin.reduce(pixels, axis=None) - pixels)
+    return spread
 
 
 def filled_outside(voxels: np.ndarray, notes: list[str]) -> np.ndarray:

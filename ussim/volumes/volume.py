@@ -25,7 +25,7 @@ _NORMAL_AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 @dataclass(frozen=True)
 class VolumeRef:
-    """Where one volume lies on disk, and who it is. Small, picklable, made without reading voxels."""
+    """Reference to one volume: where it lies on disk, and who it is. Small, picklable, made without reading voxels."""
 
     source: str
     subject: str  # anonymous: collection ids as they are, identifiers from DICOM as salted hashes
@@ -68,7 +68,7 @@ class Skipped:
 
 
 class Found(Sequence[VolumeRef]):
-    """What a source found under a root: the volumes, in a fixed order, and what was left out with reasons."""
+    """Findings of a source under a root: the volumes, in a fixed order, and what was left out with reasons."""
 
     def __init__(
         self,
@@ -171,7 +171,8 @@ class Volume:
 
     def n_slices(self, plane: str) -> int:
         """Return how many slices the plane has."""
-        return self.voxels.shape[self.normal_axis(plane)]
+        count: int = self.voxels.shape[self.normal_axis(plane)]
+        return count
 
     def normal_axis(self, plane: str) -> int:
         """Return the axis of `voxels` that a plane's index runs along."""

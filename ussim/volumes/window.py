@@ -1,4 +1,4 @@
-"""Which grey values of a volume become black and white: evidence weighed, and what the choice was made by.
+"""Grey window of a volume: evidence weighed, and what the choice was made by.
 
 percentile   of the foreground, what is padding left aside (`grey_range`)
 voi          the window that the files say an image is to be shown with: DICOM's VOI window, NIfTI's cal_min and cal_max

@@ -275,7 +275,8 @@ class _Work:
     @property
     def spectrum_size(self) -> int:
         """Floats of the largest cell's spectrum [group][element][frequency][2]."""
-        return self.n_groups * self.n_elements * int(self.cells.n_bins.max()) * PAIR
+        size: int = self.n_groups * self.n_elements * int(self.cells.n_bins.max()) * PAIR
+        return size
 
     def workspace_sizes(self) -> list[int]:
         """Floats of each buffer of a `Workspace`."""

@@ -1,4 +1,4 @@
-"""What a graphics card is to the engine: where arrays live, how kernels are compiled and launched.
+"""Graphics card as the engine sees it: where arrays live, how kernels are compiled and launched.
 
 `cupy` has the backend for NVIDIA cards, and the tests one that runs the same kernels, compiled as C++, on the host.
 """
@@ -22,7 +22,7 @@ class Launch(Protocol):
 
 
 class Backend(Protocol):
-    """Where arrays live and kernels run. Work is queued in order; only `to_host` waits for it."""
+    """Place where arrays live and kernels run. Work is queued in order; only `to_host` waits for it."""
 
     array_module: ModuleType  # numpy or cupy
     name: str

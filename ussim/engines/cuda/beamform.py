@@ -90,7 +90,8 @@ class Beamformer:
             self.backend.mark()()
             b.progress(1, 1)
         images = images.reshape(*data.shape[:-3], *b.image_shape)
-        return images if b.has_phase else xp.ascontiguousarray(images.real)
+        result: np.ndarray = images if b.has_phase else xp.ascontiguousarray(images.real)
+        return result
 
     def mix_and_filter(self, samples: np.ndarray, law: FilterLaw) -> np.ndarray:
         """filtfilt(samples x carrier): (..., n_samples) real -> complex64."""
@@ -181,7 +182,7 @@ class Beamformer:
 
 
 class _GridTables:
-    """What delay-and-sum reads beside the samples, on the device, in the order of the kernel's arguments."""
+    """Tables that delay-and-sum reads beside the samples, on the device, in the order of the kernel's arguments."""
 
     def __init__(self, backend: Backend, b: Beamforming, n_samples: int, arrival_bounds: ArrivalBounds) -> None:
         probe = b.acquisition.probe

@@ -38,11 +38,13 @@ class Boxes:
 
     def window_length(self, box: np.ndarray) -> np.ndarray:
         """Return the samples of the windows of boxes."""
-        return self._box["n"][box].astype(np.int64)
+        counts: np.ndarray = self._box["n"][box].astype(np.int64)
+        return counts
 
     def n_bins(self, box: np.ndarray) -> np.ndarray:
         """Return the frequencies of boxes."""
-        return self._box["n_bins"][box].astype(np.int64)
+        counts: np.ndarray = self._box["n_bins"][box].astype(np.int64)
+        return counts
 
     def tables(self) -> dict[str, np.ndarray]:
         """Return the tables of all boxes seen so far."""
@@ -138,7 +140,7 @@ class Boxes:
 
 
 class Sides:
-    """Which lattice suits how many scatterers."""
+    """Sides of the lattice that suits a number of scatterers."""
 
     def __init__(self, plan: Plan, receive: bool, boxes: Boxes, tile: int) -> None:
         self._boxes, self._tile = boxes, tile

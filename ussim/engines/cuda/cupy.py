@@ -58,7 +58,8 @@ def device_count() -> int:
     if not _has_driver() or find_spec("cupy") is None:
         return 0
     try:
-        return _cupy().cuda.runtime.getDeviceCount()
+        count: int = _cupy().cuda.runtime.getDeviceCount()
+        return count
     except (EngineError, RuntimeError):
         return 0
 
@@ -140,11 +141,13 @@ class CupyBackend:
         array = self.array_module.asarray(array)
         if array.device.id != self._index:
             array = array.copy()  # onto the device that is current
-        return self.array_module.ascontiguousarray(array)
+        contiguous: np.ndarray = self.array_module.ascontiguousarray(array)
+        return contiguous
 
     def to_host(self, array: Any) -> np.ndarray:
         """Return an array in host memory."""
-        return self.array_module.asnumpy(array)
+        host: np.ndarray = self.array_module.asnumpy(array)
+        return host
 
     def inverse_transform(self, spectra: Any, out: Any) -> None:
         """Out (batch, n) = n irfft of spectra (batch, n // 2 + 1), by cuFFT itself: cupy.fft would copy and scale."""
@@ -183,7 +186,8 @@ class CupyBackend:
         """Mark this point of the work; the function returned waits for it."""
         event = self.array_module.cuda.Event(disable_timing=True)
         event.record()
-        return event.synchronize
+        wait: Callable[[], None] = event.synchronize
+        return wait
 
     def device(self) -> Any:
         """Return the card."""

@@ -54,7 +54,8 @@ class GpuEngine(Engine):
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Echoes (n_transmits, n_elements, n_samples) float32."""
-        return self.simulate_batch([scatterers], plan, n_samples, start_sample, max_memory, progress)[0]
+        rf: np.ndarray = self.simulate_batch([scatterers], plan, n_samples, start_sample, max_memory, progress)[0]
+        return rf
 
     def simulate_batch(
         self,
@@ -67,7 +68,8 @@ class GpuEngine(Engine):
     ) -> np.ndarray:
         """Echoes (n_media, n_transmits, n_elements, n_samples) float32. A medium's echoes do not depend on the others."""
         with self._device():
-            return self._simulator(plan).echoes(media, n_samples, start_sample, max_memory, progress)
+            rf: np.ndarray = self._simulator(plan).echoes(media, n_samples, start_sample, max_memory, progress)
+            return rf
 
     def adjoint(
         self,
@@ -97,7 +99,10 @@ class GpuEngine(Engine):
             if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
                 field = reference.pressure_field(plan, grid, threshold_db, max_memory, progress)
                 return self.backend.to_device(field.astype(np.float32))
-            return Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(grid, max_memory, progress)
+            pressure: np.ndarray = Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(
+                grid, max_memory, progress
+            )
+            return pressure
 
     def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         """Images (..., nz, nx) of channel data (..., n_transmits, n_elements, n_samples)."""

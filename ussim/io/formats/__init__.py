@@ -58,28 +58,35 @@ def writer_of(path: str | PathLike[str]) -> Callable[[str | PathLike[str], Recor
 def _opener(path: Path, start: bytes) -> Callable[[Path, str | None, Facts], Recording]:
     suffix = path.suffix.lower()
     if suffix == ".npz" or start.startswith(b"PK\x03\x04"):  # an .npz whatever it holds: it is told as a bad one
-        return _module("npz").open_npz
+        from ussim.io.formats.npz import open_npz
+
+        return open_npz
     if start.startswith(b"\x93NUMPY"):
-        return _module("arrays").open_npy
+        from ussim.io.formats.arrays import open_npy
+
+        return open_npy
     if b"\x89HDF\r\n\x1a\n" in (start[:8], start[512:520]):
         return _opener_of_hdf5(path)
     if suffix == ".mat" or start.startswith(MATLAB):
-        return _module("must_mat").open_mat
+        from ussim.io.formats.must_mat import open_mat
+
+        return open_mat
     raise DataError(
         f"{path}: expected channel data ({KNOWN}), got {'another kind of file' if start else 'an empty file'}"
     )
 
 
 def _opener_of_hdf5(path: Path) -> Callable[[Path, str | None, Facts], Recording]:
-    picmus, zea, uff = _module("picmus"), _module("zea"), _module("uff")
-    with _module("hdf5").opened(path) as file:
+    from ussim.io.formats import hdf5, must_mat, picmus, uff, zea
+
+    with hdf5.opened(path) as file:
         if picmus.group_of(file) is not None:
             return picmus.open_picmus
         if uff.channel_data_name(file) is not None:
             return uff.open_uff
         if zea.is_zea(file):
             return zea.open_zea
-    return _module("must_mat").open_mat_hdf5
+    return must_mat.open_mat_hdf5
 
 
 def _module(name: str) -> ModuleType:

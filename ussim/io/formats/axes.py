@@ -1,4 +1,4 @@
-"""Which axis of an array is what: frames, transmits, elements and samples in any order, found by their lengths."""
+"""Axes of an array of channel data: frames, transmits, elements and samples in any order, found by their lengths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .facts import ROLES
 
 @dataclass(frozen=True)
 class Layout:
-    """What each axis of an array of channel data is.
+    """Meaning of each axis of an array of channel data.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a user says of a file that does not say it: arguments of `load_channel_data`, options of a command, or a TOML file.
+"""Facts that a user adds to a file: arguments of `load_channel_data`, options of a command, or a TOML file.
 
 A TOML file of facts is in users' units:
 
@@ -46,7 +46,7 @@ KEYS: dict[str, tuple[str, float | None]] = {
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of channel data beside their file; None: nothing. SI units.
+    """Facts known of channel data beside their file; None: nothing. SI units.
 
     Attributes
     ----------

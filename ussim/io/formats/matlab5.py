@@ -123,7 +123,8 @@ class _Source:
         head = self.begin()[:8]
         if len(head) < 8:
             raise ValueError("a compressed variable: expected an array, got nothing")
-        return 8 + struct.unpack(f"{self.order}II", bytes(head))[1]
+        size: int = 8 + struct.unpack(f"{self.order}II", bytes(head))[1]
+        return size
 
     def _mapped(self) -> np.ndarray:
         return np.memmap(self.path, np.uint8, "r", self.start, (self.length,))

@@ -32,7 +32,7 @@ CLOCK = "the wave passes the center of the array"
 
 @dataclass(frozen=True, eq=False)
 class PicmusPhantom:
-    """What a PICMUS phantom file says of its targets. SI units; (0, 2) arrays where there are none."""
+    """Targets of a PICMUS phantom file. SI units; (0, 2) arrays where there are none."""
 
     occlusions: np.ndarray  # (n, 2) x, z
     occlusion_radii: np.ndarray  # (n,)

@@ -20,7 +20,7 @@ HUGEST = 1e30  # of a sample: beyond it sums of squares overflow in float32, and
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What a file of channel data says of itself, and the way to its samples.
+    """Recording as its file describes it, and the way to its samples.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a file declares, held against its bytes before memory is asked for."""
+"""Sizes that a file declares, held against its bytes before memory is asked for."""
 
 from __future__ import annotations
 

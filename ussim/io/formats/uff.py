@@ -261,7 +261,8 @@ def _to_center(waves: Any, acquisition: Acquisition) -> np.ndarray:
     if waves.time_reference == "center":
         return np.zeros(acquisition.n_transmits)
     centered = replace(waves, time_reference="center").delays(acquisition.probe, acquisition.medium)
-    return centered[:, 0] - waves.delays(acquisition.probe, acquisition.medium)[:, 0]
+    offsets: np.ndarray = centered[:, 0] - waves.delays(acquisition.probe, acquisition.medium)[:, 0]
+    return offsets
 
 
 def _write_probe(group: Any, probe: Probe, apex: float) -> None:

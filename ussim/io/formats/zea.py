@@ -262,7 +262,8 @@ def _time_to_peak(scan: Any, carrier: float, n_transmits: int) -> np.ndarray:
         return np.full(n_transmits, 1 / carrier)
     from scipy.signal import hilbert
 
-    return np.abs(hilbert(waveforms, axis=-1)).argmax(axis=-1) / WAVEFORM_RATE
+    peaks: np.ndarray = np.abs(hilbert(waveforms, axis=-1)).argmax(axis=-1) / WAVEFORM_RATE
+    return peaks
 
 
 def _apertures(scan: Any, n_transmits: int, n_channels: int, n_elements: int) -> np.ndarray | None:
@@ -304,7 +305,8 @@ def _focus_distances(acquisition: Acquisition) -> np.ndarray:
     x, z = getattr(acquisition.waves, "x", None), getattr(acquisition.waves, "z", None)
     if x is None or z is None:
         return np.full(acquisition.n_transmits, np.inf)
-    return np.hypot(x, z) * np.sign(z)
+    distance: np.ndarray = np.hypot(x, z) * np.sign(z)
+    return distance
 
 
 def _write_table(group: Any, table: dict[str, tuple[Any, str, str]]) -> None:
