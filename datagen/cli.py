@@ -15,6 +15,7 @@ import click
 
 from ussim import __version__
 from ussim.commands import console
+from ussim.commands.options import figure_options, figure_size
 from ussim.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -416,6 +417,7 @@ def _fault(text: str) -> Exception:
 @click.option("--probe", metavar="NAME", help="Which probe's images.  [default: the first]")
 @click.option("--rows", type=click.IntRange(min=1, max=50), default=4, help="Pairs in the picture.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG, PDF or SVG.")
+@figure_options
 @console.verbose_option
 def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
     """Draw some pairs, HQ beside LQ.
@@ -432,7 +434,8 @@ def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
     pairs = open_pairs(store, probe=probe)
     if len(pairs.probes) > 1:
         pairs = open_pairs(store, probe=pairs.probes[0])
-    save_figure(preview_figure(pairs, pairs.probes[0], rows), out)
+    settings = {"store": pairs.attributes["digest"], "probe": pairs.probes[0], "rows": rows}
+    save_figure(preview_figure(pairs, pairs.probes[0], rows), out, settings, **figure_size())
     console.result(str(out))
 
 

@@ -25,6 +25,8 @@ from .options import (
     dynamic_range_option,
     engine_option,
     f_number_option,
+    figure_options,
+    figure_size,
     focus_options,
     grid_options,
     medium_speed_option,
@@ -150,6 +152,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Keep the echoes too (.npz), for `ussim beamform`.",
 )
 @output_option("IMAGE_bmode.png")
+@figure_options
 @console.verbose_option
 def render(
     image: Path | None,
@@ -301,6 +304,7 @@ def render(
 @dynamic_range_option
 @engine_option
 @output_option("PROBE_field.png")
+@figure_options
 @console.verbose_option
 def field(
     probe: Probe,
@@ -358,6 +362,7 @@ def field(
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (SI units) for other programs.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Draw the probe NAME there.")
+@figure_options
 @console.verbose_option
 def probes(name: str | None, as_json: bool, output: Path | None) -> None:
     """List the probes, or say everything about the one called NAME (or in the TOML file NAME).
@@ -386,7 +391,7 @@ def probes(name: str | None, as_json: bool, output: Path | None) -> None:
 
         console.check_picture(output, *steps.input_files(probe))
         acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe))
-        figures.save_figure(figures.probe_figure(acquisition), output)
+        figures.save_figure(figures.probe_figure(acquisition), output, {"probe": probe.name}, **figure_size())
     console.result(json.dumps(probe_to_dict(probe), indent=2) if as_json else probe_sheet(probe))
 
 

@@ -104,6 +104,41 @@ def output_option(default: str, movie: bool = False) -> Callable[..., Any]:
     )
 
 
+def figure_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the size of a figure on paper, which `figure_size` returns; the command itself is not given it."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: float | None) -> None:
+        context.meta[f"ussim.{parameter.name}"] = value
+
+    options = (
+        click.option(
+            "--figure-width-cm",
+            type=console.Number(minimum=4, maximum=60),
+            metavar="CM",
+            expose_value=False,
+            callback=keep,
+            help="Width on paper, text 6 to 8 points there: 8.5 and 17.4 are one and two columns of most journals."
+            "  [default: as its images need]",
+        ),
+        click.option(
+            "--dpi",
+            type=console.Number(minimum=30, maximum=2400),
+            metavar="N",
+            expose_value=False,
+            callback=keep,
+            help="Pixels per inch of a PNG.  [default: 150; 300 with --figure-width-cm]",
+        ),
+    )
+    return apply(options, command)
+
+
+def figure_size() -> dict[str, float | None]:
+    """Return what the options of `figure_options` say, as `save_figure` takes it; nothing where no command runs."""
+    context = click.get_current_context(silent=True)
+    meta = {} if context is None else context.meta
+    return {"width_cm": meta.get("ussim.figure_width_cm"), "dpi": meta.get("ussim.dpi")}
+
+
 def apply(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a command, the first one first."""
     for option in reversed(options):

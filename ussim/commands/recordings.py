@@ -15,6 +15,7 @@ from .options import (
     dynamic_range_of,
     engine_option,
     f_number_option,
+    figure_options,
     grid_options,
     output_option,
     speed_option,
@@ -145,6 +146,7 @@ def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @engine_option
 @output_option("CHANNEL_DATA_bmode.png", movie=True)
+@figure_options
 @console.verbose_option
 def beamform(channel_data: Path, **options: Any) -> None:
     """Beamform CHANNEL_DATA to a B-mode: of ussim (.npz), PICMUS, zea or OpenH-RF, UFF, MUST (.mat), or a bare array.

@@ -28,6 +28,7 @@ from ..io.plain import acquisition_to_dict
 from ..show.describe import describe_excitation, describe_waves
 from ..show.figures import bmode_figure, save_figure
 from . import console
+from .options import figure_size
 
 STRETCH = 0.1  # an image whose proportions differ from the field's by more than this (in ln) is worth a word
 
@@ -334,7 +335,7 @@ def write_result(
         if callable(figure):  # inside: both files appear, or neither
             figure()
         else:
-            save_figure(figure, output)
+            save_figure(figure, output, record, **figure_size())
 
 
 def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid) -> str:

@@ -6,7 +6,8 @@ it. matplotlib is imported when a picture is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ..arrays import to_numpy
 from ..io.atomic import replacing
 from ..types import ImageGrid
 from .describe import describe_probe, describe_waves
+from .printing import editable, fit_width, shortened, stamp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from ..probes import Probe
 
 IMAGE_HEIGHT = 4.6  # inches of an image's axis
-DPI = 150
+DPI, PRINT_DPI = 150, 300
+PAIRS_ACROSS = 3  # in a grid of pairs
+TITLE_LETTER = 7.0  # points that a letter of a title takes
 FIELD_COLOUR, ELEMENT_COLOUR = "#1f6feb", "#111111"
 
 
@@ -65,19 +69,29 @@ def pairs_figure(
     dynamic_range_db: float,
     titles: Sequence[str] = (),
 ) -> Figure:
-    """HQ beside LQ, a row each: images (nz, nx) in [0, 1] on one grid; `titles` name the rows."""
-    figure, axes = image_row(grid, 2, len(pairs))
-    for row, (hq, lq) in enumerate(pairs):
-        left, right = axes[2 * row : 2 * row + 2]
+    """HQ beside LQ, the pairs in a grid: images (nz, nx) in [0, 1] on one grid; `titles` name the pairs."""
+    across = min(math.ceil(math.sqrt(len(pairs))), PAIRS_ACROSS)
+    figure, axes = image_row(grid, 2 * across, math.ceil(len(pairs) / across))
+    figure.draw_without_rendering()
+    letters = int(axes[0].bbox.width / figure.dpi * 72 / TITLE_LETTER) - len("HQ   ")
+    for pair, (hq, lq) in enumerate(pairs):
+        left, right = axes[2 * pair : 2 * pair + 2]
         show_grey(left, hq, grid)
         show_grey(right, lq, grid)
-        title = titles[row] if row < len(titles) else ""
+        title = shortened(titles[pair], letters) if pair < len(titles) else ""
         left.set_title(f"HQ   {title}".rstrip())
         right.set_title("LQ (simulated)")
         right.set_ylabel("")
-        decibel_bar(figure, right, dynamic_range_db)
-    for axis in axes[:-2]:
-        axis.set_xlabel("")
+        right.set_yticklabels([])
+        if pair % across:
+            left.set_ylabel("")
+        if pair % across == across - 1 or pair == len(pairs) - 1:
+            decibel_bar(figure, right, dynamic_range_db)
+        if pair < len(pairs) - across:
+            left.set_xlabel("")
+            right.set_xlabel("")
+    for axis in axes[2 * len(pairs) :]:
+        axis.set_visible(False)
     return figure
 
 
@@ -160,8 +174,27 @@ def _draw_chord(axes: Axes, probe: Probe) -> None:
     )
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
+def save_figure(
+    figure: Figure,
+    path: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    width_cm: float | None = None,
+    dpi: float | None = None,
+) -> None:
     """Write a picture; the format is the suffix's (.png, .pdf, .svg). The file appears when it is complete.
+
+    Parameters
+    ----------
+    figure : Figure
+        Changed where `width_cm` is given.
+    path : str or Path
+        A name that ends in .png, .pdf or .svg.
+    settings : mapping, optional
+        Kept in the file as JSON (see `printing.stamp`).
+    width_cm : float, optional
+        Width on paper, cm; the text is 6 to 8 points there. As wide as its images make it by default.
+    dpi : float, optional
+        Pixels per inch; 150 by default, 300 where a width is given.
 
     Raises
     ------
@@ -174,9 +207,13 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if suffix not in known:
         raise ValueError(f"{path}: expected a picture name ending in .png, .pdf or .svg, got {'.' + suffix!r}")
-    metadata = {"Software": "ussim"} if suffix == "png" else None
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format=suffix, metadata=metadata, bbox_inches="tight", pad_inches=0.1)
+    frame: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.1}
+    if width_cm is not None:
+        fit_width(figure, width_cm)
+        frame = {}
+    dpi = dpi or (DPI if width_cm is None else PRINT_DPI)
+    with replacing(path) as temporary, editable():
+        figure.savefig(temporary, dpi=dpi, format=suffix, metadata=stamp(suffix, settings), **frame)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
