@@ -54,7 +54,7 @@ def editable() -> Iterator[None]:
     """Write the text of a PDF in TrueType fonts (Type 42) and that of an SVG as text, with ids that hold from run to run."""
     import matplotlib
 
-    fonts = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": SOFTWARE}
+    fonts: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": SOFTWARE}
     with matplotlib.rc_context(fonts):
         yield
 
@@ -76,7 +76,7 @@ def fit_width(figure: Figure, width_cm: float) -> None:
         raise ValueError(f"figure width: expected {low:g} to {high:g} cm, got {width_cm!r}")
     figure.draw_without_rendering()  # the ticks' labels exist from then on
     for text in figure.findobj(Text):
-        text.set_fontsize(min(max(TEXT_SCALE * text.get_fontsize(), SMALLEST_TEXT), LARGEST_TEXT))
+        text.set_fontsize(min(max(TEXT_SCALE * float(text.get_fontsize()), SMALLEST_TEXT), LARGEST_TEXT))
     for axes in _all_axes(figure):
         size = min(max(TEXT_SCALE * 10.0, SMALLEST_TEXT), LARGEST_TEXT)
         axes.tick_params(labelsize=size, length=2, width=0.5, pad=2)
