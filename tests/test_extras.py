@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Of the standard library by another name in some releases, or inside a package of the table (`from numpy` needs no row).
 GROUND = {"numpy", "click", "ussim", "datagen", "irsde"}
-BUILTINS = {"tornado": "comes with distributed", "packaging": "comes with dask", "yaml": "comes with dask"}
+BUILTINS = {"packaging": "comes with dask", "yaml": "comes with dask"}
 
 
 def without(names, *arguments, cwd=None):

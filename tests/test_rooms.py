@@ -30,10 +30,12 @@ WINGS = {
         ("engines", "engines."),
         (
             "public steps",
-            "scatterers phantoms receive pulses compression demodulation simulation operator beamform time_zero imaging",
+            "scatterers phantoms receive pulses compression demodulation simulation operator beamform time_zero imaging "
+            "resolution",
         ),
         ("files in", "io. volumes."),
         ("words and pictures", "show."),
+        ("pages", "look."),
         ("what a recording tells", "calibration."),
         ("the package", "ussim"),
         ("commands", "commands. __main__"),
@@ -67,6 +69,7 @@ LIBRARIES = {
     "torch": ["irsde/", "datagen/store/torch_data.py", "datagen/plan/segment.py"],
     "dask": ["datagen/make/cluster.py"],
     "distributed": ["datagen/make/cluster.py"],
+    "tornado": ["ussim/look/server.py"],
 }
 
 

@@ -49,6 +49,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "fsspec": ("fsspec", "fsspec"),
     "filelock": ("filelock", "filelock"),
     "psutil": ("psutil", "psutil"),
+    "tornado": ("Tornado", "tornado"),
     "pydantic": ("pydantic", "pydantic"),
     "jinja2": ("Jinja2", "jinja2"),
     "openpyxl": ("openpyxl", "openpyxl"),
