@@ -17,6 +17,8 @@ import click
 
 from irsde import recipes
 from irsde.config import (
+    FLOW_LOSSES,
+    FLOW_SAMPLERS,
     INVERSES,
     LOSSES,
     METHODS,
@@ -25,6 +27,7 @@ from irsde.config import (
     SAMPLERS,
     SCHEDULES,
     SIGMA_UNITS,
+    SKIPS,
     STATISTICS,
     TrainConfig,
     read_settings,
@@ -85,7 +88,9 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings stand unless given again.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
 @click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.")
-@click.option("--method", type=click.Choice(METHODS), help="irsde, or a supervised baseline.  [default: irsde]")
+@click.option(
+    "--method", type=click.Choice(METHODS), help="irsde, flow; pmrf and irsde-mean on a predicted mean; or supervised."
+)
 @click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and length of the run, see below.")
 @click.option(
     "--recipe",
@@ -94,6 +99,9 @@ def run(arguments: list[str] | None = None) -> int:
     "any option wins over it.",
 )
 @click.option("--init", metavar="RUN", help="Fine-tune: start from the averaged weights of this run, with its network.")
+@click.option(
+    "--mean", metavar="RUN", help="Run of method unet whose network is the mean of pmrf or irsde-mean, as it is."
+)
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
 @click.option("--batch-size", type=click.IntRange(1), help="Patches per step and process.")
@@ -103,7 +111,7 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--warmup", type=click.IntRange(0), help="Steps of rising learning rate.")
 @click.option("--clip-norm", type=console.Number(minimum=0), help="Largest gradient norm; 0 = no limit.")
 @click.option("--ema-decay", type=console.Number(minimum=0, below=1), help="Of the averaged weights, per step.")
-@click.option("--loss", type=click.Choice(LOSSES), help="Of the predicted noise.")
+@click.option("--loss", type=click.Choice(LOSSES + FLOW_LOSSES), help="Of the predicted noise; of a flow, velocity.")
 @click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of --sigma-unit.")
 @click.option(
     "--sigma-unit", type=click.Choice(SIGMA_UNITS), help="Of λ: the normalized image's, or grey levels in [0, 1]."
@@ -121,6 +129,7 @@ def run(arguments: list[str] | None = None) -> int:
     "--condition", type=click.Choice(("difference", "concat")), help="Network input: [x - LQ, LQ] or [x, LQ]."
 )
 @click.option("--precondition/--no-precondition", default=None, help="Unit variance in and out at every time.")
+@click.option("--skip", type=click.Choice(SKIPS), help="What the network adds to: the LQ image, or it smoothed.")
 @click.option("--flip-axial/--no-flip-axial", default=None, help="Also flip in depth (speckle is anisotropic).")
 @click.option("--rotate/--no-rotate", default=None, help="Also turn by 90 degrees (speckle is anisotropic).")
 @click.option(
@@ -169,6 +178,10 @@ def train(
             from irsde.initial import handed_on
 
             settings = handed_on(settings["init"]) | settings
+        if settings.get("mean"):
+            from irsde.initial import of_mean
+
+            settings = of_mean(settings["mean"]) | settings
         TrainConfig.create(**settings)  # what is wrong is said before anything else
         if "preset" not in settings:
             recipe, device = settings.get("recipe", recipes.DEFAULT), settings.get("device", "auto")
@@ -191,7 +204,11 @@ def train(
 def model_options(command: Callable) -> Callable:
     """Add the options of every command that restores by a model."""
     options = (
-        click.option("--sampler", type=click.Choice(SAMPLERS), default="posterior"),
+        click.option(
+            "--sampler",
+            type=click.Choice(tuple(dict.fromkeys(SAMPLERS + FLOW_SAMPLERS))),
+            help="Of a flow euler or posterior, of IR-SDE the others.  [default: posterior; of a flow euler]",
+        ),
         click.option("--seed", type=click.IntRange(0), default=0, help="Of the noise."),
         click.option(
             "--weights", type=click.Choice(("ema", "raw")), default="ema", help="Averaged weights, or the last."
@@ -214,6 +231,13 @@ def model_options(command: Callable) -> Callable:
 )
 @click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
 @click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
+@click.option(
+    "--fidelity",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    show_default=True,
+    help="From 0, the mean, to 1, a sample; of methods that sample.",
+)
 @click.option("--slice", "slice_index", type=int, metavar="N", help="This slice or frame of a volume alone.")
 @click.option(
     "--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.  [default: as acquired]"
@@ -265,10 +289,11 @@ def restore(
     regions: tuple[str, ...],
     window: str,
     keep_identity: bool,
-    sampler: str,
+    sampler: str | None,
     seed: int,
     weights: str,
     device: str,
+    fidelity: float,
 ) -> None:
     """Restore a picture, a cine or a volume (PNG, JPEG, TIFF, NPY, NIfTI, DICOM), or every LQ image of a pairs store.
 
@@ -313,7 +338,7 @@ def restore(
         from irsde.sample import Sampling
 
         models = [load(folder, weights, device) for folder in folders]
-        sampling = Sampling(steps, sampler, tile=tile, overlap=min(64, tile // 4))
+        sampling = Sampling(steps, sampler, tile=tile, overlap=min(64, tile // 4), fidelity=fidelity)
         if is_store:
             _restore_store(models, image, probe, limit, output, samples, seed, sampling)
         else:
@@ -399,6 +424,15 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 @click.option("--steps", type=click.IntRange(1), multiple=True, help="Step count; may repeat.  [default: as trained]")
 @click.option("--samples", type=click.IntRange(1), default=1, help="Add a row for the mean of this many samples.")
 @click.option(
+    "--fidelity",
+    "fidelities",
+    type=console.Number(minimum=0, maximum=1),
+    multiple=True,
+    default=(1.0,),
+    show_default=True,
+    help="From 0, the mean, to 1, a sample; may repeat, a row for each.",
+)
+@click.option(
     "--pixels",
     type=click.Choice(("field", "all")),
     default="field",
@@ -434,7 +468,8 @@ def evaluate(
     trust: bool,
     lpips_backbone: Path | None,
     limit: int | None,
-    sampler: str,
+    fidelities: tuple[float, ...],
+    sampler: str | None,
     seed: int,
     weights: str,
     device: str,
@@ -470,7 +505,7 @@ def evaluate(
         models = [load(folder, weights, device) for folder in runs]
         options: dict[str, Any] = {
             "steps": steps or (None,), "sampler": sampler, "seed": seed, "baselines": baselines, "torch_models": named,
-            "trust": trust,
+            "trust": trust, "fidelities": fidelities,
         }  # fmt: skip
         result = Result()
         if data is not None:

@@ -15,13 +15,19 @@ from typing import Any
 from irsde import recipes
 from ussim.errors import ConfigError
 
-METHODS = ("irsde", "unet", "dncnn")
+METHODS = ("irsde", "unet", "dncnn", "pmrf", "flow", "irsde-mean")  # the rows of `irsde.network.METHODS`
 NORMALIZATIONS = ("shared", "own", "none")
 INVERSES = ("lq", "train_mean", "minmax", "oracle")
 SCHEDULES = ("multistep", "cosine", "constant")
 # The names of the tables in `irsde.sde`, which loads torch.
 SAMPLERS = ("posterior", "sde", "ode", "ddim")
 LOSSES = ("noise_l1", "ml_l1", "balanced_l1")
+# Those of the tables in `irsde.flow`.
+FLOW_SAMPLERS = ("euler", "posterior")
+FLOW_LOSSES = ("velocity_l2", "velocity_l1")
+FLOWS = ("pmrf", "flow")  # methods that take them
+TWO_STAGES = ("pmrf", "irsde-mean")  # methods whose samples start from a mean
+SKIPS = ("plain", "smooth")
 SIGMA_UNITS = ("network", "grey")
 STATISTICS = ("echoes", "image")
 
@@ -47,6 +53,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "precondition": True,
     },
 }
+# What a method sets otherwise than the preset.
+METHOD_SETTINGS: dict[str, dict[str, Any]] = {
+    "pmrf": {"loss": "velocity_l2", "precondition": True, "skip": "smooth"},
+    "flow": {"loss": "velocity_l2", "precondition": True, "skip": "smooth"},
+    "irsde-mean": {"loss": "balanced_l1", "precondition": True, "skip": "smooth"},
+}
 # Of a run folder; 2 records this number, the version of ussim, and the digest of the store; 3 the training's recipe.
 FORMAT = 3
 # Of settings that came after a format: how runs of that format behaved. {1: {"new_setting": value}, ...}
@@ -55,8 +67,10 @@ DEFAULTS_BEFORE: dict[int, dict[str, Any]] = {1: {"floor": 0.0, **_BEFORE_3}, 2:
 # What an initial run hands on with its weights: without it they would mean something else.
 HANDED_ON = (
     "method", "preset", "n_steps", "max_sigma", "sigma_unit", "delta", "normalization", "inverse", "statistics", "loss",
-    "condition", "precondition",
+    "condition", "precondition", "skip", "channels",
 )  # fmt: skip
+# What the run named by `mean` has to have as well: its network becomes a part of this one's.
+SHARED_WITH_MEAN = ("preset", "channels", "skip", "normalization", "inverse", "statistics", "floor")
 # What may differ between the run that is resumed and the command that resumes it.
 FREE_ON_RESUME = ("steps", "log_every", "checkpoint_every", "validate_every", "workers", "device", "store")
 
@@ -68,10 +82,12 @@ class TrainConfig:
     store: str | tuple[str, ...]  # the pairs store, or several, which are learned from together
     probes: tuple[str, ...] = ()  # which simulated images to learn from; () = all the store has
     fold: int | None = None  # subjects of this fold are held out; None trains on all
-    method: str = "irsde"  # "irsde"; or a supervised baseline on the same pairs: "unet", "dncnn"
+    method: str = "irsde"  # "irsde", "flow"; on a predicted mean "pmrf", "irsde-mean"; or supervised: "unet", "dncnn"
     preset: str = "paper"  # network size: "paper", "small", "tiny"
+    channels: tuple[int, ...] = ()  # of each level of the U-Net, in place of the preset's
     recipe: str = "default"  # whose training it is: ours, or one of `irsde.recipes`
     init: str | None = None  # run folder whose averaged weights training starts from; None = at random
+    mean: str | None = None  # run of method "unet" whose network is the mean of "pmrf", "irsde-mean"; None = train one
     n_steps: int = 100  # T of the SDE
     max_sigma: float = 0.2  # λ, in sigma_unit
     sigma_unit: str = "network"  # "network": what the network sees; "grey": grey levels of [0, 1]
@@ -80,9 +96,10 @@ class TrainConfig:
     inverse: str = "lq"  # for "own" only: whose mean and std bring the result back
     floor: float = 1 / 255  # smallest standard deviation that is divided by; pairs below it are left out. 0 = neither
     statistics: str = "echoes"  # means and deviations over the probe's field; "image": with what lies around it
-    loss: str = "noise_l1"  # "noise_l1", "ml_l1", "balanced_l1"
+    loss: str = "noise_l1"  # "noise_l1", "ml_l1", "balanced_l1"; of flows "velocity_l2", "velocity_l1"
     condition: str = "difference"  # network input: "difference" [x - lq, lq] or "concat" [x, lq]
     precondition: bool = False  # scale input and output to unit variance at every time (Karras et al. 2022, sec. 5)
+    skip: str = "plain"  # what the network's output is added to: the image; or "smooth", the image smoothed
     clamp: bool = True  # restoring keeps predictions in the range of grey levels
     batch_size: int = 4
     patch_size: int = 128
@@ -111,6 +128,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", tuple(self.probes))
         object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "channels", tuple(self.channels))
         if not isinstance(self.store, str):
             stores = tuple(map(os.fspath, self.store)) if isinstance(self.store, Sequence) else (os.fspath(self.store),)
             object.__setattr__(self, "store", stores[0] if len(stores) == 1 else stores)
@@ -124,7 +142,8 @@ class TrainConfig:
             ("statistics", STATISTICS),
             ("normalization", NORMALIZATIONS),
             ("inverse", INVERSES[:3]),
-            ("loss", LOSSES),
+            ("loss", FLOW_LOSSES if self.method in FLOWS else LOSSES),
+            ("skip", SKIPS),
             ("condition", ("difference", "concat")),
             ("schedule", SCHEDULES),
             ("mixed_precision", ("no", "bf16", "fp16")),
@@ -158,6 +177,12 @@ class TrainConfig:
             raise ConfigError(f"ema_decay: expected 0 <= ema_decay < 1, got {self.ema_decay}")
         if not 0 <= self.overlays <= 1:
             raise ConfigError(f"overlays: expected a share of the patches, 0 to 1, got {self.overlays}")
+        if len(self.channels) == 1 or any(n < 8 or n % 8 for n in self.channels):
+            raise ConfigError(f"channels: expected two numbers or more, each a multiple of 8, got {self.channels}")
+        if self.skip == "smooth" and self.method in ("irsde", "irsde-mean") and not self.precondition:
+            raise ConfigError("skip: 'smooth' needs precondition with this method; use --precondition")
+        if self.mean is not None and self.method not in TWO_STAGES:
+            raise ConfigError(f"mean: goes with method {' or '.join(TWO_STAGES)}, got method {self.method}")
         if self.patch_size % 8:
             raise ConfigError(f"patch_size: expected a multiple of 8, got {self.patch_size}")
         if self.normalization != "own" and self.inverse != "lq":
@@ -170,7 +195,10 @@ class TrainConfig:
 
     @classmethod
     def create(cls, **given: Any) -> TrainConfig:
-        """Return a config whose unnamed choices are those of its recipe, then its preset; unknown names are refused."""
+        """Return a config whose unnamed choices are those of its recipe, its method, then its preset.
+
+        Unknown names are refused.
+        """
         preset = given.get("preset", "paper")
         if preset not in PRESETS:
             raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
@@ -178,7 +206,8 @@ class TrainConfig:
         for name in given:
             if name not in names:
                 raise ConfigError(f"unknown setting {name!r}; expected some of {', '.join(names)}")
-        return _typed({**PRESETS[preset], **recipes.settings_of(given.get("recipe", recipes.DEFAULT)), **given})
+        own = METHOD_SETTINGS.get(given.get("method", "irsde"), {})
+        return _typed({**PRESETS[preset], **own, **recipes.settings_of(given.get("recipe", recipes.DEFAULT)), **given})
 
     @classmethod
     def from_record(cls, record: dict[str, Any], **changes: Any) -> TrainConfig:

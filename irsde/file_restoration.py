@@ -200,6 +200,11 @@ def _method(models: Sequence[Model], request: Request) -> str:
     names = ", ".join(f"{model.config.method} {model.name} step {model.step}" for model in models)
     if not any(model.is_diffusion for model in models):
         return names
-    steps = request.sampling.steps or models[0].sde.n_steps
+    process = next(model.sde for model in models if model.is_diffusion)
+    steps, sampler = (
+        request.sampling.steps or process.default_steps,
+        request.sampling.sampler or process.default_sampler,
+    )
     drawn = f", mean of {request.n_samples} samples" if request.n_samples > 1 else ""
-    return f"{names}, {request.sampling.sampler} sampler, {steps} steps{drawn}, seed {request.seed}"
+    fidelity = f", fidelity {request.sampling.fidelity:g}" if request.sampling.fidelity < 1 else ""
+    return f"{names}, {sampler} sampler, {steps} steps{drawn}{fidelity}, seed {request.seed}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from irsde.checkpoints import DamagedError, read_checkpoint, read_tensors
 from irsde.config import FORMAT, TrainConfig
 from irsde.data import DataError, Normalization, normalization_of
+from irsde.flow import RectifiedFlow, VelocityPredictor, track_rms
 from irsde.group_norm import replace_group_norms
 from irsde.sde import IRSDE
+from irsde.smoothing import smoothed
+from irsde.two_stage import TwoStage, one_stage_loss, two_stage_loss
 from ussim.errors import DeviceError
 
 # "paper" has 56,572,865 parameters; its decoder has one residual block a level more than its encoder, as diffusers builds
@@ -30,6 +34,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "small": {"channels": (32, 64, 128), "blocks": 2, "groups": 16, "head": 64, "fold": 2},
     "tiny": {"channels": (16, 32), "blocks": 1, "groups": 8, "head": 16, "fold": 2},
 }
+LAST = 8  # channels at full resolution before the last convolution of a U-Net with a smoothed skip
 DNCNN = {"paper": (17, 64), "small": (12, 32), "tiny": (6, 16)}  # layers, channels
 
 
@@ -40,6 +45,9 @@ class NoisePredictor(nn.Module):
     output F is scaled so that input and target have unit variance at every time if HQ - LQ has `difference_rms` d (the
     scheme of Karras et al. 2022, sec. 5, for this SDE): ε̂ = s/v (x - lq) + a d/sqrt(v) F, v = (a d)² + s². An error of F
     then never grows on its way to the predicted x(0), where a plain prediction's grows up to 200 λ times.
+
+    With `skip` "smooth", which needs `precondition`, the smoothed lq (`irsde.smoothing`) takes the place of lq in HQ - LQ:
+    what the network adds to where it expects nothing. `tracked` makes d a buffer that is learned with the weights.
     """
 
     def __init__(
@@ -49,10 +57,13 @@ class NoisePredictor(nn.Module):
         condition: str = "difference",
         precondition: bool = False,
         difference_rms: float = 1.0,
+        skip: str = "plain",
+        tracked: bool = False,
     ):
         super().__init__()
         self.unet, self.sde, self.condition = unet, sde, condition
-        self.precondition, self.difference_rms = precondition, difference_rms
+        self.precondition, self.skip = precondition, skip
+        track_rms(self, difference_rms, tracked)
 
     def forward(self, x: Tensor, lq: Tensor, t: int | Tensor) -> Tensor:
         """Predicted noise (n, 1, nz, nx) at times t of the schedule it is trained on, one an image or one for all."""
@@ -61,8 +72,10 @@ class NoisePredictor(nn.Module):
         if not self.precondition:
             return self.unet(torch.cat([away if self.condition == "difference" else x, lq], 1), t.to(x.device))
         index = t.cpu()
-        a = torch.exp(-self.sde.theta_integral[index]) * self.difference_rms
-        s = self.sde.sigma_bar[index]
+        decay = torch.exp(-self.sde.theta_integral[index])
+        if self.skip == "smooth":
+            away = away - decay.to(x.device, x.dtype).view(-1, 1, 1, 1) * (smoothed(lq) - lq)
+        a, s = decay * torch.as_tensor(self.difference_rms, device="cpu"), self.sde.sigma_bar[index]
         v = a**2 + s**2
         skip, gain, scale = ((q.to(x.device, x.dtype)).view(-1, 1, 1, 1) for q in (s / v, a / v.sqrt(), 1 / v.sqrt()))
         first = away * scale if self.condition == "difference" else lq + away * scale
@@ -70,21 +83,33 @@ class NoisePredictor(nn.Module):
 
 
 class Regressor(nn.Module):
-    """A supervised baseline: the HQ image at once from the LQ image, as LQ plus a learned difference."""
+    """A supervised baseline: the HQ image at once from the LQ image, as LQ plus a learned difference.
 
-    def __init__(self, body: nn.Module):
+    With `skip` "smooth" the difference is to the smoothed LQ image (`irsde.smoothing`).
+    """
+
+    def __init__(self, body: nn.Module, skip: str = "plain"):
         super().__init__()
-        self.body = body
+        self.body, self.skip = body, skip
 
     def forward(self, lq: Tensor) -> Tensor:
         """Predict from the tensors (n, 1, nz, nx)."""
-        return lq + self.body(lq)
+        return (smoothed(lq) if self.skip == "smooth" else lq) + self.body(lq)
 
 
 class UNet(nn.Module):
     """UNet2DModel for any image size; t = 0 where no time is given."""
 
-    def __init__(self, in_channels: int, channels: tuple[int, ...], blocks: int, groups: int, head: int, fold: int):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: tuple[int, ...],
+        blocks: int,
+        groups: int,
+        head: int,
+        fold: int,
+        last: int = 0,  # channels at full resolution before a last 3 x 3 convolution; 0 = none, the U-Net's output as it is
+    ):
         super().__init__()
         from diffusers import UNet2DModel
 
@@ -92,7 +117,7 @@ class UNet(nn.Module):
         self.fold, self.multiple = fold, fold * 2 ** (levels - 1)
         self.model: Any = UNet2DModel(
             in_channels=in_channels * fold**2,
-            out_channels=fold**2,
+            out_channels=fold**2 * max(last, 1),
             layers_per_block=blocks,
             block_out_channels=channels,
             down_block_types=("DownBlock2D",) * levels,
@@ -106,6 +131,7 @@ class UNet(nn.Module):
             center_input_sample=False,
         )
         replace_group_norms(self)
+        self.last = nn.Conv2d(last, 1, 3, padding=1) if last else nn.Identity()
 
     def forward(self, image: Tensor, t: Tensor | int = 0) -> Tensor:
         """Predict from the tensors (n, 1, nz, nx)."""
@@ -113,7 +139,7 @@ class UNet(nn.Module):
         bottom, right = -height % self.multiple, -width % self.multiple
         image = reflect_pad(image, bottom, right)
         out = self.model(F.pixel_unshuffle(image, self.fold), t, return_dict=False)[0]
-        return F.pixel_shuffle(out, self.fold)[..., :height, :width]
+        return self.last(F.pixel_shuffle(out, self.fold))[..., :height, :width]
 
 
 class DnCNN(nn.Sequential):
@@ -137,25 +163,99 @@ def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
     return image
 
 
-def build_network(config: TrainConfig, sde: IRSDE | None = None, difference_rms: float = 1.0) -> nn.Module:
-    """Return the untrained network that a config asks for: a NoisePredictor, or a Regressor for the supervised methods."""
-    if config.method == "dncnn":
-        return Regressor(DnCNN(*DNCNN[config.preset]))
-    if config.method == "unet":
-        return Regressor(UNet(1, **SHAPES[config.preset]))
-    sde = sde or build_sde(config)
-    return NoisePredictor(UNet(2, **SHAPES[config.preset]), sde, config.condition, config.precondition, difference_rms)
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+Process = IRSDE | RectifiedFlow
 
 
-def build_sde(config: TrainConfig, normalization: Normalization | None = None) -> IRSDE:
-    """Return the SDE that a config asks for, its λ in network units.
+@dataclass(frozen=True)
+class Method:
+    """A way to learn to restore.
+
+    Attributes
+    ----------
+    network : callable
+        (config, process, root mean square of HQ - LQ) -> the untrained network.
+    process : callable
+        (config, λ in network units) -> what it draws samples along.
+    loss : callable, optional
+        (network, process, kind of loss, HQ, LQ, t, noise) -> mean; None: supervised, no process and no noise.
+    two_stages : bool
+        The network is a `TwoStage`: what the process starts from is a mean that the network predicts, not the LQ image.
+    """
+
+    network: Callable[[TrainConfig, Any, float], nn.Module]
+    process: Callable[[TrainConfig, float], Process]
+    loss: Callable[..., Tensor] | None = None
+    two_stages: bool = False
+
+
+def _irsde(config: TrainConfig, max_sigma: float) -> IRSDE:
+    return IRSDE(config.n_steps, max_sigma, config.delta)
+
+
+def _flow(config: TrainConfig, max_sigma: float) -> RectifiedFlow:
+    return RectifiedFlow(config.n_steps, max_sigma)
+
+
+def _unet(config: TrainConfig, in_channels: int) -> UNet:
+    shape = SHAPES[config.preset] | ({"channels": config.channels} if config.channels else {})
+    return UNet(in_channels, **shape, last=LAST if config.skip == "smooth" else 0)
+
+
+def _regressor(config: TrainConfig, process: Any = None, difference_rms: float = 1.0) -> Regressor:
+    return Regressor(_unet(config, 1), config.skip)
+
+
+def _dncnn(config: TrainConfig, process: Any = None, difference_rms: float = 1.0) -> Regressor:
+    return Regressor(DnCNN(*DNCNN[config.preset]), config.skip)
+
+
+def _noise(config: TrainConfig, process: Any, difference_rms: float) -> NoisePredictor:
+    return NoisePredictor(_unet(config, 2), process, config.condition, config.precondition, difference_rms, config.skip)
+
+
+def _velocity(config: TrainConfig, process: Any, difference_rms: float) -> VelocityPredictor:
+    return VelocityPredictor(_unet(config, 2), process, config.condition, config.skip, difference_rms)
+
+
+def _mean_then_noise(config: TrainConfig, process: Any, difference_rms: float) -> TwoStage:
+    # The mean is smooth as it is: the second stage starts from it.
+    stage = NoisePredictor(
+        _unet(config, 2), process, config.condition, config.precondition, difference_rms, tracked=True
+    )
+    return TwoStage(_regressor(config), stage, process, config.mean is not None)
+
+
+def _mean_then_velocity(config: TrainConfig, process: Any, difference_rms: float) -> TwoStage:
+    stage = VelocityPredictor(_unet(config, 2), process, config.condition, "plain", difference_rms, tracked=True)
+    return TwoStage(_regressor(config), stage, process, config.mean is not None)
+
+
+METHODS: dict[str, Method] = {
+    "irsde": Method(_noise, _irsde, one_stage_loss),
+    "unet": Method(_regressor, _irsde),
+    "dncnn": Method(_dncnn, _irsde),
+    "pmrf": Method(_mean_then_velocity, _flow, two_stage_loss, two_stages=True),
+    "flow": Method(_velocity, _flow, one_stage_loss),
+    "irsde-mean": Method(_mean_then_noise, _irsde, two_stage_loss, two_stages=True),
+}
+
+
+def build_network(config: TrainConfig, sde: Process | None = None, difference_rms: float = 1.0) -> nn.Module:
+    """Return the untrained network that a config asks for, by its method's row of `METHODS`."""
+    return METHODS[config.method].network(config, sde or build_sde(config), difference_rms)
+
+
+def build_sde(config: TrainConfig, normalization: Normalization | None = None) -> Any:
+    """Return the process that a config asks for, an `IRSDE` or a `RectifiedFlow`, its λ in network units.
 
     Of grey levels, by what one is on average over the pairs.
     """
     max_sigma = config.max_sigma
     if config.sigma_unit == "grey" and normalization is not None:
         max_sigma /= normalization.grey_unit
-    return IRSDE(config.n_steps, max_sigma, config.delta)
+    return METHODS[config.method].process(config, max_sigma)
 
 
 # --- trained models --------------------------------------------------------------------------------------------------
@@ -167,7 +267,7 @@ class Model:
 
     config: TrainConfig
     network: nn.Module
-    sde: IRSDE
+    sde: Any  # the process: an IRSDE, or a RectifiedFlow
     normalization: Normalization
     name: str = "model"
     step: int = 0
@@ -181,7 +281,12 @@ class Model:
     @property
     def is_diffusion(self) -> bool:
         """Whether it samples; else it maps an image to one."""
-        return self.config.method == "irsde"
+        return METHODS[self.config.method].loss is not None
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether its samples start from a mean that its network predicts."""
+        return METHODS[self.config.method].two_stages
 
 
 def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:

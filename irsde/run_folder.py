@@ -41,13 +41,19 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def start(
-    out: Path, config: TrainConfig, lessons: Lessons, initial: Model | None, n_parameters: int, n_processes: int
+    out: Path,
+    config: TrainConfig,
+    lessons: Lessons,
+    origins: Mapping[str, Model | None],
+    n_parameters: int,
+    n_processes: int,
 ) -> None:
-    """Make a run folder: its record is written last."""
+    """Make a run folder: its record is written last. `origins` are the models whose weights it starts from, by setting."""
     for name in ("checkpoints", "samples"):
         (out / name).mkdir(parents=True, exist_ok=True)
     _write_rows(out / "metrics.csv", [])
     training_subjects = {s for subset in lessons.training for s in subset.subjects}
+    seen = {s for model in origins.values() for s in _details(model).get("training_subjects", ())}
     record: dict[str, Any] = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -59,16 +65,16 @@ def start(
         "normalization": asdict(lessons.normalization),
         "parameters": n_parameters,
         "probes": list(dict.fromkeys(subset.probe for subset in lessons.training)),
-        # Of the initial run too: its weights have seen them.
-        "training_subjects": sorted(training_subjects | set(_details(initial).get("training_subjects", ()))),
+        # Of the runs it starts from too: their weights have seen them.
+        "training_subjects": sorted(training_subjects | seen),
         "held_out_subjects": sorted({s for subset in lessons.held_out for s in subset.subjects}),
         "training_pairs": sum(map(len, lessons.training)),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
-    if initial:
-        assert config.init is not None
-        record["init"] = {"run": os.path.realpath(config.init), "step": initial.step}
+    for setting, model in origins.items():
+        if model:
+            record[setting] = {"run": os.path.realpath(getattr(config, setting)), "step": model.step}
     with replacing(out / "config.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
 

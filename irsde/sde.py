@@ -30,6 +30,8 @@ class IRSDE:
     this one never does). `delta` is what is left of HQ - LQ at the last step: exp(-θ̄_T).
     """
 
+    default_sampler, preview_sampler = "posterior", "ddim"
+
     def __init__(self, n_steps: int = 100, max_sigma: float = 0.2, delta: float = 0.005):
         if n_steps < 1 or int(n_steps) != n_steps:
             raise ValueError(f"expected n_steps to be a whole number of at least 1, got {n_steps}")
@@ -43,6 +45,16 @@ class IRSDE:
         self.dt = -math.log(delta) / float(integral[-1])
         self.theta_integral = integral * self.dt  # θ̄, (n_steps + 1,) float64, from 0 to -ln(delta)
         self.sigma_bar = self.max_sigma * torch.sqrt(-torch.expm1(-2 * self.theta_integral))  # s, same shape
+
+    @property
+    def default_steps(self) -> int:
+        """Steps that restoring takes where none are asked for: all."""
+        return self.n_steps
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The names of the samplers that it takes."""
+        return tuple(SAMPLERS)
 
     # --- forward -----------------------------------------------------------------------------------------------------
 
@@ -114,19 +126,26 @@ class IRSDE:
 
     def timesteps(self, steps: int | None = None) -> list[int]:
         """Return `steps` + 1 indices from T down to 0, evenly spread over this schedule (never a schedule of its own)."""
-        steps = self.n_steps if steps is None else steps
-        if not 1 <= steps <= self.n_steps:
-            raise ValueError(
-                f"expected between 1 and {self.n_steps} steps (what the network was trained with), got {steps}"
-            )
-        return [int(i) for i in np.round(np.linspace(self.n_steps, 0, steps + 1))]
+        return respaced(self.n_steps, self.n_steps if steps is None else steps)
+
+    def guess(
+        self,
+        predict_noise: Callable[[Tensor, Tensor, int], Tensor],
+        lq: Tensor,
+        draw: Callable[[], Tensor],
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the HQ image that the network expects at t = T, in one evaluation: near the posterior mean."""
+        x = self.initial(lq, draw())
+        hq = self.predicted_hq(x, lq, predict_noise(x, lq, self.n_steps), self.n_steps)
+        return hq if bounds is None else hq.clamp(*bounds)
 
     def sample(
         self,
         predict_noise: Callable[[Tensor, Tensor, int], Tensor],
         lq: Tensor,
         steps: int | None = None,
-        sampler: str = "posterior",
+        sampler: str | None = None,
         draw: Callable[[], Tensor] | None = None,
         bounds: tuple[Tensor, Tensor] | None = None,
         last_noise: bool = False,
@@ -137,6 +156,7 @@ class IRSDE:
         lowest and highest value an HQ image can take, clamp the predicted x(0) and with it the noise. `last_noise` keeps
         the noise that Euler-Maruyama adds in its last step, as the reference code does.
         """
+        sampler = sampler or self.default_sampler
         if sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {sampler!r}; expected one of {', '.join(SAMPLERS)}")
         rule = SAMPLERS[sampler]
@@ -269,3 +289,10 @@ def cosine_theta(n_steps: int, offset: float = 0.008) -> np.ndarray:
     grid = np.arange(n_steps + 3) / (n_steps + 2)
     alpha = np.cos((grid + offset) / (1 + offset) * np.pi / 2) ** 2
     return 1 - (alpha / alpha[0])[1:-1]
+
+
+def respaced(n_steps: int, steps: int) -> list[int]:
+    """Return `steps` + 1 times from `n_steps` down to 0, evenly spread and rounded."""
+    if not 1 <= steps <= n_steps:
+        raise ValueError(f"expected between 1 and {n_steps} steps (what the network was trained with), got {steps}")
+    return [int(i) for i in np.round(np.linspace(n_steps, 0, steps + 1))]

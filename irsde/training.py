@@ -39,9 +39,9 @@ from irsde.checkpoints import (
 )
 from irsde.config import TrainConfig
 from irsde.data import Augmentation, TrainingBatches, named
-from irsde.initial import load_initial
+from irsde.initial import load_initial, load_mean
 from irsde.lessons import Lessons, ResumeError, prepare
-from irsde.network import Model, build_network, build_sde, pick_device, read_record
+from irsde.network import METHODS, Model, build_network, build_sde, pick_device, read_record
 from irsde.run_lock import RunLock, hold
 from irsde.sample import restore
 from ussim.commands import console
@@ -88,9 +88,10 @@ def train(
     device = pick_device(config.device)
     record = _record_to_continue(config, out, resume)
     lessons = prepare(config, out, record, pairs, report)
-    initial = None
+    initial = mean = None
     if record is None or newest_checkpoint(out) is None:
-        initial = load_initial(config, {s for subset in lessons.held_out for s in subset.subjects}, report)
+        held_out = {s for subset in lessons.held_out for s in subset.subjects}
+        initial, mean = load_initial(config, held_out, report), load_mean(config, held_out, report)
     # Accelerate keeps its mode for the whole process; a second training may ask for another.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
@@ -102,7 +103,7 @@ def train(
         with hold(out, report) if accelerator.is_main_process else nullcontext() as lock:
             if lock and (out / "config.json").exists() != (record is not None):
                 raise ExistsError(f"{out}: another training wrote this run meanwhile; go on with --resume")
-            _Run(config, out, record, lessons, initial, report, accelerator, lock).loop()
+            _Run(config, out, record, lessons, initial, mean, report, accelerator, lock).loop()
     finally:
         accelerator.free_memory()
     return out
@@ -118,13 +119,14 @@ class _Run:
         record: dict[str, Any] | None,  # of the run to go on with
         lessons: Lessons,
         initial: Model | None,
+        mean: Model | None,
         report: Callable[[str], None],
         accelerator: Any,
         lock: RunLock | None,
     ):
         self.config, self.out, self.report, self.accelerator, self.lock = config, out, report, accelerator, lock
         self.lessons, self.training, self.held_out = lessons, lessons.training, lessons.held_out
-        self.normalization, self.initial = lessons.normalization, initial
+        self.normalization, self.origins = lessons.normalization, {"init": initial, "mean": mean}
         self.n_processes_before = (record or {}).get("processes")
 
         torch.manual_seed(config.seed)
@@ -132,6 +134,8 @@ class _Run:
         network = build_network(config, self.sde, self.normalization.difference_rms)
         if initial:
             network.load_state_dict(initial.network.state_dict())
+        if mean:
+            network.mean.load_state_dict(mean.network.state_dict())  # type: ignore[union-attr]
         if config.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.n_parameters = sum(p.numel() for p in network.parameters())
@@ -235,16 +239,15 @@ class _Run:
     def _loss(self, network: nn.Module, hq: Tensor, lq: Tensor, number: int) -> Tensor:
         """Loss of one batch; its times and noise are drawn from the run's seed and the batch's number."""
         device = self.accelerator.device
-        if self.config.method != "irsde":
+        method = METHODS[self.config.method]
+        if method.loss is None:
             return (network(lq.to(device)) - hq.to(device)).abs().mean()
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence([self.config.seed, 3, number]).generate_state(1)[0])
         )
         t = torch.randint(1, self.config.n_steps + 1, (len(hq),), generator=generator)
         noise = torch.randn(hq.shape, generator=generator).to(device)
-        hq, lq = hq.to(device), lq.to(device)
-        x = self.sde.perturb(hq, lq, t, noise)
-        return self.sde.loss(self.config.loss, network(x, lq, t), x, hq, lq, noise, t)
+        return method.loss(network, self.sde, self.config.loss, hq.to(device), lq.to(device), t, noise)
 
     def _batches(self) -> Any:
         """Yield (number, hq, lq) from the current step on; each process of several takes every n-th batch."""
@@ -304,7 +307,8 @@ class _Run:
             hq, lq = subset[(k * max(1, len(subset) // PREVIEWS)) % len(subset)]
             middle = tuple(slice((n - size) // 2, (n - size) // 2 + size) for n in hq.shape)
             hq, lq = hq[middle], lq[middle]
-            shown.append((lq, restore(model, lq, min(PREVIEW_STEPS, self.config.n_steps), "ddim", mask=None), hq))
+            steps = min(PREVIEW_STEPS, self.sde.default_steps)
+            shown.append((lq, restore(model, lq, steps, self.sde.preview_sampler, mask=None), hq))
         run_folder.write_sheet(shown, self.out / "samples" / f"{self.step:06d}.png")
         if not self.held_out:
             return {}
@@ -357,7 +361,7 @@ class _Run:
 
     def _start_folder(self) -> None:
         run_folder.start(
-            self.out, self.config, self.lessons, self.initial, self.n_parameters, self.accelerator.num_processes
+            self.out, self.config, self.lessons, self.origins, self.n_parameters, self.accelerator.num_processes
         )
 
     def _save(self) -> None:

@@ -37,8 +37,9 @@ def evaluate(
     tests: Sequence[Subset],
     *,
     steps: Sequence[int | None] = (None,),
-    sampler: str = "posterior",
+    sampler: str | None = None,
     samples: int = 1,
+    fidelities: Sequence[float] = (1.0,),
     seed: int = 0,
     baselines: bool = True,
     fit: Sequence[Subset] = (),
@@ -58,7 +59,10 @@ def evaluate(
     tests
         Test pairs, one subset a probe.
     steps, sampler, samples
-        Step counts of the diffusion models (None = all), their sampler, and how many samples the "mean of" row averages.
+        Step counts of the models that sample (None = their own), their sampler (None, or one that a process does not take:
+        its own), and how many samples the "mean of" row averages.
+    fidelities
+        A row for each, from 0, the mean, to 1, a sample.
     seed
         Of the noise; every image has noise of its own, the same for all methods.
     fit
@@ -82,7 +86,7 @@ def evaluate(
     result = Result(pixels=pixels)
     tests = _with_contrast(tests, result, progress)
     fit = without_subjects(fit, {s for subset in tests for s in subset.subjects})
-    methods = comparison(models, steps, sampler, samples, baselines, fit, torch_models, trust, result, mask=None)
+    methods = comparison(models, steps, sampler, samples, baselines, fit, torch_models, trust, result, None, fidelities)
     if lpips_backbone is not None and Path(lpips_backbone).is_file():
         result.sources.append(f"LPIPS: {Path(lpips_backbone).name}, SHA-256 {sha256(Path(lpips_backbone))}")
     diffusion = [m for m in models if m.is_diffusion]
@@ -99,7 +103,8 @@ def evaluate_real(
     folder: str | Path,
     *,
     steps: Sequence[int | None] = (None,),
-    sampler: str = "posterior",
+    sampler: str | None = None,
+    fidelities: Sequence[float] = (1.0,),
     seed: int = 0,
     baselines: bool = True,
     torch_models: Sequence[tuple[str, str | Path]] = (),
@@ -116,7 +121,7 @@ def evaluate_real(
     SNR of those patches, on the grey levels of the (log-compressed) images; NaN where a method left them constant.
     """
     result = result or Result()
-    methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, trust, result, mask="auto")
+    methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, trust, result, "auto", fidelities)
     methods = [method for method in methods if not method.reads_hq]
     group = Path(folder).name
     rows = [Row(m.name, group, m.steps, m.note) for m in methods]
@@ -195,7 +200,7 @@ def _evaluate_subset(
     subset: Subset,
     methods: Sequence[Method],
     ensembles: Mapping[str, Members],
-    sampler: str,
+    sampler: str | None,
     seed: int,
     backbone: str | Path | None,
     result: Result,
@@ -203,7 +208,7 @@ def _evaluate_subset(
     pixels: str,
 ) -> None:
     rows = [Row(m.name, subset.probe, m.steps, m.note) for m in methods]
-    rows += [Row(name, subset.probe, members.steps, sampler) for name, members in ensembles.items()]
+    rows += [Row(name, subset.probe, members.steps, members.sampler) for name, members in ensembles.items()]
     points: dict[str, list[tuple[float, float]]] = {name: [] for name in ensembles}
     for i in range(len(subset)):
         hq, lq = subset[i]

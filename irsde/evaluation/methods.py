@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,13 @@ class Members:
 
     run: Callable[[Image, int, NDArray[np.bool_] | None], tuple[Image, Image]]
     steps: int
+    sampler: str
 
 
 def comparison(
     models: Sequence[Any],
     steps: Sequence[int | None],
-    sampler: str,
+    sampler: str | None,
     samples: int,
     baselines: bool,
     fit: Sequence[Subset],
@@ -56,6 +58,7 @@ def comparison(
     trust: bool,
     result: Result,
     mask: str | None,
+    fidelities: Sequence[float] = (1.0,),
 ) -> list[Method]:
     """Return all methods of a comparison; what cannot run is named in the result."""
     methods = [Method("LQ", lambda lq: lq)]
@@ -76,7 +79,7 @@ def comparison(
         digest = "a run" if Path(path).is_dir() else f"SHA-256 {sha256(Path(path))}"
         result.sources.append(f"{name}: {Path(path).name}, {digest}")
     for model in models:
-        methods += _model_methods(model, steps, sampler, samples, mask)
+        methods += _model_methods(model, steps, sampler, samples, mask, fidelities)
         result.sources.append(
             f"{model.name}: step {model.step}, {(model.details or {}).get('parameters', 0):,} parameters"
         )
@@ -84,7 +87,12 @@ def comparison(
 
 
 def _model_methods(
-    model: Any, steps: Sequence[int | None], sampler: str, samples: int, mask: str | None
+    model: Any,
+    steps: Sequence[int | None],
+    sampler: str | None,
+    samples: int,
+    mask: str | None,
+    fidelities: Sequence[float],
 ) -> list[Method]:
     from irsde.sample import Sampling, draw_samples, field_mask, restore, restore_normalized
 
@@ -95,14 +103,17 @@ def _model_methods(
         name = f"{model.name} ({model.config.method})"
         return [Method(name, lambda lq, field=None: restore(model, lq, mask=seen(field)), has_field=True)]
     methods = []
-    for count in steps:
-        n = count or model.sde.n_steps
+    sampler = sampler_of(model, sampler)
+    for count, fidelity in product(steps, fidelities):
+        n = count or model.sde.default_steps
         methods.append(Method(
             model.name,
-            lambda lq, seed, field=None, n=n: restore(model, lq, n, sampler, seed, mask=seen(field)),
-            n, sampler, draws=True, has_field=True,
+            lambda lq, seed, field=None, n=n, f=fidelity: restore(
+                model, lq, n, sampler, seed, mask=seen(field), fidelity=f
+            ),
+            n, sampler if fidelity == 1 else f"{sampler}, fidelity {fidelity:g}", draws=True, has_field=True,
         ))  # fmt: skip
-    n = steps[0] or model.sde.n_steps
+    n = steps[0] or model.sde.default_steps
     if samples > 1:
         options: dict[str, Any] = {"steps": n, "sampler": sampler}
         methods.append(Method(
@@ -125,16 +136,19 @@ def _model_methods(
     return methods
 
 
-def ensembles(models: Sequence[Any], steps: int | None, sampler: str, n_seeds: int) -> dict[str, Members]:
+def sampler_of(model: Any, asked: str | None) -> str:
+    """Return the sampler that is asked for where the model's process takes it, else the process's own."""
+    return asked if asked and asked in model.sde.samplers else str(model.sde.default_sampler)
+
+
+def ensembles(models: Sequence[Any], steps: int | None, sampler: str | None, n_seeds: int) -> dict[str, Members]:
     """Mean and variance over models, over models with the same noise, and over seeds of one model."""
     from irsde.sample import field_mask, mean_and_variance, restore
-
-    options: dict[str, Any] = {"steps": steps, "sampler": sampler}
 
     def run(members: Sequence[tuple[Any, int]]) -> Callable[..., tuple[Image, Image]]:
         """Models, each with what is added to the seed of its noise."""
         return lambda lq, seed, field: mean_and_variance(
-            [restore(m, lq, seed=seed + k, mask=field_mask(m, field), **options) for m, k in members]
+            [restore(m, lq, steps, sampler_of(m, sampler), seed + k, mask=field_mask(m, field)) for m, k in members]
         )
 
     runs = {
@@ -142,7 +156,10 @@ def ensembles(models: Sequence[Any], steps: int | None, sampler: str, n_seeds: i
         f"ensemble of {len(models)}, same noise": run([(m, 0) for m in models]),
         f"{models[0].name}, {n_seeds} seeds": run([(models[0], k) for k in range(n_seeds)]),
     }
-    return {name: Members(run, steps or models[0].sde.n_steps) for name, run in runs.items()}
+    first = models[0].sde
+    return {
+        name: Members(run, steps or first.default_steps, sampler_of(models[0], sampler)) for name, run in runs.items()
+    }
 
 
 def without_subjects(subsets: Sequence[Subset], subjects: set[str]) -> list[Subset]:
