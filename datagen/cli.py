@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from .make.build import Summary
     from .plan.recipe import Recipe
 
-_SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image"
+_SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image|phantom"
 DEMO_LIMIT = 12  # samples: a first look, in minutes; --limit asks for more
 # Where an option has another name than its field of the recipe.
 _NOTES = 12  # that a build prints
-_FIELDS = {"probe": "probes", "angles": "n_transmits", "attenuation": "attenuation_db_cm_mhz"}
+_FIELDS = {
+    "probe": "probes",
+    "angles": "n_transmits",
+    "attenuation": "attenuation_db_cm_mhz",
+    "phantom": "phantoms",
+}
 
 
 @click.group(context_settings=console.SETTINGS)
@@ -51,7 +56,7 @@ def main() -> None:
 
 
 @cli.command()
-@click.option("--source", multiple=True, metavar=_SOURCES, help="Where the MRI comes from; may repeat.")
+@click.option("--source", multiple=True, metavar=_SOURCES, help="Where the images come from; may repeat.")
 @click.option(
     "--root", multiple=True, metavar="DIR", help="Its folder; one for each --source. Default: DATAGEN_ROOT, ..."
 )
@@ -78,6 +83,7 @@ def main() -> None:
     default="auto",
     help="Black and white of a volume: auto, voi (as its files say), percentile, or LOW,HIGH.",
 )
+@click.option("--phantom", multiple=True, metavar="KIND", help="Of source phantom; may repeat.  [default: all kinds]")
 @click.option("--full/--no-full", default=True, help="Whole slices.")
 @click.option("--patches/--no-patches", default=True, help="The largest square of tissue of each slice.")
 @click.option("--segmenter", type=click.Choice(["otsu", "sam2"]), default="otsu", help="What finds the tissue.")
@@ -96,6 +102,8 @@ def main() -> None:
 @click.option("--snr-db", type=float, help="Of the channel data.  [default: no noise]")
 @click.option("--tgc/--no-tgc", default=None, help="Undo the attenuation.  [default: where there is any]")
 @click.option("--randomize", metavar="FILE.toml", help="Ranges to draw each sample's acquisition from.")
+@click.option("--speckle-draws", type=int, default=1, help="Independent draws of the scatterers of each image.")
+@click.option("--keep", type=click.Choice(["envelope"]), multiple=True, help="Beside LQ: the envelope in dB.")
 @click.option("--engine", type=console.EngineType(), default="auto", help="auto, cpu, cuda, cuda:N, reference.")
 @click.option("--config", metavar="FILE.toml", help="A recipe; options given here win over it.")
 @click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: this process alone]")

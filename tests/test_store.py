@@ -150,7 +150,7 @@ def test_half_a_record_is_none(storage):
 def test_a_damaged_chunk_spares_the_others(storage):
     content = bytearray(storage.read("hq/c/0/0/0"))
     content[10] ^= 0xFF
-    decoded = read.decode_shard(bytes(content), "hq", SIZE, PER_SHARD)
+    decoded = read.decode_shard(bytes(content), "hq", (SIZE, SIZE), PER_SHARD)
     expected = images(16, 0)
     whole = [
         isinstance(image, np.ndarray) and (image == true).all() for image, true in zip(decoded, expected, strict=True)

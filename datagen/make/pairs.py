@@ -3,7 +3,7 @@
     hq ─► scatterers ─► channel data ─► + noise ─► time-gain compensation ─► IQ ─► delay-and-sum ─► envelope ─► log ─► lq
 
 The square image is stretched onto the probe's field of view whatever its size in the patient, as in the paper: what is
-learnt is the look of speckle, not anatomy at scale.
+learnt is the look of speckle, not anatomy at scale. A field drawn smaller (`zoom`) shows the same image with larger speckle.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..identity import stable_hash
 from ..plan.formats import Rules, rules_of
 from ..plan.resolved import Settings
+from ..sources.scene import Scene
 
 if TYPE_CHECKING:
     import ussim
 
+ENVELOPE_FLOOR_DB = -120.0  # of what is kept of an envelope: what is weaker, or nothing at all, is kept as this
 BYTES_A_SAMPLE = 12  # of channel data on a card: RF (float32) and the IQ (complex64) made of it
 
 
@@ -37,6 +39,8 @@ class Imager:
     grid: ussim.ImageGrid
     n_samples: int  # of a record that holds every echo of the field
     mean_distance: float  # m
+    # Pixels around the field that scatter too, z and x: a smaller field has tissue beyond its borders.
+    margin: tuple[int, int] = (0, 0)
 
     @property
     def pixel_size_mm(self) -> tuple[float, float]:
@@ -68,6 +72,7 @@ class Pair:
 
     lq: np.ndarray  # (size, size) uint8
     n_scatterers: int
+    envelope: np.ndarray | None = None  # (size, size) float16, dB of LQ's white; where it is kept
 
 
 @lru_cache(maxsize=8)
@@ -87,13 +92,14 @@ def make_imager(settings: Settings) -> Imager:
         None if settings.width_deg is None else np.deg2rad(settings.width_deg),
     )
     rules = rules_of(settings.format)
-    acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=rules.n_subelements)
+    how: dict[str, Any] = {"n_subelements": rules.n_subelements, "n_cycles": settings.n_cycles}
+    acquisition = ussim.Acquisition(probe, waves, medium, **how)
     believed = settings.speed_of_sound * (1 + settings.speed_of_sound_error)
     if settings.speed_of_sound_error:
         # The scanner steers with the speed it believes in; the waves travel at the medium's.
         delays = waves.delays(probe, dataclasses.replace(medium, speed_of_sound=believed))
-        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, n_subelements=rules.n_subelements)
-    grid = ussim.ImageGrid.for_acquisition(acquisition, shape=(settings.size, settings.size))
+        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, **how)
+    grid = _zoomed(ussim.ImageGrid.for_acquisition(acquisition, shape=(settings.size, settings.size)), settings)
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     return Imager(
         settings=settings,
@@ -103,39 +109,75 @@ def make_imager(settings: Settings) -> Imager:
         grid=grid,
         n_samples=record_length(acquisition, grid),
         mean_distance=settings.mean_distance_wavelengths * wavelength,
+        margin=_margin(grid, acquisition) if settings.zoom > 1 else (0, 0),
     )
 
 
-def simulate_pair(hq: np.ndarray, imager: Imager, seed: int) -> Pair:
+def _zoomed(grid: ussim.ImageGrid, settings: Settings) -> ussim.ImageGrid:
+    """Return the part of a probe's field that is imaged, with as many pixels."""
+    import ussim
+
+    if settings.zoom == 1:
+        return grid
+    axes = []
+    for axis, place in ((grid.x, settings.zoom_x), (grid.z, settings.zoom_z)):
+        extent = (axis[-1] - axis[0]) / settings.zoom
+        first = axis[0] + place * (axis[-1] - axis[0] - extent)
+        axes.append(np.linspace(first, first + extent, axis.size))
+    return ussim.ImageGrid(x=axes[0], z=axes[1])
+
+
+def _margin(grid: ussim.ImageGrid, acquisition: ussim.Acquisition) -> tuple[int, int]:
+    """Return pixels in z and x over which what lies outside a field is heard in it: twice the size of a point's echo."""
+    from ussim.imaging import echo_size
+
+    probe, speed = acquisition.probe, acquisition.medium.speed_of_sound
+    height, width = echo_size(probe, speed)
+    aperture = float(np.ptp(probe.element_x)) + probe.element_width
+    width = max(width, speed / probe.center_frequency * float(grid.z[-1]) / aperture)
+    height *= max(1.0, acquisition.n_cycles)
+    steps = (float(grid.z[1] - grid.z[0]), float(grid.x[1] - grid.x[0]))
+    return int(np.ceil(2 * height / steps[0])), int(np.ceil(2 * width / steps[1]))
+
+
+def simulate_pair(hq: np.ndarray | Scene, imager: Imager, seed: int) -> Pair:
     """Return the B-mode of an image, pixel for pixel on the grid of the image.
 
     Parameters
     ----------
-    hq : (size, size) uint8
+    hq : (size, size) uint8, or with what else shapes an image of it.
     seed : of this image under this probe; scatterers and noise have streams of their own, so that adding noise moves no
         scatterer.
     """
     return simulate_pairs([hq], imager, [seed])[0]
 
 
-def simulate_pairs(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
+def simulate_pairs(hqs: Sequence[np.ndarray | Scene], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
     """`simulate_pair` of several images: the same bytes, on a card as many together as its memory holds.
 
     Channel data and images stay on the card, from scatterers to B-modes, which come home in one copy.
     """
-    for hq in hqs:
+    scenes = [hq if isinstance(hq, Scene) else Scene(hq) for hq in hqs]
+    for hq in (scene.hq for scene in scenes):
         if hq.shape != imager.grid.shape or hq.dtype != np.uint8:
             raise ValueError(f"hq: expected uint8 of shape {imager.grid.shape}, got {hq.dtype} of shape {hq.shape}")
     pairs: list[Pair] = []
-    while len(pairs) < len(hqs):
+    while len(pairs) < len(scenes):
         part = slice(len(pairs), len(pairs) + _n_together(imager))
-        pairs += _simulate(hqs[part], imager, seeds[part])
+        pairs += _simulate(scenes[part], imager, seeds[part])
     return pairs
 
 
 def probe_seed(seed: int, probe_name: str) -> int:
     """Seed of a sample under one probe: two probes see different speckle, and adding a probe changes no other's."""
     return int(np.random.SeedSequence([seed, stable_hash(probe_name)]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def draw_seed(seed: int, draw: int) -> int:
+    """Seed of one of a sample's draws of scatterers: the first is the sample's own, whatever the number of draws."""
+    if draw == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, stable_hash("draw"), draw]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _n_together(imager: Imager) -> int:
@@ -147,7 +189,7 @@ def _n_together(imager: Imager) -> int:
     return get_engine(imager.settings.engine).batch_size(BYTES_A_SAMPLE * record)
 
 
-def _simulate(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
+def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
     """Pairs as one stack, which stays where the engine computes until the B-modes are there."""
     import ussim
     from ussim.arrays import to_numpy
@@ -155,15 +197,8 @@ def _simulate(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -
     settings = imager.settings
     streams = [np.random.SeedSequence(seed).spawn(2) for seed in seeds]  # of scatterers, of noise
     media = [
-        ussim.scatterers_from_image(
-            hq,
-            imager.grid,
-            imager.acquisition,
-            np.random.default_rng(stream),
-            imager.mean_distance,
-            settings.dynamic_range_db,
-        )
-        for hq, (stream, _) in zip(hqs, streams, strict=True)
+        scatterers_of(scene, imager, np.random.default_rng(stream))
+        for scene, (stream, _) in zip(scenes, streams, strict=True)
     ]
     rf = ussim.simulate_stack(media, imager.acquisition, settings.engine, n_samples=imager.n_samples)
     _receive(rf, settings, [np.random.default_rng(stream) for _, stream in streams])
@@ -175,9 +210,74 @@ def _simulate(hqs: Sequence[np.ndarray], imager: Imager, seeds: Sequence[int]) -
         speed_of_sound=imager.speed_of_sound,
         engine=settings.engine,
     )
-    bmodes = to_numpy(ussim.log_compress(images, settings.dynamic_range_db, per_image=True))
+    # White is `gain` below the brightest echo; what lies above is white too.
+    span = settings.dynamic_range_db + settings.gain_db
+    bmodes = to_numpy(ussim.log_compress(images, span, per_image=True)) if span > 0 else np.zeros(images.shape)
+    if settings.gain_db:
+        bmodes = np.minimum(bmodes * np.float32(span / settings.dynamic_range_db), 1)
     lqs = np.round(bmodes * 255).astype(np.uint8)
-    return [Pair(lq, len(medium)) for lq, medium in zip(lqs, media, strict=True)]
+    kept: Sequence[np.ndarray | None] = [None] * len(lqs)
+    if "envelope" in settings.keep:
+        kept = envelope_db(to_numpy(ussim.log_compress(images, -ENVELOPE_FLOOR_DB, per_image=True)), settings.gain_db)
+    return [Pair(lq, len(medium), kept[i]) for i, (lq, medium) in enumerate(zip(lqs, media, strict=True))]
+
+
+def envelope_db(compressed: np.ndarray, gain_db: float) -> np.ndarray:
+    """Return an envelope compressed over -ENVELOPE_FLOOR_DB as what is kept of it: dB of LQ's white, float16."""
+    decibels = (compressed - np.float32(1)) * np.float32(-ENVELOPE_FLOOR_DB) + np.float32(gain_db)
+    return np.maximum(decibels, np.float32(ENVELOPE_FLOOR_DB)).astype(np.float16)
+
+
+def scatterers_of(scene: Scene, imager: Imager, rng: np.random.Generator) -> ussim.Scatterers:
+    """Draw the scatterers of a scene over the field, and over the margin of a field that was made smaller."""
+    import ussim
+
+    settings = imager.settings
+    image, grid = scene.hq, imager.grid
+    rows, columns = imager.margin
+    if rows or columns:  # the tissue goes on beyond the border, as in a mirror
+        image = np.pad(image, ((rows, rows), (columns, columns)), mode="symmetric")
+        grid = ussim.ImageGrid(x=_beyond(grid.x, columns), z=_beyond(grid.z, rows))
+    span = settings.dynamic_range_db if settings.scatterer_range_db is None else settings.scatterer_range_db
+    drawn = ussim.scatterers_from_image(image, grid, imager.acquisition, rng, imager.mean_distance, span)
+    return drawn if scene.is_plain else _as_in(scene, drawn, imager, rng)
+
+
+def _beyond(axis: np.ndarray, count: int) -> np.ndarray:
+    """Return an axis with so many more pixels at either end."""
+    step = axis[1] - axis[0]
+    return np.concatenate([axis[0] - step * np.arange(count, 0, -1), axis, axis[-1] + step * np.arange(1, count + 1)])
+
+
+def _as_in(scene: Scene, drawn: ussim.Scatterers, imager: Imager, rng: np.random.Generator) -> ussim.Scatterers:
+    """Return the scatterers of a scene: as dense as it says, with its single points."""
+    import ussim
+
+    grid = imager.grid
+    x, z, reflectivity = drawn.x, drawn.z, drawn.reflectivity
+    if scene.density is not None:
+        density = scene.density[_nearest(z, grid.z), _nearest(x, grid.x)]
+        kept = rng.random(x.size) < density
+        # Fewer scatterers of the same echo strength together.
+        x, z, reflectivity = x[kept], z[kept], reflectivity[kept] / np.sqrt(density[kept])
+    if scene.points is not None and len(scene.points):
+        n = len(scene.hq)
+        px, pz = (
+            np.interp(share * n - 0.5, np.arange(n), axis)
+            for share, axis in ((scene.points[:, 0], grid.x), (scene.points[:, 1], grid.z))
+        )
+        front = ~imager.acquisition.probe.is_behind(px, pz)
+        x, z = np.concatenate([x, px[front]]), np.concatenate([z, pz[front]])
+        reflectivity = np.concatenate([reflectivity, 10 ** (scene.points[front, 2] / 20)])
+    return ussim.Scatterers(x, z, reflectivity)
+
+
+def _nearest(place: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Index of the nearest pixel of an even axis; beyond its ends as in a mirror."""
+    n = axis.size
+    index = np.rint((place - axis[0]) / (axis[1] - axis[0])).astype(int)
+    index = np.where(index < 0, -1 - index, index)
+    return np.clip(np.where(index >= n, 2 * n - 1 - index, index), 0, n - 1)
 
 
 def _receive(rf: ussim.RFData, settings: Settings, rngs: Sequence[np.random.Generator]) -> None:

@@ -18,11 +18,12 @@ from ussim.errors import DataError
 
 from ..identity import stable_hash
 from ..plan.resolved import ResolvedRecipe, array_name
-from ..plan.samples import Sample, image_of
-from ..store.layout import Row, ShardRecord, Value, lq_key, mask_key
+from ..plan.samples import Sample, scene_of
+from ..sources.scene import Scene
+from ..store.layout import LABELS, Row, ShardRecord, Value, dtype_of, envelope_key, image_shape, lq_key, mask_key
 from ..store.location import Storage, open_storage
 from ..store.write import write_shard
-from .pairs import make_imager, probe_seed, simulate_pairs
+from .pairs import draw_seed, make_imager, probe_seed, simulate_pairs
 
 MASK_STEP = (
     4  # pixels between those at which a field that differs in every sample is worked out: it costs as much as imaging
@@ -51,7 +52,9 @@ class Made:
     """One finished sample."""
 
     row: Row
-    images: dict[str, np.ndarray]  # "hq", "lq/..." (uint8) and, where they vary, "mask/..." (bool) -> (size, size)
+    # "hq", "lq/..." (uint8), where they vary "mask/..." (bool), "envelope/..." (float16), "labels" (uint16): (size, size),
+    # of several draws (draws, size, size)
+    images: dict[str, np.ndarray]
 
 
 class Streak:
@@ -167,32 +170,34 @@ def make_sample(sample: Sample, job: Job) -> Made:
 def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
     """Return the place of a sample that is set aside."""
     row = _row(sample, job) | {"set_aside": " ".join(reason.split())}
-    images: dict[str, np.ndarray] = {"hq": np.zeros((job.recipe.size,) * 2, np.uint8)}
+    keys = ["hq", *([LABELS] if job.recipe.label_table else [])]
     for settings in job.recipe.settings:
         name = settings.probe.name
         row |= {f"{column}_{array_name(name)}": None for column in _simulated_columns(job)}
-        images[lq_key(name)] = np.zeros_like(images["hq"])
-        if job.recipe.randomize is not None:
-            images[mask_key(name)] = np.zeros(images["hq"].shape, bool)
-    return Made(row, images)
+        keys += [lq_key(name), *([envelope_key(name)] if "envelope" in settings.keep else [])]
+        keys += [mask_key(name)] if job.recipe.randomize is not None else []
+    return Made(row, {key: np.zeros(image_shape(key, job.recipe), dtype_of(key)) for key in keys})
 
 
 def _row(sample: Sample, job: Job) -> Row:
     """Return what the table says of a sample, but for what is simulated."""
-    return sample.row(job.recipe.size, job.recipe.folds, job.recipe.tells_variants)
+    row: Row = sample.row(job.recipe.size, job.recipe.folds, job.recipe.tells_variants)
+    draws = range(1, job.recipe.speckle_draws)
+    return row | {f"seed_draw{draw}": draw_seed(sample.seed, draw) for draw in draws}
 
 
 def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
     """Return samples that share their settings, or one alone."""
-    hqs = [image_of(sample, job.recipe.cutting) for sample in samples]
-    made = [Made(_row(sample, job), {"hq": hq}) for sample, hq in zip(samples, hqs, strict=True)]
+    scenes = [scene_of(sample, job.recipe.cutting) for sample in samples]
+    made = [Made(_row(sample, job), _still(scene, job)) for sample, scene in zip(samples, scenes, strict=True)]
+    draws = job.recipe.speckle_draws
     for settings in job.recipe.settings:
         name = settings.probe.name
-        seeds = [probe_seed(sample.seed, name) for sample in samples]
+        seeds = [probe_seed(draw_seed(sample.seed, draw), name) for sample in samples for draw in range(draws)]
         drawn: dict[str, float] = {}
         masks: dict[str, np.ndarray] = {}
         if job.recipe.randomize is not None:
-            (seed,) = seeds
+            seed = seeds[0]  # of one sample alone: its draws are heard by one machine
             drawn = job.recipe.randomize.draw(np.random.default_rng([seed, stable_hash("randomize")]))
             imager = make_imager(settings.with_drawn(drawn))
             masks = {mask_key(name): imager.mask(MASK_STEP)}
@@ -200,11 +205,28 @@ def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
             imager = make_imager(settings)
         pixel_x, pixel_z = imager.pixel_size_mm
         values: Row = {"lq_pixel_x_mm": f"{pixel_x:.6g}", "lq_pixel_z_mm": f"{pixel_z:.6g}", **drawn}
-        for sample, pair in zip(made, simulate_pairs(hqs, imager, seeds), strict=True):
-            row = values | {"scatterers": pair.n_scatterers}
+        simulated = simulate_pairs([scene for scene in scenes for _ in range(draws)], imager, seeds)
+        for i, sample in enumerate(made):
+            own = simulated[i * draws : (i + 1) * draws]
+            row = values | {"scatterers": own[0].n_scatterers}
             sample.row.update({f"{column}_{array_name(name)}": row[column] for column in _simulated_columns(job)})
-            sample.images.update(masks | {lq_key(name): pair.lq})
+            sample.images.update(masks | {lq_key(name): _drawn([pair.lq for pair in own])})
+            envelopes = [pair.envelope for pair in own if pair.envelope is not None]
+            sample.images.update({envelope_key(name): _drawn(envelopes)} if envelopes else {})
     return made
+
+
+def _still(scene: Scene, job: Job) -> dict[str, np.ndarray]:
+    """Return the images of a sample that no probe shapes."""
+    images = {"hq": scene.picture(job.recipe.dynamic_range_db)}
+    if job.recipe.label_table:
+        images[LABELS] = np.zeros(scene.hq.shape, np.uint16) if scene.labels is None else scene.labels
+    return images
+
+
+def _drawn(images: list[np.ndarray]) -> np.ndarray:
+    """Return the images of all draws, (draws, size, size); of one alone itself."""
+    return np.stack(images) if len(images) > 1 else images[0]
 
 
 def _simulated_columns(job: Job) -> tuple[str, ...]:

@@ -76,13 +76,59 @@ def apply_augmentation(image: np.ndarray, augmentation: Augmentation, size: int 
     """
     from scipy.ndimage import gaussian_filter, map_coordinates
 
-    if image.ndim != 2 or image.shape[0] != image.shape[1]:
-        raise ValueError(f"expected a square image, got shape {image.shape}")
-    turned = np.rot90(image[:, ::-1] if augmentation.flip else image, augmentation.quarter_turns)
+    turned = _turned(image, augmentation)
     n, size = image.shape[0], size or image.shape[0]
     if augmentation.angle == 0 and augmentation.scale == 1 and size == n:
         return np.ascontiguousarray(turned)
+    rows, columns = _places(n, augmentation, size)
+    source = turned.astype(np.float32)
+    step = augmentation.side * n / size  # MRI pixels a pixel of the result
+    if step > 1:
+        source = gaussian_filter(source, (step - 1) / 2, mode="nearest")  # scikit-image's anti-aliasing
+    # The outermost pixel centers may lie half a pixel beyond the image's own: "nearest" holds the border there.
+    variant = map_coordinates(source, [rows, columns], order=3, mode="nearest")
+    variant = np.clip(variant, image.min(), image.max())
+    return np.rint(variant).astype(image.dtype) if image.dtype.kind in "ui" else variant.astype(image.dtype)
 
+
+def apply_to_labels(labels: np.ndarray, augmentation: Augmentation, size: int) -> np.ndarray:
+    """Return the variant of labels (n, n), (size, size) of the same type: each pixel as the nearest one says."""
+    n = labels.shape[0]
+    # Half way between two pixels the later one counts, whatever the last digit of the place.
+    rows, columns = (np.clip(np.floor(axis + 0.5 + 1e-9).astype(int), 0, n - 1) for axis in _places(n, augmentation, size))
+    return _turned(labels, augmentation)[rows, columns]
+
+
+def apply_to_points(points: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """Return points (k, 3), places across and down as shares of an image and a level, as they lie in its variant.
+
+    Those that lie outside it are left out.
+    """
+    across, down = points[:, 0], points[:, 1]
+    if augmentation.flip:
+        across = 1 - across
+    for _ in range(augmentation.quarter_turns % 4):
+        across, down = down, 1 - across
+    cosine, sine = math.cos(augmentation.angle), math.sin(augmentation.angle)
+    side, extent = augmentation.side, augmentation.scale  # of the square, and of the upright one around it
+    row, column = (
+        place - (extent / 2 + (1 - extent) * offset)
+        for place, offset in zip((down, across), augmentation.offset, strict=True)
+    )
+    moved = np.stack(
+        [(cosine * column + sine * row) / side + 0.5, (cosine * row - sine * column) / side + 0.5, points[:, 2]], axis=1
+    )
+    return moved[((moved[:, :2] > 0) & (moved[:, :2] < 1)).all(axis=1)]
+
+
+def _turned(image: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    if image.ndim != 2 or image.shape[0] != image.shape[1]:
+        raise ValueError(f"expected a square image, got shape {image.shape}")
+    return np.rot90(image[:, ::-1] if augmentation.flip else image, augmentation.quarter_turns)
+
+
+def _places(n: int, augmentation: Augmentation, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns in a turned image of n x n pixels that the pixels of a variant are taken from."""
     cosine, sine = math.cos(augmentation.angle), math.sin(augmentation.angle)
     reach = augmentation.reach
     side = augmentation.scale * n / reach
@@ -91,15 +137,7 @@ def apply_augmentation(image: np.ndarray, augmentation: Augmentation, size: int 
     along = (np.arange(size) + 0.5) / size - 0.5  # pixel centers across the square
     rows = centre_row + side * (cosine * along[:, None] + sine * along[None, :])
     columns = centre_column + side * (cosine * along[None, :] - sine * along[:, None])
-
-    source = turned.astype(np.float32)
-    step = side / size  # MRI pixels a pixel of the result
-    if step > 1:
-        source = gaussian_filter(source, (step - 1) / 2, mode="nearest")  # scikit-image's anti-aliasing
-    # The outermost pixel centers may lie half a pixel beyond the image's own: "nearest" holds the border there.
-    variant = map_coordinates(source, [rows, columns], order=3, mode="nearest")
-    variant = np.clip(variant, image.min(), image.max())
-    return np.rint(variant).astype(image.dtype) if image.dtype.kind in "ui" else variant.astype(image.dtype)
+    return rows, columns
 
 
 def augment(

@@ -12,6 +12,14 @@ The file behind `--randomize` names ranges, each [low, high], drawn uniformly an
     center_frequency_fraction = [-0.05, 0.05]  # jitter of the probe
     bandwidth_fraction = [-0.1, 0.1]
     f_number = [0.8, 2.0]
+    zoom = [1, 5]                              # the field is this many times smaller than the probe's own
+    zoom_x = [0, 1]                            # where in the probe's own: 0 left, 1 right, 0.5 where not drawn
+    zoom_z = [0, 1]                            # 0 near the probe, 1 at the far end, 0.5 where not drawn
+    n_transmits = [1, 15]                      # whole numbers
+    width_deg = [50, 80]                       # of a diverging wave
+    n_cycles = [1, 3]                          # of the carrier in the excitation
+    scatterer_range_db = [30, 60]              # of the scatterers alone; dynamic_range_db is then the display's
+    gain_db = [-10, 10]                        # of the display: white is this far below the brightest echo
 """
 
 from __future__ import annotations
@@ -33,7 +41,18 @@ _BOUNDS = {
     "center_frequency_fraction": (-0.5, 0.5),
     "bandwidth_fraction": (-0.9, 0.9),
     "f_number": (0.1, 20.0),
+    # New ones at the end: each has its place in the random stream.
+    "zoom": (1.0, 10.0),
+    "zoom_x": (0.0, 1.0),
+    "zoom_z": (0.0, 1.0),
+    "n_transmits": (1.0, 1024.0),
+    "width_deg": (1.0, 179.0),
+    "n_cycles": (0.5, 32.0),
+    "scatterer_range_db": (1.0, 200.0),
+    "gain_db": (-60.0, 60.0),
 }
+_ALWAYS = frozenset(list(_BOUNDS)[:10])  # recorded also where they are not drawn, as the first stores did
+_WHOLE = frozenset({"n_transmits"})  # drawn among whole numbers, both ends included
 
 
 class Ranges(BaseModel):
@@ -51,6 +70,14 @@ class Ranges(BaseModel):
     center_frequency_fraction: Range = None
     bandwidth_fraction: Range = None
     f_number: Range = None
+    zoom: Range = None
+    zoom_x: Range = None
+    zoom_z: Range = None
+    n_transmits: Range = None
+    width_deg: Range = None
+    n_cycles: Range = None
+    scatterer_range_db: Range = None
+    gain_db: Range = None
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Ranges:
@@ -60,6 +87,8 @@ class Ranges(BaseModel):
                 raise ValueError(
                     f"randomize.{name}: expected [low, high] with {least:g} <= low <= high <= {most:g}, got {list(value)}"
                 )
+            if value is not None and name in _WHOLE and any(limit != int(limit) for limit in value):
+                raise ValueError(f"randomize.{name}: expected whole numbers [low, high], got {list(value)}")
         if not self.names:
             raise ValueError(f"randomize: expected at least one range of {', '.join(_BOUNDS)}, got none")
         return self
@@ -74,13 +103,20 @@ class Ranges(BaseModel):
         """Whether attenuation may be drawn above 0."""
         return self.attenuation_db_cm_mhz is not None and self.attenuation_db_cm_mhz[1] > 0
 
+    def record(self) -> dict[str, list[float] | None]:
+        """Return what a store records: the first ten ranges always, later ones where they are drawn."""
+        values = self.model_dump(mode="json")
+        return {name: limits for name, limits in values.items() if name in _ALWAYS or limits is not None}
+
     def draw(self, rng: np.random.Generator) -> dict[str, float]:
         """One value a range. Each has a number of the stream to itself, so that adding a range changes no other value."""
         place = rng.random(len(_BOUNDS))
-        values = {}
+        values: dict[str, float] = {}
         for share, name in zip(place, _BOUNDS, strict=True):
             limits = getattr(self, name)
-            if limits is not None:
+            if limits is not None and name in _WHOLE:
+                values[name] = int(limits[0] + share * (limits[1] - limits[0] + 1))
+            elif limits is not None:
                 # Six digits are what the table of samples records: the drawn value is the recorded one.
                 values[name] = float(f"{limits[0] + share * (limits[1] - limits[0]):.6g}")
         return values

@@ -33,6 +33,7 @@ _ALIASES = {
     "probe": "probes",
     "angles": "n_transmits",
     "attenuation": "attenuation_db_cm_mhz",
+    "phantom": "phantoms",
 }
 
 
@@ -66,6 +67,7 @@ class Recipe(BaseModel):
     segmenter: Literal["otsu", "sam2"] = "otsu"
     sam2_checkpoint: str | None = None
     window: str = "auto"  # which values become black and white: auto, voi, percentile or LOW,HIGH
+    phantoms: tuple[str, ...] | None = None  # kinds of source phantom (`ussim.phantoms.names`), None: all in turn
     augmentations: int = Field(0, ge=0)  # variants of each image, beside the image itself
     limit: int | None = Field(None, ge=1)  # samples
     limit_full: int | None = Field(None, ge=0)
@@ -86,6 +88,8 @@ class Recipe(BaseModel):
     tgc: bool | None = None  # None: where there is attenuation
     randomize: Ranges | None = None
     engine: str = "auto"
+    speckle_draws: int = Field(1, ge=1, le=256)  # independent draws of the scatterers of each image
+    keep: tuple[Literal["envelope"], ...] = ()  # beside the LQ image
 
     # How it is stored; does not shape the content.
     samples_per_shard: int | None = Field(None, ge=1)
@@ -99,7 +103,7 @@ class Recipe(BaseModel):
         except ValidationError as error:
             raise RecipeError(_one_line(error)) from None
 
-    @field_validator("source", "root", "planes", "probes", mode="before")
+    @field_validator("source", "root", "planes", "probes", "phantoms", "keep", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         if isinstance(value, str | Path):
@@ -128,6 +132,15 @@ class Recipe(BaseModel):
     def _no_planes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return value or None
 
+    @field_validator("phantoms")
+    @classmethod
+    def _known_phantoms(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from ussim.phantoms import check_name
+
+        if kinds and len({check_name(kind) for kind in kinds}) < len(kinds):
+            raise ValueError(f"phantoms: expected each kind once, got {', '.join(kinds)}")
+        return tuple(check_name(kind) for kind in kinds) if kinds else None
+
     @field_validator("source")
     @classmethod
     def _known_sources(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -144,6 +157,10 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"root: expected one folder a source ({len(self.source)}: {', '.join(self.source)}), got {len(self.root)}"
             )
+        if "phantom" in self.source and self.limit is None and self.limit_full is None:
+            raise ValueError("limit: source phantom has no end: expected a number of samples (--limit N), got none")
+        if "phantom" in self.source and not self.full:
+            raise ValueError("full: source phantom gives whole images, no patches: expected full, got patches alone")
         own = {"nifti", "dicom", "npy", "image"}
         if self.subjects is not None and not set(self.source) <= own:
             known = ", ".join(name for name in self.source if name not in own)

@@ -18,12 +18,21 @@ from typing import Any
 from ussim.probes import Imaging, Probe
 
 from ..sources import Selection, get_source
+from ..sources.scene import Label
 from .formats import rules_of
 from .randomize import Ranges
 
 KINDS = ("full", "patch")
 # Fields that are recorded only where they say other than the default: later than stores that are to keep their digests.
-_WHERE_USED = {"subjects": None, "frames": "first", "include_derived": False, "window": "auto"}
+_WHERE_USED = {
+    "subjects": None,
+    "frames": "first",
+    "include_derived": False,
+    "window": "auto",
+    "phantoms": None,
+    "speckle_draws": 1,
+    "keep": (),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Cutting:
     sam2_checkpoint: str | None
     seed: int
     window: str = "auto"  # `ussim.volumes.window`
+    dynamic_range_db: float = 40.0  # of HQ images that are made of levels in dB
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,14 @@ class Settings:
     snr_db: float | None = None
     tgc: bool = False
     format: int = 1  # of the dataset, the rules of which hold (`datagen.plan.formats`)
+    keep: tuple[str, ...] = ()  # what is kept beside the LQ image: "envelope"
+    # Drawn for a sample (`datagen.plan.randomize`).
+    zoom: float = 1.0  # the field is this many times smaller than the probe's own
+    zoom_x: float = 0.5  # where in it, 0 to 1
+    zoom_z: float = 0.5
+    n_cycles: float = 1.0
+    scatterer_range_db: float | None = None  # None: dynamic_range_db
+    gain_db: float = 0.0  # of the display
 
     def with_drawn(self, drawn: dict[str, float]) -> Settings:
         """Return these settings with what was drawn for one sample (`datagen.plan.randomize`)."""
@@ -120,13 +138,17 @@ class ResolvedRecipe:
     frames: str | int = "first"
     include_derived: bool = False
     window: str = "auto"
+    phantoms: tuple[str, ...] | None = None  # kinds of source phantom, None: all
+    speckle_draws: int = 1
+    keep: tuple[str, ...] = ()
     format: int = 1
     inputs: Inputs = dataclasses.field(default=Inputs(), compare=False)
 
     @cached_property
     def selection(self) -> Selection:
         """The part that `find` of a source needs to know."""
-        return Selection(self.inputs.subjects, self.frames, self.include_derived)
+        count = self.limit if self.limit is not None else self.limit_full
+        return Selection(self.inputs.subjects, self.frames, self.include_derived, count, self.seed, self.phantoms)
 
     @cached_property
     def cutting(self) -> Cutting:
@@ -144,6 +166,7 @@ class ResolvedRecipe:
             sam2_checkpoint=None if checkpoint is None else str(Path(checkpoint).resolve()),
             seed=self.seed,
             window=self.window,
+            dynamic_range_db=self.dynamic_range_db,
         )
 
     @cached_property
@@ -158,6 +181,11 @@ class ResolvedRecipe:
         """Whether the table of samples says how each variant of an image was made."""
         return rules_of(self.format).tells_variants
 
+    @cached_property
+    def label_table(self) -> tuple[Label, ...]:
+        """What the labels of the samples are called; () = samples have none."""
+        return tuple(label for name in self.source for label in get_source(name).labels)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the record."""
@@ -168,9 +196,9 @@ class ResolvedRecipe:
         record = {item.name: plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
         del record["inputs"]
         record["probes"] = {probe.name: probe_record(probe) for probe in self.probes}
-        record["randomize"] = None if self.randomize is None else self.randomize.model_dump(mode="json")
+        record["randomize"] = None if self.randomize is None else self.randomize.record()
         for name, default in _WHERE_USED.items():
-            if record[name] == default:
+            if getattr(self, name) == default:
                 del record[name]
         if self.format == 1:  # which knew of no other
             del record["format"]

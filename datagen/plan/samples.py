@@ -26,9 +26,10 @@ from ussim.volumes.window import Window, window_of
 
 from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from ..sources import get_source
-from .augment import Augmentation, apply_augmentation, draw_augmentation
+from ..sources.scene import Scene
+from .augment import Augmentation, apply_augmentation, apply_to_labels, apply_to_points, draw_augmentation
 from .resolved import KINDS, Cutting, ResolvedRecipe, digest
-from .slices import Segmenter, hq_patch, hq_slice, hq_slices
+from .slices import Segmenter, hq_patch, hq_slice, hq_slices, resize, to_uint8
 
 BETWEEN_NOTES = " | "  # of one volume, in the table of volumes
 COPIED = "the same pixels as an image of another volume"
@@ -261,6 +262,8 @@ def _oddities(volumes: Iterable[VolumeSamples]) -> list[str]:
 
 def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
     """Every sample of one volume, without the images. A volume that cannot be read is a failure, not an error."""
+    if get_source(ref.source).makes_images:
+        return _made_samples(ref, cutting)
     skipped = Counter[str]()
     samples = []
     try:
@@ -280,23 +283,17 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
             if image.kind not in cutting.kinds:
                 continue
             pixels = f"{image.kind} {hashlib.sha256(image.image.tobytes()).hexdigest()}"
-            for augmentation in range(cutting.augmentations + 1):
-                identifier = sample_id(ref.source, ref.name, image.plane, image.index, image.kind, augmentation)
-                samples.append(
-                    Sample(
-                        id=identifier,
-                        ref=ref,
-                        plane=image.plane,
-                        index=image.index,
-                        kind=image.kind,
-                        box=image.box,
-                        augmentation=augmentation,
-                        seed=sample_seed(cutting.seed, identifier),
-                        pixel_size_mm=image.pixel_size_mm,
-                        file_sha256=volume.file_sha256,
-                        pixels=pixels,
-                    )
-                )
+            samples += _variants(
+                ref,
+                cutting,
+                plane=image.plane,
+                index=image.index,
+                kind=image.kind,
+                box=image.box,
+                pixel_size_mm=image.pixel_size_mm,
+                file_sha256=volume.file_sha256,
+                pixels=pixels,
+            )
     except (DeviceError, ImportError):  # of the machine, not of this volume
         raise
     except Exception as error:
@@ -308,6 +305,46 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
     return VolumeSamples(
         ref, tuple(samples), tuple(sorted(counts.items())), "", note, notes, volume.file_sha256, window
     )
+
+
+def _made_samples(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
+    """Every sample of an image that is made, not cut: it is not made yet."""
+    source = get_source(ref.source)
+    identity, side = source.identity(ref), source.side
+    (plane,) = source.default_planes
+    samples = _variants(
+        ref,
+        cutting,
+        plane=plane,
+        index=0,
+        kind="full",
+        box=(0, 0, side, side),
+        pixel_size_mm=(None, None),
+        file_sha256=identity,
+        pixels=identity,
+    )
+    return VolumeSamples(ref, tuple(samples), file_sha256=identity)
+
+
+def _variants(ref: VolumeRef, cutting: Cutting, *, plane: str, index: int, kind: str, **values: Any) -> list[Sample]:
+    """Return the samples of one image: itself and its variants."""
+    identifiers = [
+        sample_id(ref.source, ref.name, plane, index, kind, augmentation)
+        for augmentation in range(cutting.augmentations + 1)
+    ]
+    return [
+        Sample(
+            id=identifier,
+            ref=ref,
+            plane=plane,
+            index=index,
+            kind=kind,
+            augmentation=augmentation,
+            seed=sample_seed(cutting.seed, identifier),
+            **values,
+        )
+        for augmentation, identifier in enumerate(identifiers)
+    ]
 
 
 def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
@@ -334,6 +371,33 @@ def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[
     return replace(volume, samples=tuple(kept), skipped=tuple(sorted(skipped.items()))), lines
 
 
+def scene_of(sample: Sample, cutting: Cutting) -> Scene:
+    """Return what is imaged of a sample: its HQ image, labels where there are any, and what else shapes an image of it.
+
+    Raises
+    ------
+    DataError
+        The volume is no longer what it was when the sample was planned, or cannot be read.
+    """
+    made = get_source(sample.ref.source).scene(sample.ref, cutting.dynamic_range_db)
+    return Scene(image_of(sample, cutting)) if made is None else _at_size(made, sample.variant, cutting.size)
+
+
+def _at_size(made: Scene, variant: Augmentation | None, size: int) -> Scene:
+    """Return a scene of its own size as a variant of it at the size of the dataset."""
+    how = variant or Augmentation()
+    if variant is None:
+        hq = to_uint8(resize(made.hq / np.float32(255), (size, size)))
+    else:
+        hq = apply_augmentation(made.hq, variant, size)
+    return Scene(
+        hq,
+        None if made.labels is None else apply_to_labels(made.labels, how, size),
+        None if made.density is None else apply_to_labels(made.density, how, size),
+        None if made.points is None else apply_to_points(made.points, how),
+    )
+
+
 def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
     """Return the HQ image of a sample, (size, size) uint8, cut from its volume.
 
@@ -342,6 +406,8 @@ def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
     DataError
         The volume is no longer what it was when the sample was planned, or cannot be read.
     """
+    if get_source(sample.ref.source).makes_images:
+        return scene_of(sample, cutting).picture(cutting.dynamic_range_db)
     volume, window = _loaded(sample.ref, cutting.window)
     if volume.file_sha256 != sample.file_sha256:
         raise DataError(f"{sample.ref.source} {sample.ref.name}: the file changed while the dataset was being built")

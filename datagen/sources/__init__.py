@@ -1,4 +1,4 @@
-"""Sources of MRI: one small adapter per collection, and generic ones.
+"""Sources of images: one small adapter per collection of MRI, generic ones, and phantoms.
 
 `get_source(name)` gives a `Source` with `.find(root)` and `.load(ref)`; `resolve_root` says where its data is.
 """
@@ -27,6 +27,7 @@ _SOURCES = {
     "dicom": ("generic", "Dicom"),
     "npy": ("generic", "Npy"),
     "image": ("generic", "Image"),
+    "phantom": ("phantom", "Phantom"),
 }
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from ussim.errors import DataError
 from ussim.volumes.volume import Found, Volume, VolumeRef
 
+from .scene import Label, Scene
+
 
 class NothingFound(DataError):
     """A folder in which a source finds nothing of its own, as opposed to something wrong with it."""
@@ -23,6 +25,10 @@ class Selection:
     subjects: str | None = None  # regular expression or CSV file; None = the rules of `sources.subjects`
     frames: str | int = "first"  # of several at one place: "first", "all", or so many
     include_derived: bool = False  # phase images, maps, projections and the like
+    # Of what is made, not found: how many, of which seed, of which kinds (None: all).
+    count: int | None = None
+    seed: int = 0
+    kinds: tuple[str, ...] | None = None
 
 
 def frames_asked(value: str | int) -> str | int:
@@ -60,6 +66,9 @@ class Source(ABC):
     folders: tuple[str, ...] = ()  # names a download usually has, looked for in . and ./data
     default_planes: tuple[str, ...] = ()  # () = each volume's planes of near-square pixels
     needs_root: bool = True
+    makes_images: bool = False  # of nothing that is cut into slices: `scene` and `identity` are its own
+    side: int = 0  # pixels of an image that is made
+    labels: tuple[Label, ...] = ()  # of a source whose images come with labels: what they are called
     selection: Selection = Selection()
 
     @abstractmethod
@@ -69,6 +78,14 @@ class Source(ABC):
     @abstractmethod
     def load(self, ref: VolumeRef) -> Volume:
         """Read one volume."""
+
+    def scene(self, ref: VolumeRef, dynamic_range_db: float) -> Scene | None:
+        """Return the image of a volume that is made, not cut, at its own size; None where slices are cut of it."""
+        return None
+
+    def identity(self, ref: VolumeRef) -> str:
+        """Return the SHA-256 of what an image is made of; "" where it is cut from files, which have their own."""
+        return ""
 
     def base(self, root: str | Path | None) -> Path:
         """`root` as a path that exists; raises DataError where it does not."""

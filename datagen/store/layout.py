@@ -4,6 +4,9 @@
       zarr.json            Zarr v3 group; attributes: complete, recipe, recipe_digest, digest, source, licence, versions, ...
       hq/                  (n, H, W) uint8, dimensions sample, z, x
       lq/<PROBE>/          (n, H, W) uint8; a slash in a probe's name is written as an underscore
+                           with K > 1 speckle draws (n, K, H, W), dimensions sample, draw, z, x
+      envelope/<PROBE>/    shaped as lq, float16: dB of LQ's white, -120 and less as -120; where `keep` has "envelope"
+      labels/              (n, H, W) uint16, names and colors in its attributes; where samples have labels
       mask/<PROBE>/        (H, W) bool, or (n, H, W) where the acquisition is drawn for each sample
       samples.csv          one row per sample, in the order of the arrays
       volumes.csv          one row per volume that was read: its grey window, what is odd about it, why it was set aside
@@ -36,6 +39,8 @@ from ..plan.resolved import ResolvedRecipe, array_name
 
 FORMAT = 1
 DIMENSIONS = ("sample", "z", "x")
+DRAW = "draw"  # the second dimension where there are several draws
+LABELS = "labels"
 SAMPLES = "samples.csv"
 VOLUMES = "volumes.csv"
 BEGUN = "build/begun"
@@ -159,6 +164,11 @@ def lq_key(probe_name: str) -> str:
     return f"lq/{array_name(probe_name)}"
 
 
+def envelope_key(probe_name: str) -> str:
+    """Path of a probe's envelopes in a store."""
+    return f"envelope/{array_name(probe_name)}"
+
+
 def mask_key(probe_name: str) -> str:
     """Path of a probe's field of view in a store."""
     return f"mask/{array_name(probe_name)}"
@@ -167,6 +177,38 @@ def mask_key(probe_name: str) -> str:
 def record_key(index: int) -> str:
     """Path of a shard's record in a store."""
     return f"build/shards/{index:06d}.json"
+
+
+def shard_file(key: str, index: int, image: tuple[int, ...]) -> str:
+    """Path of the file of one array in one shard; `image` is the shape of one sample in it."""
+    return "/".join([key, "c", str(index), *("0" for _ in image)])
+
+
+def image_shape(key: str, recipe: ResolvedRecipe) -> tuple[int, ...]:
+    """Return the shape of one sample in an array of a store."""
+    square = (recipe.size, recipe.size)
+    drawn = recipe.speckle_draws > 1 and key.startswith(("lq/", "envelope/"))
+    return (recipe.speckle_draws, *square) if drawn else square
+
+
+def dtype_of(key: str) -> str:
+    """Return the type of the numbers in an array of a store."""
+    return {"mask": "bool", "envelope": "float16", LABELS: "uint16"}.get(key.partition("/")[0], "uint8")
+
+
+def stacks_of(recipe: ResolvedRecipe) -> dict[str, dict[str, Any]]:
+    """Return the arrays that every store of a recipe has an image of each sample in, but for the masks: key -> attributes."""
+    names = [probe.name for probe in recipe.probes]
+    stacks: dict[str, dict[str, Any]] = {"hq": {}}
+    stacks |= {lq_key(name): {"probe": name} for name in names}
+    if "envelope" in recipe.keep:
+        stacks |= {envelope_key(name): {"probe": name, "unit": "dB"} for name in names}
+    if recipe.label_table:
+        stacks[LABELS] = {
+            "names": {str(label.value): label.name for label in recipe.label_table},
+            "colors": {str(label.value): list(label.color) for label in recipe.label_table},
+        }
+    return stacks
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
@@ -219,7 +261,7 @@ def image_crc32(image: np.ndarray) -> int:
 
 def crc_column(key: str) -> str:
     """Return the column that holds the crc32 of an array's images: "crc32_hq", "crc32_L11-5v"."""
-    return f"crc32_{key.removeprefix('lq/')}"
+    return f"crc32_{key.removeprefix('lq/').replace('/', '_')}"
 
 
 def format_table(rows: Sequence[Mapping[str, Value]]) -> str:
@@ -263,22 +305,22 @@ def create_stack(
     key: str,
     dtype: str,
     n_samples: int,
-    size: int,
+    image: tuple[int, ...],
     samples_per_shard: int,
     attributes: dict[str, Any] | None = None,
 ) -> Any:
-    """Create the array of one kind of image, (n_samples, size, size), in shards."""
+    """Create the array of one kind of image, (n_samples, *image), in shards; draws are read one by one."""
     from zarr.codecs import ZstdCodec
 
     return group.create_array(
         key,
-        shape=(n_samples, size, size),
-        shards=(samples_per_shard, size, size),
-        chunks=(math.gcd(CHUNK, samples_per_shard), size, size),
+        shape=(n_samples, *image),
+        shards=(samples_per_shard, *image),
+        chunks=(math.gcd(CHUNK, samples_per_shard), *(1 for _ in image[:-2]), *image[-2:]),
         dtype=dtype,
         fill_value=False if dtype == "bool" else 0,
         compressors=ZstdCodec(level=COMPRESSION_LEVEL),
-        dimension_names=DIMENSIONS,
+        dimension_names=DIMENSIONS if len(image) == 2 else (DIMENSIONS[0], DRAW, *DIMENSIONS[1:]),
         attributes=attributes,
         config=ALL_CHUNKS,
     )
@@ -329,10 +371,11 @@ def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> 
     masks : (size, size) bool of every probe; None where each sample has its own.
     """
     group, memory = memory_group(attributes.to_dict() | {"format": FORMAT, "complete": False})
-    stacks = [("hq", "uint8", {}), *((lq_key(name), "uint8", {"probe": name}) for name in masks)]
+    recipe = attributes.recipe
+    stacks = stacks_of(recipe)
     for name, mask in masks.items():
         if mask is None:
-            stacks.append((mask_key(name), "bool", {"probe": name}))
+            stacks[mask_key(name)] = {"probe": name}
             continue
         array = group.create_array(
             mask_key(name),
@@ -344,10 +387,11 @@ def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> 
             config=ALL_CHUNKS,
         )
         array[:] = mask
-    for key, dtype, described in stacks:
+    for key, described in stacks.items():
         create_stack(
-            group, key, dtype, attributes.n_samples, attributes.recipe.size, attributes.samples_per_shard, described
-        )
+            group, key, dtype_of(key), attributes.n_samples, image_shape(key, recipe), attributes.samples_per_shard,
+            described,
+        )  # fmt: skip
     return dict(sorted(contents(memory).items(), key=lambda item: item[0] == "zarr.json"))
 
 
@@ -359,7 +403,10 @@ def encode_shard(
     recipe_digest: str = "",
 ) -> tuple[dict[str, bytes], ShardRecord]:
     """Return the files of a shard, its record the last of them, and the record; parameters as of `write_shard`."""
-    files = {f"{key}/c/{index}/0/0": encode_array(images, samples_per_shard) for key, images in arrays.items()}
+    files = {
+        shard_file(key, index, images.shape[1:]): encode_array(images, samples_per_shard)
+        for key, images in arrays.items()
+    }
     sums = {name: (len(content), zlib.crc32(content)) for name, content in files.items()}
     for i, row in enumerate(rows):
         for key, images in arrays.items():
@@ -377,7 +424,7 @@ def encode_array(images: np.ndarray, samples_per_shard: int) -> bytes:
     group, memory = memory_group({})
     padded = np.zeros((samples_per_shard, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
-    dtype = "bool" if images.dtype == bool else "uint8"
-    array = create_stack(group, "shard", dtype, samples_per_shard, images.shape[1], samples_per_shard)
+    image = images.shape[1:]
+    array = create_stack(group, "shard", str(images.dtype), samples_per_shard, image, samples_per_shard)
     array[:] = padded
-    return contents(memory)["shard/c/0/0/0"]
+    return contents(memory)[shard_file("shard", 0, image)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -55,12 +55,14 @@ class Pairs(Sequence[Pair]):
         probes: tuple[str, ...],
         folds: np.ndarray,
         items: np.ndarray,
+        drawn: np.ndarray | None = None,
     ) -> None:
         self.url = url
         self.attributes = attributes  # of the store, as they are on disk
         self.recipe = ResolvedRecipe.from_dict(attributes["recipe"])
         self.probes = probes
         self.items = items  # (len, 2): index of the sample in the store, index of the probe in `probes`
+        self.drawn = np.zeros(len(items), np.int64) if drawn is None else drawn  # which draw each pair's LQ image is
         self.folds = folds  # of every sample in the store
         self._table: list[Row] | None = None
         self._group: Any = None
@@ -78,16 +80,83 @@ class Pairs(Sequence[Pair]):
         """(hq, lq) of one pair, each (H, W) float32 in [0, 1]; of a slice or an array of indices, a `Pairs`."""
         if isinstance(index, slice | list | np.ndarray):
             return self.select(np.arange(len(self))[index])
+        return self.pair(index)
+
+    def pair(self, index: int | np.integer, draw: int | None = None) -> Pair:
+        """Return (hq, lq) of one pair, of one of its draws; None: its own, the first unless `every_draw` made it."""
+        sample, _ = self.items[_checked(index, len(self))]
+        return _unit(self._array("hq")[int(sample)]), _unit(self._image(layout.lq_key, index, draw))
+
+    def envelope(self, index: int, draw: int | None = None) -> np.ndarray:
+        """(H, W) float32, dB of LQ's white: the envelope of a pair, where the store keeps it (`keep`)."""
+        if "envelope" not in self.recipe.keep:
+            raise layout.StoreError(f"{self.url}: no envelopes here: build with --keep envelope")
+        return np.asarray(self._image(layout.envelope_key, index, draw), dtype=np.float32)
+
+    @property
+    def n_draws(self) -> int:
+        """How many independent draws of its scatterers each image has."""
+        return self.recipe.speckle_draws
+
+    def draws(self, index: int) -> np.ndarray:
+        """(K, H, W) float32 in [0, 1]: the LQ images of all draws of a pair's scatterers."""
         sample, probe = self.items[_checked(index, len(self))]
-        lq = self._array(layout.lq_key(self.probes[probe]))[int(sample)]
-        return _unit(self._array("hq")[int(sample)]), _unit(lq)
+        images = _unit(self._array(layout.lq_key(self.probes[probe]))[int(sample)])
+        return images if self.n_draws > 1 else images[None]
+
+    def every_draw(self) -> Pairs:
+        """Return a pair for each draw of each pair: the same HQ image, another LQ image."""
+        each = np.repeat(np.arange(len(self)), self.n_draws)
+        drawn = np.tile(np.arange(self.n_draws), len(self))
+        return Pairs(self.url, self.attributes, self.probes, self.folds, self.items[each], drawn)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the samples have labels."""
+        return bool(self.label_names)
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """What the values of the labels are called; 0, which is unnamed, is not among them."""
+        return {int(value): name for value, name in self._label_attributes.get("names", {}).items()}
+
+    @property
+    def label_colors(self) -> dict[int, tuple[int, int, int]]:
+        """Red, green and blue of each label, 0 to 255."""
+        return {int(value): (c[0], c[1], c[2]) for value, c in self._label_attributes.get("colors", {}).items()}
+
+    def labels(self, index: int) -> np.ndarray:
+        """(H, W) uint16: what lies where in a pair, by the numbers of `label_names`."""
+        if not self.has_labels:
+            raise layout.StoreError(f"{self.url}: the samples have no labels: build with --labels, or of phantoms")
+        sample, _ = self.items[_checked(index, len(self))]
+        return np.asarray(self._array(layout.LABELS)[int(sample)])
+
+    @property
+    def _label_attributes(self) -> dict[str, Any]:
+        has = layout.LABELS in layout.stacks_of(self.recipe)
+        return dict(self._array(layout.LABELS).attrs) if has else {}
+
+    def _image(self, key: Callable[[str], str], index: int | np.integer, draw: int | None) -> np.ndarray:
+        """One image of a probe's array that may have several draws."""
+        position = _checked(index, len(self))
+        sample, probe = self.items[position]
+        number = int(self.drawn[position]) if draw is None else int(draw)
+        if not 0 <= number < self.n_draws:
+            raise IndexError(f"draw {number} of {self.n_draws}")
+        place = (int(sample), number) if self.n_draws > 1 else (int(sample),)
+        return self._array(key(self.probes[probe]))[place]
 
     @property
     def samples(self) -> list[Row]:
         """The row of each pair in the table of samples, and its `probe`: `pandas.DataFrame(pairs.samples)`."""
         if self._table is None:
             self._table = read.read_samples(open_storage(self.url))
-        return [self._table[sample] | {"probe": self.probes[probe]} for sample, probe in self.items]
+        rows = [self._table[sample] | {"probe": self.probes[probe]} for sample, probe in self.items]
+        if self.n_draws > 1:
+            for row, draw in zip(rows, self.drawn, strict=True):
+                row["draw"] = int(draw)
+        return rows
 
     @property
     def sources(self) -> tuple[Terms, ...]:
@@ -112,9 +181,8 @@ class Pairs(Sequence[Pair]):
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """Return some of the pairs, in the order given."""
-        return Pairs(
-            self.url, self.attributes, self.probes, self.folds, self.items[np.asarray(indices, dtype=np.int64)]
-        )
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Pairs(self.url, self.attributes, self.probes, self.folds, self.items[chosen], self.drawn[chosen])
 
     @property
     def has_own_masks(self) -> bool:
@@ -132,7 +200,8 @@ class Pairs(Sequence[Pair]):
 
         Indexing a sharded array with a list of positions would open its shards position by position.
         """
-        wanted = self.items[np.asarray(indices, dtype=np.int64)]
+        chosen = np.asarray(indices, dtype=np.int64)
+        wanted, drawn = self.items[chosen], self.drawn[chosen]
         hq = np.empty((len(wanted), *self.shape), np.uint8)
         lq = np.empty_like(hq)
         shards = wanted[:, 0] // self.samples_per_shard
@@ -142,7 +211,9 @@ class Pairs(Sequence[Pair]):
             hq[here] = self.read_shard("hq", int(shard))[offset]
             for probe in np.unique(wanted[here, 1]):
                 some = wanted[here, 1] == probe
-                lq[here[some]] = self.read_shard(layout.lq_key(self.probes[probe]), int(shard))[offset[some]]
+                images = self.read_shard(layout.lq_key(self.probes[probe]), int(shard))
+                place = (offset[some], drawn[here[some]]) if self.n_draws > 1 else (offset[some],)
+                lq[here[some]] = images[place]
         return hq, lq
 
     def batches(self, size: int = 64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -163,7 +234,7 @@ class Pairs(Sequence[Pair]):
         return self.attributes["samples_per_shard"]
 
     def read_shard(self, key: str, shard: int) -> np.ndarray:
-        """Read all images of an array ("hq", "lq/...") in one shard, (k, H, W) uint8."""
+        """Read all images of an array ("hq", "lq/...") in one shard, (k, H, W) uint8; of several draws (k, K, H, W)."""
         first = shard * self.samples_per_shard
         return np.asarray(self._array(key)[first : first + self.samples_per_shard])
 

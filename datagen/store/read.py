@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import layout
-from .layout import SAMPLES, Attributes, Row, ShardRecord, StoreError, Value, lq_key, mask_key
+from .layout import SAMPLES, Attributes, Row, ShardRecord, StoreError, Value, mask_key
 from .location import Storage
 from .seal import broken
 
@@ -131,8 +131,10 @@ def damaged_files(storage: Storage, record: ShardRecord) -> list[str]:
 
 def read_metadata(storage: Storage) -> dict[str, bytes]:
     """Return the zarr.json of every node of a store, by key."""
-    probes = read_attributes(storage).probes
-    nodes = ["hq", "lq", "mask", *map(lq_key, probes), *map(mask_key, probes)]
+    attributes = read_attributes(storage)
+    stacks = layout.stacks_of(attributes.recipe)
+    groups = dict.fromkeys(key.partition("/")[0] for key in stacks if "/" in key)
+    nodes = [*groups, "mask", *stacks, *map(mask_key, attributes.probes)]
     return {key: storage.read(key) for key in ("zarr.json", *(f"{node}/zarr.json" for node in nodes))}
 
 
@@ -162,13 +164,11 @@ def read_samples(storage: Storage) -> list[Row]:
     return layout.parse_table(storage.read(SAMPLES).decode())
 
 
-def decode_shard(content: bytes, key: str, size: int, samples_per_shard: int) -> list[np.ndarray | str]:
-    """Return the images in the file of a shard; in place of one that cannot be decoded, the reason."""
+def decode_shard(content: bytes, key: str, image: tuple[int, ...], samples_per_shard: int) -> list[np.ndarray | str]:
+    """Return the images in the file of a shard, each of shape `image`; for one that cannot be decoded, the reason."""
     group, memory = layout.memory_group({})
-    layout.create_stack(
-        group, "shard", "bool" if key.startswith("mask/") else "uint8", samples_per_shard, size, samples_per_shard
-    )
-    files = layout.contents(memory) | {"shard/c/0/0/0": content}
+    layout.create_stack(group, "shard", layout.dtype_of(key), samples_per_shard, image, samples_per_shard)
+    files = layout.contents(memory) | {layout.shard_file("shard", 0, image): content}
     array = layout.memory_group({}, files)[0]["shard"]
     images: list[np.ndarray | str] = []
     count = math.gcd(layout.CHUNK, samples_per_shard)

@@ -29,6 +29,7 @@ class Sharded(Protocol):
     """Pairs that lie in shards, as `datagen.open_pairs` returns them."""
 
     items: np.ndarray  # (len, 2): index of the sample in the store, index of the probe in `probes`
+    drawn: np.ndarray  # (len,): which draw of its scatterers a pair's LQ image is
     probes: tuple[str, ...]
 
     @property
@@ -69,7 +70,8 @@ class TorchPairs(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return what a DataLoader asks for: a batch at once, so that each shard is looked at once."""
         return [
-            (self._tensor("hq", sample), self._tensor(self._lq[probe], sample)) for sample, probe in self._at(indices)
+            (self._tensor("hq", sample), self._tensor(self._lq[probe], sample, draw))
+            for sample, probe, draw in self._at(indices)
         ]
 
     def batches(
@@ -96,12 +98,15 @@ class TorchPairs(Dataset):
     def _lq(self) -> list[str]:
         return [lq_key(name) for name in self.pairs.probes]
 
-    def _at(self, indices: Sequence[int]) -> list[tuple[int, int]]:
-        return [(int(sample), int(probe)) for sample, probe in self.pairs.items[np.asarray(indices, dtype=np.int64)]]
+    def _at(self, indices: Sequence[int]) -> list[tuple[int, int, int]]:
+        chosen = np.asarray(indices, dtype=np.int64)
+        places = zip(self.pairs.items[chosen], self.pairs.drawn[chosen], strict=True)
+        return [(int(sample), int(probe), int(draw)) for (sample, probe), draw in places]
 
-    def _tensor(self, key: str, sample: int) -> torch.Tensor:
+    def _tensor(self, key: str, sample: int, draw: int = 0) -> torch.Tensor:
         shard, offset = divmod(sample, self.pairs.samples_per_shard)
-        image = torch.from_numpy(self._shard(key, shard)[offset][None])
+        stored = self._shard(key, shard)[offset]
+        image = torch.from_numpy((stored[draw] if stored.ndim == 3 else stored)[None])
         return image.clone() if self.dtype == "uint8" else image.float().div_(255)
 
     def _shard(self, key: str, shard: int) -> np.ndarray:
