@@ -17,6 +17,7 @@ import click
 
 from irsde import recipes
 from irsde.config import (
+    DRAWS,
     FLOW_LOSSES,
     FLOW_SAMPLERS,
     INVERSES,
@@ -130,6 +131,11 @@ def run(arguments: list[str] | None = None) -> int:
 )
 @click.option("--precondition/--no-precondition", default=None, help="Unit variance in and out at every time.")
 @click.option("--skip", type=click.Choice(SKIPS), help="What the network adds to: the LQ image, or it smoothed.")
+@click.option(
+    "--draws",
+    type=click.Choice(DRAWS),
+    help="Of a store with several speckle draws of each image: the first alone, or every draw as a pair.",
+)
 @click.option("--flip-axial/--no-flip-axial", default=None, help="Also flip in depth (speckle is anisotropic).")
 @click.option("--rotate/--no-rotate", default=None, help="Also turn by 90 degrees (speckle is anisotropic).")
 @click.option(

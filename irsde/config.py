@@ -30,6 +30,7 @@ TWO_STAGES = ("pmrf", "irsde-mean")  # methods whose samples start from a mean
 SKIPS = ("plain", "smooth")
 SIGMA_UNITS = ("network", "grey")
 STATISTICS = ("echoes", "image")
+DRAWS = ("first", "every")
 
 # The published recipe leaves its optimizer's numbers open; "paper" fills them with IR-SDE's (Luo et al. 2023). "small" and
 # "tiny" are for CPUs: half-resolution inside, shorter runs, a network output scaled to unit variance at every time.
@@ -81,6 +82,7 @@ class TrainConfig:
 
     store: str | tuple[str, ...]  # the pairs store, or several, which are learned from together
     probes: tuple[str, ...] = ()  # which simulated images to learn from; () = all the store has
+    draws: str = "first"  # of a store with several speckle draws of each image: the first, or a pair for "every" draw
     fold: int | None = None  # subjects of this fold are held out; None trains on all
     method: str = "irsde"  # "irsde", "flow"; on a predicted mean "pmrf", "irsde-mean"; or supervised: "unet", "dncnn"
     preset: str = "paper"  # network size: "paper", "small", "tiny"
@@ -136,6 +138,7 @@ class TrainConfig:
             raise ConfigError(f"store: expected one pairs store or several, got {self.store!r}")
         for name, choices in (
             ("method", METHODS),
+            ("draws", DRAWS),
             ("preset", tuple(PRESETS)),
             ("recipe", recipes.NAMES),
             ("sigma_unit", SIGMA_UNITS),

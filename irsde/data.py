@@ -65,7 +65,10 @@ def whole(pairs: Any) -> Subset:
         raise DataError(f"expected the pairs of one probe, got those of {', '.join(pairs.probes)}")
     rows = pairs.samples
     subjects = tuple(f"{row.get('source', '')}/{row['subject']}" for row in rows)
-    names = tuple(str(row.get("id", i)) for i, row in enumerate(rows))
+    # Of several speckle draws the first goes by the image's own name.
+    names = tuple(
+        str(row.get("id", i)) + (f" draw {row['draw']}" if row.get("draw") else "") for i, row in enumerate(rows)
+    )
     return Subset(pairs, pairs.probes[0], tuple(range(len(pairs))), subjects, names)
 
 

@@ -67,6 +67,8 @@ def prepare(
     opened = list(pairs) if pairs is not None else open_stores(config.stores, config.probes)
     digests = list(dict.fromkeys(d for p in opened if (d := getattr(p, "attributes", {}).get("digest"))))
     _compare_digests(config, out, record, digests)
+    if config.draws == "every":
+        opened = [p.every_draw() if hasattr(p, "every_draw") else p for p in opened]
     if config.statistics == "echoes":
         opened = [EchoPairs(p, config.patch_size) for p in opened]
     parts = split_all(opened, config.fold)

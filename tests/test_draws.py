@@ -109,7 +109,10 @@ def test_a_silent_envelope_is_the_floor():
 
 
 def test_a_build_with_draws_is_the_same_however_it_is_run(several, root, tmp_path, monkeypatch):
-    assert build(fast_recipe(root, **MANY), tmp_path / "t.zarr", workers=2, scheduler="threads").digest == several[1].digest
+    assert (
+        build(fast_recipe(root, **MANY), tmp_path / "t.zarr", workers=2, scheduler="threads").digest
+        == several[1].digest
+    )
 
     class Stop(BaseException):
         pass
@@ -243,3 +246,20 @@ def test_gain_and_contrast_shape_the_picture():
         return lq[:, 40:].mean() - lq[:, :24].mean()
 
     assert contrast(strong) > contrast(plain) + 10
+
+
+def test_training_sees_the_first_draw_or_every_one(several):
+    """Pairs by name, and the LQ images of a batch: in network units they tell draws apart."""
+    from irsde.config import TrainConfig
+    from irsde.data import Augmentation, TrainingBatches
+    from irsde.lessons import prepare
+
+    counts = {}
+    for draws in ("first", "every"):
+        config = TrainConfig.create(store=str(several[0]), probes=(PROBE,), draws=draws, patch_size=16, floor=0.0)
+        lessons = prepare(config, several[0], None, None, lambda text: None)
+        (subset,) = lessons.training
+        assert len(set(subset.names)) == len(subset)
+        batches = TrainingBatches(lessons.training, lessons.normalization, Augmentation(16, False), len(subset), 0)
+        counts[draws] = len({image.numpy().tobytes() for image in batches[0][1]})
+    assert counts == {"first": 5, "every": 5 * DRAWS}

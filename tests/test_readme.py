@@ -24,6 +24,7 @@ PAGES = {
         "docs/excitation.md",
         "docs/clinical.md",
         "docs/sources.md",
+        "docs/datasets.md",
         "docs/gpu.md",
         "docs/calibration.md",
     )

@@ -41,7 +41,18 @@ def test_irsde_is_its_public_configuration():
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_a_recipe_names_every_setting_that_makes_a_training(name):
     known = set(TrainConfig.create(store="s").to_dict())
-    where_and_how_fast = {"store", "probes", "fold", "recipe", "init", "compile", "channels_last", "device", "workers"}
+    where_and_how_fast = {
+        "store",
+        "probes",
+        "draws",
+        "fold",
+        "recipe",
+        "init",
+        "compile",
+        "channels_last",
+        "device",
+        "workers",
+    }
     guards = {"floor", "log_every"}
     assert set(recipes.settings_of(name)) == known - where_and_how_fast - guards
     assert set(recipes.RECIPES[name].open) <= known

@@ -40,10 +40,11 @@ def test_every_source_says_its_licence_citation_and_terms(name):
 
 def test_only_open_and_own_images_may_be_passed_on():
     """By each collection's terms; Duke Breast's is CC BY-NC 4.0, and whose the files of one's own are, their owner knows."""
-    own = {name for name in source_names() if not get_source(name).where and name != "demo"}
+    ours = {"demo", "phantom"}
+    own = {name for name in source_names() if not get_source(name).where and name not in ours}
     assert own == {"dicom", "image", "nifti", "npy"}
     passed_on = {name for name in source_names() if get_source(name).redistributable is True}
-    assert passed_on == own | {"demo", "duke-breast"}
+    assert passed_on == own | ours | {"duke-breast"}
     assert {name for name in source_names() if get_source(name).redistributable is False} == set(
         source_names()
     ) - passed_on
@@ -107,7 +108,7 @@ def test_a_collection_gives_images(tmp_path, name, make):
     assert all(image.shape == (64, 64) and image.dtype == np.uint8 and image.max() > 60 for image in images)
 
 
-@pytest.mark.parametrize("name", [name for name in source_names() if name != "demo"])
+@pytest.mark.parametrize("name", [name for name in source_names() if get_source(name).needs_root])
 def test_an_empty_folder_says_what_was_expected(tmp_path, name):
     source = get_source(name)
     with pytest.raises(DataError) as caught:

@@ -216,9 +216,10 @@ def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> 
     if settings.gain_db:
         bmodes = np.minimum(bmodes * np.float32(span / settings.dynamic_range_db), 1)
     lqs = np.round(bmodes * 255).astype(np.uint8)
-    kept: Sequence[np.ndarray | None] = [None] * len(lqs)
+    kept: list[np.ndarray | None] = [None] * len(lqs)
     if "envelope" in settings.keep:
-        kept = envelope_db(to_numpy(ussim.log_compress(images, -ENVELOPE_FLOOR_DB, per_image=True)), settings.gain_db)
+        compressed = to_numpy(ussim.log_compress(images, -ENVELOPE_FLOOR_DB, per_image=True))
+        kept = list(envelope_db(compressed, settings.gain_db))
     return [Pair(lq, len(medium), kept[i]) for i, (lq, medium) in enumerate(zip(lqs, media, strict=True))]
 
 

@@ -18,8 +18,9 @@ from ..store.layout import Attributes, ShardRecord
 from ..store.location import Storage, open_storage
 from .shards import Job, make_sample
 
-# What another processor or library version may round otherwise: 2 grey levels (0.3 dB of 40), and as many dB.
-TOLERANCES = {"lq": 2, "envelope": 0.5}
+# What another processor or library version may round otherwise: grey levels (0.3 dB of 40), and decibels of an envelope.
+TOLERANCE = 2
+TOLERANCES = {"lq": TOLERANCE, "envelope": 0.5}
 UNITS = {"envelope": "dB", "labels": "in number"}
 HEARD_DB = -60.0  # of an envelope: what is weaker is rounding of the float32 sums that stronger echoes are in, too
 
@@ -209,4 +210,5 @@ def _compare(
 
 def _comparable(image: np.ndarray) -> np.ndarray:
     """Return an image in float32; of an envelope, which has decibels, what is weaker than HEARD_DB as that."""
-    return np.maximum(image, np.float16(HEARD_DB)).astype(np.float32) if image.dtype == np.float16 else image.astype(np.float32)
+    values = image.astype(np.float32)
+    return np.maximum(values, np.float32(HEARD_DB)) if image.dtype == np.float16 else values

@@ -95,7 +95,9 @@ def apply_to_labels(labels: np.ndarray, augmentation: Augmentation, size: int) -
     """Return the variant of labels (n, n), (size, size) of the same type: each pixel as the nearest one says."""
     n = labels.shape[0]
     # Half way between two pixels the later one counts, whatever the last digit of the place.
-    rows, columns = (np.clip(np.floor(axis + 0.5 + 1e-9).astype(int), 0, n - 1) for axis in _places(n, augmentation, size))
+    rows, columns = (
+        np.clip(np.floor(axis + 0.5 + 1e-9).astype(int), 0, n - 1) for axis in _places(n, augmentation, size)
+    )
     return _turned(labels, augmentation)[rows, columns]
 
 

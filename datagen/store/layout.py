@@ -197,7 +197,7 @@ def dtype_of(key: str) -> str:
 
 
 def stacks_of(recipe: ResolvedRecipe) -> dict[str, dict[str, Any]]:
-    """Return the arrays that every store of a recipe has an image of each sample in, but for the masks: key -> attributes."""
+    """Return the arrays with an image of each sample in a store, but for the masks: key -> attributes."""
     names = [probe.name for probe in recipe.probes]
     stacks: dict[str, dict[str, Any]] = {"hq": {}}
     stacks |= {lq_key(name): {"probe": name} for name in names}
