@@ -218,7 +218,7 @@ def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
 
 def _still(scene: Scene, job: Job) -> dict[str, np.ndarray]:
     """Return the images of a sample that no probe shapes."""
-    images = {"hq": scene.picture(job.recipe.dynamic_range_db)}
+    images = {"hq": scene.hq if scene.points is None else scene.picture(job.recipe.dynamic_range_db)}
     if job.recipe.label_table:
         images[LABELS] = np.zeros(scene.hq.shape, np.uint16) if scene.labels is None else scene.labels
     return images

@@ -379,7 +379,8 @@ def scene_of(sample: Sample, cutting: Cutting) -> Scene:
     DataError
         The volume is no longer what it was when the sample was planned, or cannot be read.
     """
-    made = get_source(sample.ref.source).scene(sample.ref, cutting.dynamic_range_db)
+    source = get_source(sample.ref.source)
+    made = source.scene(sample.ref, cutting.dynamic_range_db) if source.makes_images else None
     return Scene(image_of(sample, cutting)) if made is None else _at_size(made, sample.variant, cutting.size)
 
 
