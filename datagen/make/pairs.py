@@ -99,7 +99,7 @@ def make_imager(settings: Settings) -> Imager:
         # The scanner steers with the speed it believes in; the waves travel at the medium's.
         delays = waves.delays(probe, dataclasses.replace(medium, speed_of_sound=believed))
         acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, **how)
-    grid = _zoomed(ussim.ImageGrid.for_acquisition(acquisition, shape=(settings.size, settings.size)), settings)
+    grid = settings.grid(acquisition)
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     return Imager(
         settings=settings,
@@ -111,20 +111,6 @@ def make_imager(settings: Settings) -> Imager:
         mean_distance=settings.mean_distance_wavelengths * wavelength,
         margin=_margin(grid, acquisition) if settings.zoom > 1 else (0, 0),
     )
-
-
-def _zoomed(grid: ussim.ImageGrid, settings: Settings) -> ussim.ImageGrid:
-    """Return the part of a probe's field that is imaged, with as many pixels."""
-    import ussim
-
-    if settings.zoom == 1:
-        return grid
-    axes = []
-    for axis, place in ((grid.x, settings.zoom_x), (grid.z, settings.zoom_z)):
-        extent = (axis[-1] - axis[0]) / settings.zoom
-        first = axis[0] + place * (axis[-1] - axis[0] - extent)
-        axes.append(np.linspace(first, first + extent, axis.size))
-    return ussim.ImageGrid(x=axes[0], z=axes[1])
 
 
 def _margin(grid: ussim.ImageGrid, acquisition: ussim.Acquisition) -> tuple[int, int]:

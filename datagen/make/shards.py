@@ -107,14 +107,20 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
     started = time.monotonic()
     made: list[Made] = []
     streak = Streak()
+    for sample in make_each(job.samples, job):
+        made.append(sample)
+        streak.add(sample.row)
+        on_sample(len(made))
+    return finish_shard(job, made, started)
+
+
+def make_each(samples: Sequence[Sample], job: Job) -> Iterator[Made]:
+    """Yield every sample, on a card BATCH of them simulated together, on the CPU one by one."""
     # Where settings are drawn for each sample, no two share what the engine prepares.
     together = job.recipe.randomize is None and any(on_device(settings.engine) for settings in job.recipe.settings)
-    for first in range(0, len(job.samples), BATCH if together else 1):
-        for sample in make_samples(job.samples[first : first + (BATCH if together else 1)], job):
-            made.append(sample)
-            streak.add(sample.row)
-            on_sample(len(made))
-    return finish_shard(job, made, started)
+    step = BATCH if together else 1
+    for first in range(0, len(samples), step):
+        yield from make_samples(samples[first : first + step], job)
 
 
 def on_device(engine: str) -> bool:

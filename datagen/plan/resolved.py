@@ -13,7 +13,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ussim.probes import Imaging, Probe
 
@@ -21,6 +23,9 @@ from ..sources import Selection, get_source
 from ..sources.scene import Label
 from .formats import rules_of
 from .randomize import Ranges
+
+if TYPE_CHECKING:
+    import ussim
 
 KINDS = ("full", "patch")
 # Fields that are recorded only where they say other than the default: later than stores that are to keep their digests.
@@ -80,6 +85,26 @@ class Settings:
     n_cycles: float = 1.0
     scatterer_range_db: float | None = None  # None: dynamic_range_db
     gain_db: float = 0.0  # of the display
+
+    def grid(self, acquisition: ussim.Acquisition | None = None) -> ussim.ImageGrid:
+        """Return the pixel centers of an image: over the probe's field of view, or the part of it that is imaged (`zoom`).
+
+        Parameters
+        ----------
+        acquisition : of the images, against which the field is checked; None = a plane wave.
+        """
+        import ussim
+
+        acquisition = acquisition or ussim.Acquisition(self.probe, ussim.PlaneWaves(0.0))
+        grid = ussim.ImageGrid.for_acquisition(acquisition, shape=(self.size, self.size))
+        if self.zoom == 1:
+            return grid
+        axes = []
+        for axis, place in ((grid.x, self.zoom_x), (grid.z, self.zoom_z)):
+            extent = (axis[-1] - axis[0]) / self.zoom
+            first = axis[0] + place * (axis[-1] - axis[0] - extent)
+            axes.append(np.linspace(first, first + extent, axis.size))
+        return ussim.ImageGrid(x=axes[0], z=axes[1])
 
     def with_drawn(self, drawn: dict[str, float]) -> Settings:
         """Return these settings with what was drawn for one sample (`datagen.plan.randomize`)."""
@@ -175,6 +200,11 @@ class ResolvedRecipe:
         names = {item.name for item in dataclasses.fields(Settings)} - {"probe"}
         common = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name in names}
         return tuple(Settings(probe=probe, **common) for probe in self.probes)
+
+    @property
+    def fields_are_fixed(self) -> bool:
+        """Whether all images of a probe are of one field of view."""
+        return self.randomize is None or self.randomize.zoom is None
 
     @property
     def tells_variants(self) -> bool:

@@ -7,6 +7,7 @@
                            with K > 1 speckle draws (n, K, H, W), dimensions sample, draw, z, x
       envelope/<PROBE>/    shaped as lq, float16: dB of LQ's white, -120 and less as -120; where `keep` has "envelope"
       labels/              (n, H, W) uint16, names and colors in its attributes; where samples have labels
+      lq/z/, lq/x/         pixel centers, mm (`datagen.store.coordinates`)
       mask/<PROBE>/        (H, W) bool, or (n, H, W) where the acquisition is drawn for each sample
       samples.csv          one row per sample, in the order of the arrays
       volumes.csv          one row per volume that was read: its grey window, what is odd about it, why it was set aside
@@ -36,6 +37,7 @@ import numpy as np
 from ussim.errors import DataError
 
 from ..plan.resolved import ResolvedRecipe, array_name
+from .coordinates import coordinates_of, named_by, ome_of
 
 FORMAT = 1
 DIMENSIONS = ("sample", "z", "x")
@@ -392,7 +394,32 @@ def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> 
             group, key, dtype_of(key), attributes.n_samples, image_shape(key, recipe), attributes.samples_per_shard,
             described,
         )  # fmt: skip
+    _place(group, recipe)
     return dict(sorted(contents(memory).items(), key=lambda item: item[0] == "zarr.json"))
+
+
+def coordinate_keys(recipe: ResolvedRecipe) -> list[str]:
+    """Return the paths of the coordinate arrays in a store; stores of before have none."""
+    return [f"lq/{name}" for name in coordinates_of(recipe)]
+
+
+def _place(group: Any, recipe: ResolvedRecipe) -> None:
+    """Say in a store without images where their pixels lie."""
+    for name, coordinate in coordinates_of(recipe).items():
+        array = group.create_array(
+            f"lq/{name}",
+            shape=coordinate.values.shape,
+            chunks=coordinate.values.shape,
+            dtype="float64",
+            dimension_names=(coordinate.axis,),
+            attributes=coordinate.attributes,
+            config=ALL_CHUNKS,
+        )
+        array[:] = coordinate.values
+    for probe in recipe.probes:
+        array = group[lq_key(probe.name)]
+        array.attrs.update(named_by(recipe, probe.name))
+        group["lq"].attrs.update(ome_of(recipe, array.metadata.dimension_names))
 
 
 def encode_shard(
