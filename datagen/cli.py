@@ -469,16 +469,28 @@ def report(store: str, n_pairs: int, out: Path) -> None:
 
 @cli.command()
 @click.argument("store", metavar="STORE")
-@click.option("--format", "kind", type=click.Choice(["png", "webdataset"]), required=True, help="What to write.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["png", "webdataset", "parquet", "nifti", "openh-rf"]),
+    required=True,
+    help="PNG with tables, tars, Hugging Face's Parquet, .nii.gz in mm, or channel data as zea HDF5.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder.")
 @click.option("--probe", metavar="NAME", help="Whose images.  [default: all]")
-@click.option("--licence", help="Under which you pass on files of your own.")
+@click.option("--licence", metavar="NAME", help="Under which you pass on files of your own: CC-BY-4.0, CC0-1.0, ...")
+@click.option("--test-fold", type=click.IntRange(min=0), default=0, metavar="K", help="Fold that is the split `test`.")
+@click.option("--polar", is_flag=True, help="Polar images too, of convex and phased probes: no blank corners.")
+@click.option("--root", multiple=True, metavar="DIR", help="Of the source, as for build, where openh-rf needs it.")
+@click.option("--creator", metavar="NAME", help="Of the dataset, for its Croissant metadata and card.")
+@click.option("--url", metavar="URL", help="Where the dataset will be, for its Croissant metadata.")
 @console.verbose_option
-def export(store: str, kind: str, out: Path, probe: str | None, licence: str | None) -> None:
-    """Write the pairs as PNG files or WebDataset shards, with a dataset card.
+def export(store: str, kind: str, out: Path, root: tuple[str, ...], **options: Any) -> None:
+    """Write the pairs in a form that others read, with a dataset card, a licence file and a picture.
 
     \b
-    datagen export pairs.zarr --format webdataset -o shards/
+    datagen export pairs.zarr --format parquet --licence CC-BY-4.0 -o shared/
+    datagen export pairs.zarr --format png -o pictures/
     """
     from .show.export import export as write
 
@@ -488,5 +500,5 @@ def export(store: str, kind: str, out: Path, probe: str | None, licence: str | N
             progress.total = total
             progress.advance(done - progress.done)
 
-        write(store, out, kind, probe=probe, licence=licence, on_pair=on_pair)
+        write(store, out, kind, root=root or None, on_pair=on_pair, **options)
     console.result(f"{out}: {progress.done} pairs; README.md says what they are")

@@ -128,8 +128,8 @@ def test_a_pickled_copy_makes_the_same_and_brings_no_images(pairs, stored):
 def test_a_sample_that_cannot_be_made_is_named(tmp_path):
     root = write_stacks(tmp_path / "stacks", n_subjects=2, n_slices=1)
     pairs = open_stream(fast_recipe(root))
-    np.save(next(root.rglob("*.npy")), np.zeros((1, 80, 80), np.uint8))  # changed since it was planned
-    with pytest.raises(DataError, match=r"npy/.*: cannot be made: DataError: .* changed"):
+    np.save(next(root.rglob("*.npy")), (np.arange(6400) % 250).reshape(1, 80, 80))  # since it was planned
+    with pytest.raises(DataError, match=r"npy/.*: cannot be made: DataError: .*the file changed"):
         pairs.read(range(len(pairs)))
 
 
@@ -174,13 +174,14 @@ def test_workers_share_the_cores(monkeypatch):
     from ussim.engines.cpu import threads
 
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads.config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.setattr(threads.parallel, "_is_initialized", False)  # Numba's own threads were not started
+    monkeypatch.setattr(threads.numba.config, "NUMBA_NUM_THREADS", 8)
     threads.share_threads(3)
     assert threads.n_threads() == 2
     threads.share_threads(100)
     assert threads.n_threads() == 1
     monkeypatch.setenv("NUMBA_NUM_THREADS", "4")  # what the user says holds
-    monkeypatch.setattr(threads.config, "NUMBA_NUM_THREADS", 4)
+    monkeypatch.setattr(threads.numba.config, "NUMBA_NUM_THREADS", 4)
     threads.share_threads(4)
     assert threads.n_threads() == 4
 

@@ -175,10 +175,11 @@ def _n_together(imager: Imager) -> int:
     return get_engine(imager.settings.engine).batch_size(BYTES_A_SAMPLE * record)
 
 
-def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
-    """Pairs as one stack, which stays where the engine computes until the B-modes are there."""
+def channel_data(
+    scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]
+) -> tuple[ussim.RFData, list[ussim.Scatterers]]:
+    """Return the channel data that LQ images are beamformed from, a stack as received, and the scatterers drawn."""
     import ussim
-    from ussim.arrays import to_numpy
 
     settings = imager.settings
     streams = [np.random.SeedSequence(seed).spawn(2) for seed in seeds]  # of scatterers, of noise
@@ -188,7 +189,15 @@ def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> 
     ]
     rf = ussim.simulate_stack(media, imager.acquisition, settings.engine, n_samples=imager.n_samples)
     _receive(rf, settings, [np.random.default_rng(stream) for _, stream in streams])
-    images = ussim.envelope_image(
+    return rf, media
+
+
+def beamformed(rf: ussim.RFData, imager: Imager) -> Any:
+    """Return the envelopes of a stack of channel data, (k, size, size), where the engine computes."""
+    import ussim
+
+    settings = imager.settings
+    return ussim.envelope_image(
         ussim.demodulate(rf),
         imager.grid,
         imager.rules.f_number(settings.f_number, settings.probe, imager.speed_of_sound),
@@ -196,12 +205,31 @@ def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> 
         speed_of_sound=imager.speed_of_sound,
         engine=settings.engine,
     )
+
+
+def displayed(envelopes: Any, settings: Settings) -> np.ndarray:
+    """Return the LQ images of a stack of envelopes, (k, size, size) uint8."""
+    import ussim
+    from ussim.arrays import to_numpy
+
     # White is `gain` below the brightest echo; what lies above is white too.
     span = settings.dynamic_range_db + settings.gain_db
-    bmodes = to_numpy(ussim.log_compress(images, span, per_image=True)) if span > 0 else np.zeros(images.shape)
+    bmodes = to_numpy(ussim.log_compress(envelopes, span, per_image=True)) if span > 0 else np.zeros(envelopes.shape)
     if settings.gain_db:
         bmodes = np.minimum(bmodes * np.float32(span / settings.dynamic_range_db), 1)
-    lqs = np.round(bmodes * 255).astype(np.uint8)
+    return np.round(bmodes * 255).astype(np.uint8)
+
+
+def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
+    """Pairs as one stack, which stays where the engine computes until the B-modes are there."""
+    import ussim
+    from ussim.arrays import to_numpy
+
+    settings = imager.settings
+    rf, media = channel_data(scenes, imager, seeds)
+    images = beamformed(rf, imager)
+    del rf
+    lqs = displayed(images, settings)
     kept: list[np.ndarray | None] = [None] * len(lqs)
     if "envelope" in settings.keep:
         compressed = to_numpy(ussim.log_compress(images, -ENVELOPE_FLOOR_DB, per_image=True))

@@ -102,15 +102,23 @@ class StreamedPairs:
     recipe : worked out; `recipe_digest` is that of the store that `build` would write.
     probes : names.
     items : (len, 2), index of the sample in the plan, index of the probe in `probes`.
+    drawn : (len,), which draw of its scatterers each pair's LQ image is: the first, unless `every_draw` made it.
     samples_per_shard : consecutive samples that batches take together: they are of the same volumes.
     """
 
     def __init__(
-        self, plan: Plan, probes: tuple[str, ...], items: np.ndarray, samples_per_shard: int, cache_bytes: int
+        self,
+        plan: Plan,
+        probes: tuple[str, ...],
+        items: np.ndarray,
+        samples_per_shard: int,
+        cache_bytes: int,
+        drawn: np.ndarray | None = None,
     ) -> None:
         self.plan = plan
         self.probes = probes
         self.items = items
+        self.drawn = np.zeros(len(items), np.int64) if drawn is None else drawn
         self.samples_per_shard = samples_per_shard
         self.cache_bytes = cache_bytes
         self._cache: OrderedDict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = OrderedDict()
@@ -141,8 +149,13 @@ class StreamedPairs:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> StreamedPairs:
         """Return some of the pairs, in the order given."""
-        items = self.items[np.asarray(indices, dtype=np.int64)]
-        return StreamedPairs(self.plan, self.probes, items, self.samples_per_shard, self.cache_bytes)
+        chosen = np.asarray(indices, dtype=np.int64)
+        return self._with(self.items[chosen], self.drawn[chosen])
+
+    def every_draw(self) -> StreamedPairs:
+        """Return a pair for each draw of each pair: the same HQ image, another LQ image."""
+        n_draws = self.recipe.speckle_draws
+        return self._with(np.repeat(self.items, n_draws, axis=0), np.tile(np.arange(n_draws), len(self)))
 
     def fold(self, k: int, *, complement: bool = False) -> StreamedPairs:
         """Return the pairs of the subjects in fold `k`; with `complement`, all others (to train on)."""
@@ -159,7 +172,8 @@ class StreamedPairs:
         DataError
             A pair cannot be made: its volume changed, is gone, or fails each time it is tried.
         """
-        wanted = [(int(sample), int(probe)) for sample, probe in self.items[np.asarray(indices, dtype=np.int64)]]
+        chosen = np.asarray(indices, dtype=np.int64)
+        wanted = [(int(sample), int(probe)) for sample, probe in self.items[chosen]]
         found = {key: self._cache[key] for key in wanted if key in self._cache}
         for key in found:
             self._cache.move_to_end(key)
@@ -170,15 +184,19 @@ class StreamedPairs:
                 found[sample, probe] = self._pair(made, probe)
                 self._keep((sample, probe), found[sample, probe])
         pairs = [found[key] for key in wanted]
-        return np.stack([hq for hq, _ in pairs]), np.stack([lq for _, lq in pairs])
+        lq = [each[draw] if each.ndim == 3 else each for (_, each), draw in zip(pairs, self.drawn[chosen], strict=True)]
+        return np.stack([hq for hq, _ in pairs]), np.stack(lq)
+
+    def _with(self, items: np.ndarray, drawn: np.ndarray) -> StreamedPairs:
+        return StreamedPairs(self.plan, self.probes, items, self.samples_per_shard, self.cache_bytes, drawn)
 
     def _samples(self, indices: Sequence[int]) -> list[Sample]:
         return [self.plan.samples[index] for index in indices]
 
     def _job(self, probe: int) -> Job:
         """Return the job of a build that has this probe alone: seeds are a probe's own, its images are the same."""
-        (settings,) = (each for each in self.recipe.probes if each.name == self.probes[probe])
-        return Job("", 0, (), replace(self.recipe, probes=(settings,)), self.samples_per_shard)
+        alone = tuple(each for each in self.recipe.probes if each.name == self.probes[probe])
+        return Job("", 0, (), replace(self.recipe, probes=alone), self.samples_per_shard)
 
     def _pair(self, made: Made, probe: int) -> tuple[np.ndarray, np.ndarray]:
         if made.row["set_aside"]:

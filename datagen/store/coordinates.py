@@ -43,12 +43,14 @@ def coordinates_of(recipe: ResolvedRecipe) -> dict[str, Coordinate]:
     first, *others = axes.values()
     shared = all(np.array_equal(each[axis], first[axis]) for each in others for axis in AXES)
     if shared:
-        return {axis: Coordinate(axis, first[axis], tuple(axes)) for axis in AXES}
-    return {
-        f"{axis}_{array_name(name)}": Coordinate(axis, each[axis], (name,))
-        for name, each in axes.items()
-        for axis in AXES
-    }
+        found = {axis: Coordinate(axis, first[axis], tuple(axes)) for axis in AXES}
+    else:
+        found = {
+            f"{axis}_{array_name(name)}": Coordinate(axis, each[axis], (name,))
+            for name, each in axes.items()
+            for axis in AXES
+        }
+    return {} if found.keys() & set(map(array_name, axes)) else found  # a probe may be called "x"
 
 
 def named_by(recipe: ResolvedRecipe, probe: str) -> dict[str, str]:

@@ -284,12 +284,12 @@ def parse_table(text: str) -> list[Row]:
     return [{name: typed(value, name) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
-_TEXT = frozenset({"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "set_aside"})
+TEXT_COLUMNS = frozenset({"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "set_aside"})
 
 
 def typed(value: str, name: str) -> Value:
     """Return a field of the table: whole numbers, decimals and text as such, an empty field as None."""
-    if name in _TEXT:
+    if name in TEXT_COLUMNS:
         return value
     if value == "":
         return None
@@ -400,26 +400,32 @@ def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> 
 
 def coordinate_keys(recipe: ResolvedRecipe) -> list[str]:
     """Return the paths of the coordinate arrays in a store; stores of before have none."""
-    return [f"lq/{name}" for name in coordinates_of(recipe)]
+    return [f"{group}/{name}" for group in _placed(recipe) for name in coordinates_of(recipe)]
 
 
-def _place(group: Any, recipe: ResolvedRecipe) -> None:
+def _placed(recipe: ResolvedRecipe) -> list[str]:
+    """Return the groups of a store that hold images on the probes' grids."""
+    return list(dict.fromkeys(key.partition("/")[0] for key in stacks_of(recipe) if "/" in key))
+
+
+def _place(store: Any, recipe: ResolvedRecipe) -> None:
     """Say in a store without images where their pixels lie."""
-    for name, coordinate in coordinates_of(recipe).items():
-        array = group.create_array(
-            f"lq/{name}",
-            shape=coordinate.values.shape,
-            chunks=coordinate.values.shape,
-            dtype="float64",
-            dimension_names=(coordinate.axis,),
-            attributes=coordinate.attributes,
-            config=ALL_CHUNKS,
-        )
-        array[:] = coordinate.values
-    for probe in recipe.probes:
-        array = group[lq_key(probe.name)]
-        array.attrs.update(named_by(recipe, probe.name))
-        group["lq"].attrs.update(ome_of(recipe, array.metadata.dimension_names))
+    for group in (store[name] for name in _placed(recipe)):
+        for name, coordinate in coordinates_of(recipe).items():
+            array = group.create_array(
+                name,
+                shape=coordinate.values.shape,
+                chunks=coordinate.values.shape,
+                dtype="float64",
+                dimension_names=(coordinate.axis,),
+                attributes=coordinate.attributes,
+                config=ALL_CHUNKS,
+            )
+            array[:] = coordinate.values
+        for probe in recipe.probes:
+            array = group[array_name(probe.name)]
+            array.attrs.update(named_by(recipe, probe.name))
+            group.attrs.update(ome_of(recipe, array.metadata.dimension_names))
 
 
 def encode_shard(

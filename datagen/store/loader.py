@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -199,7 +200,7 @@ class Pairs(Sequence[Pair]):
 
     def grid(self, index: int) -> ussim.ImageGrid:
         """Return the pixel centers of a pair's images, m: what `imshow` needs for its extent, as of a simulation."""
-        return self._settings(index).grid()
+        return _grid_of(self.settings(index))
 
     def metadata(self, index: int) -> dict[str, Any]:
         """Return what is known of one pair: its row of the table, of the columns of the probes its own probe's, and its mm.
@@ -208,7 +209,8 @@ class Pairs(Sequence[Pair]):
         -------
         dict
             `id`, `subject`, `fold`, `seed`, ..., `probe`; what is recorded of each probe without the probe's name
-            (`scatterers`, `lq_pixel_x_mm`, ...; `crc32_lq`); `x_mm` and `z_mm`, the first and last pixel center of LQ.
+            (`scatterers`, `lq_pixel_x_mm`, ...; `crc32_lq`); `x_min_mm`, `x_max_mm`, `z_min_mm`, `z_max_mm`, the first and
+            last pixel centers of LQ.
         """
         row = self._row(index)
         name = array_name(str(row["probe"]))
@@ -220,21 +222,21 @@ class Pairs(Sequence[Pair]):
                 plain = column.removesuffix(f"_{owner}")
                 known["crc32_lq" if plain == "crc32" else plain] = value
         grid = self.grid(index)
-        extents = {axis: getattr(grid, axis)[[0, -1]] for axis in ("x", "z")}
-        return known | {f"{axis}_mm": [round(1e3 * float(end), 6) for end in ends] for axis, ends in extents.items()}
+        ends = {"x_min": grid.x[0], "x_max": grid.x[-1], "z_min": grid.z[0], "z_max": grid.z[-1]}
+        return known | {f"{name}_mm": round(1e3 * float(end), 6) for name, end in ends.items()}
 
-    def _settings(self, index: int) -> Settings:
-        """How the probe of a pair imaged it."""
+    def settings(self, index: int) -> Settings:
+        """Return how the probe of a pair imaged it, what was drawn for it among that."""
         _, probe = self.items[_checked(index, len(self))]
         name = self.probes[probe]
         settings = next(each for each in self.recipe.settings if each.probe.name == name)
         if self.recipe.randomize is None:
             return settings
-        row = self._row(index)
+        row: dict[str, Any] = self._row(index)
         return settings.with_drawn({each: row[f"{each}_{array_name(name)}"] for each in self.recipe.randomize.names})
 
     def _row(self, index: int) -> Row:
-        """The row of a pair in the table of samples, its probe, and which draw its LQ image is where there are several."""
+        """Return the row of a pair in the table, its probe, and which draw its LQ image is where there are several."""
         position = _checked(index, len(self))
         sample, probe = self.items[position]
         row = self._whole_table[sample] | {"probe": self.probes[probe]}
@@ -295,6 +297,11 @@ class Pairs(Sequence[Pair]):
 
     def __repr__(self) -> str:
         return f"<Pairs {self.url}: {len(self)} of {', '.join(self.probes)}>"
+
+
+@lru_cache(maxsize=32)
+def _grid_of(settings: Settings) -> ussim.ImageGrid:
+    return settings.grid()
 
 
 def probe_names(known: Mapping[str, str], probe: str | Sequence[str] | None, where: str) -> tuple[str, ...]:

@@ -162,6 +162,9 @@ class Streamed(Protocol):
     def fold(self, k: int, *, complement: bool = False) -> Streamed:
         """Return the pairs of a fold, or all others."""
 
+    def every_draw(self) -> Streamed:
+        """Return a pair for each draw of each pair."""
+
     def __len__(self) -> int: ...
 
 
@@ -193,6 +196,10 @@ class TorchStream(Batched):
     def fold(self, k: int, *, complement: bool = False) -> TorchStream:
         """Return the pairs of the subjects in fold `k`; with `complement`, all others (to train on)."""
         return TorchStream(self.pairs.fold(k, complement=complement), dtype=self.dtype)
+
+    def every_draw(self) -> TorchStream:
+        """Return a pair for each draw of each pair's scatterers: the same HQ image, another LQ image."""
+        return TorchStream(self.pairs.every_draw(), dtype=self.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of it: which pairs these are. Where a pass stands is the sampler's to say."""

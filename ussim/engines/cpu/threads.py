@@ -80,8 +80,13 @@ def as_input(array: np.ndarray) -> np.ndarray:
 
 def share_threads(n_processes: int) -> None:
     """Leave each of several processes its share of the cores, from here on in this one; what the user set stays."""
-    if "NUMBA_NUM_THREADS" not in os.environ:
-        config.NUMBA_NUM_THREADS = max(1, n_threads() // n_processes)  # type: ignore[attr-defined]
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return
+    share = max(1, n_threads() // n_processes)
+    if getattr(parallel, "_is_initialized", False):
+        numba.set_num_threads(share)
+    else:
+        numba.config.NUMBA_NUM_THREADS = share  # type: ignore[attr-defined]
 
 
 def in_threads(
