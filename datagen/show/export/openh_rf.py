@@ -67,12 +67,11 @@ def write(shown: Shown, out: Path, on_pair: Callable[[int, int], None]) -> Page:
         files="`<PROBE>/<key>.hdf5`: zea files, one for each pair; `manifest.json` has a row for each: SHA-256, sample, "
         "seed (as text), fold and split. `pipeline.yaml` and `reconstruct.py` beside them make B-modes with zea.",
         example=(
-            "import ussim",
-            f'rf = ussim.load_channel_data("{shown.name}/{first["path"]}")',
-            "acquisition = rf.acquisition",
-            f"grid = ussim.ImageGrid.for_acquisition(acquisition, x=({first['x_min_mm']:g}e-3, {first['x_max_mm']:g}e-3), "
+            "from ussim import ImageGrid, demodulate, envelope_image, load_channel_data, log_compress",
+            f'rf = load_channel_data("{shown.name}/{first["path"]}")',
+            f"grid = ImageGrid.for_acquisition(rf.acquisition, x=({first['x_min_mm']:g}e-3, {first['x_max_mm']:g}e-3), "
             f"z=({first['z_min_mm']:g}e-3, {first['z_max_mm']:g}e-3))",
-            "bmode = ussim.log_compress(ussim.envelope_image(ussim.demodulate(rf), grid), 40)",
+            "bmode = log_compress(envelope_image(demodulate(rf), grid), 40)",
         ),
         sections=_sections(shown, rows),
         tags=("rf", "channel-data"),
