@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .make.build import Summary
     from .plan.recipe import Recipe
 
-_SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image|phantom"
+_SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image|phantom|labels"
 DEMO_LIMIT = 12  # samples: a first look, in minutes; --limit asks for more
 # Where an option has another name than its field of the recipe.
 _NOTES = 12  # that a build prints
@@ -83,6 +83,8 @@ def main() -> None:
     default="auto",
     help="Black and white of a volume: auto, voi (as its files say), percentile, or LOW,HIGH.",
 )
+@click.option("--labels", metavar="PATTERN", help="Files with labels, beside the images: {name}_seg.nii.gz.")
+@click.option("--tissues", metavar="FILE.toml", help="What labels are as tissue: echo level, density, attenuation.")
 @click.option("--phantom", multiple=True, metavar="KIND", help="Of source phantom; may repeat.  [default: all kinds]")
 @click.option("--full/--no-full", default=True, help="Whole slices.")
 @click.option("--patches/--no-patches", default=True, help="The largest square of tissue of each slice.")
@@ -160,6 +162,8 @@ def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
         fields["planes"] = tuple(part for item in options["planes"] for part in item.split(",") if part)
     if "randomize" in given:
         fields["randomize"] = read_toml(options["randomize"])
+    if "tissues" in given:
+        fields["tissues"] = read_toml(options["tissues"])
     for field, option in (("source", "--source"), ("probes", "--probe")):
         if not fields.get(field):
             raise click.UsageError(f"{option} is missing (or `{field}` in a --config file)")

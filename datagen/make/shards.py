@@ -176,7 +176,7 @@ def make_sample(sample: Sample, job: Job) -> Made:
 def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
     """Return the place of a sample that is set aside."""
     row = _row(sample, job) | {"set_aside": " ".join(reason.split())}
-    keys = ["hq", *([LABELS] if job.recipe.label_table else [])]
+    keys = ["hq", *([LABELS] if job.recipe.has_labels else [])]
     for settings in job.recipe.settings:
         name = settings.probe.name
         row |= {f"{column}_{array_name(name)}": None for column in _simulated_columns(job)}
@@ -225,7 +225,7 @@ def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
 def _still(scene: Scene, job: Job) -> dict[str, np.ndarray]:
     """Return the images of a sample that no probe shapes."""
     images = {"hq": scene.hq if scene.points is None else scene.picture(job.recipe.dynamic_range_db)}
-    if job.recipe.label_table:
+    if job.recipe.has_labels:
         images[LABELS] = np.zeros(scene.hq.shape, np.uint16) if scene.labels is None else scene.labels
     return images
 

@@ -20,9 +20,9 @@ import numpy as np
 from ussim.probes import Imaging, Probe
 
 from ..sources import Selection, get_source
-from ..sources.scene import Label
 from .formats import rules_of
 from .randomize import Ranges
+from .tissues import Tissues
 
 if TYPE_CHECKING:
     import ussim
@@ -37,6 +37,8 @@ _WHERE_USED = {
     "phantoms": None,
     "speckle_draws": 1,
     "keep": (),
+    "labels": None,
+    "tissues": None,
 }
 
 
@@ -55,6 +57,8 @@ class Cutting:
     seed: int
     window: str = "auto"  # `ussim.volumes.window`
     dynamic_range_db: float = 40.0  # of HQ images that are made of levels in dB
+    labels: str | None = None  # pattern of the files with labels (`datagen.plan.labels`)
+    tissues: Tissues | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,8 @@ class ResolvedRecipe:
     phantoms: tuple[str, ...] | None = None  # kinds of source phantom, None: all
     speckle_draws: int = 1
     keep: tuple[str, ...] = ()
+    labels: str | None = None
+    tissues: Tissues | None = None
     format: int = 1
     inputs: Inputs = dataclasses.field(default=Inputs(), compare=False)
 
@@ -192,6 +198,8 @@ class ResolvedRecipe:
             seed=self.seed,
             window=self.window,
             dynamic_range_db=self.dynamic_range_db,
+            labels=self.labels,
+            tissues=self.tissues,
         )
 
     @cached_property
@@ -212,9 +220,10 @@ class ResolvedRecipe:
         return rules_of(self.format).tells_variants
 
     @cached_property
-    def label_table(self) -> tuple[Label, ...]:
-        """What the labels of the samples are called; () = samples have none."""
-        return tuple(label for name in self.source for label in get_source(name).labels)
+    def has_labels(self) -> bool:
+        """Whether samples have labels."""
+        sources = [get_source(name) for name in self.source]
+        return self.labels is not None or any(source.is_labels or source.labels for source in sources)
 
     @property
     def digest(self) -> str:
@@ -227,6 +236,7 @@ class ResolvedRecipe:
         del record["inputs"]
         record["probes"] = {probe.name: probe_record(probe) for probe in self.probes}
         record["randomize"] = None if self.randomize is None else self.randomize.record()
+        record["tissues"] = None if self.tissues is None else self.tissues.model_dump(mode="json")
         for name, default in _WHERE_USED.items():
             if getattr(self, name) == default:
                 del record[name]
@@ -241,6 +251,8 @@ class ResolvedRecipe:
         values = {name: _tuples(value) for name, value in record.items() if name in known}
         values["probes"] = tuple(probe_of_record(numbers) for numbers in record["probes"].values())
         values["randomize"] = None if record["randomize"] is None else Ranges(**record["randomize"])
+        if record.get("tissues") is not None:
+            values["tissues"] = Tissues(**record["tissues"])
         return cls(**values)
 
 

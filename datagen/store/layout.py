@@ -37,6 +37,7 @@ import numpy as np
 from ussim.errors import DataError
 
 from ..plan.resolved import ResolvedRecipe, array_name
+from ..sources.scene import Label
 from .coordinates import coordinates_of, named_by, ome_of
 
 FORMAT = 1
@@ -91,6 +92,7 @@ class Attributes:
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # images left out, by reason
     unreadable: tuple[str, ...] = ()
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    labels: tuple[Label, ...] = ()  # what the labels of the samples are called
     n_set_aside: int = 0
     complete: bool = False
     digest: str = ""
@@ -100,6 +102,10 @@ class Attributes:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         for name in ("n_set_aside", "complete", "digest"):
             del values[name]
+        if not self.labels:
+            del values["labels"]
+        else:
+            values["labels"] = [dataclasses.asdict(label) | {"color": list(label.color)} for label in self.labels]
         return values | {
             "recipe": self.recipe.to_dict(),
             "sources": [dataclasses.asdict(terms) for terms in self.sources],
@@ -118,6 +124,9 @@ class Attributes:
         }
         values["recipe"] = ResolvedRecipe.from_dict(attributes["recipe"])
         values["sources"] = tuple(Terms(**terms) for terms in attributes["sources"])
+        values["labels"] = tuple(
+            Label(label["value"], label["name"], tuple(label["color"])) for label in attributes.get("labels", ())
+        )
         return cls(**values)
 
 
@@ -205,12 +214,7 @@ def stacks_of(recipe: ResolvedRecipe) -> dict[str, dict[str, Any]]:
     stacks |= {lq_key(name): {"probe": name} for name in names}
     if "envelope" in recipe.keep:
         stacks |= {envelope_key(name): {"probe": name, "unit": "dB"} for name in names}
-    if recipe.label_table:
-        stacks[LABELS] = {
-            "names": {str(label.value): label.name for label in recipe.label_table},
-            "colors": {str(label.value): list(label.color) for label in recipe.label_table},
-        }
-    return stacks
+    return stacks | ({LABELS: {}} if recipe.has_labels else {})
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
@@ -284,7 +288,9 @@ def parse_table(text: str) -> list[Row]:
     return [{name: typed(value, name) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
-TEXT_COLUMNS = frozenset({"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "set_aside"})
+TEXT_COLUMNS = frozenset(
+    {"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "labels_sha256", "set_aside"}
+)
 
 
 def typed(value: str, name: str) -> Value:
@@ -375,6 +381,11 @@ def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> 
     group, memory = memory_group(attributes.to_dict() | {"format": FORMAT, "complete": False})
     recipe = attributes.recipe
     stacks = stacks_of(recipe)
+    if LABELS in stacks:
+        stacks[LABELS] = {
+            "names": {str(label.value): label.name for label in attributes.labels},
+            "colors": {str(label.value): list(label.color) for label in attributes.labels},
+        }
     for name, mask in masks.items():
         if mask is None:
             stacks[mask_key(name)] = {"probe": name}

@@ -116,29 +116,25 @@ class Pairs(Sequence[Pair]):
     @property
     def has_labels(self) -> bool:
         """Whether the samples have labels."""
-        return bool(self.label_names)
+        return self.recipe.has_labels
 
     @property
     def label_names(self) -> dict[int, str]:
         """What the values of the labels are called; 0, which is unnamed, is not among them."""
-        return {int(value): name for value, name in self._label_attributes.get("names", {}).items()}
+        return {label["value"]: label["name"] for label in self.attributes.get("labels", ())}
 
     @property
     def label_colors(self) -> dict[int, tuple[int, int, int]]:
         """Red, green and blue of each label, 0 to 255."""
-        return {int(value): (c[0], c[1], c[2]) for value, c in self._label_attributes.get("colors", {}).items()}
+        colors = {label["value"]: label["color"] for label in self.attributes.get("labels", ())}
+        return {value: (red, green, blue) for value, (red, green, blue) in colors.items()}
 
     def labels(self, index: int) -> np.ndarray:
         """(H, W) uint16: what lies where in a pair, by the numbers of `label_names`."""
         if not self.has_labels:
-            raise layout.StoreError(f"{self.url}: the samples have no labels: build with --labels, or of phantoms")
+            raise layout.StoreError(f"{self.url}: the samples have no labels: build with --labels")
         sample, _ = self.items[_checked(index, len(self))]
         return np.asarray(self._array(layout.LABELS)[int(sample)])
-
-    @property
-    def _label_attributes(self) -> dict[str, Any]:
-        has = layout.LABELS in layout.stacks_of(self.recipe)
-        return dict(self._array(layout.LABELS).attrs) if has else {}
 
     def _image(self, key: Callable[[str], str], index: int | np.integer, draw: int | None) -> np.ndarray:
         """One image of a probe's array that may have several draws."""
