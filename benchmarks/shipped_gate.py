@@ -200,7 +200,7 @@ def lesions(pairs: Sequence[tuple[Image, Image]]) -> dict[str, float]:
         null_input.append(gcnr(lq, nothing, about))
     found: dict[str, float] = {}
     for level, values in rows.items():
-        before, noise, after, left = np.mean(values, axis=0)
+        before, _, after, _ = np.mean(values, axis=0)
         found[f"{level:g} dB kept"] = after / before
         found[f"{level:g} dB CNR ratio"] = float(np.mean([abs(v[2]) / v[3] / (abs(v[0]) / v[1]) for v in values]))
     found["CNR"] = min(found[f"{level:g} dB CNR ratio"] for level in SHEET_LEVELS)

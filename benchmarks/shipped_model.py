@@ -12,22 +12,23 @@ from functools import partial
 from pathlib import Path
 
 from irsde import load, models, restore
+from irsde.config import FREE_ON_RESUME
 from irsde.shipped.examples import load_examples
 from irsde.shipped.lessons import prepare
 from irsde.shipped.tone import displayed, fit_tones
 
 CARD = """# despeckler
 
-Restores B-mode pictures to their expected image: what the picture would be on average over draws of speckle, in the picture's
-own grey levels. One pass of a small residual U-Net about a smoothed copy of the picture ({parameters:,} parameters, float16).
+Restores B-mode pictures to their expected image: what a picture would be on average over draws of speckle, in its own grey
+levels. One pass of a small residual U-Net about a smoothed copy of the picture ({parameters:,} parameters, float16).
 
     irsde restore image.png -o clean.png
 
 ## Training data and licences
 
-Simulated by this package (two draws of speckle each, probes C5-2v, L11-5v, L12-3v, P4-2v, half of the fields zoomed 1.5 to 5
-times, 3 to 15 transmits, scatterer contrast 30 to 65 dB) from MRI that may be passed on, as the repositories or packages that
-ship the files state their licences (none ships one of the data alone), and from procedural phantoms. {counts}
+Simulated by this package (two draws of speckle each; probes C5-2v, L11-5v, L12-3v, P4-2v; half of the fields zoomed 1.5 to 5
+times; 3 to 15 transmits; scatterer contrast 30 to 65 dB) from procedural phantoms and from MRI that may be passed on, by the
+licences that the repositories or packages state which ship the files (none ships one of the data alone). {counts}
 
 | subject | source | licence as stated |
 |---|---|---|
@@ -43,19 +44,20 @@ No clinical ultrasound was trained on. The weights have this package's licence, 
 
 ## Recipe and command
 
-`irsde train --recipe shipped`, {steps} steps; examples digest {digest}. Subject by subject:
+Recipe `shipped`, {steps} steps; SHA-256 of the training examples begins {digest}.
 
     python benchmarks/shipped_examples.py -o runs/shipped/examples.npz
-    irsde train --recipe shipped --data runs/shipped/examples.npz --out runs/shipped/run{changed}
+    {command}
     python benchmarks/shipped_model.py runs/shipped/run --examples runs/shipped/examples.npz
 
 Target, augmentation and loss: docs/shipped.md. The table, misses named: benchmarks/results/shipped/gate.md.
 
 ## What it is not for
 
-Not for diagnosis, and not a medical device. Not for measuring texture, or anything that is in the speckle: it is what is taken
-away. Not for color Doppler or M-mode. What is fainter than about 4 dB or narrower than a few grains of speckle may be
-lost; look at the picture beside the result, or take --strength 0.5. gCNR rises by smoothing alone: it proves nothing here.
+Not for diagnosis, and not a medical device. Not for measuring texture, or anything else that is in the speckle: that is what
+it takes away. Not for color Doppler or M-mode. What is fainter than about 4 dB, or narrower than a few grains of speckle,
+may be lost: look at the picture beside the result, or take --strength 0.5. gCNR rises by smoothing alone: it proves nothing
+here.
 `--tone mri` fits pictures of 40 dB as `datagen build` simulates them, not a scanner's.
 """
 
@@ -78,11 +80,16 @@ def main() -> int:
     counts = ", ".join(f"{s} {sum(example.subject == s for example in trained.plan)}" for s in subjects)
     summary = "B-mode pictures to their expected image, in their own grey levels"
     folder = model.save_pretrained(arguments.out, kind="despeckler", summary=summary, tone={"mri": curves})
+    processes = int(details.get("processes", 1))
     changes = (details.get("recipe") or {}).get("not_followed", {})
-    changed = "".join(f" --{name.replace('_', '-')} {value['run']}" for name, value in changes.items())
+    command = "irsde" if processes == 1 else f"torchrun --nproc_per_node {processes} -m irsde"
+    command += " train --recipe shipped --data runs/shipped/examples.npz --out runs/shipped/run"
+    command += "".join(
+        f" --{name.replace('_', '-')} {value['run']}" for name, value in changes.items() if name not in FREE_ON_RESUME
+    )
     card = CARD.format(
         parameters=sum(p.numel() for p in model.network.parameters()), steps=f"{model.step:,}",
-        digest=trained.digest(), changed=changed, counts=f"Examples: {counts}.",
+        digest=trained.digest(), command=command, counts=f"Examples: {counts}.",
     )  # fmt: skip
     (folder / models.CARD).write_text(card, encoding="utf-8")
     print(folder)
