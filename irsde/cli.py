@@ -1,4 +1,4 @@
-"""`irsde train | restore | evaluate | drus | drus-train`.
+"""`irsde train | restore | models | evaluate | drus | drus-train`.
 
 A command turns its options into one config or a few arguments, calls the library, and prints what it wrote. torch and
 diffusers are imported when a command runs, never for `--help`.
@@ -64,6 +64,7 @@ def cli() -> None:
 
     \b
     irsde train --data pairs.zarr --probe L11-5v --out runs/a --preset small
+    irsde restore image.png -o clean.png
     irsde restore runs/a image.png -o clean.png
     irsde evaluate runs/* --data test.zarr --probe L11-5v -o table.md
     """
@@ -227,7 +228,7 @@ def model_options(command: Callable) -> Callable:
 
 
 @cli.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... IMAGE")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[RUN...] IMAGE")
 @click.option(
     "-o",
     "--output",
@@ -248,8 +249,25 @@ def model_options(command: Callable) -> Callable:
 @click.option(
     "--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.  [default: as acquired]"
 )
-@click.option("--probe", help="Probe of a pairs store.  [default: the first]")
+@click.option(
+    "--probe", help="Probe of a pairs store, or whose curve --tone mri takes.  [default: the first; the mean curve]"
+)
 @click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.")
+@click.option(
+    "--strength",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    show_default=True,
+    help="Share of what the model changes that is changed: 0 gives the picture back.",
+)
+@click.option(
+    "--tone",
+    type=click.Choice(("bmode", "mri")),
+    default="bmode",
+    show_default=True,
+    help="Grey levels of the result: the picture's own, or MRI's by the curve that is stored with the model, for pictures "
+    "of 40 dB as `datagen build` simulates them.",
+)
 @click.option(
     "--tile",
     type=click.IntRange(32),
@@ -291,6 +309,8 @@ def restore(
     plane: str | None,
     probe: str | None,
     limit: int | None,
+    strength: float,
+    tone: str,
     tile: int,
     regions: tuple[str, ...],
     window: str,
@@ -311,9 +331,12 @@ def restore(
     (slice, row, column). Both hold float32 in [0, 1], where 0 and 1 are two values of the file, the same for all slices:
     0 and 255 of 8 bits, 0 and 1 of fractions, else percentiles of the foreground.
 
-    Several runs are an ensemble: their mean is written, and as with --samples the variance beside it.
+    Without a run the model that comes with the package restores (`irsde models`). Several runs are an ensemble: their
+    mean is written, and as with --samples the variance beside it.
 
     \b
+    irsde restore image.png -o clean.png
+    irsde restore image.png -o clean.png --strength 0.5
     irsde restore runs/a image.png -o clean.png
     irsde restore runs/fold* image.npy -o clean.npy --steps 20 --sampler ddim
     irsde restore runs/a cine.dcm -o clean.dcm
@@ -321,16 +344,18 @@ def restore(
     irsde restore runs/a test.zarr --probe L11-5v -o restored/
     """
     *folders, image = runs
-    if not folders:
-        raise click.UsageError("expected at least one run folder and then an image, got one path")
     is_store = (image / "zarr.json").exists()
+    if not is_store and (image / "config.json").exists():
+        raise click.UsageError(f"expected an image after the run folder, got none ({image} is a run)")
+    if not folders:
+        folders = [_shipped_model()]
     if is_store and output.exists() and not output.is_dir():
         raise click.UsageError(f"{output}: expected a folder for the images of a store, got a file")
     if is_store and any(console.is_inside(output, given) for given in runs):
         raise click.UsageError(f"{output}: is an input, or lies in one; choose another folder")
     if is_store and (slice_index is not None or plane):
         raise click.UsageError("--slice and --plane are of a volume, got a pairs store")
-    if not is_store and image.exists() and (probe or limit):
+    if not is_store and image.exists() and ((probe and tone == "bmode") or limit):
         raise click.UsageError(f"--probe and --limit are of a pairs store, got {image}")
     if not is_store:
         _check_outputs(output, image, len(folders) * samples > 1)
@@ -344,7 +369,10 @@ def restore(
         from irsde.sample import Sampling
 
         models = [load(folder, weights, device) for folder in folders]
-        sampling = Sampling(steps, sampler, tile=tile, overlap=min(64, tile // 4), fidelity=fidelity)
+        sampling = Sampling(
+            steps, sampler, tile=tile, overlap=min(64, tile // 4), fidelity=fidelity, strength=strength, tone=tone,
+            probe=probe,
+        )  # fmt: skip
         if is_store:
             _restore_store(models, image, probe, limit, output, samples, seed, sampling)
         else:
@@ -353,6 +381,17 @@ def restore(
                 seed=seed, sampling=sampling, **chosen,
             )  # fmt: skip
     console.result(str(output))
+
+
+def _shipped_model() -> Path:
+    """Return the name of the model that restores where no run is named, as a path."""
+    from irsde import models
+
+    if models.DEFAULT not in models.names():
+        raise click.UsageError(
+            "expected at least one run folder and then an image: this install has no model of its own"
+        )
+    return Path(models.DEFAULT)
 
 
 def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
@@ -402,6 +441,34 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
         pairs = datagen.open_pairs(path, probe=pairs.probes[0])
     n = min(len(pairs), limit or len(pairs))
     return [f"{i:06d}" for i in range(n)], ((pairs[i][1], pairs.mask(i)) for i in range(n))
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("name", required=False)
+def models(name: str | None) -> None:
+    """List the models that come with the package; of one by its NAME, show its card.
+
+    A card says what a model was trained on and under which licences, by which recipe and command, what was measured, and
+    what it is not for.
+
+    \b
+    irsde models
+    irsde models despeckler
+    """
+    from irsde import models as shelf
+
+    if name is None:
+        for own in shelf.names():
+            model = shelf.shipped(own)
+            console.result(f"{own}: {model.kind}, {model.size / 1e6:.1f} MB; {model.summary}")
+        return
+    try:
+        console.result(shelf.shipped(name).card.rstrip())
+    except KeyError as error:
+        raise click.UsageError(str(error.args[0])) from None
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------

@@ -159,12 +159,15 @@ def write_npy(path: Path, array: NDArray) -> None:
         np.save(temporary, array)
 
 
-def write_png(path: Path, image: NDArray) -> None:
-    """Write an image in [0, 1] as 8-bit grey, whole or not at all."""
+def write_png(path: Path, image: NDArray, bits: int = 8) -> None:
+    """Write an image in [0, 1] as grey of 8 or 16 bits, whole or not at all."""
     from PIL import Image as picture
 
+    levels = (
+        to_uint8(image) if bits == 8 else np.rint(np.clip(image, 0, 1).astype(np.float64) * 65535).astype(np.uint16)
+    )
     with replacing(path) as temporary:
-        picture.fromarray(to_uint8(image)).save(temporary)
+        picture.fromarray(levels).save(temporary)
 
 
 def write_nifti(path: Path, image: Any) -> None:

@@ -75,7 +75,7 @@ def _png(path: Path, cine: Cine) -> Add:
 
     def add(part: Restored) -> None:
         if not cine.has_color:
-            write_png(path, part.mean[0])
+            write_png(path, part.mean[0], cine.source.bits if cine.source.header is None else 8)
             return
         with replacing(path) as temporary:
             picture.fromarray(painted(part)[0]).save(temporary)
