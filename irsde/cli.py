@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     from irsde.network import Model
     from irsde.sample import Sampling
 
-ELSEWHERE = {"drus": "irsde.drus.cli", "drus-train": "irsde.drus.cli"}  # command -> module that defines it
+ELSEWHERE = {
+    "drus": "irsde.drus.cli",
+    "drus-train": "irsde.drus.cli",
+    "calibrate-intervals": "irsde.interval_cli",
+}  # command -> module that defines it
 
 
 class Group(click.Group):
@@ -245,6 +249,11 @@ def model_options(command: Callable) -> Callable:
     show_default=True,
     help="From 0, the mean, to 1, a sample; of methods that sample.",
 )
+@click.option(
+    "--interval",
+    type=click.Path(path_type=Path),
+    help="Write lower and upper bounds too: run, or JSON file, of calibrate-intervals. Sets how samples are drawn.",
+)
 @click.option("--slice", "slice_index", type=int, metavar="N", help="This slice or frame of a volume alone.")
 @click.option(
     "--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.  [default: as acquired]"
@@ -320,6 +329,7 @@ def restore(
     weights: str,
     device: str,
     fidelity: float,
+    interval: Path | None,
 ) -> None:
     """Restore a picture, a cine or a volume (PNG, JPEG, TIFF, NPY, NIfTI, DICOM), or every LQ image of a pairs store.
 
@@ -357,8 +367,10 @@ def restore(
         raise click.UsageError("--slice and --plane are of a volume, got a pairs store")
     if not is_store and image.exists() and ((probe and tone == "bmode") or limit):
         raise click.UsageError(f"--probe and --limit are of a pairs store, got {image}")
+    if is_store and interval:
+        raise click.UsageError("--interval is of pictures, cines and volumes, got a pairs store")
     if not is_store:
-        _check_outputs(output, image, len(folders) * samples > 1)
+        _check_outputs(output, image, len(folders) * samples > 1, interval is not None)
     from irsde.file_restoration import parse_regions, parse_window, restore_file
 
     if is_store and keep_identity:
@@ -373,6 +385,11 @@ def restore(
             steps, sampler, tile=tile, overlap=min(64, tile // 4), fidelity=fidelity, strength=strength, tone=tone,
             probe=probe,
         )  # fmt: skip
+        if interval is not None:
+            from irsde.intervals import load_intervals
+
+            chosen["interval"] = made = load_intervals(interval)
+            models, samples, sampling = made.check_models(models), made.n_samples, made.sampling(tile)
         if is_store:
             _restore_store(models, image, probe, limit, output, samples, seed, sampling)
         else:
@@ -394,14 +411,15 @@ def _shipped_model() -> Path:
     return Path(models.DEFAULT)
 
 
-def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
+def _check_outputs(output: Path, image: Path, with_variance: bool, with_bounds: bool) -> None:
     """Every file that will be written can be."""
-    from irsde.stacks import SUFFIXES, companions, is_dicom
+    from irsde.stacks import SUFFIXES, bounds_of, companions, is_dicom
 
     if not (output.name.lower().endswith(SUFFIXES) or is_dicom(output)):
         names = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise click.UsageError(f"{output}: expected a name that ends in {names}, or in .dcm of what was DICOM")
-    console.check_outputs([output, *(companions(output) if with_variance else [])], [image])
+    more = [*(companions(output) if with_variance else []), *(bounds_of(output) if with_bounds else [])]
+    console.check_outputs([output, *more], [image])
 
 
 def _restore_store(
@@ -512,6 +530,13 @@ def models(name: str | None) -> None:
     show_default=True,
     help="Measured pixels of a pair: in the probe's field, or all, as the despeckling paper does.",
 )
+@click.option("--speckle", is_flag=True, help="Split errors in bias and speckle, over the draws that pairs have.")
+@click.option(
+    "--lesions", type=click.IntRange(1), metavar="N", help="Lesions kept, lost and made in N phantoms per probe."
+)
+@click.option(
+    "--interval", type=click.Path(path_type=Path), help="Coverage of the intervals of this run, or JSON file."
+)
 @click.option("--n-seeds", type=click.IntRange(2), default=5, help="Seeds of one model, beside an ensemble of runs.")
 @click.option("--baselines/--no-baselines", default=True, help="Classical filters.")
 @click.option("--fit-data", metavar="STORE", help="Training pairs: tune the filters, fit a tone curve to a median.")
@@ -542,6 +567,9 @@ def evaluate(
     lpips_backbone: Path | None,
     limit: int | None,
     fidelities: tuple[float, ...],
+    speckle: bool,
+    lesions: int | None,
+    interval: Path | None,
     sampler: str | None,
     seed: int,
     weights: str,
@@ -555,8 +583,10 @@ def evaluate(
     irsde evaluate runs/a --real BrEaST/ -o real.md
     irsde evaluate runs/a --real Dataset_BUSI_with_GT/ --mask-suffix _mask -o busi.md
     """
-    if data is None and real is None:
-        raise click.UsageError("expected --data STORE or --real FOLDER, got neither")
+    if data is None and real is None and lesions is None:
+        raise click.UsageError("expected --data STORE, --real FOLDER or --lesions N, got none of them")
+    if data is None and (speckle or interval):
+        raise click.UsageError("--speckle and --interval are of the pairs of --data STORE")
     if mask_suffixes and (real is None or not all(mask_suffixes)):
         raise click.UsageError("--mask-suffix is of the images of --real FOLDER, and not empty")
     if output.suffix.lower() in (".csv", ".png"):
@@ -586,14 +616,31 @@ def evaluate(
             fit = _subsets(fit_data, probes, None, None) if fit_data else []
             result = compare(
                 models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds, pixels=pixels,
-                progress=True, **options,
+                speckle=speckle, progress=True, **options,
             )  # fmt: skip
+            if interval is not None:
+                _cover(result, models, tests, interval, seed)
+        if lesions is not None:
+            from irsde.evaluation.lesions import evaluate_lesions
+
+            known = probes or tuple(dict.fromkeys(p for m in models for p in (m.details or {}).get("probes", ())))
+            evaluate_lesions(models, known or ("L11-5v",), lesions, result=result, progress=True, **options)
         if real is not None:
             suffixes = mask_suffixes or MASK_SUFFIXES
             evaluate_real(models, real, limit=limit, mask_suffixes=suffixes, result=result, progress=True, **options)
         written = write_report(result, output)
     for path in written:
         console.result(str(path))
+
+
+def _cover(result: Any, models: list[Model], tests: list[Any], path: Path, seed: int) -> None:
+    """Add to a result how often the intervals in a file hold."""
+    from irsde.intervals import coverage, load_intervals
+
+    made = load_intervals(path)
+    with console.Progress("intervals", sum(map(len, tests))) as bar:
+        result.coverage = coverage(made, made.check_models(models), tests, seed, bar.advance)
+    result.intervals = f"They are meant to hold {made.level:.0%}, calibrated on {', '.join(made.subjects)}."
 
 
 def _subsets(store: str, probes: tuple[str, ...], fold: int | None, limit: int | None) -> list[Any]:

@@ -106,6 +106,12 @@ def companions(path: Path) -> list[Path]:
     return [beside(path, "variance", ".npy"), beside(path, "uncertainty", ".png")]
 
 
+def bounds_of(path: Path) -> tuple[Path, Path]:
+    """Return where the lower and the upper bound of the pixels in `path` are written: NIfTI, or NPY."""
+    suffix = path.name[len(stem(path)) :] if is_nifti(path) else ".npy"
+    return beside(path, "lower", suffix), beside(path, "upper", suffix)
+
+
 def is_dicom(path: Path) -> bool:
     """Tell a DICOM file by its name."""
     return path.name.lower().endswith(DICOM_SUFFIXES)

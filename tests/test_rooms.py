@@ -52,7 +52,10 @@ WINGS = {
         ("commands", "cli __main__"),
     ],
     "irsde": [
-        ("the ground", "errors recipes target clinic. models. config echo_area sde flow smoothing group_norm differentiable"),
+        (
+            "the ground",
+            "errors recipes target clinic. models. config echo_area sde flow smoothing group_norm differentiable",
+        ),
         ("pairs and stacks", "data stacks run_lock checkpoints shipped."),
         ("models", "network two_stage lessons initial run_folder"),
         ("restoring", "sample frames. file_restoration store_restoration"),
