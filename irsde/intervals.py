@@ -114,7 +114,8 @@ def load_intervals(path: str | Path) -> Intervals:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise ValueError("another format")
-        made = Intervals(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        made = Intervals(**fields)
         numbers = np.array([*made.edges, *made.below, *made.above, made.level, made.floor], np.float64)
         if not (np.isfinite(numbers).all() and len(made.below) == len(made.above) == len(made.edges) + 1):
             raise ValueError("bins and numbers do not fit")
@@ -221,8 +222,8 @@ def fit_intervals(
             advance(1)
     who = np.concatenate(owners)
     _, index, count = np.unique(who, return_inverse=True, return_counts=True)
-    values = (np.concatenate(part).astype(np.float64) for part in (errors, means, variances))
-    numbers = fit(*values, level, (1 / count)[index])
+    off, middle, spread = (np.concatenate(part).astype(np.float64) for part in (errors, means, variances))
+    numbers = fit(off, middle, spread, level, (1 / count)[index])
     names = tuple(model.name for model in models)
     return Intervals(
         **numbers, n_samples=n_samples, steps=steps, sampler=sampler, fidelity=fidelity, subjects=tuple(subjects),
@@ -262,8 +263,13 @@ def coverage(
             mean, variance = members_of(models, lq, inside, intervals.n_samples, noise_seed, intervals.sampling())
             low, high = intervals.bounds(mean, variance)
             # The HQ image has 256 grey levels: half of one is no miss.
-            below, above = (hq < low - HALF)[inside], (hq > high + HALF)[inside]
-            values = (int(inside.sum()), float(below.mean()), float(above.mean()), float((high - low)[inside].mean()))
+            beneath, beyond = (hq < low - HALF)[inside], (hq > high + HALF)[inside]
+            values = (
+                int(inside.sum()),
+                float(beneath.mean()),
+                float(beyond.mean()),
+                float((high - low)[inside].mean()),
+            )
             found.setdefault(subset.subjects[i], []).append(values)
             advance(1)
     rows = []
