@@ -36,10 +36,10 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
     storage = open_storage(path)
     attributes = read.require_complete(storage)
     names = _probe_names(attributes, probe, storage.url)
-    columns = read.read_columns(storage, ("fold", "set_aside"))
-    kept = np.array([i for i, why in enumerate(columns["set_aside"]) if include_set_aside or not why], dtype=np.int64)
+    index = read.read_index(storage, attributes.n_samples)
+    kept = np.flatnonzero(include_set_aside | ~index["set_aside"])
     items = np.stack([np.repeat(kept, len(names)), np.tile(np.arange(len(names), dtype=np.int64), len(kept))], axis=1)
-    return Pairs(storage.url, read.read_document(storage), names, np.array(columns["fold"], dtype=np.int64), items)
+    return Pairs(storage.url, read.read_document(storage), names, index["fold"].astype(np.int64), items)
 
 
 class Pairs(Sequence[Pair]):
@@ -65,6 +65,7 @@ class Pairs(Sequence[Pair]):
         self.drawn = np.zeros(len(items), np.int64) if drawn is None else drawn  # which draw each pair's LQ image is
         self.folds = folds  # of every sample in the store
         self._table: list[Row] | None = None
+        self._rows: tuple[int, list[Row]] = (-1, [])  # of the shard whose rows were read last
         self._group: Any = None
 
     def __len__(self) -> int:
@@ -158,6 +159,21 @@ class Pairs(Sequence[Pair]):
                 row["draw"] = int(draw)
         return rows
 
+    def row(self, index: int) -> Row:
+        """Return the row of one pair in the table of samples, and its `probe`; of a large store only a little is read."""
+        sample, probe = (int(number) for number in self.items[_checked(index, len(self))])
+        if self._table is not None:
+            return self._table[sample] | {"probe": self.probes[probe]}
+        shard, place = divmod(sample, self.samples_per_shard)
+        if self._rows[0] != shard:
+            record = read.read_record(open_storage(self.url), shard)
+            if record is None:
+                raise layout.StoreError(
+                    f"{self.url}: {layout.record_key(shard)} is missing or damaged; try `datagen verify`"
+                )
+            self._rows = shard, record.rows
+        return self._rows[1][place] | {"probe": self.probes[probe]}
+
     @property
     def sources(self) -> tuple[Terms, ...]:
         """The terms of the collections the images are of."""
@@ -246,7 +262,7 @@ class Pairs(Sequence[Pair]):
         return self._group[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_group": None, "_table": None}
+        return self.__dict__ | {"_group": None, "_table": None, "_rows": (-1, [])}
 
     def __repr__(self) -> str:
         return f"<Pairs {self.url}: {len(self)} of {', '.join(self.probes)}>"

@@ -6,8 +6,9 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ussim.errors import DataError, MissingPackageError
 
 _TEMPORARY = "build/tmp"
 _LOCK = "build/lock"
+_PART = 1 << 20  # bytes of a file that is read in parts
+_TOGETHER = 64  # files that are fetched at a time
 
 
 class Storage(ABC):
@@ -29,6 +32,30 @@ class Storage(ABC):
     @abstractmethod
     def write(self, key: str, content: bytes) -> None:
         """Write the whole file: a reader sees what was there before, or all of it; raises OSError."""
+
+    @abstractmethod
+    def write_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """Write the whole file, as `write` does, of parts that are not all in memory."""
+
+    @abstractmethod
+    def read_parts(self, key: str) -> Iterator[bytes]:
+        """Yield the whole file in parts, none of them empty; raises FileNotFoundError."""
+
+    def read_many(self, keys: Iterable[str]) -> Iterator[bytes | OSError]:
+        """Yield whole files, in order; in place of one that cannot be read, the error."""
+        for key in keys:
+            try:
+                yield self.read(key)
+            except OSError as error:
+                yield error
+
+    @abstractmethod
+    def sizes(self) -> Callable[[str], int | None]:
+        """Return a function that tells the bytes of a file, None where there is none: as of now, of any number of files."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Remove a file, where there is one."""
 
     @abstractmethod
     def append(self, key: str, line: str) -> None:
@@ -77,19 +104,45 @@ class LocalStorage(Storage):
 
     def write(self, key: str, content: bytes) -> None:
         """Put a file in place, whole or not at all."""
+        self.write_parts(key, (content,))
+
+    def write_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """Put a file in place, whole or not at all, part by part."""
         target = self.folder / key
         temporary = self.folder / _TEMPORARY / uuid.uuid4().hex
         for path in (target, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+    def read_parts(self, key: str) -> Iterator[bytes]:
+        """Yield a file of the store in parts."""
+        with (self.folder / key).open("rb") as file:
+            while part := file.read(_PART):
+                yield part
+
+    def sizes(self) -> Callable[[str], int | None]:
+        """Return a function that tells the bytes of a file."""
+
+        def size(key: str) -> int | None:
+            try:
+                return os.stat(f"{self.url}/{key}").st_size
+            except OSError:
+                return None
+
+        return size
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        (self.folder / key).unlink(missing_ok=True)
 
     def append(self, key: str, line: str) -> None:
         """Add a line to a log."""
@@ -184,6 +237,40 @@ class RemoteStorage(Storage):
         self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
         self.files.pipe_file(path, content)
 
+    def write_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """Put a file in place, whole or not at all, part by part."""
+        path = self._path(key)
+        self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with self.files.transaction, self.files.open(path, "wb") as file:  # dropped where the parts fail
+            for part in parts:
+                file.write(part)
+
+    def read_parts(self, key: str) -> Iterator[bytes]:
+        """Yield a file of the store in parts."""
+        with self.files.open(self._path(key), "rb", block_size=_PART) as file:
+            while part := file.read(_PART):
+                yield part
+
+    def read_many(self, keys: Iterable[str]) -> Iterator[bytes | OSError]:
+        """Yield whole files, in order, as many at a time as the file system fetches together."""
+        following = iter(keys)
+        while some := [self._path(key) for key in islice(following, _TOGETHER)]:
+            found = self.files.cat(some, on_error="return")
+            for path in some:
+                content = found[path]
+                known = isinstance(content, bytes | OSError)
+                yield content if known else OSError(f"{path}: {content}")
+
+    def sizes(self) -> Callable[[str], int | None]:
+        """Return a function that tells the bytes of a file, by one listing of everything."""
+        listed = self.files.find(self.root, detail=True)
+        return lambda key: listed.get(self._path(key), {}).get("size")
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        if self.files.exists(self._path(key)):
+            self.files.rm_file(self._path(key))
+
     def append(self, key: str, line: str) -> None:
         """Add a line to a log."""
         # Object stores cannot append: one small file a line.
@@ -191,7 +278,8 @@ class RemoteStorage(Storage):
 
     def read_log(self, key: str) -> list[str]:
         """Return the lines of a log, none where there is no log."""
-        return [self.read(f"{key}.d/{name}").decode().strip() for name in self.names(f"{key}.d")]
+        lines = self.read_many(f"{key}.d/{name}" for name in self.names(f"{key}.d"))
+        return [line.decode().strip() for line in lines if isinstance(line, bytes)]
 
     def exists(self) -> bool:
         """Tell whether anything is there."""

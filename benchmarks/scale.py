@@ -1,0 +1,381 @@
+"""How a dataset of a million samples is planned, built, resumed, opened, read and checked, where nothing is simulated.
+
+    python benchmarks/scale.py [--counts 10000 100000 1000000] [--kills 20] [-o benchmarks/results/scale]
+
+What the pipeline itself costs is what is left when reading MRI and simulating cost nothing: volumes give 200 samples each
+without being read, an image is a constant of 8 x 8 pixels, and the engine returns it. Each step runs in a process of its
+own, so that its peak memory is its own. Excluded: what a sample really costs (reading, cutting, simulating, compressing
+and writing 256 x 256 pixels).
+
+plan       seconds and peak memory until every sample has its name, seed and fold
+manifest   bytes of the plan that the store keeps, so that a stopped build need not make it again
+build      seconds, peak memory; all files are really written
+resume     seconds until a build that was stopped with a hundredth of its shards missing knows what is left to make
+open       seconds of `open_pairs`, reads of files and bytes read
+access     microseconds of `pairs[i]` at random places
+verify     seconds of `datagen verify`
+scheduler  a build on two Dask workers whose engine sleeps 5 ms a sample: processor time of the process that plans,
+           schedules and collects, over that of the sleeping workers
+kills      a build of 2,000 samples killed (SIGKILL) at random times and resumed until it ends: its digest is that of an
+           undisturbed one
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from timing import RESULTS, machine, peak_memory_mb, write_result
+
+from datagen import Recipe, build, open_pairs
+from datagen.identity import sample_id, sample_seed
+from datagen.make import pairs as simulation
+from datagen.make import shards
+from datagen.make.progress import Watcher
+from datagen.make.verify import verify
+from datagen.plan import samples as planning
+from datagen.plan.resolved import Cutting
+from datagen.store.location import LocalStorage
+from ussim.volumes.volume import VolumeRef
+
+PER_VOLUME = 200  # samples: a hundred slices, each whole and as a patch
+SIZE = 8
+SLEEP = 5e-3  # s a sample, of the engine by which the scheduler's share is measured: faster than any real one
+
+
+class Fake:
+    """Stands in for reading, cutting and simulating, in this process; a Dask plugin, for those of workers."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds  # that an image takes
+
+    def setup(self, worker: Any = None) -> None:
+        """Put the fakes in place."""
+        planning.cut_volume = cut_volume
+        shards.image_of = lambda sample, cutting: np.full((SIZE, SIZE), sample.seed % 251, np.uint8)
+        shards.simulate_pairs = self.simulate
+
+    def simulate(self, hqs: list[np.ndarray], imager: Any, seeds: list[int]) -> list[simulation.Pair]:
+        """Return the images as they are, after the time that they take."""
+        time.sleep(self.seconds * len(hqs))
+        return [simulation.Pair(hq, 1) for hq in hqs]
+
+
+def cut_volume(ref: VolumeRef, cutting: Cutting) -> planning.VolumeSamples:
+    """Return the samples of a volume that nobody reads."""
+    digest = hashlib.sha256(ref.name.encode()).hexdigest()
+    made = []
+    for index in range(PER_VOLUME // 2):
+        for kind in ("full", "patch"):
+            identifier = sample_id(ref.source, ref.name, "axial", index, kind, 0)
+            pixels = f"{kind} {hashlib.sha256(identifier.encode()).hexdigest()}"
+            seed = sample_seed(cutting.seed, identifier)
+            made.append(
+                planning.Sample(
+                    identifier, ref, "axial", index, kind, (0, 0, 256, 256), 0, seed, (0.5, 0.5), digest, pixels
+                )
+            )
+    return planning.VolumeSamples(ref, tuple(made), file_sha256=digest)
+
+
+def recipe(root: Path) -> Recipe:
+    """Return the recipe of all benchmarks here."""
+    return Recipe(source="npy", root=root, probes="P4-2v", size=SIZE, n_transmits=1)
+
+
+def write_volumes(root: Path, n_samples: int) -> None:
+    """One small file a volume: found, never read."""
+    root.mkdir(parents=True)
+    for number in range(-(-n_samples // PER_VOLUME)):
+        np.save(root / f"subject{number:06d}.npy", np.full((2, 8, 8), number, np.uint16))
+
+
+# --- steps, each in a process of its own -----------------------------------------------------------------------------
+
+
+def plan(root: Path, store: Path) -> dict[str, Any]:
+    """Plan alone."""
+    resolved = recipe(root).resolve("cpu")
+    started = time.perf_counter()
+    made = planning.make_plan(resolved)
+    return {"plan_s": time.perf_counter() - started, "samples": len(made.samples), "digest": made.digest}
+
+
+def build_all(root: Path, store: Path) -> dict[str, Any]:
+    """Plan and build."""
+    started = time.perf_counter()
+    summary = build(recipe(root), store)
+    manifest = store / "build/plan"
+    return {
+        "build_s": time.perf_counter() - started,
+        "manifest_mb": manifest.stat().st_size / 1e6 if manifest.exists() else None,
+        "table_mb": (store / "samples.csv").stat().st_size / 1e6,
+        "digest": summary.digest,
+    }
+
+
+def resume(root: Path, store: Path) -> dict[str, Any]:
+    """Resume a build that was stopped with a hundredth of its shards missing: seconds to the first of them, and in all."""
+    document = json.loads((store / "zarr.json").read_text())
+    attributes = document["attributes"]
+    document["attributes"] = {
+        name: value
+        for name, value in attributes.items()
+        if name not in ("digest", "files_digest", "whole_digest", "n_set_aside")
+    } | {"complete": False}
+    document.pop("consolidated_metadata", None)
+    (store / "zarr.json").write_text(json.dumps(document))
+    missing = max(1, attributes["n_shards"] // 100)
+    for index in np.random.default_rng(0).permutation(attributes["n_shards"])[:missing]:
+        (store / f"build/shards/{index:06d}.json").unlink()
+
+    class Begun(Watcher):
+        seconds: float
+
+        def begin(self, total: int, done: int) -> None:
+            self.seconds = time.perf_counter() - started
+
+    begun = Begun()
+    started = time.perf_counter()
+    summary = build(recipe(root), store, resume=True, watcher=begun)
+    return {
+        "resume_s": begun.seconds,
+        "resume_to_end_s": time.perf_counter() - started,
+        "remade": summary.n_built,
+        "resumed_digest": summary.digest,
+    }
+
+
+def open_store(root: Path, store: Path) -> dict[str, Any]:
+    """Open, and read pairs at random places."""
+    reads: list[int] = []
+    read = LocalStorage.read
+
+    def counted(self: LocalStorage, key: str) -> bytes:
+        content = read(self, key)
+        reads.append(len(content))
+        return content
+
+    open_pairs(store)  # imports
+    LocalStorage.read = counted  # type: ignore[method-assign]
+    started = time.perf_counter()
+    pairs = open_pairs(store)
+    seconds = time.perf_counter() - started
+    places = np.random.default_rng(0).integers(0, len(pairs), 500)
+    pairs[0]
+    times = []
+    for place in places:
+        began = time.perf_counter()
+        pairs[int(place)]
+        times.append(time.perf_counter() - began)
+    return {
+        "open_s": seconds,
+        "open_reads": len(reads),
+        "open_read_mb": sum(reads) / 1e6,
+        "access_us": float(np.median(times)) * 1e6,
+    }
+
+
+def check(root: Path, store: Path) -> dict[str, Any]:
+    """Verify."""
+    started = time.perf_counter()
+    report = verify(store)
+    assert not report.faults, report.faults[:3]
+    return {"verify_s": time.perf_counter() - started}
+
+
+STEPS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "plan": plan,
+    "build": build_all,
+    "resume": resume,
+    "open": open_store,
+    "verify": check,
+}
+
+
+def run_step(name: str, root: Path, store: Path) -> dict[str, Any]:
+    """Run a step in a process of its own; its figures, and the peak of its memory."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--step", name, str(root), str(store)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def measure(n_samples: int, folder: Path) -> dict[str, Any]:
+    """All steps on one number of samples."""
+    root, store = folder / "volumes", folder / "pairs.zarr"
+    write_volumes(root, n_samples)
+    figures: dict[str, Any] = {"samples": n_samples}
+    for name in STEPS:
+        figures |= run_step(name, root, store)
+        print(n_samples, name, figures, flush=True)
+    assert figures.pop("resumed_digest") == figures["digest"], "the resumed store differs"
+    return figures
+
+
+# --- the scheduler, and kills ----------------------------------------------------------------------------------------
+
+
+def scheduler(folder: Path, n_samples: int = 10_000) -> dict[str, Any]:
+    """Processor time of the process that plans, schedules and collects, while two workers sleep a sample's time."""
+    from distributed import Client, LocalCluster
+
+    root = folder / "volumes"
+    write_volumes(root, n_samples)
+    Fake().setup()
+
+    class Clock(Watcher):
+        began: tuple[float, float]
+        ended: tuple[float, float]
+
+        def begin(self, total: int, done: int) -> None:
+            self.began = (time.perf_counter(), time.process_time())
+
+        def end(self) -> None:
+            self.ended = (time.perf_counter(), time.process_time())
+
+    clock = Clock()
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        client.register_plugin(_plugin())
+        build(recipe(root), folder / "pairs.zarr", client, watcher=clock)
+    wall, cpu = (after - before for before, after in zip(clock.began, clock.ended, strict=True))
+    return {
+        "samples": n_samples,
+        "engine_s_per_sample": SLEEP,
+        "wall_s": wall,
+        "scheduler_cpu_s": cpu,
+        "scheduler_us_per_sample": cpu / n_samples * 1e6,
+        "scheduler_share": cpu / (n_samples * SLEEP),
+    }
+
+
+def _plugin() -> Any:
+    """Return what puts the fakes in place on a worker."""
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    return type("FakePlugin", (Fake, WorkerPlugin), {})(SLEEP)
+
+
+def kills(folder: Path, count: int, n_samples: int = 2000) -> dict[str, Any]:
+    """Kill a build at random times until it has been killed `count` times, then let it end."""
+    root, store = folder / "volumes", folder / "killed.zarr"
+    write_volumes(root, n_samples)
+    whole = run_step("build", root, folder / "whole.zarr")["digest"]
+    rng = random.Random(0)
+    command = [sys.executable, __file__, "--step", "slow", str(root), str(store)]
+    shards_when_killed = []
+    while len(shards_when_killed) < count:
+        process = subprocess.Popen(command)
+        while process.poll() is None and not (store / "build").exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.5, 3.5))  # importing takes the first second of a build that resumes
+        if process.poll() is not None:
+            shutil.rmtree(store)  # it ended before: again from the start
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        shards_when_killed.append(len(list((store / "build/shards").glob("*.json"))))
+    last = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+    assert last["digest"] == whole, "the killed build differs"
+    return {"samples": n_samples, "kills": count, "shards_when_killed": shards_when_killed, "identical": True}
+
+
+def build_slowly(root: Path, store: Path) -> dict[str, Any]:
+    """Build with an engine that takes a little time, going on with what is there."""
+    Fake(1e-3).setup()
+    return {"digest": build(recipe(root), store, resume=True).digest}
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "samples": "samples",
+    "plan_s": "plan (s)",
+    "plan_peak_mb": "its peak (MB)",
+    "manifest_mb": "manifest (MB)",
+    "build_s": "build (s)",
+    "build_peak_mb": "its peak (MB)",
+    "resume_s": "resume (s)",
+    "open_s": "open (s)",
+    "open_reads": "its reads",
+    "access_us": "pairs[i] (us)",
+    "verify_s": "verify (s)",
+    "verify_peak_mb": "its peak (MB)",
+}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the figures as Markdown."""
+
+    def text(value: Any) -> str:
+        return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + " ---: |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(text(row.get(key)) for key in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, and write JSON and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="*", default=[10**4, 10**5, 10**6], help="samples")
+    parser.add_argument("--kills", type=int, default=20, help="0: none")
+    parser.add_argument("--folder", type=Path, help="where the stores are made; default: the system's temporary folder")
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "scale", help="without a suffix")
+    arguments = parser.parse_args()
+
+    def kept(what: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+        folder = Path(tempfile.mkdtemp(prefix="datagen-scale-", dir=arguments.folder))
+        try:
+            return what(*given) if what is measure else what(folder, *given)
+        finally:
+            shutil.rmtree(folder)
+
+    result: dict[str, Any] = {"machine": machine(("numpy", "zarr", "dask", "distributed")), "rows": []}
+    result["scheduler"] = kept(scheduler)
+    if arguments.kills:
+        result["kills"] = kept(kills, arguments.kills)
+    for count in arguments.counts:
+        folder = Path(tempfile.mkdtemp(prefix="datagen-scale-", dir=arguments.folder))
+        try:
+            result["rows"].append(measure(count, folder))
+        finally:
+            shutil.rmtree(folder)
+        write_result(arguments.out.with_suffix(".json"), result)
+        share = result["scheduler"]["scheduler_share"]
+        words = (
+            f"{table(result['rows'])}\nScheduler: {share:.1%} of the time of an engine that takes "
+            f"{SLEEP * 1e3:g} ms a sample.\n"
+        )
+        if arguments.kills:
+            words += (
+                f"{arguments.kills} kills of a build of {result['kills']['samples']} samples: the digest is that of an "
+                "undisturbed one.\n"
+            )
+        arguments.out.with_suffix(".md").write_text(words, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--step"]:
+        Fake().setup()
+        name, where = sys.argv[2], (Path(sys.argv[3]), Path(sys.argv[4]))
+        found = build_slowly(*where) if name == "slow" else STEPS[name](*where)
+        print(json.dumps(found | {f"{name}_peak_mb": peak_memory_mb()}))
+    else:
+        main()
