@@ -8,8 +8,9 @@ Which shards exist is read from their records, so a build that was stopped, howe
 from __future__ import annotations
 
 import errno
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ def build(
     resume: bool = False,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    storage_options: dict[str, Any] | None = None,
 ) -> Summary:
     """Build a dataset.
 
@@ -83,6 +85,7 @@ def build(
     scheduler : "threads", "processes", the address of a scheduler, or the path of a scheduler file.
     resume : go on with a store of the same recipe: missing, cut short or complete.
     overwrite : delete a store that is there.
+    storage_options : of the file system of `out`, where it is a URL, as fsspec takes them.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def build(
     """
     started = time.monotonic()
     watcher = watcher or Watcher()
-    storage = open_storage(out)
+    storage = open_storage(out, storage_options)
     _check_output(storage, resume, overwrite)
     if overwrite:
         _check_inputs_survive(recipe, storage)
@@ -172,6 +175,8 @@ def _create(storage: Storage, attributes: Attributes, plan: Plan) -> None:
     storage.write(layout.BEGUN, b"")
     storage.write(layout.VOLUMES, layout.format_table(plan.volumes).encode())
     storage.write_parts(layout.PLAN, manifest.parts(plan))
+    if plan.left_out:  # a plan that was kept has none: they are there
+        storage.write(layout.LEFT_OUT, json.dumps([asdict(example) for example in plan.left_out]).encode())
     write.create(storage, attributes, masks)
 
 

@@ -192,7 +192,7 @@ def _row(storage: Storage, sample: int, samples_per_shard: int) -> layout.Row:
     record = read.read_record(storage, shard)
     if record is None:
         raise layout.StoreError(f"{storage.url}: {layout.record_key(shard)} is missing or damaged")
-    return record.rows[position]
+    return layout.typed_row(record.rows[position])
 
 
 def _compare(

@@ -28,6 +28,7 @@ from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_has
 from ..sources import get_source
 from ..sources.scene import Scene
 from .augment import Augmentation, apply_augmentation, apply_to_labels, apply_to_points, draw_augmentation
+from .examples import LeftOut, left_out, some
 from .packed import Gathering, Packed
 from .resolved import KINDS, Cutting, ResolvedRecipe, canonical_json
 from .slices import Segmenter, hq_patch, hq_slice, hq_slices, resize, to_uint8
@@ -128,6 +129,7 @@ class VolumeSamples:
     oddities: tuple[str, ...] = ()  # what was odd about its files, seen when they were read
     file_sha256: str = ""
     window: Window | None = None  # which of its values are black and white
+    left_out: tuple[LeftOut, ...] = ()  # a picture for each reason
 
     def row(self) -> dict[str, str | int | float | None]:
         """Return what the table of volumes says of it."""
@@ -163,6 +165,7 @@ class Plan:
     subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
     asked: str = ""  # digest of the recipe as it was asked for, its folds perhaps not settled
     found: tuple[VolumeRef, ...] = ()  # volumes, read or not, in the order in which they are read
+    left_out: tuple[LeftOut, ...] = ()  # pictures of some images that were left out
 
     @cached_property
     def subjects(self) -> set[tuple[str, str]]:
@@ -235,6 +238,7 @@ def plan_volumes(recipe: ResolvedRecipe, found: FoundVolumes, map_volumes: Map =
     limits = dict(zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True))
     gathering = Gathering(Sample, KINDS, recipe.limit, limits)
     skipped = Counter[str]()
+    pictures: tuple[LeftOut, ...] = ()
     for volume in map_volumes(_Cutter(recipe.cutting), found.refs):
         volume, copied = _without_copies(volume, seen)
         notes += copied
@@ -242,7 +246,8 @@ def plan_volumes(recipe: ResolvedRecipe, found: FoundVolumes, map_volumes: Map =
         rows.append(volume.row())
         skipped.update(dict(volume.skipped))
         gathering.add(volume.ref, volume.samples)
-        read.append(replace(volume, samples=()))
+        pictures = some(pictures, volume.left_out)
+        read.append(replace(volume, samples=(), left_out=()))
         if _enough(gathering.holding, recipe):
             break
     oddities = [(volume.ref.source, note) for volume in read for note in dict.fromkeys(volume.oddities)]
@@ -266,6 +271,7 @@ def plan_volumes(recipe: ResolvedRecipe, found: FoundVolumes, map_volumes: Map =
         subject_rules=found.subject_rules,
         asked=recipe.digest,
         found=found.refs,
+        left_out=pictures,
     )
 
 
@@ -317,6 +323,14 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
         return _made_samples(ref, cutting)
     skipped = Counter[str]()
     samples = []
+    first: dict[str, tuple[str, int]] = {}  # plane and index of the first slice that was left out for a reason
+
+    def skip(plane: str, index: int, kind: str, reason: str) -> None:
+        counted = f"{kind}: {_kind_of_reason(reason)}"
+        skipped[counted] += 1
+        if kind in cutting.kinds:
+            first.setdefault(counted, (plane, index))
+
     try:
         volume = _load(ref)
         window = window_of(volume, cutting.window)
@@ -329,7 +343,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
             patches="patch" in cutting.kinds,
             segmenter=_segmenter(cutting),
             window=window,
-            on_skip=lambda _plane, _index, kind, reason: skipped.update([f"{kind}: {_kind_of_reason(reason)}"]),
+            on_skip=skip,
         ):
             if image.kind not in cutting.kinds:
                 continue
@@ -345,6 +359,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
                 file_sha256=volume.file_sha256,
                 pixels=pixels,
             )
+        pictures = tuple(left_out(volume, window, *place, reason) for reason, place in first.items())
     except (DeviceError, ImportError):  # of the machine, not of this volume
         raise
     except Exception as error:
@@ -354,7 +369,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
     note = looks_like_labels(volume.voxels)
     notes = (*volume.notes, *window.notes)
     return VolumeSamples(
-        ref, tuple(samples), tuple(sorted(counts.items())), "", note, notes, volume.file_sha256, window
+        ref, tuple(samples), tuple(sorted(counts.items())), "", note, notes, volume.file_sha256, window, pictures
     )
 
 

@@ -13,6 +13,7 @@
       build/shards/*.json  one record a finished shard: its rows, and a checksum of every file
       build/index.npy      fold of each sample, and whether it was set aside: what opening a store needs of its table
       build/plan           the plan, so that a stopped build need not read its volumes again (`datagen.make.manifest`)
+      build/left_out.json  pictures of some slices that were left out, with the reasons
       build/files.json     digest of every other file: the seal of a finished store (`datagen.store.seal`)
       build/log.jsonl      times and host names; no digest covers it
 
@@ -49,6 +50,7 @@ VOLUMES = "volumes.csv"
 BEGUN = "build/begun"
 INDEX = "build/index.npy"
 PLAN = "build/plan"
+LEFT_OUT = "build/left_out.json"
 LARGEST_SHARD = 64  # samples: 4 MiB of 256 x 256
 SHARDS = 128  # a dataset is cut into about this many until shards have their largest size
 CHUNK = 8  # samples compressed together: a whole shard reads four times as fast as with one
@@ -313,6 +315,11 @@ def _table_writer(text: io.StringIO, rows: Sequence[Mapping[str, Value]]) -> csv
 def parse_table(text: str) -> list[Row]:
     """Return what `format_table` wrote, with types."""
     return [{name: typed(value, name) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def typed_row(row: Row) -> Row:
+    """Return a row as a shard records it with the types that the table's has: decimals are recorded as they are spelled."""
+    return {name: typed(value, name) if isinstance(value, str) else value for name, value in row.items()}
 
 
 _TEXT = frozenset({"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "set_aside"})

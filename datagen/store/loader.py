@@ -11,7 +11,7 @@ import numpy as np
 from ..plan.resolved import ResolvedRecipe
 from . import layout, read
 from .layout import Attributes, Row, Terms
-from .location import open_storage
+from .location import open_storage, options_of
 
 if TYPE_CHECKING:
     from .torch_data import TorchPairs
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 Pair = tuple[np.ndarray, np.ndarray]  # hq and lq, each (H, W) float32 in [0, 1]
 
 
-def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, include_set_aside: bool = False) -> Pairs:
+def open_pairs(
+    path: str | Path,
+    probe: str | Sequence[str] | None = None,
+    *,
+    include_set_aside: bool = False,
+    storage_options: dict[str, Any] | None = None,
+) -> Pairs:
     """Return the pairs of a finished store.
 
     Parameters
@@ -27,13 +33,14 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
     path : folder or fsspec URL.
     probe : name of a probe in the store (any case), or several; None = all. With P probes there are P pairs per sample.
     include_set_aside : keep the samples that could not be simulated (their images are blank).
+    storage_options : of the URL's file system, as fsspec takes them: `{"endpoint_url": ...}`.
 
     Raises
     ------
     StoreError
         There is no store, it is unfinished, or it has no such probe.
     """
-    storage = open_storage(path)
+    storage = open_storage(path, storage_options)
     attributes = read.require_complete(storage)
     names = _probe_names(attributes, probe, storage.url)
     index = read.read_index(storage, attributes.n_samples)
@@ -171,7 +178,7 @@ class Pairs(Sequence[Pair]):
                 raise layout.StoreError(
                     f"{self.url}: {layout.record_key(shard)} is missing or damaged; try `datagen verify`"
                 )
-            self._rows = shard, record.rows
+            self._rows = shard, [layout.typed_row(row) for row in record.rows]
         return self._rows[1][place] | {"probe": self.probes[probe]}
 
     @property
@@ -258,7 +265,7 @@ class Pairs(Sequence[Pair]):
         if self._group is None:
             import zarr
 
-            self._group = zarr.open_group(self.url, mode="r")
+            self._group = zarr.open_group(str(self.url), mode="r", storage_options=options_of(self.url) or None)
         return self._group[key]
 
     def __getstate__(self) -> dict[str, Any]:

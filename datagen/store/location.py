@@ -20,6 +20,23 @@ _PART = 1 << 20  # bytes of a file that is read in parts
 _TOGETHER = 64  # files that are fetched at a time
 
 
+class Address(str):
+    """A URL with the options of its file system: travels as a string does, to workers too."""
+
+    options: dict[str, Any]
+
+    def __new__(cls, url: str, options: dict[str, Any] | None = None) -> Address:
+        """Return a URL with options; None: none."""
+        address = super().__new__(cls, url)
+        address.options = dict(options or {})
+        return address
+
+
+def options_of(url: str) -> dict[str, Any]:
+    """Return the options of a URL's file system, none of a plain string."""
+    return url.options if isinstance(url, Address) else {}
+
+
 class Storage(ABC):
     """Files by key (a relative path with forward slashes)."""
 
@@ -216,26 +233,40 @@ class RemoteStorage(Storage):
     def __init__(self, url: str) -> None:
         import fsspec
 
-        self.url = url.rstrip("/")
+        options = options_of(url)
+        self.url = Address(url.rstrip("/"), options)
         try:
-            self.files, self.root = fsspec.core.url_to_fs(self.url)
+            self.files, self.root = fsspec.core.url_to_fs(str(self.url), **options)
         except ImportError as error:  # fsspec's words: which package serves such addresses
             raise MissingPackageError(f"{url}: cannot be opened: {error}") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # an address, or an option, that the file system does not know
             raise DataError(f"{url}: cannot be opened: {error}") from None
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Say in a line what the file system fails with: no answer, no credentials, whatever its library calls it."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{self.url}: cannot be reached: {words}") from None
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}"
 
     def read(self, key: str) -> bytes:
         """Return the bytes of a file of the store."""
-        return self.files.cat_file(self._path(key))
+        with self._plainly():
+            return self.files.cat_file(self._path(key))
 
     def write(self, key: str, content: bytes) -> None:
         """Put a file in place, whole or not at all."""
         path = self._path(key)
-        self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self.files.pipe_file(path, content)
+        with self._plainly():
+            self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.files.pipe_file(path, content)
 
     def write_parts(self, key: str, parts: Iterable[bytes]) -> None:
         """Put a file in place, whole or not at all, part by part."""
@@ -255,7 +286,8 @@ class RemoteStorage(Storage):
         """Yield whole files, in order, as many at a time as the file system fetches together."""
         following = iter(keys)
         while some := [self._path(key) for key in islice(following, _TOGETHER)]:
-            found = self.files.cat(some, on_error="return")
+            with self._plainly():
+                found = self.files.cat(some, on_error="return")
             for path in some:
                 content = found[path]
                 known = isinstance(content, bytes | OSError)
@@ -263,7 +295,9 @@ class RemoteStorage(Storage):
 
     def sizes(self) -> Callable[[str], int | None]:
         """Return a function that tells the bytes of a file, by one listing of everything."""
-        listed = self.files.find(self.root, detail=True)
+        with self._plainly():
+            self.files.invalidate_cache(self.root)
+            listed = self.files.find(self.root, detail=True)
         return lambda key: listed.get(self._path(key), {}).get("size")
 
     def remove(self, key: str) -> None:
@@ -283,12 +317,15 @@ class RemoteStorage(Storage):
 
     def exists(self) -> bool:
         """Tell whether anything is there."""
-        return bool(self.files.exists(self.root))
+        with self._plainly():
+            self.files.invalidate_cache(self.root)
+            return bool(self.files.exists(self.root))
 
     def names(self, prefix: str) -> list[str]:
         """List the files under a prefix."""
         try:
-            entries: list[dict[str, Any]] = self.files.ls(self._path(prefix), detail=True, refresh=True)
+            with self._plainly():
+                entries: list[dict[str, Any]] = self.files.ls(self._path(prefix), detail=True, refresh=True)
         except FileNotFoundError:
             return []
         return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
@@ -303,9 +340,18 @@ class RemoteStorage(Storage):
         pass
 
 
-def open_storage(url: str | Path) -> Storage:
-    """Return the storage at a path, or at an fsspec URL ("scheme://...")."""
+def open_storage(url: str | Path, options: dict[str, Any] | None = None) -> Storage:
+    """Return the storage at a path, or at an fsspec URL ("scheme://...").
+
+    Parameters
+    ----------
+    options : of the URL's file system, as fsspec takes them; None = those that the URL carries (`Address`), or none.
+    """
     text = str(url)
     if "://" not in text:
         return LocalStorage(text)
-    return LocalStorage(text.removeprefix("file://")) if text.startswith("file://") else RemoteStorage(text)
+    if text.startswith("file://"):
+        return LocalStorage(text.removeprefix("file://"))
+    return RemoteStorage(
+        Address(text, options if options is not None else options_of(url) if isinstance(url, str) else {})
+    )

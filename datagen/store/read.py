@@ -14,7 +14,7 @@ import numpy as np
 
 from . import layout
 from .layout import SAMPLES, Attributes, Row, ShardRecord, StoreError, Value, mask_key
-from .location import Storage
+from .location import Storage, options_of
 from .seal import broken
 
 _DAMAGED = "zarr.json is damaged; `datagen build` with --resume makes it again, with --overwrite all of the store"
@@ -91,7 +91,8 @@ def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
     import zarr
 
     require_complete(storage)
-    return zarr.open_group(storage.url, mode="r", use_consolidated=use_consolidated)
+    options = options_of(storage.url) or None
+    return zarr.open_group(str(storage.url), mode="r", use_consolidated=use_consolidated, storage_options=options)
 
 
 def first_difference(one: Iterable[bytes], other: Iterable[bytes]) -> int | None:
