@@ -47,8 +47,8 @@ def jobs(tmp_path_factory):
     def started(**options):
         given = {name: value for name, value in options.items() if name not in FOREIGN}
         return LocalCluster(
-            **given, nanny=False, host="127.0.0.1", local_directory=str(tmp_path_factory.mktemp("jobs")),
-            scheduler_options={"dashboard_address": "127.0.0.1:0"}, python=sys.executable,
+            **given, nanny=False, local_directory=str(tmp_path_factory.mktemp("jobs")),
+            scheduler_options={"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}, python=sys.executable,
         )  # fmt: skip
 
     return started
