@@ -47,6 +47,7 @@ from datagen.make.progress import Watcher
 from datagen.make.verify import verify
 from datagen.plan import samples as planning
 from datagen.plan.resolved import Cutting
+from datagen.sources.scene import Scene
 from datagen.store.location import LocalStorage
 from ussim.volumes.volume import VolumeRef
 
@@ -64,13 +65,18 @@ class Fake:
     def setup(self, worker: Any = None) -> None:
         """Put the fakes in place."""
         planning.cut_volume = cut_volume
-        shards.image_of = lambda sample, cutting: np.full((SIZE, SIZE), sample.seed % 251, np.uint8)
+        shards.scene_of = scene_of
         shards.simulate_pairs = self.simulate
 
-    def simulate(self, hqs: list[np.ndarray], imager: Any, seeds: list[int]) -> list[simulation.Pair]:
+    def simulate(self, scenes: list[Scene], imager: Any, seeds: list[int]) -> list[simulation.Pair]:
         """Return the images as they are, after the time that they take."""
-        time.sleep(self.seconds * len(hqs))
-        return [simulation.Pair(hq, 1) for hq in hqs]
+        time.sleep(self.seconds * len(scenes))
+        return [simulation.Pair(scene.hq, 1) for scene in scenes]
+
+
+def scene_of(sample: planning.Sample, cutting: Cutting) -> Scene:
+    """Return an image of one grey level."""
+    return Scene(np.full((SIZE, SIZE), sample.seed % 251, np.uint8))
 
 
 def cut_volume(ref: VolumeRef, cutting: Cutting) -> planning.VolumeSamples:
@@ -214,16 +220,16 @@ def run_step(name: str, root: Path, store: Path) -> dict[str, Any]:
     return figures
 
 
-def measure(n_samples: int, folder: Path) -> dict[str, Any]:
-    """All steps on one number of samples."""
+def measure(folder: Path, n_samples: int, keep: Callable[[dict[str, Any]], None]) -> None:
+    """All steps on one number of samples; `keep` is told what is known after each."""
     root, store = folder / "volumes", folder / "pairs.zarr"
     write_volumes(root, n_samples)
     figures: dict[str, Any] = {"samples": n_samples}
     for name in STEPS:
         figures |= run_step(name, root, store)
+        assert figures.pop("resumed_digest", figures["digest"]) == figures["digest"], "the resumed store differs"
+        keep(figures)
         print(n_samples, name, figures, flush=True)
-    assert figures.pop("resumed_digest") == figures["digest"], "the resumed store differs"
-    return figures
 
 
 # --- the scheduler, and kills ----------------------------------------------------------------------------------------
@@ -332,43 +338,61 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, and write JSON and Markdown."""
+    """Measure, and write JSON and Markdown: what is not measured stays as it was."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="*", default=[10**4, 10**5, 10**6], help="samples")
     parser.add_argument("--kills", type=int, default=20, help="0: none")
+    parser.add_argument("--no-scheduler", action="store_true")
     parser.add_argument("--folder", type=Path, help="where the stores are made; default: the system's temporary folder")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "scale", help="without a suffix")
     arguments = parser.parse_args()
+    file = arguments.out.with_suffix(".json")
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"rows": {}}
 
-    def kept(what: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    def keep(**found: Any) -> None:
+        result.update(found, machine=machine(("numpy", "zarr", "dask", "distributed")))
+        write_result(file, result)
+        arguments.out.with_suffix(".md").write_text(words(result), encoding="utf-8")
+
+    def keep_row(figures: dict[str, Any]) -> None:
+        rows = result["rows"] | {str(figures["samples"]): figures}
+        keep(rows=dict(sorted(rows.items(), key=lambda item: int(item[0]))))
+
+    def measured(what: Callable[..., Any], *given: Any) -> Any:
         folder = Path(tempfile.mkdtemp(prefix="datagen-scale-", dir=arguments.folder))
         try:
-            return what(*given) if what is measure else what(folder, *given)
+            return what(folder, *given)
         finally:
             shutil.rmtree(folder)
 
-    result: dict[str, Any] = {"machine": machine(("numpy", "zarr", "dask", "distributed")), "rows": []}
-    result["scheduler"] = kept(scheduler)
+    if not arguments.no_scheduler:
+        keep(scheduler=measured(scheduler))
     if arguments.kills:
-        result["kills"] = kept(kills, arguments.kills)
+        keep(kills=measured(kills, arguments.kills))
     for count in arguments.counts:
-        folder = Path(tempfile.mkdtemp(prefix="datagen-scale-", dir=arguments.folder))
-        try:
-            result["rows"].append(measure(count, folder))
-        finally:
-            shutil.rmtree(folder)
-        write_result(arguments.out.with_suffix(".json"), result)
-        share = result["scheduler"]["scheduler_share"]
-        words = (
-            f"{table(result['rows'])}\nScheduler: {share:.1%} of the time of an engine that takes "
-            f"{SLEEP * 1e3:g} ms a sample.\n"
+        measured(measure, count, keep_row)
+
+
+def words(result: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = [table(list(result["rows"].values()))]
+    if "scheduler" in result:
+        found = result["scheduler"]
+        lines.append(
+            f"Planning, scheduling and collecting take {found['scheduler_us_per_sample']:.0f} us of a processor per sample: "
+            f"{found['scheduler_share']:.1%} of the work of an engine that needs {SLEEP * 1e3:g} ms.\n"
         )
-        if arguments.kills:
-            words += (
-                f"{arguments.kills} kills of a build of {result['kills']['samples']} samples: the digest is that of an "
-                "undisturbed one.\n"
-            )
-        arguments.out.with_suffix(".md").write_text(words, encoding="utf-8")
+    if "kills" in result:
+        found = result["kills"]
+        lines.append(
+            f"A build of {found['samples']:,} samples was killed {found['kills']} times at random and resumed: the digest "
+            "is that of one that was left alone.\n"
+        )
+    load = result["machine"]["load_1min"]
+    lines.append(
+        f"{result['machine']['processor']}, {result['machine']['cores']} cores, load {load:g} while it was measured.\n"
+    )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

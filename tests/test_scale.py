@@ -41,7 +41,7 @@ def fakes(monkeypatch):
         return scale.cut_volume(ref, cutting)
 
     monkeypatch.setattr(planning, "cut_volume", cut)
-    monkeypatch.setattr(shards, "image_of", lambda sample, cutting: np.full((8, 8), sample.seed % 251, np.uint8))
+    monkeypatch.setattr(shards, "scene_of", scale.scene_of)
     monkeypatch.setattr(shards, "simulate_pairs", scale.Fake().simulate)
     return cuts
 
@@ -211,11 +211,11 @@ def stopped_build(root: Path, store: Path, monkeypatch) -> None:
     """A build that is stopped when a few of its shards are made."""
     made = []
 
-    def stopping(hqs, imager, seeds):
+    def stopping(scenes, imager, seeds):
         made.extend(seeds)
         if len(made) > 100:
             raise Stop
-        return simulate(hqs, imager, seeds)
+        return simulate(scenes, imager, seeds)
 
     simulate = shards.simulate_pairs
     with monkeypatch.context() as patch:
@@ -277,7 +277,7 @@ def test_shards_found_damaged_are_as_if_never_made(fakes, tmp_path, monkeypatch)
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
 
-    def stopping(hqs, imager, seeds):
+    def stopping(scenes, imager, seeds):
         raise Stop
 
     with monkeypatch.context() as patch:

@@ -21,7 +21,7 @@ EACH = 4  # of each reason
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A slice that was left out, as a picture."""
+    """Picture of a slice that was left out, and the reason."""
 
     reason: str  # as it is counted
     volume: str

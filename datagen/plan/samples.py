@@ -175,7 +175,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class FoundVolumes:
-    """What the sources of a recipe found: every volume, in the order in which they are read."""
+    """Volumes that the sources of a recipe found, in the order in which they are read."""
 
     refs: tuple[VolumeRef, ...]
     left_out: tuple[tuple[str, Skipped], ...]  # source, file

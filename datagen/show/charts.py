@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 38
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: its range, the values that are marked on it, what it shows and in which unit."""
+    """Axis of a chart: its range, the values that are marked on it, what it shows and in which unit."""
 
     low: float
     high: float

@@ -316,7 +316,7 @@ def _sheets(pairs: Pairs, samples: Sequence[int]) -> list[dict[str, str]]:
     return sheets
 
 
-def _tiled(images: np.ndarray, columns: int = 8) -> np.ndarray:
+def _tiled(images: np.ndarray, columns: int = 6) -> np.ndarray:
     """Return images (k, H, W) side by side, each THUMB pixels or less."""
     from PIL import Image
 

@@ -19,7 +19,7 @@ _COLUMNS = ("id", "source", "subject", "volume", "kind", "fold", "set_aside")
 
 @dataclass
 class SourceCount:
-    """What a dataset has of one source."""
+    """Counts of one source of a dataset."""
 
     source: str
     subjects: set[str] = field(default_factory=set)
@@ -31,7 +31,7 @@ class SourceCount:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is counted of a dataset, and which of its samples are shown."""
+    """Counts of a dataset, and the samples of it that are shown."""
 
     counts: list[SourceCount]  # by name of the source
     chosen: list[int]  # samples, in order

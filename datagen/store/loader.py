@@ -169,8 +169,11 @@ class Pairs(Sequence[Pair]):
     def row(self, index: int) -> Row:
         """Return the row of one pair in the table of samples, and its `probe`; of a large store only a little is read."""
         sample, probe = (int(number) for number in self.items[_checked(index, len(self))])
+        told: Row = {"probe": self.probes[probe]}
+        if self.n_draws > 1:
+            told["draw"] = int(self.drawn[_checked(index, len(self))])
         if self._table is not None:
-            return self._table[sample] | {"probe": self.probes[probe]}
+            return self._table[sample] | told
         shard, place = divmod(sample, self.samples_per_shard)
         if self._rows[0] != shard:
             record = read.read_record(open_storage(self.url), shard)
@@ -179,7 +182,7 @@ class Pairs(Sequence[Pair]):
                     f"{self.url}: {layout.record_key(shard)} is missing or damaged; try `datagen verify`"
                 )
             self._rows = shard, [layout.typed_row(row) for row in record.rows]
-        return self._rows[1][place] | {"probe": self.probes[probe]}
+        return self._rows[1][place] | told
 
     @property
     def sources(self) -> tuple[Terms, ...]:
