@@ -141,7 +141,7 @@ def test_the_script_for_sbatch_is_one(tmp_path):
 
 def run(script: str, root: Path, folder: Path, monkeypatch) -> None:
     """A script of the guide, on small data."""
-    recipe = datagen.Recipe
-    monkeypatch.setattr(datagen, "Recipe", lambda **given: fast_recipe(root, limit=6) if given else recipe())
+    small = fast_recipe(root, limit=6)
+    monkeypatch.setattr(datagen, "Recipe", lambda **given: small)
     monkeypatch.chdir(folder)
     exec(script, {"__name__": "__main__"})

@@ -19,7 +19,7 @@ from datagen.make.verify import verify
 from datagen.plan import samples as planning
 from datagen.plan.packed import BLOCK, Gathering
 from datagen.plan.resolved import KINDS, digest
-from datagen.store import layout, read
+from datagen.store import layout, location, read
 from datagen.store.location import LocalStorage, open_storage
 from ussim.errors import ChangedError, DataError
 from ussim.volumes.volume import VolumeRef
@@ -132,6 +132,7 @@ def test_samples_are_chosen_and_ordered_as_if_all_were_at_hand(limit, limits):
 
 
 def test_a_store_is_written_checked_and_opened_a_shard_at_a_time(fakes, tmp_path, monkeypatch):
+    monkeypatch.setattr(location, "_PART", 1 << 14)  # what is read of a file at a time: a MB, more than these tables
     stores, finished, verified = {}, {}, {}
     finish = layout.Content.table
 

@@ -38,10 +38,11 @@ def read_document(storage: Storage) -> dict[str, Any]:
         There is no store, or it is not one of ours.
     """
     try:
-        document = json.loads(storage.read("zarr.json"))
-        attributes = document["attributes"]
+        content = storage.read("zarr.json")
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{storage.url}: no store of pairs here; expected what `datagen build` writes") from None
+    try:
+        attributes = json.loads(content)["attributes"]
     except (ValueError, KeyError, TypeError):
         raise StoreError(f"{storage.url}: {_DAMAGED}") from None
     if not isinstance(attributes, dict) or "recipe_digest" not in attributes:

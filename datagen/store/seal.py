@@ -49,12 +49,16 @@ def unseal(document: dict[str, Any]) -> None:
 def broken(storage: Storage) -> dict[str, str]:
     """Return what the seal says against a store: file -> what is wrong with it; nothing of a store without a seal."""
     try:
-        document = json.loads(storage.read("zarr.json"))
+        content = storage.read("zarr.json")
+    except OSError:
+        return {"zarr.json": CHANGED}
+    try:
+        document = json.loads(content)
         attributes = document["attributes"]
         sealed = [attributes.pop(name) if name == "whole_digest" else attributes[name] for name in _SEALS]
     except KeyError:  # of before there were seals, or unfinished
         return {}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return {"zarr.json": CHANGED}
     faults = {} if digest(document) == sealed[1] else {"zarr.json": CHANGED}
     try:
