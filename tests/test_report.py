@@ -1,14 +1,12 @@
-"""The report and the exports: complete in themselves, usable by keyboard and in a narrow window, refused where they must."""
+"""The report: complete in itself, usable by keyboard and in a narrow window."""
 
 import base64
-import csv
 import html
 import io
 import json
 import re
 import shutil
 import subprocess
-import tarfile
 from collections import Counter
 
 import numpy as np
@@ -21,7 +19,6 @@ from datagen.cli import cli
 from datagen.make.build import build
 from datagen.show import report as report_module
 from datagen.show.charts import ticks
-from datagen.show.export import LicenceError, export
 from datagen.show.report import speckle, spread, timing, write_report
 from datagen.store.location import open_storage
 from ussim.commands import console
@@ -186,25 +183,34 @@ def test_a_report_of_many_samples_has_the_size_of_one_of_few(path, tmp_path, mon
     assert "1980 more samples" in many.read_text()
 
 
-def test_labels_are_shown_over_hq(path, tmp_path):
-    import zarr
+def labelled(folder):
+    """A store of the stacks with their discs as labels, one of them of a name that is also markup."""
+    root = write_stacks(folder / "stacks")
+    for path in sorted(root.rglob("stack.npy")):
+        stack = np.load(path)
+        np.save(path.with_name("map.npy"), np.where(stack == 200, 1, np.where(stack == 120, 3, 0)).astype(np.uint8))
+    tissues = {"<liver>": {"label": 1, "color": [200, 30, 40]}, "disc": {"label": 3, "color": [9, 8, 7]}}
+    recipe = fast_recipe(root, labels="map.npy", tissues=tissues, probes=PROBES, limit=6, patches=False)
+    build(recipe, folder / "pairs.zarr")
+    return folder / "pairs.zarr"
 
-    copy = shutil.copytree(path, tmp_path / "pairs.zarr")
-    document = json.loads((copy / "zarr.json").read_text())
-    document.pop("consolidated_metadata")
-    (copy / "zarr.json").write_text(json.dumps(document))
-    labels = np.zeros((6, 16, 16), np.uint16)
-    labels[:, :8] = 3
-    array = zarr.open_group(copy, mode="r+").create_array("labels", data=labels)
-    array.attrs.update({"names": {"3": "<liver>"}, "colors": {"3": [200, 30, 40]}})
-    page = write_report(copy, tmp_path / "r.html").read_text()
-    assert "&lt;liver&gt;" in page
-    assert "#c81e28" in page
-    (overlay, *others) = re.findall(r'class="overlay" src="data:image/png;base64,([^"]*)"', page)
-    assert len(others) == 5
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(overlay))).convert("RGBA"))
-    assert tuple(picture[0, 0]) == (200, 30, 40, 255)
-    assert picture[15, 15, 3] == 0
+
+def test_labels_are_shown_over_hq(tmp_path):
+    pairs = datagen.open_pairs(labelled(tmp_path))
+    page = write_report(tmp_path / "pairs.zarr", tmp_path / "r.html").read_text()
+    for text in ("&lt;liver&gt;", "#c81e28", "disc", "#090807"):
+        assert text in page
+    assert "<liver>" not in page
+    overlays = re.findall(r'class="overlay" src="data:image/png;base64,([^"]*)"', page)
+    assert len(overlays) == 6  # once a sample, for both probes
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(o))).convert("RGBA")) for o in overlays]
+    colors = np.zeros((4, 4), np.uint8)
+    colors[1], colors[3] = (200, 30, 40, 255), (9, 8, 7, 255)
+    expected = [colors[pairs.labels(index)] for index in range(0, 12, 2)]
+    for picture in shown:
+        visible = np.where(picture[..., 3:] == 0, 0, picture)
+        assert any(np.array_equal(visible, other) for other in expected)
+    assert all(np.unique(picture.reshape(-1, 4), axis=0).shape[0] >= 2 for picture in shown)
 
 
 def test_a_report_that_is_no_page_is_refused_in_a_line(path, tmp_path, capsys):
@@ -304,65 +310,7 @@ def test_the_report_works_by_keyboard_and_finger_in_a_wide_and_a_narrow_window(r
     }  # fmt: skip
 
 
-# --- exports ---------------------------------------------------------------------------------------------------------
-
-
-def test_png_files_hold_the_images(path, tmp_path):
-    out = export(path, tmp_path / "png", "png", licence="CC0-1.0")
-    with open(out / "samples.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    pairs = datagen.open_pairs(path, probe="PA4-2/20")
-    assert len(rows) == len(pairs) == 6
-    for row, (hq, lq) in zip(rows, pairs, strict=True):
-        assert np.allclose(np.asarray(Image.open(out / "hq" / f"{row['key']}.png")) / 255, hq, atol=1e-6)
-        assert np.allclose(np.asarray(Image.open(out / "lq/PA4-2_20" / f"{row['key']}.png")) / 255, lq, atol=1e-6)
-    assert 'license_name: "CC0-1.0"' in (out / "README.md").read_text()
-
-
-def test_webdataset_shards_hold_the_images(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("datagen.show.export.PER_TAR", 5)
-    out = export(path, tmp_path / "tars", "webdataset", probe=PROBE)
-    assert sorted(file.name for file in out.iterdir()) == ["README.md", "pairs-000000.tar", "pairs-000001.tar"]
-    with tarfile.open(out / "pairs-000000.tar") as tar:
-        names = tar.getnames()
-        assert len(names) == 20
-        keys = [name.split(".", 1) for name in names]
-        assert keys[0][0] == keys[1][0] == keys[2][0]
-        assert [suffix for _, suffix in keys[:4]] == ["hq.png", "lq.png", "mask.png", "json"]
-        row = json.load(tar.extractfile(names[3]))
-        image = np.asarray(Image.open(io.BytesIO(tar.extractfile(names[1]).read())))
-    pairs = datagen.open_pairs(path, probe=PROBE)
-    assert row == pairs.samples[0]
-    assert np.allclose(image / 255, pairs[0][1], atol=1e-6)
-
-
-def test_a_source_that_forbids_it_is_not_exported(path, tmp_path, capsys):
-    copy = shutil.copytree(path, tmp_path / "pairs.zarr")
-    document = json.loads((copy / "zarr.json").read_text())
-    source = datagen.get_source("mrnet")
-    document["attributes"]["sources"] = [
-        {key: getattr(source, key) for key in ("name", "title", "licence", "citation", "terms", "redistributable")}
-    ]
-    (copy / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(LicenceError, match=r"MRNet.*refused.*may not be passed on"):
-        export(copy, tmp_path / "png", "png", licence="CC0-1.0")
-    code = console.run(cli, "datagen", ["export", str(copy), "--format", "png", "-o", str(tmp_path / "png")])
-    assert code == 3
-    *before, line = capsys.readouterr().err.strip().splitlines()
-    assert "MRNet" in line
-    assert "refused" in line
-    assert not any("error" in other or "refused" in other for other in before)  # they are progress
-    assert not (tmp_path / "png").exists()
-
-
-def test_a_failed_export_leaves_nothing(path, tmp_path, monkeypatch):
-    def full(image):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("datagen.show.export._png", full)
-    with pytest.raises(OSError, match="No space"):
-        export(path, tmp_path / "png", "png")
-    assert list(tmp_path.iterdir()) == []
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_commands(path, tmp_path, capsys):

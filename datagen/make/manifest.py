@@ -4,9 +4,9 @@
     line 2   JSON: the recipe, versions of packages, what every volume's files were like, folds, digest, what was left out
     then     the samples, as `datagen.plan.packed` packs them
 
-It holds no paths. It counts only where the sources have the same volumes, whose files have the same sizes and times as
-when it was made; anything else, and it is as if it were not there. Whether a file still holds the same is checked where a
-sample is made of it.
+It holds no paths. It counts only where the sources have the same volumes, whose files, and those with their labels, have
+the same sizes and times as when it was made; anything else, and it is as if it were not there. Whether a file still holds
+the same is checked where a sample is made of it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ussim.errors import DataError
 from ussim.volumes.volume import VolumeRef
 
+from ..plan.labels import label_file
 from ..plan.packed import Packed
 from ..plan.resolved import ResolvedRecipe
 from ..plan.samples import BETWEEN_NOTES, FoundVolumes, Plan, Sample, fold_notes, left_out_notes, oddity_notes
+from ..sources.scene import Label
 from ..store import layout
 from ..store.location import Storage
 from ..store.write import versions
@@ -32,13 +35,14 @@ def parts(plan: Plan) -> Iterator[bytes]:
     """Yield what a store keeps of a plan."""
     samples = plan.samples
     head = {
-        **_conditions(plan.asked, plan.found),
+        **_conditions(plan.asked, plan.found, plan.recipe.labels),
         "folds": plan.recipe.folds,
         "digest": plan.digest,
         "n_volumes": plan.n_volumes,
         "skipped": plan.skipped,
         "unreadable": plan.unreadable,
         "volumes": plan.volumes,
+        "labels": [dataclasses.astuple(label) for label in plan.labels],
         "used": samples.used,
         "count": len(samples),
         "blocks": [len(block) for block in samples.blocks],
@@ -60,7 +64,7 @@ def restored(storage: Storage, recipe: ResolvedRecipe, found: FoundVolumes) -> P
         return None
     whole = hashlib.sha256(line + b"\n")
     whole.update(packed)
-    conditions = json.loads(json.dumps(_conditions(recipe.digest, found.refs)))
+    conditions = json.loads(json.dumps(_conditions(recipe.digest, found.refs, recipe.labels)))
     if any(state is None for *_, state in conditions["found"]):
         return None
     if whole.hexdigest().encode() != total or any(head[name] != value for name, value in conditions.items()):
@@ -87,25 +91,37 @@ def _plan(recipe: ResolvedRecipe, found: FoundVolumes, head: dict[str, Any], sam
         notes=(*found.notes, *fold_notes(settled.folds, subjects), *left_out_notes(found.left_out), *odd),
         volumes=volumes,
         subject_rules=found.subject_rules,
+        labels=tuple(Label(value, name, tuple(color)) for value, name, color in head["labels"]),
         asked=recipe.digest,
         found=found.refs,
     )
 
 
-def _conditions(asked: str, refs: tuple[VolumeRef, ...]) -> dict[str, Any]:
+def _conditions(asked: str, refs: tuple[VolumeRef, ...], labels: str | None) -> dict[str, Any]:
     """Return what must be as it was when the plan was made."""
     return {
         "recipe": asked,
         "versions": versions(),
         "fields": [field.name for field in dataclasses.fields(Sample)],
-        "found": [[ref.source, ref.subject, ref.name, _state(ref)] for ref in refs],
+        "found": [[ref.source, ref.subject, ref.name, _state(ref, labels)] for ref in refs],
     }
 
 
-def _state(ref: VolumeRef) -> str | None:
-    """Return a digest of what a volume's files are like, without reading them and without their names; None: not known."""
+def _state(ref: VolumeRef, labels: str | None) -> str | None:
+    """Return a digest of what a volume's files are like, without reading them and without their names; None: not known.
+
+    Parameters
+    ----------
+    labels : pattern of the files with the labels of volumes; None = there are none.
+    """
     total = hashlib.sha256(repr((ref.orientation, ref.part, ref.splits)).encode())
-    for path in ref.paths:
+    paths = [*ref.paths]
+    if labels is not None:
+        try:
+            paths.append(str(label_file(ref, labels)))
+        except DataError as error:
+            total.update(str(error).encode())
+    for path in paths:
         try:
             status = os.stat(path)
         except OSError:

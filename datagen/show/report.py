@@ -21,7 +21,7 @@ from markupsafe import Markup
 from ..make.pairs import make_imager
 from ..plan.resolved import Settings
 from ..plan.samples import BETWEEN_NOTES
-from ..store import layout, read
+from ..store import layout
 from ..store.loader import Pairs, open_pairs
 from ..store.location import Storage, open_storage
 from .charts import Axis, Line, chart, ticks
@@ -118,7 +118,7 @@ def render(storage: Storage, pairs: Pairs, n_pairs: int = 48, on_step: OnStep = 
         on_step(1 + len(probes), total)
     sheets = _sheets(pairs, found.chosen)
     on_step(2 + len(probes), total)
-    labels = _labels(storage)
+    labels = _labels(pairs)
     cards: list[dict[str, Any]] = []
     for index in _pairs_of(pairs, found.chosen, n_pairs):
         cards.append(_card(pairs, index, labels, cards))
@@ -223,6 +223,8 @@ def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the recipe's choices as text, the probes' numbers left to the store."""
 
     def text(value: Any) -> str:
+        if isinstance(value, dict) and "tissues" in value:
+            return ", ".join(value["tissues"])
         if isinstance(value, dict):  # ranges to draw from
             drawn = {name: limits for name, limits in value.items() if limits is not None}
             return ", ".join(f"{name} {limits[0]:g} to {limits[1]:g}" for name, limits in drawn.items())
@@ -340,16 +342,11 @@ def _left_out(storage: Storage, skipped: dict[str, int]) -> list[dict[str, Any]]
     return [{"reason": reason, "count": count, "shown": shown.get(reason, [])} for reason, count in skipped.items()]
 
 
-def _labels(storage: Storage) -> dict[int, dict[str, str]]:
+def _labels(pairs: Pairs) -> dict[int, dict[str, str]]:
     """Return name and color (CSS) of each label, by its value; nothing where samples have no labels."""
-    group = read.open_group(storage)
-    if "labels" not in group:
-        return {}
-    said = group["labels"].attrs
-    names, colors = said.get("names", {}), said.get("colors", {})
+    colors = pairs.label_colors
     return {
-        int(value): {"name": str(name), "color": "#" + bytes(colors.get(value, (255, 255, 255))).hex()}
-        for value, name in names.items()
+        value: {"name": name, "color": "#" + bytes(colors[value]).hex()} for value, name in pairs.label_names.items()
     }
 
 
@@ -362,8 +359,7 @@ def _card(pairs: Pairs, index: int, labels: dict[int, Any], before: list[dict[st
     if same is None:
         card["hq"] = _picture(hq[0])
         if labels:
-            shard, place = divmod(int(pairs.items[index, 0]), pairs.samples_per_shard)
-            card["overlay"] = _overlay(pairs.read_shard("labels", shard)[place], labels)
+            card["overlay"] = _overlay(pairs.labels(index), labels)
     return card
 
 

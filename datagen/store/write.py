@@ -18,7 +18,7 @@ from .layout import (
     ShardRecord,
 )
 from .location import Storage
-from .read import read_fixed_masks, read_metadata, read_records
+from .read import read_attributes, read_fixed_masks, read_metadata, read_records
 from .seal import seal, unseal
 
 PACKAGES = ("numpy", "scipy", "numba", "zarr", "scikit-image", "pydicom", "nibabel", "ussim")
@@ -67,6 +67,7 @@ def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest:
     StoreError
         The record of a shard is missing, damaged, or of another recipe than `recipe_digest`.
     """
+    attributes = read_attributes(storage)
     content = layout.Content()
     storage.write_parts(SAMPLES, content.table(read_records(storage, n_shards, recipe_digest)))
     index = io.BytesIO()
@@ -79,6 +80,7 @@ def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest:
     layout.consolidate(memory)
     names = [name for name in nodes if name != "zarr.json"]
     names += [f"{key}/c/0/0" for key in read_fixed_masks(storage)]
+    names += [f"{key}/c/0" for key in layout.coordinate_keys(attributes.recipe) if f"{key}/zarr.json" in nodes]
     names += [name for name in (VOLUMES,) if name in storage.names("")]
     names += [SAMPLES, layout.INDEX, *(layout.record_key(index) for index in range(n_shards))]
     seal(storage, json.loads(layout.contents(memory)["zarr.json"]), names)
