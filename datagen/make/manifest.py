@@ -88,7 +88,7 @@ def _plan(recipe: ResolvedRecipe, found: FoundVolumes, head: dict[str, Any], sam
         n_volumes=head["n_volumes"],
         skipped=head["skipped"],
         unreadable=tuple((volume, reason) for volume, reason in head["unreadable"]),
-        notes=(*found.notes, *fold_notes(settled.folds, subjects), *left_out_notes(found.left_out), *odd),
+        notes=(*found.notes, *fold_notes(settled.folds, recipe.folds, subjects), *left_out_notes(found.left_out), *odd),
         volumes=volumes,
         subject_rules=found.subject_rules,
         labels=tuple(Label(value, name, tuple(color)) for value, name, color in head["labels"]),

@@ -273,7 +273,12 @@ def plan_volumes(recipe: ResolvedRecipe, found: FoundVolumes, map_volumes: Map =
         n_volumes=len(read),
         skipped=dict(sorted(skipped.items())),
         unreadable=tuple(unreadable),
-        notes=(*notes, *fold_notes(folds, subjects), *left_out_notes(found.left_out), *oddity_notes(oddities)),
+        notes=(
+            *notes,
+            *fold_notes(folds, recipe.folds, subjects),
+            *left_out_notes(found.left_out),
+            *oddity_notes(oddities),
+        ),
         volumes=tuple(sorted(rows, key=lambda row: (str(row["source"]), str(row["volume"])))),
         subject_rules=found.subject_rules,
         labels=_label_table(recipe, read),
@@ -305,12 +310,20 @@ def _digest(recipe: ResolvedRecipe, samples: Iterable[Sample]) -> str:
     return total.hexdigest()
 
 
-def fold_notes(folds: int, subjects: Collection[tuple[str, str]]) -> list[str]:
-    """Return what is to be said where no split into training and test is possible."""
+def fold_notes(folds: int, asked: int, subjects: Collection[tuple[str, str]]) -> list[str]:
+    """Return what is to be said where no split into training and test is possible.
+
+    Parameters
+    ----------
+    asked : how many folds were asked for, 0 = as many as there can be.
+    """
     if folds > 1:
         return []
-    whose = "all samples are of one subject" if len(subjects) == 1 else "one fold was asked for"
-    return [f"{whose}: no split into training and test is possible"]
+    if len(subjects) == 1:
+        why = "all samples are of one subject"
+    else:
+        why = "one fold was asked for" if asked else f"the {len(subjects)} subjects fall into one fold by their names"
+    return [f"{why}: no split into training and test is possible"]
 
 
 def left_out_notes(files: Sequence[tuple[str, Skipped]]) -> list[str]:
