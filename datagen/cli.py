@@ -467,7 +467,13 @@ def report(store: str, n_pairs: int, out: Path) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"{out}: expected a name ending in .html")
     console.check_output(out)
-    write_report(store, out, n_pairs)
+    with console.Progress("report", 0) as progress:
+
+        def on_step(done: int, total: int) -> None:
+            progress.total = total
+            progress.advance(done - progress.done)
+
+        write_report(store, out, n_pairs, on_step=on_step)
     console.result(f"{out}: {_bytes(out.stat().st_size)}; open it in a browser")
 
 

@@ -73,6 +73,15 @@ def test_one_subject_alone_cannot_be_split_and_is_said_to_be(tmp_path, capsys):
     assert "no split into training and test" in shown.err
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"), [(None, "the 3 subjects fall into one fold by their names"), (1, "one fold was asked for")]
+)
+def test_subjects_that_all_fall_into_one_fold_are_not_said_to_have_been_asked_for(tmp_path, asked, why):
+    plan = make_plan(fast_recipe(write_stacks(tmp_path / "stacks"), folds=asked).resolve("cpu"))
+    assert (plan.recipe.folds, len(plan.subjects)) == (1, 3)
+    assert f"{why}: no split into training and test is possible" in plan.notes
+
+
 def test_a_clock_that_jumps_makes_no_negative_times(tmp_path, monkeypatch):
     import json
     import time

@@ -8,10 +8,12 @@ import pytest
 from datasets import FAST, PROBE, fast_recipe, write_stacks
 
 import datagen
+from datagen.make import manifest
 from datagen.make.build import build
 from datagen.make.pairs import Settings, lost_db, make_imager, scatterers_of
 from datagen.make.verify import verify
 from datagen.plan.labels import label_file
+from datagen.plan.samples import find_volumes, plan_volumes
 from datagen.plan.tissues import Tissues
 from datagen.show.report import write_report
 from datagen.sources.scene import Scene
@@ -256,6 +258,25 @@ def test_a_volume_without_labels_is_set_aside_and_changed_labels_are_another_dat
     assert "labels: stack.npy: expected labels of shape (4, 80, 80), as their image, got (4, 50, 80)" in " ".join(
         reason for _, reason in summary.unreadable
     )
+
+
+@pytest.mark.parametrize("change", ["changed", "lost", "another"])
+def test_a_kept_plan_has_its_labels_and_counts_only_while_their_files_are_as_they_were(root, tmp_path, change):
+    data = shutil.copytree(root.parent, tmp_path / "data")
+    recipe = fast_recipe(data / "stacks", labels="../../maps/{subject}/*.npy", patches=False, every=2)
+    build(recipe, tmp_path / "pairs.zarr")
+    storage, resolved = open_storage(tmp_path / "pairs.zarr"), recipe.resolve("cpu")
+    found = find_volumes(resolved)
+    kept, plan = manifest.restored(storage, resolved, found), plan_volumes(resolved, found)
+    assert (kept.labels, kept.digest, list(kept.samples)) == (plan.labels, plan.digest, list(plan.samples))
+    labels = data / "maps" / "subject0" / "stack.npy"
+    if change == "changed":
+        np.save(labels, np.load(labels)[:, ::-1])
+    elif change == "lost":
+        labels.unlink()
+    else:
+        shutil.copy(labels, labels.with_name("other.npy"))
+    assert manifest.restored(storage, resolved, found) is None
 
 
 # --- tissues ---------------------------------------------------------------------------------------------------------

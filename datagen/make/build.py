@@ -8,8 +8,10 @@ Which shards exist is read from their records, so a build that was stopped, howe
 from __future__ import annotations
 
 import errno
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,12 @@ from ussim.errors import ChangedError, DataError, ExistsError
 from ..plan.formats import FORMAT, format_for
 from ..plan.recipe import Recipe
 from ..plan.resolved import array_name, differences
-from ..plan.samples import Plan, make_plan
+from ..plan.samples import Plan, Sample, make_plan
 from ..sources import get_source, under_terms
 from ..store import layout, read, seal, write
 from ..store.layout import Attributes, Terms
 from ..store.location import LocalStorage, Storage, open_storage
+from . import manifest
 from .cluster import Workers, open_workers
 from .pairs import make_imager
 from .progress import Count, Watcher
@@ -70,6 +73,7 @@ def build(
     resume: bool = False,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    storage_options: dict[str, Any] | None = None,
 ) -> Summary:
     """Build a dataset.
 
@@ -81,6 +85,7 @@ def build(
     scheduler : "threads", "processes", the address of a scheduler, or the path of a scheduler file.
     resume : go on with a store of the same recipe: missing, cut short or complete.
     overwrite : delete a store that is there.
+    storage_options : of the file system of `out`, where it is a URL, as fsspec takes them.
 
     Raises
     ------
@@ -95,14 +100,15 @@ def build(
     """
     started = time.monotonic()
     watcher = watcher or Watcher()
-    storage = open_storage(out)
+    storage = open_storage(out, storage_options)
     _check_output(storage, resume, overwrite)
     if overwrite:
         _check_inputs_survive(recipe, storage)
     with open_workers(recipe.engine, client, workers, scheduler, watcher) as crew:
         number = _format(storage, recipe) if resume else format_for(recipe.augmentations, FORMAT)
         resolved = recipe.resolve(crew.engine(recipe.engine), number)
-        plan = make_plan(resolved, crew.map)
+        kept = partial(manifest.restored, storage) if resume else None
+        plan = make_plan(resolved, crew.map, kept)
         _check_output(storage, resume, overwrite)  # reading may have taken long
         with storage.exclusively():  # before anything is deleted or written: another build may be at work
             _check_output(storage, resume, overwrite)
@@ -168,6 +174,9 @@ def _create(storage: Storage, attributes: Attributes, plan: Plan) -> None:
     masks = {settings.probe.name: None if drawn else make_imager(settings).mask() for settings in recipe.settings}
     storage.write(layout.BEGUN, b"")
     storage.write(layout.VOLUMES, layout.format_table(plan.volumes).encode())
+    storage.write_parts(layout.PLAN, manifest.parts(plan))
+    if plan.left_out:  # a plan that was kept has none: they are there
+        storage.write(layout.LEFT_OUT, json.dumps([asdict(example) for example in plan.left_out]).encode())
     write.create(storage, attributes, masks)
 
 
@@ -209,23 +218,25 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     else:
         _check_unchanged(storage, document, plan)
     # Shards are no part of the recipe: they stay as the store was begun.
-    jobs = _jobs(plan, storage.url, attributes.samples_per_shard)
+    per_shard = attributes.samples_per_shard
+    n_shards = max(1, -(-len(plan.samples) // per_shard))  # at least one, empty where there are no samples
     storage.clean()
-    there = {}  # samples of each whole shard
-    changed = seal.shards_of(broken)
-    for job in jobs:
-        if job.index not in changed and _is_whole(storage, job):
-            there[job.index] = len(job.samples)
-    todo = [job for job in jobs if job.index not in there]
+    there = _whole_shards(storage, plan, per_shard, n_shards, attributes.complete)
+    for index in seal.shards_of(broken):
+        there.pop(index, None)
+    todo = [index for index in range(n_shards) if index not in there]
     if todo:
         write.reopen(storage)
+        for index in todo if attributes.complete else ():  # what was found to be damaged is as if never made
+            storage.remove(layout.record_key(index))
+    jobs = (Job(storage.url, i, _part(plan, i, per_shard), plan.recipe, per_shard, plan.digest) for i in todo)
     n_before = sum(there.values())
     log(storage, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
     watcher.begin(len(plan.samples), n_before)
     count = Count(there, watcher)
     streak = Streak(of_one_volume=plan.n_volumes == 1)
     try:
-        for record in crew.run(todo, count):
+        for record in crew.run(jobs, count):
             count.finished(record)
             if len(count.set_aside) == count.done - n_before >= min(HOPELESS, len(plan.samples)):
                 sample, reason = count.set_aside[0]
@@ -239,10 +250,10 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     finally:
         watcher.end()
     total = attributes.digest
-    if todo or not read.is_whole(storage, len(jobs)):
+    if todo or not read.is_whole(storage, n_shards):
         write.reopen(storage)
         _create(storage, attributes, plan)  # in case it is there that something was lost
-        total = write.finish(storage, len(jobs), len(count.set_aside), plan.digest)
+        total = write.finish(storage, n_shards, len(count.set_aside), plan.digest)
     set_aside = tuple(sorted(count.set_aside))
     seconds = time.monotonic() - started
     log(storage, "end", built=len(plan.samples) - n_before, seconds=round(seconds, 3), digest=total)
@@ -265,11 +276,9 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     )
 
 
-def _jobs(plan: Plan, url: str, samples_per_shard: int) -> list[Job]:
-    """Return the shards of a dataset: at least one, empty where there are no samples."""
-    firsts = range(0, len(plan.samples), samples_per_shard) or (0,)
-    parts = [plan.samples[first : first + samples_per_shard] for first in firsts]
-    return [Job(url, index, part, plan.recipe, samples_per_shard, plan.digest) for index, part in enumerate(parts)]
+def _part(plan: Plan, index: int, samples_per_shard: int) -> tuple[Sample, ...]:
+    """Return the samples of a shard."""
+    return plan.samples[index * samples_per_shard : (index + 1) * samples_per_shard]
 
 
 def _check_unchanged(storage: Storage, document: dict[str, Any], plan: Plan) -> None:
@@ -281,19 +290,32 @@ def _check_unchanged(storage: Storage, document: dict[str, Any], plan: Plan) -> 
     raise ChangedError(f"{storage.url}: resume refused: {what}; build elsewhere, or start again with --overwrite")
 
 
-def _is_whole(storage: Storage, job: Job) -> bool:
-    """Return whether a shard is there with all its files as written, and with all its samples.
+def _whole_shards(
+    storage: Storage, plan: Plan, samples_per_shard: int, n_shards: int, by_content: bool
+) -> dict[int, int]:
+    """Return the samples of each shard that is there with all its files as written, and with all its samples.
 
     Those that were set aside are given another chance.
+
+    Parameters
+    ----------
+    by_content : compare each file's checksum, not its size alone. A build that was stopped leaves no file that is not
+        whole, and `verify` checks every byte of what is finished.
     """
-    record = read.read_record(storage, job.index)
-    return (
-        record is not None
-        and record.is_of(job.recipe_digest)
-        and [row["id"] for row in record.rows] == [sample.id for sample in job.samples]
-        and not record.set_aside
-        and not read.damaged_files(storage, record)
-    )
+    size = storage.sizes()
+    there = {}
+    for index, record in enumerate(read.each_record(storage, range(n_shards))):
+        part = _part(plan, index, samples_per_shard)
+        if (
+            record is not None
+            and record.is_of(plan.digest)
+            and [row["id"] for row in record.rows] == [sample.id for sample in part]
+            and not record.set_aside
+            and all(size(name) == length for name, (length, _) in record.files.items())
+            and not (by_content and read.damaged_files(storage, record))
+        ):
+            there[index] = len(part)
+    return there
 
 
 def _samples_per_shard(storage: Storage) -> int | None:

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -69,7 +69,7 @@ class Workers:
             yield function(item)
             self.watcher.reading(done, len(everything))
 
-    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[ShardRecord]:
+    def run(self, jobs: Iterable[Job], count: Count) -> Iterator[ShardRecord]:
         """Make some shards; yield their records as they come."""
         for job in jobs:
             yield make_shard(job, partial(count.working, job.index))
@@ -135,7 +135,7 @@ class Cluster(Workers):
         except (CancelledError, CommClosedError):
             raise _lost_scheduler() from None
 
-    def run(self, jobs: Sequence[Job], count: Count) -> Iterator[ShardRecord]:
+    def run(self, jobs: Iterable[Job], count: Count) -> Iterator[ShardRecord]:
         """Make some shards, each one task; yield their records as they come."""
         from distributed import as_completed
         from distributed.comm import CommClosedError
@@ -334,6 +334,19 @@ def _announce(client: Client, watcher: Watcher) -> None:
     )
 
 
+def _now_and_then(tell: Callable[[int], None], interval: float = 0.5) -> Callable[[int], None]:
+    """Return what tells how far a shard is, but not more often than every `interval` seconds: the scheduler hears it all."""
+    last = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= interval:
+            last = time.monotonic()
+            tell(done)
+
+    return told
+
+
 def _shard_task(job: Job, numba_threads: int | None) -> ShardRecord | Exception:
     """Return a shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
     from distributed import get_worker
@@ -346,6 +359,6 @@ def _shard_task(job: Job, numba_threads: int | None) -> ShardRecord | Exception:
         numba.set_num_threads(numba_threads)  # of this thread: the others have their own share
     worker = get_worker()
     try:
-        return make_shard(job, lambda done: worker.log_event(TOPIC, (job.index, done)))
+        return make_shard(job, _now_and_then(lambda done: worker.log_event(TOPIC, (job.index, done))))
     except EngineError as error:
         return EngineError(f"worker {worker.name}: {error}")

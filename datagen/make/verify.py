@@ -70,8 +70,7 @@ def verify(
 
     def records() -> Iterator[ShardRecord]:
         nonlocal lost
-        for index in range(attributes.n_shards):
-            record = read.read_record(storage, index)
+        for index, record in enumerate(read.each_record(storage, range(attributes.n_shards))):
             if record is None:
                 lost = True
                 faults.append(f"shard {index}: its record {layout.record_key(index)} is missing or damaged")
@@ -83,9 +82,13 @@ def verify(
                 yield record
             on_shard(index + 1, attributes.n_shards)
 
-    content = layout.gather(records())
+    content = layout.Content()
+    table = content.table(records())
+    wrong_table = _check_table(storage, table)
+    for _ in table:  # what comes after a difference
+        pass
     if not lost:
-        faults += _check_whole(storage, attributes, content)
+        faults += wrong_table or _check_whole(storage, attributes, content)
     faults += [f"{name}: {fault}" for name, fault in broken.items() if not any(name in said for said in faults)]
     n_resimulated = 0
     if resimulate:
@@ -133,22 +136,26 @@ def _fault(image: np.ndarray | str, record: ShardRecord, key: str, position: int
     return "" if recorded == actual else "the recorded crc32 is not that of the image"
 
 
-def _check_whole(storage: Storage, attributes: Attributes, content: layout.Content) -> list[str]:
-    """Return the table of samples, the masks, the metadata and the digest over all of it."""
+def _check_table(storage: Storage, table: Iterator[bytes]) -> list[str]:
+    """Return what is wrong with the table of samples, by what the shards record."""
     try:
-        written = storage.read(layout.SAMPLES).decode()
+        line = read.first_difference(storage.read_parts(layout.SAMPLES), table)
+    except OSError as error:
+        return [f"the store cannot be read: {type(error).__name__}: {error}"]
+    return [] if line is None else [f"{layout.SAMPLES}: line {line} is not what the shards record"]
+
+
+def _check_whole(storage: Storage, attributes: Attributes, content: layout.Content) -> list[str]:
+    """Return what is wrong with the masks, the metadata and the digest over all of it."""
+    try:
         masks = read.read_fixed_masks(storage)
         group = read.open_group(storage, use_consolidated=False)  # each array's own metadata too
-        for key in content.hashes:
+        for key in content.keys:
             expected = (attributes.n_samples, *layout.image_shape(key, attributes.recipe))
             if group[key].shape != expected:
                 return [f"{key}: expected shape {expected}, got {group[key].shape}"]
     except Exception as error:  # whatever damaged metadata provoke in zarr
         return [f"the store cannot be read: {type(error).__name__}: {error}"]
-    if written != content.table:
-        lines = zip(written.splitlines(), content.table.splitlines(), strict=False)
-        line = next((i for i, (a, b) in enumerate(lines, start=1) if a != b), "the last")
-        return [f"{layout.SAMPLES}: line {line} is not what the shards record"]
     if content.digest(masks) != attributes.digest:
         return ["the digest in the attributes is not that of the content: a mask or an attribute was changed"]
     return []
@@ -176,15 +183,25 @@ def _resimulate(
     """Yield some samples made again from the source: (whether that is a fault, what differs)."""
     recipe = attributes.recipe
     refs = find_refs(recipe, root)
-    rows = [(i, row) for i, row in enumerate(read.read_samples(storage)) if not row["set_aside"]]
-    drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
+    made = np.flatnonzero(~read.read_index(storage, attributes.n_samples)["set_aside"])
+    drawn = made[np.sort(np.random.default_rng(seed).permutation(len(made))[:count])]
     job = Job(storage.url, 0, (), recipe, attributes.samples_per_shard)
-    for i, row in (rows[place] for place in sorted(drawn)):
+    for i in map(int, drawn):
+        row = _row(storage, i, attributes.samples_per_shard)
         ref = refs.get((str(row["source"]), str(row["volume"])))
         if ref is None:
             raise DataError(f"{row['id']}: the volume {row['volume']!r} is not in the source any more")
         shard, position = divmod(i, attributes.samples_per_shard)
         yield _compare(storage, shard, position, Sample.of_row(row, ref), job)
+
+
+def _row(storage: Storage, sample: int, samples_per_shard: int) -> layout.Row:
+    """Return the row of one sample, as its shard records it."""
+    shard, position = divmod(sample, samples_per_shard)
+    record = read.read_record(storage, shard)
+    if record is None:
+        raise layout.StoreError(f"{storage.url}: {layout.record_key(shard)} is missing or damaged")
+    return layout.typed_row(record.rows[position])
 
 
 def _compare(

@@ -292,9 +292,12 @@ def array_name(probe_name: str) -> str:
     return probe_name.replace("/", "_").replace("\\", "_")
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def canonical_json(value: Any) -> str:
     """One spelling of a JSON value, whatever the order of its keys: what digests are computed over."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -28,9 +28,11 @@ from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_has
 from ..sources import get_source
 from ..sources.scene import Label, Scene
 from .augment import Augmentation, apply_augmentation, apply_to_labels, at_size, draw_augmentation
+from .examples import LeftOut, left_out, some
 from .labels import cut_labels, table_of
 from .opened import open_volume
-from .resolved import KINDS, Cutting, ResolvedRecipe, digest
+from .packed import Gathering, Packed
+from .resolved import KINDS, Cutting, ResolvedRecipe, canonical_json
 from .slices import Segmenter, hq_patch, hq_slice, hq_slices
 
 BETWEEN_NOTES = " | "  # of one volume, in the table of volumes
@@ -133,6 +135,7 @@ class VolumeSamples:
     file_sha256: str = ""
     window: Window | None = None  # which of its values are black and white
     labels: tuple[tuple[int, str], ...] = ()  # number and name ("" = none) of each of its labels
+    left_out: tuple[LeftOut, ...] = ()  # a picture for each reason
 
     def row(self) -> dict[str, str | int | float | None]:
         """Return what the table of volumes says of it."""
@@ -156,7 +159,7 @@ class Plan:
     """Every sample of a dataset, in the order of the store, and what was left out."""
 
     recipe: ResolvedRecipe
-    samples: tuple[Sample, ...]
+    samples: Packed[Sample]
     digest: str  # SHA-256 over the recipe and the identity of every sample, the digests of their files among it
     n_volumes: int  # read
     skipped: dict[str, int]  # images left out, by reason
@@ -167,22 +170,40 @@ class Plan:
     ] = ()  # what the table of volumes says of those that were read
     subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
     labels: tuple[Label, ...] = ()  # what the labels of the samples are called
+    asked: str = ""  # digest of the recipe as it was asked for, its folds perhaps not settled
+    found: tuple[VolumeRef, ...] = ()  # volumes, read or not, in the order in which they are read
+    left_out: tuple[LeftOut, ...] = ()  # pictures of some images that were left out
 
     @cached_property
     def subjects(self) -> set[tuple[str, str]]:
         """(source, subject) of every sample."""
-        return {(sample.ref.source, sample.ref.subject) for sample in self.samples}
+        return _subjects(self.samples)
+
+
+@dataclass(frozen=True)
+class FoundVolumes:
+    """Volumes that the sources of a recipe found, in the order in which they are read."""
+
+    refs: tuple[VolumeRef, ...]
+    left_out: tuple[tuple[str, Skipped], ...]  # source, file
+    notes: tuple[str, ...]
+    subject_rules: tuple[str, ...]
 
 
 Map = Callable[[Callable[[VolumeRef], VolumeSamples], Iterable[VolumeRef]], Iterator[VolumeSamples]]
 
 
-def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
+def make_plan(
+    recipe: ResolvedRecipe,
+    map_volumes: Map = map,
+    kept: Callable[[ResolvedRecipe, FoundVolumes], Plan | None] | None = None,
+) -> Plan:
     """Find the volumes, cut them, choose and order the samples.
 
     Parameters
     ----------
     map_volumes : `map`, or one that works on several volumes at a time and keeps their order.
+    kept : returns the plan that was made of the same volumes before, None where there is none.
 
     Raises
     ------
@@ -191,8 +212,15 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
     FoldError
         The number of folds asked for leaves one empty.
     """
+    found = find_volumes(recipe)
+    before = None if kept is None else kept(recipe, found)
+    return plan_volumes(recipe, found, map_volumes) if before is None else before
+
+
+def find_volumes(recipe: ResolvedRecipe) -> FoundVolumes:
+    """Find the volumes of a recipe's sources, by names and headers; raises DataError where a source has none."""
     refs: list[VolumeRef] = []
-    left_out: list[tuple[str, Skipped]] = []  # source, file
+    left_out: list[tuple[str, Skipped]] = []
     notes: list[str] = []
     rules: list[str] = []
     memory = recipe.inputs.max_memory
@@ -205,43 +233,64 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
         notes += [f"{name}: {note}" for note in found.notes]
     # In the order of their hashes, so that a small choice need not read every volume.
     refs.sort(key=lambda ref: (stable_hash(ref.source, ref.name), ref.source, ref.name))
-    read: list[VolumeSamples] = []
-    seen: dict[str, VolumeRef] = {}
-    for volume in map_volumes(_Cutter(recipe.cutting), refs):
+    return FoundVolumes(tuple(refs), tuple(left_out), tuple(notes), tuple(rules))
+
+
+def plan_volumes(recipe: ResolvedRecipe, found: FoundVolumes, map_volumes: Map = map) -> Plan:
+    """Cut volumes, choose and order the samples; `make_plan` of what was found."""
+    notes = list(found.notes)
+    read: list[VolumeSamples] = []  # without the samples
+    rows = []
+    seen: dict[bytes, VolumeRef] = {}
+    limits = dict(zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True))
+    gathering = Gathering(Sample, KINDS, recipe.limit, limits)
+    skipped = Counter[str]()
+    pictures: tuple[LeftOut, ...] = ()
+    for volume in map_volumes(_Cutter(recipe.cutting), found.refs):
         volume, copied = _without_copies(volume, seen)
         notes += copied
         notes += [f"{volume.ref.source}: {volume.ref.name}: {volume.note}"] if volume.note else []
-        read.append(volume)
-        if _enough(read, recipe):
-            break
-    unreadable = [(f"{volume.ref.source}: {volume.ref.name}", volume.failure) for volume in read if volume.failure]
-    skipped = Counter[str]()
-    for volume in read:
+        rows.append(volume.row())
         skipped.update(dict(volume.skipped))
-    samples = sorted(_choose(read, recipe), key=lambda sample: sample.id)
+        gathering.add(volume.ref, volume.samples)
+        pictures = some(pictures, volume.left_out)
+        read.append(replace(volume, samples=(), left_out=()))
+        if _enough(gathering.holding, recipe):
+            break
+    oddities = [(volume.ref.source, note) for volume in read for note in dict.fromkeys(volume.oddities)]
+    unreadable = [(f"{volume.ref.source}: {volume.ref.name}", volume.failure) for volume in read if volume.failure]
+    samples = gathering.packed()
     if not samples:
-        reasons = [(f"{name}: {item.path}", item.reason) for name, item in left_out]
+        reasons = [(f"{name}: {item.path}", item.reason) for name, item in found.left_out]
         raise DataError(_nothing(recipe, len(read), skipped, [*reasons, *unreadable]))
-    subjects = {(sample.ref.source, sample.ref.subject) for sample in samples}
+    subjects = _subjects(samples)
     folds = choose_folds(subjects, recipe.folds or None)
-    if folds == 1:
-        whose = "all samples are of one subject" if len(subjects) == 1 else "one fold was asked for"
-        notes.append(f"{whose}: no split into training and test is possible")
     settled = replace(recipe, folds=folds)
     return Plan(
         recipe=settled,
-        samples=tuple(samples),
+        samples=samples,
         digest=_digest(settled, samples),
         n_volumes=len(read),
         skipped=dict(sorted(skipped.items())),
         unreadable=tuple(unreadable),
-        notes=(*notes, *_left_out(left_out), *_oddities(read)),
-        volumes=tuple(
-            sorted((volume.row() for volume in read), key=lambda row: (str(row["source"]), str(row["volume"])))
+        notes=(
+            *notes,
+            *fold_notes(folds, recipe.folds, subjects),
+            *left_out_notes(found.left_out),
+            *oddity_notes(oddities),
         ),
-        subject_rules=tuple(rules),
+        volumes=tuple(sorted(rows, key=lambda row: (str(row["source"]), str(row["volume"])))),
+        subject_rules=found.subject_rules,
         labels=_label_table(recipe, read),
+        asked=recipe.digest,
+        found=found.refs,
+        left_out=pictures,
     )
+
+
+def _subjects(samples: Packed[Sample]) -> set[tuple[str, str]]:
+    """Return (source, subject) of every sample."""
+    return {(samples.refs[place].source, samples.refs[place].subject) for place in samples.used}
 
 
 def _label_table(recipe: ResolvedRecipe, read: Sequence[VolumeSamples]) -> tuple[Label, ...]:
@@ -252,11 +301,32 @@ def _label_table(recipe: ResolvedRecipe, read: Sequence[VolumeSamples]) -> tuple
 
 
 def _digest(recipe: ResolvedRecipe, samples: Iterable[Sample]) -> str:
-    rows = [sample.row(recipe.size, recipe.folds, recipe.tells_variants) for sample in samples]
-    return digest({"recipe": recipe.to_dict(), "samples": rows})
+    """Return the digest of {"recipe": ..., "samples": [row, ...]}, one row in memory at a time."""
+    total = hashlib.sha256(f'{{"recipe":{canonical_json(recipe.to_dict())},"samples":['.encode())
+    for place, sample in enumerate(samples):
+        row = canonical_json(sample.row(recipe.size, recipe.folds, recipe.tells_variants))
+        total.update(f"{',' if place else ''}{row}".encode())
+    total.update(b"]}")
+    return total.hexdigest()
 
 
-def _left_out(files: Sequence[tuple[str, Skipped]]) -> list[str]:
+def fold_notes(folds: int, asked: int, subjects: Collection[tuple[str, str]]) -> list[str]:
+    """Return what is to be said where no split into training and test is possible.
+
+    Parameters
+    ----------
+    asked : how many folds were asked for, 0 = as many as there can be.
+    """
+    if folds > 1:
+        return []
+    if len(subjects) == 1:
+        why = "all samples are of one subject"
+    else:
+        why = "one fold was asked for" if asked else f"the {len(subjects)} subjects fall into one fold by their names"
+    return [f"{why}: no split into training and test is possible"]
+
+
+def left_out_notes(files: Sequence[tuple[str, Skipped]]) -> list[str]:
     """Return a line per reason for which files were left out."""
     kinds: dict[tuple[str, str], list[Skipped]] = defaultdict(list)
     for source, item in files:
@@ -269,9 +339,9 @@ def _left_out(files: Sequence[tuple[str, Skipped]]) -> list[str]:
     ]
 
 
-def _oddities(volumes: Iterable[VolumeSamples]) -> list[str]:
-    """Return a line per oddity of volumes that were read, the most frequent first."""
-    count = Counter((volume.ref.source, note) for volume in volumes for note in dict.fromkeys(volume.oddities))
+def oddity_notes(oddities: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line per oddity of volumes that were read (its source, what is odd), the most frequent first."""
+    count = Counter(oddities)
     return [f"{source}: {note} ({n} volume{'s' * (n != 1)})" for (source, note), n in count.most_common()]
 
 
@@ -281,6 +351,14 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
         return _made_samples(ref, cutting)
     skipped = Counter[str]()
     samples = []
+    first: dict[str, tuple[str, int]] = {}  # plane and index of the first slice that was left out for a reason
+
+    def skip(plane: str, index: int, kind: str, reason: str) -> None:
+        counted = f"{kind}: {_kind_of_reason(reason)}"
+        skipped[counted] += 1
+        if kind in cutting.kinds:
+            first.setdefault(counted, (plane, index))
+
     try:
         opened = open_volume(ref, cutting)
         volume, window, labels = opened.volume, opened.window, opened.labels
@@ -293,7 +371,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
             patches="patch" in cutting.kinds,
             segmenter=_segmenter(cutting, ref.source),
             window=window,
-            on_skip=lambda _plane, _index, kind, reason: skipped.update([f"{kind}: {_kind_of_reason(reason)}"]),
+            on_skip=skip,
         ):
             if image.kind not in cutting.kinds:
                 continue
@@ -310,6 +388,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
                 pixels=pixels,
                 labels_sha256="" if labels is None else labels.sha256,
             )
+        pictures = tuple(left_out(volume, window, *place, reason) for reason, place in first.items())
     except (DeviceError, ImportError):  # of the machine, not of this volume
         raise
     except Exception as error:
@@ -328,6 +407,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
         volume.file_sha256,
         window,
         () if labels is None else tuple((value, labels.names.get(value, "")) for value in labels.values),
+        pictures,
     )
 
 
@@ -371,7 +451,7 @@ def _variants(ref: VolumeRef, cutting: Cutting, *, plane: str, index: int, kind:
     ]
 
 
-def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
+def _without_copies(volume: VolumeSamples, seen: dict[bytes, VolumeRef]) -> tuple[VolumeSamples, list[str]]:
     """Return a volume without the images that another one has, pixel by pixel, and a line for each such volume.
 
     An image is built once, so that no copy of it, whatever its name, lands in another fold.
@@ -379,7 +459,8 @@ def _without_copies(volume: VolumeSamples, seen: dict[str, VolumeRef]) -> tuple[
     kept: list[Sample] = []
     copies = Counter[VolumeRef]()
     for sample in volume.samples:
-        first = seen.setdefault(sample.pixels, volume.ref)
+        # 12 bytes of a digest: of a million images two are taken for one with a probability of 10^-17.
+        first = seen.setdefault(hashlib.sha256(sample.pixels.encode()).digest()[:12], volume.ref)
         if first is volume.ref:
             kept.append(sample)
         elif not sample.augmentation:
@@ -478,40 +559,18 @@ def _segmenter(cutting: Cutting, source: str) -> Segmenter | None:
     return sam2_segmenter(cutting.sam2_checkpoint)
 
 
-def _enough(read: Sequence[VolumeSamples], recipe: ResolvedRecipe) -> bool:
-    """Whether reading more volumes could not change the choice: each limit is met by the first sample of each volume."""
+def _enough(holding: Mapping[str | None, int], recipe: ResolvedRecipe) -> bool:
+    """Whether reading more volumes could not change the choice: each limit is met by the first sample of each volume.
 
-    def holding(kind: str | None) -> int:
-        return sum(any(kind in (None, sample.kind) for sample in volume.samples) for volume in read)
-
+    Parameters
+    ----------
+    holding : how many volumes have a sample of each kind, and of any (None).
+    """
     if recipe.limit is not None:
-        return recipe.limit_full is None and recipe.limit_patches is None and holding(None) >= recipe.limit
+        return recipe.limit_full is None and recipe.limit_patches is None and holding[None] >= recipe.limit
     limits = dict(zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True))
     wanted = {kind: limits[kind] for kind in recipe.cutting.kinds}
-    return all(limit is not None and holding(kind) >= limit for kind, limit in wanted.items())
-
-
-def _choose(read: Sequence[VolumeSamples], recipe: ResolvedRecipe) -> list[Sample]:
-    """Return the samples within the limits.
-
-    One of each volume, then a second of each, ..., volumes and samples by their hashes.
-    """
-    chosen = [sample for volume in read for sample in volume.samples]
-    for kind, limit in zip(KINDS, (recipe.limit_full, recipe.limit_patches), strict=True):
-        if limit is not None:
-            some = _first([sample for sample in chosen if sample.kind == kind], limit)
-            chosen = [sample for sample in chosen if sample.kind != kind] + some
-    return chosen if recipe.limit is None else _first(chosen, recipe.limit)
-
-
-def _first(samples: Iterable[Sample], limit: int) -> list[Sample]:
-    turn = Counter[tuple[str, str]]()
-    ranked = []
-    for sample in sorted(samples, key=lambda sample: (stable_hash(sample.id), sample.id)):
-        volume = (sample.ref.source, sample.ref.name)
-        ranked.append((turn[volume], stable_hash(*volume), sample.id, sample))
-        turn[volume] += 1
-    return [sample for *_, sample in sorted(ranked, key=lambda entry: entry[:3])[:limit]]
+    return all(limit is not None and holding[kind] >= limit for kind, limit in wanted.items())
 
 
 def _kind_of_reason(reason: str) -> str:

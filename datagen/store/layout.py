@@ -12,6 +12,9 @@
       samples.csv          one row per sample, in the order of the arrays
       volumes.csv          one row per volume that was read: its grey window, what is odd about it, why it was set aside
       build/shards/*.json  one record a finished shard: its rows, and a checksum of every file
+      build/index.npy      fold of each sample, and whether it was set aside: what opening a store needs of its table
+      build/plan           the plan, so that a stopped build need not read its volumes again (`datagen.make.manifest`)
+      build/left_out.json  pictures of some slices that were left out, with the reasons
       build/files.json     digest of every other file: the seal of a finished store (`datagen.store.seal`)
       build/log.jsonl      times and host names; no digest covers it
 
@@ -28,7 +31,8 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +51,17 @@ LABELS = "labels"
 SAMPLES = "samples.csv"
 VOLUMES = "volumes.csv"
 BEGUN = "build/begun"
+INDEX = "build/index.npy"
+PLAN = "build/plan"
+LEFT_OUT = "build/left_out.json"
 LARGEST_SHARD = 64  # samples: 4 MiB of 256 x 256
 SHARDS = 128  # a dataset is cut into about this many until shards have their largest size
 CHUNK = 8  # samples compressed together: a whole shard reads four times as fast as with one
 COMPRESSION_LEVEL = 3
 ALL_CHUNKS = {"write_empty_chunks": True}  # images of zeros are written too: every file that a record names exists
 
+
+INDEX_TYPE = np.dtype([("fold", "<i4"), ("set_aside", "?")])
 
 Value = str | int | float | None
 Row = dict[str, Value]  # of the table of samples: column -> value
@@ -220,36 +229,62 @@ def stacks_of(recipe: ResolvedRecipe) -> dict[str, dict[str, Any]]:
 # --- content ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Content:
     """Sum of all records: the table of samples, and a hash of each array's images in order."""
 
-    table: str
-    hashes: dict[str, str]
+    def __init__(self) -> None:
+        self.keys: set[str] = set()  # of the arrays
+        self._table = hashlib.sha256()
+        self._hashes: dict[str, Any] = {}
+        self._folds = array("i")
+        self._set_aside = bytearray()
+
+    def table(self, records: Iterable[ShardRecord]) -> Iterator[bytes]:
+        """Yield the table of samples, a part for each record, and note the rest of what the records say."""
+        columns: list[str] | None = None
+        for record in records:
+            text = io.StringIO()
+            writer = csv.DictWriter(
+                text, fieldnames=columns or list(record.rows[0] if record.rows else ()), lineterminator="\n"
+            )
+            if columns is None:
+                columns = list(writer.fieldnames)
+                writer.writeheader()
+            writer.writerows(record.rows)
+            self._folds.extend(int(row.get("fold") or 0) for row in record.rows)
+            self._set_aside.extend(bool(row.get("set_aside")) for row in record.rows)
+            for key, values in record.hashes.items():
+                self.keys.add(key)
+                self._hashes.setdefault(key, hashlib.sha256()).update("".join(values).encode())
+            part = text.getvalue().encode()
+            self._table.update(part)
+            yield part
+
+    @property
+    def index(self) -> np.ndarray:
+        """Fold of each sample and whether it was set aside, in order: INDEX_TYPE."""
+        index = np.empty(len(self._folds), INDEX_TYPE)
+        index["fold"], index["set_aside"] = self._folds, np.frombuffer(self._set_aside, bool)
+        return index
 
     def digest(self, masks: dict[str, np.ndarray]) -> str:
         """SHA-256 over hq, lq, masks and samples, given the masks that hold for all samples.
 
         The same whatever the shards, the workers and the order they ended in.
         """
-        total = hashlib.sha256(self.table.encode())
-        for key, value in sorted(({key: image_hash(mask) for key, mask in masks.items()} | self.hashes).items()):
+        total = self._table.copy()
+        hashes = {key: value.hexdigest() for key, value in self._hashes.items()}
+        for key, value in sorted(({key: image_hash(mask) for key, mask in masks.items()} | hashes).items()):
             total.update(f"\n{key} {value}".encode())
         return total.hexdigest()
 
 
 def gather(records: Iterable[ShardRecord]) -> Content:
-    """Return the content of some records, one after the other: a million samples need not be in memory."""
-    text = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    hashes: dict[str, Any] = {}
-    for record in records:
-        if writer is None:
-            writer = _table_writer(text, record.rows)
-        writer.writerows(record.rows)
-        for key, values in record.hashes.items():
-            hashes.setdefault(key, hashlib.sha256()).update("".join(values).encode())
-    return Content(text.getvalue(), {key: value.hexdigest() for key, value in hashes.items()})
+    """Return the content of some records, without their table."""
+    content = Content()
+    for _ in content.table(records):
+        pass
+    return content
 
 
 def image_hash(image: np.ndarray) -> str:
@@ -286,6 +321,11 @@ def _table_writer(text: io.StringIO, rows: Sequence[Mapping[str, Value]]) -> csv
 def parse_table(text: str) -> list[Row]:
     """Return what `format_table` wrote, with types."""
     return [{name: typed(value, name) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def typed_row(row: Row) -> Row:
+    """Return a row as a shard records it with the types that the table's has: decimals are recorded as they are spelled."""
+    return {name: typed(value, name) if isinstance(value, str) else value for name, value in row.items()}
 
 
 TEXT_COLUMNS = frozenset(

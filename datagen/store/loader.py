@@ -12,7 +12,7 @@ import numpy as np
 from ..plan.resolved import ResolvedRecipe, Settings, array_name
 from . import layout, read
 from .layout import Row, Terms
-from .location import open_storage
+from .location import open_storage, options_of
 
 if TYPE_CHECKING:
     import ussim
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 Pair = tuple[np.ndarray, np.ndarray]  # hq and lq, each (H, W) float32 in [0, 1]
 
 
-def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, include_set_aside: bool = False) -> Pairs:
+def open_pairs(
+    path: str | Path,
+    probe: str | Sequence[str] | None = None,
+    *,
+    include_set_aside: bool = False,
+    storage_options: dict[str, Any] | None = None,
+) -> Pairs:
     """Return the pairs of a finished store.
 
     Parameters
@@ -30,19 +36,20 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
     path : folder or fsspec URL.
     probe : name of a probe in the store (any case), or several; None = all. With P probes there are P pairs per sample.
     include_set_aside : keep the samples that could not be simulated (their images are blank).
+    storage_options : of the URL's file system, as fsspec takes them: `{"endpoint_url": ...}`.
 
     Raises
     ------
     StoreError
         There is no store, it is unfinished, or it has no such probe.
     """
-    storage = open_storage(path)
+    storage = open_storage(path, storage_options)
     attributes = read.require_complete(storage)
     names = probe_names(attributes.probes, probe, storage.url)
-    columns = read.read_columns(storage, ("fold", "set_aside"))
-    kept = np.array([i for i, why in enumerate(columns["set_aside"]) if include_set_aside or not why], dtype=np.int64)
+    index = read.read_index(storage, attributes.n_samples)
+    kept = np.flatnonzero(include_set_aside | ~index["set_aside"])
     items = np.stack([np.repeat(kept, len(names)), np.tile(np.arange(len(names), dtype=np.int64), len(kept))], axis=1)
-    return Pairs(storage.url, read.read_document(storage), names, np.array(columns["fold"], dtype=np.int64), items)
+    return Pairs(storage.url, read.read_document(storage), names, index["fold"].astype(np.int64), items)
 
 
 class Pairs(Sequence[Pair]):
@@ -68,6 +75,7 @@ class Pairs(Sequence[Pair]):
         self.drawn = np.zeros(len(items), np.int64) if drawn is None else drawn  # which draw each pair's LQ image is
         self.folds = folds  # of every sample in the store
         self._table: list[Row] | None = None
+        self._rows: tuple[int, list[Row]] = (-1, [])  # of the shard whose rows were read last
         self._group: Any = None
 
     def __len__(self) -> int:
@@ -149,13 +157,27 @@ class Pairs(Sequence[Pair]):
     @property
     def samples(self) -> list[Row]:
         """The row of each pair in the table of samples, and its `probe`: `pandas.DataFrame(pairs.samples)`."""
-        return [self._row(index) for index in range(len(self))]
-
-    @property
-    def _whole_table(self) -> list[Row]:
         if self._table is None:
             self._table = read.read_samples(open_storage(self.url))
-        return self._table
+        return [self.row(index) for index in range(len(self))]
+
+    def row(self, index: int) -> Row:
+        """Return the row of one pair in the table of samples, and its `probe`; of a large store only a little is read."""
+        sample, probe = (int(number) for number in self.items[_checked(index, len(self))])
+        told: Row = {"probe": self.probes[probe]}
+        if self.n_draws > 1:
+            told["draw"] = int(self.drawn[_checked(index, len(self))])
+        if self._table is not None:
+            return self._table[sample] | told
+        shard, place = divmod(sample, self.samples_per_shard)
+        if self._rows[0] != shard:
+            record = read.read_record(open_storage(self.url), shard)
+            if record is None:
+                raise layout.StoreError(
+                    f"{self.url}: {layout.record_key(shard)} is missing or damaged; try `datagen verify`"
+                )
+            self._rows = shard, [layout.typed_row(row) for row in record.rows]
+        return self._rows[1][place] | told
 
     @property
     def sources(self) -> tuple[Terms, ...]:
@@ -208,7 +230,7 @@ class Pairs(Sequence[Pair]):
             (`scatterers`, `lq_pixel_x_mm`, ...; `crc32_lq`); `x_min_mm`, `x_max_mm`, `z_min_mm`, `z_max_mm`, the first and
             last pixel centers of LQ.
         """
-        row = self._row(index)
+        row = self.row(index)
         name = array_name(str(row["probe"]))
         keys = sorted((array_name(each.name) for each in self.recipe.probes), key=len, reverse=True)
         known: dict[str, Any] = {}
@@ -228,15 +250,8 @@ class Pairs(Sequence[Pair]):
         settings = next(each for each in self.recipe.settings if each.probe.name == name)
         if self.recipe.randomize is None:
             return settings
-        row: dict[str, Any] = self._row(index)
+        row: dict[str, Any] = self.row(index)
         return settings.with_drawn({each: row[f"{each}_{array_name(name)}"] for each in self.recipe.randomize.names})
-
-    def _row(self, index: int) -> Row:
-        """Return the row of a pair in the table, its probe, and which draw its LQ image is where there are several."""
-        position = _checked(index, len(self))
-        sample, probe = self.items[position]
-        row = self._whole_table[sample] | {"probe": self.probes[probe]}
-        return row | {"draw": int(self.drawn[position])} if self.n_draws > 1 else row
 
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Hq and lq of several pairs, each (k, H, W) uint8, in the order given; every shard is read once, and whole.
@@ -285,11 +300,11 @@ class Pairs(Sequence[Pair]):
         if self._group is None:
             import zarr
 
-            self._group = zarr.open_group(self.url, mode="r")
+            self._group = zarr.open_group(str(self.url), mode="r", storage_options=options_of(self.url) or None)
         return self._group[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_group": None, "_table": None}
+        return self.__dict__ | {"_group": None, "_table": None, "_rows": (-1, [])}
 
     def __repr__(self) -> str:
         return f"<Pairs {self.url}: {len(self)} of {', '.join(self.probes)}>"

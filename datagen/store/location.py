@@ -6,8 +6,9 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,25 @@ from ussim.errors import DataError, MissingPackageError
 
 _TEMPORARY = "build/tmp"
 _LOCK = "build/lock"
+_PART = 1 << 20  # bytes of a file that is read in parts
+_TOGETHER = 64  # files that are fetched at a time
+
+
+class Address(str):
+    """A URL with the options of its file system: travels as a string does, to workers too."""
+
+    options: dict[str, Any]
+
+    def __new__(cls, url: str, options: dict[str, Any] | None = None) -> Address:
+        """Return a URL with options; None: none."""
+        address = super().__new__(cls, url)
+        address.options = dict(options or {})
+        return address
+
+
+def options_of(url: str) -> dict[str, Any]:
+    """Return the options of a URL's file system, none of a plain string."""
+    return url.options if isinstance(url, Address) else {}
 
 
 class Storage(ABC):
@@ -29,6 +49,30 @@ class Storage(ABC):
     @abstractmethod
     def write(self, key: str, content: bytes) -> None:
         """Write the whole file: a reader sees what was there before, or all of it; raises OSError."""
+
+    @abstractmethod
+    def write_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """Write the whole file, as `write` does, of parts that are not all in memory."""
+
+    @abstractmethod
+    def read_parts(self, key: str) -> Iterator[bytes]:
+        """Yield the whole file in parts, none of them empty; raises FileNotFoundError."""
+
+    def read_many(self, keys: Iterable[str]) -> Iterator[bytes | OSError]:
+        """Yield whole files, in order; in place of one that cannot be read, the error."""
+        for key in keys:
+            try:
+                yield self.read(key)
+            except OSError as error:
+                yield error
+
+    @abstractmethod
+    def sizes(self) -> Callable[[str], int | None]:
+        """Return a function that tells the bytes of a file, None where there is none: as of now, of any number of files."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Remove a file, where there is one."""
 
     @abstractmethod
     def append(self, key: str, line: str) -> None:
@@ -77,19 +121,45 @@ class LocalStorage(Storage):
 
     def write(self, key: str, content: bytes) -> None:
         """Put a file in place, whole or not at all."""
+        self.write_parts(key, (content,))
+
+    def write_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """Put a file in place, whole or not at all, part by part."""
         target = self.folder / key
         temporary = self.folder / _TEMPORARY / uuid.uuid4().hex
         for path in (target, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+    def read_parts(self, key: str) -> Iterator[bytes]:
+        """Yield a file of the store in parts."""
+        with (self.folder / key).open("rb") as file:
+            while part := file.read(_PART):
+                yield part
+
+    def sizes(self) -> Callable[[str], int | None]:
+        """Return a function that tells the bytes of a file."""
+
+        def size(key: str) -> int | None:
+            try:
+                return os.stat(f"{self.url}/{key}").st_size
+            except OSError:
+                return None
+
+        return size
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        (self.folder / key).unlink(missing_ok=True)
 
     def append(self, key: str, line: str) -> None:
         """Add a line to a log."""
@@ -163,26 +233,77 @@ class RemoteStorage(Storage):
     def __init__(self, url: str) -> None:
         import fsspec
 
-        self.url = url.rstrip("/")
+        options = options_of(url)
+        self.url = Address(url.rstrip("/"), options)
         try:
-            self.files, self.root = fsspec.core.url_to_fs(self.url)
+            self.files, self.root = fsspec.core.url_to_fs(str(self.url), **options)
         except ImportError as error:  # fsspec's words: which package serves such addresses
             raise MissingPackageError(f"{url}: cannot be opened: {error}") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # an address, or an option, that the file system does not know
             raise DataError(f"{url}: cannot be opened: {error}") from None
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Say in a line what the file system fails with: no answer, no credentials, whatever its library calls it."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{self.url}: cannot be reached: {words}") from None
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}"
 
     def read(self, key: str) -> bytes:
         """Return the bytes of a file of the store."""
-        return self.files.cat_file(self._path(key))
+        with self._plainly():
+            return self.files.cat_file(self._path(key))
 
     def write(self, key: str, content: bytes) -> None:
         """Put a file in place, whole or not at all."""
         path = self._path(key)
+        with self._plainly():
+            self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.files.pipe_file(path, content)
+
+    def write_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """Put a file in place, whole or not at all, part by part."""
+        path = self._path(key)
         self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self.files.pipe_file(path, content)
+        with self.files.transaction, self.files.open(path, "wb") as file:  # dropped where the parts fail
+            for part in parts:
+                file.write(part)
+
+    def read_parts(self, key: str) -> Iterator[bytes]:
+        """Yield a file of the store in parts."""
+        with self.files.open(self._path(key), "rb", block_size=_PART) as file:
+            while part := file.read(_PART):
+                yield part
+
+    def read_many(self, keys: Iterable[str]) -> Iterator[bytes | OSError]:
+        """Yield whole files, in order, as many at a time as the file system fetches together."""
+        following = iter(keys)
+        while some := [self._path(key) for key in islice(following, _TOGETHER)]:
+            with self._plainly():
+                found = self.files.cat(some, on_error="return")
+            for path in some:
+                content = found[path]
+                known = isinstance(content, bytes | OSError)
+                yield content if known else OSError(f"{path}: {content}")
+
+    def sizes(self) -> Callable[[str], int | None]:
+        """Return a function that tells the bytes of a file, by one listing of everything."""
+        with self._plainly():
+            self.files.invalidate_cache(self.root)
+            listed = self.files.find(self.root, detail=True)
+        return lambda key: listed.get(self._path(key), {}).get("size")
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        if self.files.exists(self._path(key)):
+            self.files.rm_file(self._path(key))
 
     def append(self, key: str, line: str) -> None:
         """Add a line to a log."""
@@ -191,16 +312,20 @@ class RemoteStorage(Storage):
 
     def read_log(self, key: str) -> list[str]:
         """Return the lines of a log, none where there is no log."""
-        return [self.read(f"{key}.d/{name}").decode().strip() for name in self.names(f"{key}.d")]
+        lines = self.read_many(f"{key}.d/{name}" for name in self.names(f"{key}.d"))
+        return [line.decode().strip() for line in lines if isinstance(line, bytes)]
 
     def exists(self) -> bool:
         """Tell whether anything is there."""
-        return bool(self.files.exists(self.root))
+        with self._plainly():
+            self.files.invalidate_cache(self.root)
+            return bool(self.files.exists(self.root))
 
     def names(self, prefix: str) -> list[str]:
         """List the files under a prefix."""
         try:
-            entries: list[dict[str, Any]] = self.files.ls(self._path(prefix), detail=True, refresh=True)
+            with self._plainly():
+                entries: list[dict[str, Any]] = self.files.ls(self._path(prefix), detail=True, refresh=True)
         except FileNotFoundError:
             return []
         return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
@@ -215,9 +340,18 @@ class RemoteStorage(Storage):
         pass
 
 
-def open_storage(url: str | Path) -> Storage:
-    """Return the storage at a path, or at an fsspec URL ("scheme://...")."""
+def open_storage(url: str | Path, options: dict[str, Any] | None = None) -> Storage:
+    """Return the storage at a path, or at an fsspec URL ("scheme://...").
+
+    Parameters
+    ----------
+    options : of the URL's file system, as fsspec takes them; None = those that the URL carries (`Address`), or none.
+    """
     text = str(url)
     if "://" not in text:
         return LocalStorage(text)
-    return LocalStorage(text.removeprefix("file://")) if text.startswith("file://") else RemoteStorage(text)
+    if text.startswith("file://"):
+        return LocalStorage(text.removeprefix("file://"))
+    return RemoteStorage(
+        Address(text, options if options is not None else options_of(url) if isinstance(url, str) else {})
+    )

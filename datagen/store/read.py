@@ -7,7 +7,7 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from . import layout
 from .layout import SAMPLES, Attributes, Row, ShardRecord, StoreError, Value, mask_key
-from .location import Storage
+from .location import Storage, options_of
 from .seal import broken
 
 _DAMAGED = "zarr.json is damaged; `datagen build` with --resume makes it again, with --overwrite all of the store"
@@ -39,10 +39,11 @@ def read_document(storage: Storage) -> dict[str, Any]:
         There is no store, or it is not one of ours.
     """
     try:
-        document = json.loads(storage.read("zarr.json"))
-        attributes = document["attributes"]
+        content = storage.read("zarr.json")
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{storage.url}: no store of pairs here; expected what `datagen build` writes") from None
+    try:
+        attributes = json.loads(content)["attributes"]
     except (ValueError, KeyError, TypeError):
         raise StoreError(f"{storage.url}: {_DAMAGED}") from None
     if not isinstance(attributes, dict) or "recipe_digest" not in attributes:
@@ -75,9 +76,10 @@ def is_ours(storage: Storage) -> bool:
 def is_whole(storage: Storage, n_shards: int) -> bool:
     """Return whether a store is finished, and what is not in its shards is as its digest says."""
     attributes = read_attributes(storage)
-    content = layout.gather(read_records(storage, n_shards))
+    content = layout.Content()
     try:
-        kept = storage.read(SAMPLES).decode() == content.table and not broken(storage)
+        table = content.table(read_records(storage, n_shards))
+        kept = first_difference(storage.read_parts(SAMPLES), table) is None and not broken(storage)
         masks = read_fixed_masks(storage)
         for node in read_metadata(storage).values():
             json.loads(node)
@@ -91,21 +93,46 @@ def open_group(storage: Storage, use_consolidated: bool | None = None) -> Any:
     import zarr
 
     require_complete(storage)
-    return zarr.open_group(storage.url, mode="r", use_consolidated=use_consolidated)
+    options = options_of(storage.url) or None
+    return zarr.open_group(str(storage.url), mode="r", use_consolidated=use_consolidated, storage_options=options)
+
+
+def first_difference(one: Iterable[bytes], other: Iterable[bytes]) -> int | None:
+    """Return the line at which two texts, neither in memory as a whole, begin to differ, from 1; None: nowhere."""
+    parts = [filter(None, iter(text)) for text in (one, other)]
+    a = b = b""
+    line = 1
+    while True:
+        a, b = a or next(parts[0], b""), b or next(parts[1], b"")
+        if not a and not b:
+            return None
+        length = min(len(a), len(b))
+        if not length or a[:length] != b[:length]:
+            same = next((i for i in range(length) if a[i] != b[i]), 0)
+            return line + a[:same].count(b"\n")
+        line += a[:length].count(b"\n")
+        a, b = a[length:], b[length:]
 
 
 def read_record(storage: Storage, index: int) -> ShardRecord | None:
     """Return the record of a finished shard, None where there is none (or not all of one)."""
-    try:
-        return ShardRecord.from_dict(json.loads(storage.read(layout.record_key(index))))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    return next(each_record(storage, (index,)))
+
+
+def each_record(storage: Storage, indices: Iterable[int]) -> Iterator[ShardRecord | None]:
+    """Yield the records of shards, in order; None where there is none (or not all of one)."""
+    for content in storage.read_many(map(layout.record_key, indices)):
+        try:
+            if isinstance(content, OSError):
+                raise content
+            yield ShardRecord.from_dict(json.loads(content))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            yield None
 
 
 def read_records(storage: Storage, n_shards: int, recipe_digest: str = "") -> Iterator[ShardRecord]:
     """Yield the records of all shards, one after the other; raises StoreError where one is missing, or of another recipe."""
-    for index in range(n_shards):
-        record = read_record(storage, index)
+    for index, record in enumerate(each_record(storage, range(n_shards))):
         if record is None:
             raise StoreError(
                 f"{storage.url}: the record of shard {index} is missing or damaged; `datagen build --resume` redoes it"
@@ -158,10 +185,43 @@ def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:
 def read_columns(storage: Storage, names: Sequence[str]) -> dict[str, list[Value]]:
     """Return some columns of the table of samples."""
     columns: dict[str, list[Value]] = {name: [] for name in names}
-    for row in csv.DictReader(io.StringIO(storage.read(SAMPLES).decode())):
-        for name in names:
-            columns[name].append(layout.typed(row[name], name))
+    for fields in each_row(storage, names):
+        for name, field in zip(names, fields, strict=True):
+            columns[name].append(layout.typed(field, name))
     return columns
+
+
+def each_row(storage: Storage, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield some columns of each row of the table of samples, as text: a million rows need not be in memory."""
+    rows = csv.reader(_lines(storage.read_parts(SAMPLES)))
+    header = next(rows)
+    places = [header.index(name) for name in names]
+    for row in rows:
+        yield tuple(row[place] for place in places)
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a text that comes in parts."""
+    rest = b""
+    for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        yield from (line.decode() + "\n" for line in lines)
+    if rest:
+        yield rest.decode()
+
+
+def read_index(storage: Storage, n_samples: int) -> np.ndarray:
+    """Return fold of each sample and whether it was set aside, INDEX_TYPE; of the table in stores without an index."""
+    try:
+        index = np.load(io.BytesIO(storage.read(layout.INDEX)), allow_pickle=False)
+        if index.dtype == layout.INDEX_TYPE and index.shape == (n_samples,):
+            return np.asarray(index)
+    except (OSError, ValueError, EOFError):
+        pass  # of before there was one, or damaged: the table says the same
+    columns = read_columns(storage, ("fold", "set_aside"))
+    made = np.empty(len(columns["fold"]), layout.INDEX_TYPE)
+    made["fold"], made["set_aside"] = columns["fold"], [bool(why) for why in columns["set_aside"]]
+    return made
 
 
 def read_samples(storage: Storage) -> list[Row]:

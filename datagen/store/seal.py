@@ -31,7 +31,7 @@ def seal(storage: Storage, document: dict[str, Any], names: list[str]) -> None:
     document : what zarr.json is to hold, without digests of the whole.
     names : of the files that no record of a shard names.
     """
-    listed = {name: _sums(storage.read(name)) for name in names}
+    listed = {name: _sums(storage, name) for name in names}
     content = canonical_json(listed).encode()
     storage.write(FILES, content)
     attributes = document["attributes"]
@@ -49,12 +49,16 @@ def unseal(document: dict[str, Any]) -> None:
 def broken(storage: Storage) -> dict[str, str]:
     """Return what the seal says against a store: file -> what is wrong with it; nothing of a store without a seal."""
     try:
-        document = json.loads(storage.read("zarr.json"))
+        content = storage.read("zarr.json")
+    except OSError:
+        return {"zarr.json": CHANGED}
+    try:
+        document = json.loads(content)
         attributes = document["attributes"]
         sealed = [attributes.pop(name) if name == "whole_digest" else attributes[name] for name in _SEALS]
     except KeyError:  # of before there were seals, or unfinished
         return {}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return {"zarr.json": CHANGED}
     faults = {} if digest(document) == sealed[1] else {"zarr.json": CHANGED}
     try:
@@ -65,7 +69,7 @@ def broken(storage: Storage) -> dict[str, str]:
         return faults | {FILES: CHANGED}
     for name, sums in json.loads(content).items():
         try:
-            if _sums(storage.read(name)) != sums:
+            if _sums(storage, name) != sums:
                 faults[name] = CHANGED
         except FileNotFoundError:
             faults[name] = MISSING
@@ -80,5 +84,10 @@ def shards_of(faults: dict[str, str]) -> set[int]:
     return {int(name.rpartition("/")[2].removesuffix(".json")) for name in faults if name.startswith(f"{folder}/")}
 
 
-def _sums(content: bytes) -> list[Any]:
-    return [len(content), hashlib.sha256(content).hexdigest()]
+def _sums(storage: Storage, name: str) -> list[Any]:
+    """Return length and SHA-256 of a file, which need not be in memory as a whole."""
+    length, total = 0, hashlib.sha256()
+    for part in storage.read_parts(name):
+        length += len(part)
+        total.update(part)
+    return [length, total.hexdigest()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 from importlib import metadata
@@ -67,8 +68,11 @@ def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest:
         The record of a shard is missing, damaged, or of another recipe than `recipe_digest`.
     """
     attributes = read_attributes(storage)
-    content = layout.gather(read_records(storage, n_shards, recipe_digest))
-    storage.write(SAMPLES, content.table.encode())
+    content = layout.Content()
+    storage.write_parts(SAMPLES, content.table(read_records(storage, n_shards, recipe_digest)))
+    index = io.BytesIO()
+    np.save(index, content.index)
+    storage.write(layout.INDEX, index.getvalue())
     total = content.digest(read_fixed_masks(storage))
     nodes = read_metadata(storage)
     group, memory = layout.memory_group({}, nodes)
@@ -78,7 +82,7 @@ def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest:
     names += [f"{key}/c/0/0" for key in read_fixed_masks(storage)]
     names += [f"{key}/c/0" for key in layout.coordinate_keys(attributes.recipe) if f"{key}/zarr.json" in nodes]
     names += [name for name in (VOLUMES,) if name in storage.names("")]
-    names += [SAMPLES, *(layout.record_key(index) for index in range(n_shards))]
+    names += [SAMPLES, layout.INDEX, *(layout.record_key(index) for index in range(n_shards))]
     seal(storage, json.loads(layout.contents(memory)["zarr.json"]), names)
     return total
 
