@@ -1,4 +1,4 @@
-"""How a dataset of a million samples is planned, built, resumed, opened, read and checked, where nothing is simulated.
+"""Time and memory of planning, building, resuming, opening and checking a million samples, none simulated.
 
     python benchmarks/scale.py [--counts 10000 100000 1000000] [--kills 20] [-o benchmarks/results/scale]
 
