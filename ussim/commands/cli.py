@@ -1,4 +1,4 @@
-"""`ussim demo | render | beamform | convert | field | probes | calibrate | doctor`.
+"""`ussim demo | render | look | beamform | convert | field | probes | calibrate | doctor`.
 
 A command turns its options (mm, degrees, dB) into SI values, calls the library, writes its files and prints one summary.
 Nothing but click is imported before a command runs.
@@ -20,6 +20,7 @@ from ..errors import ExitCode
 from . import console
 from .calibrate import calibrate
 from .demo import demo
+from .look import look
 from .options import (
     demodulation_options,
     dynamic_range_option,
@@ -52,6 +53,7 @@ def cli() -> None:
     ussim render phantom.npy                 a B-mode of any grey image
     ussim field --probe P4-2v --focus-mm 0 30
     ussim probes                             the transducers it knows
+    ussim look                               a page in the browser, to try all of it
     """
 
 
@@ -59,6 +61,7 @@ cli.add_command(demo)
 cli.add_command(beamform)
 cli.add_command(convert)
 cli.add_command(calibrate)
+cli.add_command(look)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 import secrets
 import socket
 import webbrowser
@@ -110,15 +111,21 @@ class Server:
         self._http = HTTPServer(
             application, max_body_size=LARGEST_REQUEST, max_buffer_size=LARGEST_REQUEST + (64 << 10)
         )
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            self._http.listen(self.port, ADDRESS, family=socket.AF_INET)
+            if os.name == "posix":  # a port that was in use a moment ago; elsewhere this would share one that is in use
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setblocking(False)
+            listening.bind((ADDRESS, self.port))
+            listening.listen(64)
         except (OSError, OverflowError) as error:
+            listening.close()
             raise DataError(
                 f"port {self.port}: expected a port that is free, got {getattr(error, 'strerror', None) or error}; "
                 "without --port one is found"
             ) from None
-        (first, *_) = self._http._sockets.values()
-        self.port = first.getsockname()[1]
+        self._http.add_socket(listening)
+        self.port = listening.getsockname()[1]
 
     async def stop(self) -> None:
         """Listen no more, and close what is open."""
