@@ -23,6 +23,7 @@ from .demo import demo
 from .look import look
 from .options import (
     demodulation_options,
+    dynamic_range_of,
     dynamic_range_option,
     engine_option,
     f_number_option,
@@ -304,7 +305,7 @@ def render(
 @medium_speed_option
 @sub_elements_option
 @grid_options
-@dynamic_range_option
+@dynamic_range_of("what holds 98 % of the field")
 @engine_option
 @output_option("PROBE_field.png")
 @figure_options
@@ -321,7 +322,7 @@ def field(
     depth_mm: tuple[float, float] | None,
     width_mm: float | None,
     size: int,
-    dynamic_range_db: float,
+    dynamic_range_db: float | None,
     engine: str,
     output: Path | None,
 ) -> None:
