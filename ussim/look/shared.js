@@ -49,7 +49,7 @@ function greyCanvas(bytes, rows, columns) {
 function drawPicture(canvas, picture) {
   const { x, z, parts, range, cursor, tallest = 900, divider } = picture;
   const scale = window.devicePixelRatio || 1, wide = canvas.clientWidth;
-  const narrow = wide < 480, left = narrow ? 40 : 54, right = range ? (narrow ? 46 : 54) : 12, top = 10, bottom = 42;
+  const narrow = wide < 480, left = narrow ? 40 : 54, right = range ? 56 : 12, top = 10, bottom = 42;
   const aspect = (z[1] - z[0]) / (x[1] - x[0]);
   let width = wide - left - right, height = width * aspect;
   if (height > tallest) { height = tallest; width = height / aspect; }
