@@ -20,7 +20,7 @@ import numpy as np
 from ...compiling import njit
 from ...plan import FILTER_ORDER, Beamforming
 from .simd import LANES, compiled, fma, load, store
-from .threads import in_threads
+from .threads import as_input, in_threads
 
 TABLE = 2048  # steps of the interpolation table; linear between them: weights to 1e-6
 ROUNDING = 1.5 * 2**23  # added to a float32 below 2**22, it leaves the nearest whole number in the low bits
@@ -89,8 +89,8 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     b = beamforming
     n_transmits, n_elements, n_samples = samples.shape[-3:]
     pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
-    records = pairs.reshape(-1, n_transmits, n_elements, pairs.shape[-1])
-    probe, z_all, x = b.acquisition.probe, b.grid.z.copy(), b.grid.x.copy()  # read-only ones compile anew
+    records = as_input(pairs.reshape(-1, n_transmits, n_elements, pairs.shape[-1]))
+    probe, z_all, x = b.acquisition.probe, b.grid.z.copy(), b.grid.x.copy()
     n_images = n_transmits if b.compounding == "none" else 1
     images = np.zeros((len(records), n_images, *b.grid.shape), dtype=np.complex64)
     rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
@@ -435,7 +435,7 @@ def arrival_bounds(
     None unless asked for.
     """
     first = np.empty((len(delays), len(x)))
-    laws = x, z, source_x, source_z, np.ascontiguousarray(delays), 1 / speed_of_sound
+    laws = *map(as_input, (x, z, source_x, source_z, delays)), 1 / speed_of_sound
     in_threads(_extreme_arrivals, (*laws, 1.0, first))
     if not with_last:
         return first, None
@@ -454,7 +454,8 @@ def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, wat
         first = chunk * POINTS
         n = min(POINTS, len(x) - first)
         px, pz, way = np.zeros(POINTS), np.zeros(POINTS), np.empty(POINTS)
-        px[:n], pz[:n] = x[first : first + n], z[first : first + n]
+        for p in range(n):  # slices would bring the text of their error along: a second of compilation
+            px[p], pz[p] = x[first + p], z[first + p]
         best = np.full((n_laws, POINTS), 1e300)
         for e in range(n_sources):
             for p in range(POINTS):
@@ -466,7 +467,8 @@ def _extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, wat
                     time = way[p] + delay
                     best[a, p] = time if time < best[a, p] else best[a, p]
         for a in range(n_laws):
-            out[a, first : first + n] = sign * best[a, :n]
+            for p in range(n):
+                out[a, first + p] = sign * best[a, p]
 
 
 # --- demodulation ----------------------------------------------------------------------------------------------------
@@ -483,17 +485,24 @@ def mix_and_filter(
 ) -> None:
     """Out = filtfilt(numerator, denominator, samples * carrier), samples (n_channels, n_samples), LANES channels at once.
 
+    Samples are float32 or float64, one kernel for both.
+
     As scipy.signal.filtfilt: odd extension by `edge` samples at both ends, and the filter started in the state `steady` that
     a constant equal to the first sample would leave.
     """
     if (len(numerator), len(denominator), len(steady)) != (FILTER_ORDER + 1, FILTER_ORDER + 1, FILTER_ORDER):
         raise ValueError(f"expected a filter of order {FILTER_ORDER}, got {len(denominator) - 1}")
-    in_threads(_mix_and_filter, (samples, carrier, numerator, denominator, steady, edge, out))
+    single = samples.dtype == np.float32
+    none = np.empty((0, 0), np.float64 if single else np.float32)
+    both = map(as_input, (samples, none) if single else (none, samples))
+    law = map(as_input, (carrier, numerator, denominator, steady))
+    in_threads(_mix_and_filter, (*both, *law, edge, out))
 
 
 @njit(cache=True, nogil=True)
-def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out, watch, worker, n_workers):
-    n_channels, n_samples = samples.shape
+def _mix_and_filter(singles, doubles, carrier, numerator, denominator, steady, edge, out, watch, worker, n_workers):
+    single = len(singles) > 0
+    n_channels, n_samples = out.shape
     n = n_samples + 2 * edge
     for block in range(worker, (n_channels + LANES - 1) // LANES, n_workers):
         if watch[0]:
@@ -502,10 +511,10 @@ def _mix_and_filter(samples, carrier, numerator, denominator, steady, edge, out,
         lanes = min(LANES, n_channels - first)
         signal = np.zeros((n, 2 * LANES))
         for k in range(lanes):
-            record = samples[first + k]
             for j in range(n_samples):
-                signal[edge + j, 2 * k] = record[j] * carrier[j].real
-                signal[edge + j, 2 * k + 1] = record[j] * carrier[j].imag
+                value = np.float64(singles[first + k, j]) if single else doubles[first + k, j]
+                signal[edge + j, 2 * k] = value * carrier[j].real
+                signal[edge + j, 2 * k + 1] = value * carrier[j].imag
         last = edge + n_samples - 1
         for j in range(1, edge + 1):
             for k in range(2 * LANES):

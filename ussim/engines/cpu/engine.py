@@ -35,7 +35,7 @@ from . import beamform
 from .cells import BATCH, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, cell_adjoint, cell_power, cell_spectrum
 from .echoes import add_cells, take_echoes, twiddles_of
 from .simd import LANES, aligned_empty
-from .threads import finish, n_threads, workers
+from .threads import as_input, finish, n_threads, workers
 
 DEFAULT_MEMORY = 1e9  # bytes beside the result
 FEW = 3  # fewer transmits than this, left over from groups of 16, are cheaper with lanes on scatterers
@@ -104,7 +104,7 @@ class CpuEngine(Engine):
         x, z = points.x.copy(), points.z.copy()
         work = _Work(plan, make_cells(x, z, plan, LANES), x, z, np.ones(len(points)))
         cells, size = work.cells, work.spectrum_size
-        shape, record = samples.shape, np.ascontiguousarray(samples, dtype=np.float32).reshape(-1)
+        shape, record = samples.shape, as_input(samples.astype(np.float32, copy=False)).reshape(-1)
         drive = work.workspace_sizes()[Workspace._fields.index("drive")]
         one = work.workspace_bytes() + 4 * (size + drive + work.n_groups * LANES * TRIPLE)
         spaces: SimpleQueue[Any] = SimpleQueue()
@@ -214,15 +214,15 @@ class _Work:
         self.n_full = self.n_groups - (self.n_left > 0)  # groups with lanes on transmits
         self.receive_samples = np.rint(plan.receive_delays * self.rate).astype(np.int64)
         self.elements = Elements(
-            plan.sub_x,
-            plan.sub_z,
-            plan.sin_element,
-            plan.cos_element,
-            acquisition.probe.element_x,
-            acquisition.probe.element_z,
-            plan.receive_delays * self.rate - self.receive_samples,
-            plan.delays * self.rate,
-            plan.weights,
+            as_input(plan.sub_x),
+            as_input(plan.sub_z),
+            as_input(plan.sin_element),
+            as_input(plan.cos_element),
+            as_input(acquisition.probe.element_x),
+            as_input(acquisition.probe.element_z),
+            as_input(plan.receive_delays * self.rate - self.receive_samples),
+            as_input(plan.delays * self.rate),
+            as_input(plan.weights),
             float(plan.minimum_distance),
             float(plan.baffle),
             float(plan.half_width_wavenumber),

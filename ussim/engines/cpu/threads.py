@@ -6,6 +6,7 @@ without the interpreter's lock, so the calling thread stays free to hear ctrl-C 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
+import numba
 import numpy as np
-from numba import config
+from numba.np.ufunc import parallel
 
 from ...plan import Progress
 
@@ -60,8 +62,31 @@ def _raise_if_heard() -> None:
 
 
 def n_threads() -> int:
-    """NUMBA_NUM_THREADS, by default the cores that the process may use."""
-    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    """Return the share that `numba.set_num_threads` gave this thread, else NUMBA_NUM_THREADS: by default the cores allowed.
+
+    Numba is asked only where its own threads were started: asking starts them, and a fork after that is unsafe.
+    """
+    if getattr(parallel, "_is_initialized", False):
+        return int(numba.get_num_threads())
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
+def as_input(array: np.ndarray) -> np.ndarray:
+    """Return a read-only C-contiguous view, a copy where it takes one: a kernel is compiled for one kind of array only."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def share_threads(n_processes: int) -> None:
+    """Leave each of several processes its share of the cores, from here on in this one; what the user set stays."""
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return
+    share = max(1, n_threads() // n_processes)
+    if getattr(parallel, "_is_initialized", False):
+        numba.set_num_threads(share)
+    else:
+        numba.config.NUMBA_NUM_THREADS = share  # type: ignore[attr-defined]
 
 
 def in_threads(
