@@ -284,6 +284,34 @@ def test_closing_stops_the_work():
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+def test_a_page_that_is_closed_stops_its_work():
+    latest, began, ended = Latest(), threading.Event(), threading.Event()
+
+    def work(check):
+        began.set()
+        try:
+            for _ in range(2000):
+                check()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    async def slow(request):
+        return Answer.of(await latest.do("image", work))
+
+    async def quick(request):
+        return Answer.of(await latest.do("point", lambda check: 1))
+
+    with served({"slow": slow, "quick": quick}) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("GET", f"/{server.token}/slow", headers={"Host": f"127.0.0.1:{server.port}"})
+        assert began.wait(10)
+        connection.close()
+        assert ended.wait(10)  # of 20 s of work
+        assert asked(server, "quick")[2] == b"1"
+    latest.close()
+
+
 def test_lines_of_requests_are_bounded():
     async def main():
         latest = Latest()

@@ -159,6 +159,8 @@ class _Handler(RequestHandler):
     def initialize(self, server: Server) -> None:
         """Keep the server that it works for."""
         self._server = server
+        self._working: asyncio.Future[Answer] | None = None
+        self._is_left = False
 
     def set_default_headers(self) -> None:
         """Set what every answer has."""
@@ -207,8 +209,13 @@ class _Handler(RequestHandler):
         if route is None:
             self._refuse(404, f"there is no {name!r} here")
             return
+        self._working = asyncio.ensure_future(route(Request(rest, values, body)))
         try:
-            answer = await route(Request(rest, values, body))
+            answer = await self._working
+        except asyncio.CancelledError:
+            if not self._is_left:
+                raise
+            return
         except Superseded:
             self.set_status(204)
             self.finish()
@@ -220,6 +227,12 @@ class _Handler(RequestHandler):
         if answer.facts is not None:
             self.set_header("X-Facts", json.dumps(answer.facts, allow_nan=False))
         self.finish(answer.body)
+
+    def on_connection_close(self) -> None:
+        """Stop the work that nobody waits for any more: its page was closed, or asks for something else."""
+        self._is_left = True
+        if self._working is not None:
+            self._working.cancel()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer what went wrong in one line: no traceback, no path."""

@@ -75,7 +75,7 @@ function drawPicture(canvas, picture) {
     const at = top + (t - z[0]) / (z[1] - z[0]) * height;
     c.beginPath(); c.moveTo(x0 - 4, at); c.lineTo(x0, at); c.stroke(); c.fillText(minus(t), x0 - 7, at);
   }
-  c.save(); c.translate(x0 - (narrow ? 32 : 44), top + height / 2); c.rotate(-Math.PI / 2); c.textAlign = "center"; c.fillText("depth [mm]", 0, 0); c.restore();
+  c.save(); c.translate(x0 - (narrow ? 32 : 44), top + height / 2); c.rotate(-Math.PI / 2); c.textAlign = "center"; c.fillText(height < 80 ? "z [mm]" : "depth [mm]", 0, 0); c.restore();
   if (range) {
     const at = x0 + width + 10, shade = c.createLinearGradient(0, top, 0, top + height);
     shade.addColorStop(0, "#fff"); shade.addColorStop(1, "#000");
