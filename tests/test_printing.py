@@ -185,3 +185,15 @@ def test_there_is_no_field_behind_a_convex_array():
 
 def test_a_silent_field_is_drawn():
     figures.pressure_figure(np.zeros(GRID.shape), GRID, PROBE).draw_without_rendering()
+
+
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_pairs_of_a_last_row_that_is_not_full_stand_under_those_above(n):
+    image = np.zeros(GRID.shape)
+    figure = figures.pairs_figure([(image, image)] * n, GRID, 40, [str(i) for i in range(n)])
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.get_images()]
+    columns = sorted({round(axes.bbox.x0) for axes in shown})
+    gaps = np.diff(columns)[1::2]  # between pairs
+    assert len(columns) == 2 * min(int(np.ceil(np.sqrt(n))), figures.PAIRS_ACROSS)
+    assert gaps.max(initial=0) < 1.25 * shown[0].bbox.width  # no bar between them

@@ -448,7 +448,7 @@ def comparison_figure(
             axis.set_ylabel("")
         if i + columns < len(images):
             axis.set_xlabel("")
-        if i < len(images) and (i % columns == columns - 1 or i == len(images) - 1):
+        if i < len(images) and i % columns == columns - 1:
             decibel_bar(figure, axis, dynamic_range_db)
     if title:
         figure.suptitle(title)

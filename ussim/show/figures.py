@@ -89,7 +89,7 @@ def pairs_figure(
         right.set_yticklabels([])
         if pair % across:
             left.set_ylabel("")
-        if pair % across == across - 1 or pair == len(pairs) - 1:
+        if pair % across == across - 1:  # a bar further left would push its column aside
             decibel_bar(figure, right, dynamic_range_db)
         if pair < len(pairs) - across:
             left.set_xlabel("")
