@@ -187,6 +187,20 @@ def test_a_silent_field_is_drawn():
     figures.pressure_figure(np.zeros(GRID.shape), GRID, PROBE).draw_without_rendering()
 
 
+def test_titles_made_shorter_say_so_and_are_of_one_size():
+    image = np.zeros(GRID.shape)
+    names = [f"demo/abdomen-and-more/axial-{i:04d}/patch" for i in range(7)]
+    figure = figures.pairs_figure([(image, image)] * 7, GRID, 40, names)
+    printing.fit_width(figure, 12)
+    titles = [axes.title for axes in figure.axes if axes.get_images()]
+    assert len({title.get_fontsize() for title in titles}) == 1
+    for title in titles[::2]:
+        assert title.get_text().count("…") == 1
+        assert title.get_text().startswith("HQ")
+    for room in range(4, 60):  # in one step or in many, the end of the name is kept
+        assert printing.shortened(names[3], room).endswith(names[3][-1])
+
+
 @pytest.mark.parametrize("n", [3, 5, 7])
 def test_pairs_of_a_last_row_that_is_not_full_stand_under_those_above(n):
     image = np.zeros(GRID.shape)
