@@ -22,7 +22,7 @@ MOST_VALUES = 300  # of a column that a menu offers
 
 
 class Rows:
-    """Which sample is of which source, subject, fold, kind and plane: a code of four bytes each.
+    """Source, subject, fold, kind and plane of each sample: a code of four bytes each.
 
     The table is read in a thread of its own; what is found so far can be asked for.
     """
