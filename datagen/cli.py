@@ -15,6 +15,8 @@ import click
 
 from ussim import __version__
 from ussim.commands import console
+from ussim.commands.look import run as serve_page
+from ussim.commands.look import server_options
 from ussim.commands.options import figure_options, figure_size
 from ussim.errors import ExitCode
 
@@ -449,6 +451,33 @@ def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
     settings = {"store": pairs.attributes["digest"], "probe": pairs.probes[0], "rows": rows}
     save_figure(preview_figure(pairs, pairs.probes[0], rows), out, settings, **figure_size())
     console.result(str(out))
+
+
+@cli.command(short_help="Look through a dataset in the browser.")
+@click.argument("store", metavar="STORE")
+@server_options
+@console.verbose_option
+def look(store: str, browser: bool, port: int) -> int:
+    """Look through the pairs of a STORE in the browser: filter, HQ | LQ with a divider, facts, speckle by depth.
+
+    Images and rows are read when they are asked for, so that a store of a million pairs opens at once. The page is served
+    to this machine alone, at an address that holds a token. ctrl-C ends it (exit code 0).
+
+    \b
+    datagen look pairs.zarr
+    """
+    from ussim.look.server import Server
+
+    from .show.look.browse import Browser, routes
+
+    looked = Browser(store)
+    paths, latest = routes(looked)
+
+    def close() -> None:
+        latest.close()
+        looked.close()
+
+    return serve_page(Server(paths, port), browser, close)
 
 
 @cli.command()

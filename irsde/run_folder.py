@@ -25,6 +25,7 @@ from irsde.network import Model
 from ussim.io.atomic import replacing
 
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
+SHEET = ("LQ", "restored", "HQ")  # images of a row of a sample sheet
 ALWAYS = COLUMNS[:5]  # what no whole row lacks
 PACKAGES = ("ussim", "torch", "diffusers", "accelerate", "numpy")
 
@@ -96,14 +97,53 @@ def drop_rows_after(out: Path, step: int) -> None:
     _write_rows(path, rows)
 
 
-def write_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
-    """One row of images per pair (LQ, restored, HQ), grey levels in [0, 1], as a PNG."""
-    from PIL import Image
+def write_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path, names: Sequence[str] = SHEET) -> None:
+    """One row of images per pair (LQ, restored, HQ), grey levels in [0, 1], as a PNG; `names` stand over them."""
+    from ussim.show.sheets import image_sheet
 
-    sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+    sheet = image_sheet([list(zip(names, row, strict=True)) for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        Image.fromarray(np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)).save(temporary)
+        sheet.save(temporary)
+
+
+def write_curves(out: Path) -> None:
+    """Draw the rows of metrics.csv as curves.png: loss, held-out loss and PSNR, and the learning rate, over steps."""
+    from ussim.show.figures import new_figure, save_figure
+
+    with open(out / "metrics.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if all(row[name] for name in ALWAYS)]
+    if not rows:
+        return
+
+    def column(name: str) -> tuple[list[int], list[float]]:
+        found = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        return [step for step, _ in found], [value for _, value in found]
+
+    panels: list[tuple[str, list[tuple[str, str]], bool]] = [
+        ("loss", [("loss", "training"), ("held_out_loss", "held out")], True),
+        ("held-out PSNR [dB]", [("held_out_psnr", "held out")], False),
+        ("learning rate", [("learning_rate", "")], False),
+    ]
+    panels = [panel for panel in panels if any(column(name)[0] for name, _ in panel[1])]
+    figure = new_figure(4.2 * len(panels), 3.4)
+    for axes, (title, curves, is_log) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        values = []
+        for name, label in curves:
+            steps, levels = column(name)
+            values += levels
+            if steps:
+                axes.plot(
+                    steps, levels, "o-" if len(steps) < 30 else "-", markersize=3, linewidth=1.2, label=label or None
+                )
+        if is_log and values and min(values) > 0:
+            axes.set_yscale("log")
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        if sum(bool(column(name)[0]) for name, _ in curves) > 1:
+            axes.legend(frameon=False)
+    save_figure(figure, out / "curves.png", {"rows": len(rows), "last_step": int(rows[-1]["step"])})
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -146,17 +146,16 @@ def write_stack(path: Path, stack: Stack, mean: Image, variance: Image | None) -
 def write_image(path: Path, mean: Image, variance: Image | None) -> None:
     """Write an image as PNG or NPY.
 
-    Beside it the variance as NPY and the standard deviation, white at its largest, as PNG.
+    Beside it the variance as NPY and the standard deviation, with its scale, as PNG.
     """
     if path.suffix.lower() == ".npy":
         write_npy(path, mean)
     else:
         write_png(path, mean)
     if variance is not None:
-        deviation = np.sqrt(variance)
         numbers, picture = companions(path)
         write_npy(numbers, variance)
-        write_png(picture, deviation / max(float(deviation.max()), 1e-12))
+        write_deviation(picture, np.sqrt(variance))
 
 
 def write_npy(path: Path, array: NDArray) -> None:
@@ -174,6 +173,14 @@ def write_png(path: Path, image: NDArray, bits: int = 8) -> None:
     )
     with replacing(path) as temporary:
         picture.fromarray(levels).save(temporary)
+
+
+def write_deviation(path: Path, deviation: NDArray) -> None:
+    """Draw a map of standard deviations, white at its largest, with its scale, whole or not at all."""
+    from ussim.show.sheets import scaled_map
+
+    with replacing(path) as temporary:
+        scaled_map(deviation, "standard deviation").save(temporary)
 
 
 def write_nifti(path: Path, image: Any) -> None:

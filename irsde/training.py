@@ -4,6 +4,7 @@
       config.json           the config, the normalization measured, subjects, parameters, versions
       metrics.csv           step, loss, learning rate, gradient norm, steps per second, held-out loss and PSNR
       tensorboard/          the same numbers
+      curves.png            the rows of metrics.csv, drawn
       samples/000500.png    LQ, restored, HQ, of held-out pairs where there are any
       checkpoints/000500/   weights, averaged weights, optimizer and random states; the newest two (see `irsde.checkpoints`)
       lock.json             who trains here now
@@ -185,6 +186,8 @@ class _Run:
                     if config.validate_every and (self.step % config.validate_every < config.log_every or last):
                         row |= self._validate()
                     self._log(row, writer)
+                    if self.main and (last or "held_out_loss" in row):
+                        run_folder.write_curves(self.out)
                     status = f"loss {row['loss']:.4f}, {row['steps_per_second']:.2f} it/s"
                 if self.step % config.checkpoint_every == 0 or last or interrupted:
                     self._save()

@@ -428,6 +428,8 @@ def test_a_full_disk_names_the_file_of_a_report(result, tmp_path, monkeypatch, w
         monkeypatch.setattr(csv, "writer", full)
     elif what == "md":
         monkeypatch.setattr(Path, "write_text", full)
+    elif what == "images":
+        monkeypatch.setattr(Image.Image, "save", full)
     else:
         monkeypatch.setattr(
             Figure, "savefig", lambda self, path, **o: full() if what in str(path) else save(self, path, **o)

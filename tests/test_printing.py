@@ -141,3 +141,73 @@ def test_pairs_stand_in_a_grid_and_their_titles_apart():
     for axes in shown:
         assert axes.title.get_window_extent().width < 1.15 * axes.bbox.width
     assert shown[0].get_title().endswith("/12")
+
+
+# --- pressure fields -------------------------------------------------------------------------------------------------
+
+
+def field(level_db):
+    return 10 ** (np.asarray(level_db) / 20)
+
+
+def test_the_range_of_a_field_holds_nearly_all_of_it():
+    levels = -np.linspace(0, 34, GRID.shape[0] * GRID.shape[1]).reshape(GRID.shape)
+    image = figures.pressure_figure(field(levels), GRID, PROBE).axes[0].get_images()[0]
+    assert image.get_clim() == (-40, 0)
+    assert figures.field_range_db(np.array([-3.0, 0.0])) == 20
+    assert figures.field_range_db(np.linspace(-300, 0, 100)) == 80
+    assert figures.pressure_figure(field(levels), GRID, PROBE, "", 55.0).axes[0].get_images()[0].get_clim() == (-55, 0)
+
+
+def test_contours_lie_at_6_and_20_db():
+    """A field that falls by 1 dB a row: the lines are 6 and 20 rows down."""
+    levels = np.repeat(-np.arange(GRID.shape[0], dtype=float)[:, None], GRID.shape[1], axis=1)
+    figure = figures.pressure_figure(field(levels), GRID, PROBE)
+    (lines,) = [each for each in figure.axes[0].collections if hasattr(each, "levels")]
+    assert list(lines.levels) == [-20, -6]
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        assert path.vertices[:, 1] == pytest.approx(1e3 * GRID.z[int(-level)], abs=1e-6)
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert {"-6 dB", "-20 dB"} >= set(labels)
+
+
+def test_there_is_no_field_behind_a_convex_array():
+    grid = ussim.ImageGrid(x=np.linspace(-30e-3, 30e-3, 61), z=np.linspace(0.5e-3, 60e-3, 60))
+    pressure = np.ones(grid.shape)
+    behind = PROBE.is_behind(grid.x[None, :], grid.z[:, None])
+    assert 0.01 < behind.mean() < 0.2
+    pressure[behind] = 1e6  # whatever is there: it is no field, and not its maximum
+    figure = figures.pressure_figure(pressure, grid, PROBE)
+    level = figure.axes[0].get_images()[0].get_array()
+    np.testing.assert_array_equal(np.ma.getmaskarray(level), behind)
+    assert level.max() == 0
+
+
+def test_a_silent_field_is_drawn():
+    figures.pressure_figure(np.zeros(GRID.shape), GRID, PROBE).draw_without_rendering()
+
+
+def test_titles_made_shorter_say_so_and_are_of_one_size():
+    image = np.zeros(GRID.shape)
+    names = [f"demo/abdomen-and-more/axial-{i:04d}/patch" for i in range(7)]
+    figure = figures.pairs_figure([(image, image)] * 7, GRID, 40, names)
+    printing.fit_width(figure, 12)
+    titles = [axes.title for axes in figure.axes if axes.get_images()]
+    assert len({title.get_fontsize() for title in titles}) == 1
+    for title in titles[::2]:
+        assert title.get_text().count("…") == 1
+        assert title.get_text().startswith("HQ")
+    for room in range(4, 60):  # in one step or in many, the end of the name is kept
+        assert printing.shortened(names[3], room).endswith(names[3][-1])
+
+
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_pairs_of_a_last_row_that_is_not_full_stand_under_those_above(n):
+    image = np.zeros(GRID.shape)
+    figure = figures.pairs_figure([(image, image)] * n, GRID, 40, [str(i) for i in range(n)])
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.get_images()]
+    columns = sorted({round(axes.bbox.x0) for axes in shown})
+    gaps = np.diff(columns)[1::2]  # between pairs
+    assert len(columns) == 2 * min(int(np.ceil(np.sqrt(n))), figures.PAIRS_ACROSS)
+    assert gaps.max(initial=0) < 1.25 * shown[0].bbox.width  # no bar between them

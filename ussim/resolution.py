@@ -21,7 +21,8 @@ from .types import ImageGrid, Scatterers
 LEVEL_DB = -6.0  # the usual level of a width
 ROWS = 81  # of the image of a point, odd: the point lies on a pixel
 WINDOW = 4.0  # sizes of an echo at half its height that the image of a point spans on either side
-GROWTH, TRIES = 2.0, 4  # of the window, where the echo is cut by its edge
+GROWTH, TRIES = 1.6, 5  # of the window, where the echo is cut by its edge
+WINDOW_DB = -20.0  # the width that the window holds, where it can
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,7 @@ def point_spread(
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> PointSpread:
-    """Simulate one point and image it on a fine grid about it, so large that it holds the point's widths at -6 dB.
+    """Simulate one point and image it on a fine grid about it, so large that it holds the point's widths at -20 dB.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def point_spread(
     half_x, half_z = WINDOW * across, WINDOW * height
     for last in (False,) * (TRIES - 1) + (True,):
         spread = _image(iq, x, z, half_x, half_z, f_number, engine, progress, options)
-        lateral, axial = spread.widths()
+        lateral, axial = spread.widths(WINDOW_DB)
         if last or spread.envelope.max() == 0 or not (math.isnan(lateral) or math.isnan(axial)):
             break
         half_x *= GROWTH if math.isnan(lateral) else 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ussim.commands import console
+from ussim.commands.options import figure_options, figure_size
 
 if TYPE_CHECKING:
     from ussim.acquisition import Acquisition
@@ -149,6 +150,7 @@ class Attenuation(click.ParamType):
 @click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")
 @click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom.")
 @click.option("-o", "--output", type=PATH, required=True, help="Picture; the scores go beside it as .json.")
+@figure_options
 @console.verbose_option
 def drus(
     recording: Path | None,
@@ -184,6 +186,7 @@ def drus(
     console.check_picture(output, *inputs, beside=".json")
     from ussim.io.atomic import replacing
     from ussim.show.figures import save_figure
+    from ussim.show.printing import PAGE_CM
 
     from . import imaging
 
@@ -212,7 +215,10 @@ def drus(
     settings = {key: options[key] for key in ("seed", "steps", "f_number")}
     analytic = imaging.with_analytic_prior(case, result, **settings)
     scores = imaging.score(case, {**images, **analytic}, options["gcnr_bins"])
-    save_figure(imaging.comparison_figure(images, case.grid, case.name), output)
+    figure = imaging.comparison_figure(images, case.grid, case.name)
+    size = figure_size()
+    width_cm = PAGE_CM if size["width_cm"] is None else size["width_cm"]
+    save_figure(figure, output, settings | {"case": case.name, "prior": str(prior)}, width_cm, size["dpi"])
     record = {
         "case": case.name,
         "prior": str(prior),

@@ -432,11 +432,11 @@ def _count(key: str, n: float, of: float) -> str:
 def comparison_figure(
     images: dict[str, np.ndarray], grid: ImageGrid, title: str = "", dynamic_range_db: float = DYNAMIC_RANGE_DB
 ) -> Figure:
-    """Return the images side by side, each over its own maximum, 20 log10 (of a variance too, as the authors show it)."""
+    """Return the images three in a row, each over its own maximum, 20 log10 (of a variance too, as the authors show it)."""
     from ussim.show.figures import decibel_bar, image_row, show_grey
 
-    rows = math.ceil(len(images) / 6)
-    columns = math.ceil(len(images) / rows)
+    columns = len(images) if len(images) < 4 else 2 if len(images) == 4 else 3  # six, as there are, stand 3 x 2
+    rows = math.ceil(len(images) / columns)
     figure, axes = image_row(grid, columns, rows)
     for axis, (name, image) in zip(axes, images.items(), strict=False):
         show_grey(axis, 1 + to_decibels(image, dynamic_range_db) / dynamic_range_db, grid)
@@ -446,7 +446,10 @@ def comparison_figure(
     for i, axis in enumerate(axes):
         if i % columns:
             axis.set_ylabel("")
-    decibel_bar(figure, axes[len(images) - 1], dynamic_range_db)
+        if i + columns < len(images):
+            axis.set_xlabel("")
+        if i < len(images) and i % columns == columns - 1:
+            decibel_bar(figure, axis, dynamic_range_db)
     if title:
         figure.suptitle(title)
     return figure

@@ -8,11 +8,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irsde.evaluation.results import Result, Row, percent
 from ussim.io.atomic import replacing
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
 
 WITH_REFERENCE = ("psnr", "ssim", "aligned_psnr", "texture_db", "contours", "bias", "speckle", "lpips")
 WITHOUT_REFERENCE = ("cnr", "gcnr", "gcnr_null", "enl", "speckle_snr_db", "drift", "brisque")
@@ -182,31 +186,45 @@ def _number(value: float) -> str:
 
 
 def _write_pictures(result: Result, path: Path) -> dict[str, Path]:
-    """One PNG a group: a method a row, an image a column."""
-    from matplotlib.figure import Figure
+    """One PNG a group, in the images' own pixels: a method a row, an image a column with a part of it enlarged."""
+    from ussim.show.printing import stamp
+    from ussim.show.sheets import image_sheet
 
     written = {}
     for group, images in result.pictures.items():
-        figure = Figure(figsize=(2.2 * len(images), 2.4 * len(images[0])), layout="constrained")
-        axes = figure.subplots(len(images[0]), len(images), squeeze=False)
-        for column, shown in zip(axes.T, images, strict=True):
-            for ax, (name, image) in zip(column, shown, strict=True):
-                ax.imshow(image, cmap="gray", vmin=0, vmax=None if name.endswith("deviation") else 1)
-                ax.set_title(name, fontsize=7)
-                ax.set_axis_off()
+        rows = [[_to_unit(shown[i]) for shown in images] for i in range(min(map(len, images)))]
         target = path.with_name(f"{path.stem}-images-{re.sub(r'[^A-Za-z0-9.-]+', '_', group)}.png")
+        sheet = image_sheet(rows, zoom=True)
         with replacing(target) as temporary:
-            figure.savefig(temporary, dpi=100)
+            sheet.save(temporary, pnginfo=_chunks(stamp("png", {"group": group, "images": len(images)})))
         written[group] = target
     return written
+
+
+def _to_unit(shown: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:
+    """Return a named image in [0, 1]; a deviation over its largest, which its name says."""
+    name, image = shown
+    if not name.endswith("deviation"):
+        return name, image
+    largest = float(image.max())
+    return f"{name}, white {largest:.2g}", image / (largest or 1.0)
+
+
+def _chunks(texts: dict[str, str] | None) -> PngInfo:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for name, text in (texts or {}).items():
+        info.add_text(name, text)
+    return info
 
 
 def _write_scatter(result: Result, path: Path) -> Path | None:
     if not result.uncertainty:
         return None
-    from matplotlib.figure import Figure
+    from ussim.show.figures import new_figure, save_figure
 
-    figure = Figure(figsize=(5, 4), layout="constrained")
+    figure = new_figure(5, 4)
     ax = figure.subplots()
     for u in result.uncertainty:
         r = u.correlation("pearson")[0]
@@ -214,6 +232,5 @@ def _write_scatter(result: Result, path: Path) -> Path | None:
         ax.plot(u.variance, u.error, ".", label=label)
     ax.set(xlabel="variance over members, mean over pixels", ylabel="squared error of their mean")
     ax.legend(fontsize=7)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    save_figure(figure, path)
     return path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsde.stacks import beside, bounds_of, companions, is_dicom, is_nifti, write_png
+from irsde.stacks import beside, bounds_of, companions, is_dicom, is_nifti, write_deviation, write_png
 from ussim.io.atomic import replacing
 
 from .cine import Cine, Image
@@ -68,8 +68,7 @@ def open_sink(
             if spread is not None and part.variance is not None:
                 spread(part.variance)
                 if cine.shape[0] == 1 and not is_nifti(path):
-                    deviation = np.sqrt(part.variance[0])
-                    write_png(beside(path, "uncertainty", ".png"), deviation / max(float(deviation.max()), 1e-12))
+                    write_deviation(beside(path, "uncertainty", ".png"), np.sqrt(part.variance[0]))
 
         yield add_both
 

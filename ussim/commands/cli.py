@@ -1,4 +1,4 @@
-"""`ussim demo | render | beamform | convert | field | probes | calibrate | doctor`.
+"""`ussim demo | render | look | beamform | convert | field | probes | calibrate | doctor`.
 
 A command turns its options (mm, degrees, dB) into SI values, calls the library, writes its files and prints one summary.
 Nothing but click is imported before a command runs.
@@ -20,8 +20,10 @@ from ..errors import ExitCode
 from . import console
 from .calibrate import calibrate
 from .demo import demo
+from .look import look
 from .options import (
     demodulation_options,
+    dynamic_range_of,
     dynamic_range_option,
     engine_option,
     f_number_option,
@@ -52,6 +54,7 @@ def cli() -> None:
     ussim render phantom.npy                 a B-mode of any grey image
     ussim field --probe P4-2v --focus-mm 0 30
     ussim probes                             the transducers it knows
+    ussim look                               a page in the browser, to try all of it
     """
 
 
@@ -59,6 +62,7 @@ cli.add_command(demo)
 cli.add_command(beamform)
 cli.add_command(convert)
 cli.add_command(calibrate)
+cli.add_command(look)
 
 
 def main() -> None:
@@ -301,7 +305,7 @@ def render(
 @medium_speed_option
 @sub_elements_option
 @grid_options
-@dynamic_range_option
+@dynamic_range_of("what holds 98 % of the field")
 @engine_option
 @output_option("PROBE_field.png")
 @figure_options
@@ -318,7 +322,7 @@ def field(
     depth_mm: tuple[float, float] | None,
     width_mm: float | None,
     size: int,
-    dynamic_range_db: float,
+    dynamic_range_db: float | None,
     engine: str,
     output: Path | None,
 ) -> None:

@@ -99,9 +99,11 @@ class View:
         """Raise ConfigError where a value is out of range."""
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and low <= value <= high):
+            if value is None and name in _OPTIONAL:
+                continue
+            if not (_is_number(value) and low <= value <= high):
                 raise ConfigError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
-            if value is not None and name in _WHOLE and value != int(value):
+            if name in _WHOLE and value != int(value):
                 raise ConfigError(f"{name}: expected a whole number, got {value!r}")
         if self.transmit is not None and self.transmit not in TRANSMITS:
             raise ConfigError(f"transmit: expected one of {', '.join(TRANSMITS)}, got {self.transmit!r}")
@@ -148,6 +150,7 @@ _RANGES = {
     "mean_distance_wavelengths": (0.4, 8),
     "seed": (0, 2**31 - 1),
 }
+_OPTIONAL = ("phantom_seed", "n_transmits", "f_number")
 _WHOLE = ("phantom_seed", "n_transmits", "seed")
 
 
@@ -222,7 +225,7 @@ class Bench:
                 "depth_mm": [round(1e3 * z, 3) for z in imaging.z],
                 "transmit": imaging.transmit,
                 "transmits": list(TRANSMITS if probe.is_flat else ("plane", "diverging")),
-                "n_transmits": int(np.size(Acquisition(probe, waves).transmit_delays[:, 0])),
+                "n_transmits": Acquisition(probe, waves).n_transmits,
                 "f_number": round(automatic_f_number(probe, Medium().speed_of_sound), 2),
             }
         return {

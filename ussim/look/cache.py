@@ -94,6 +94,8 @@ class Latest:
         ------
         Superseded
             A newer request of the line came before this one was done.
+        CancelledError
+            Nobody waits for it any more; it is stopped too.
         """
         self._count += 1
         ticket = self._count
@@ -112,7 +114,12 @@ class Latest:
             check()
             return result
 
-        return await asyncio.get_running_loop().run_in_executor(self._worker, run)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, run)
+        except asyncio.CancelledError:
+            if self._newest.get(line) == ticket:
+                del self._newest[line]
+            raise
 
     def close(self) -> None:
         """Stop what is being done, and wait for its end."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 import secrets
 import socket
 import webbrowser
@@ -110,15 +111,21 @@ class Server:
         self._http = HTTPServer(
             application, max_body_size=LARGEST_REQUEST, max_buffer_size=LARGEST_REQUEST + (64 << 10)
         )
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            self._http.listen(self.port, ADDRESS, family=socket.AF_INET)
+            if os.name == "posix":  # a port that was in use a moment ago; elsewhere this would share one that is in use
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setblocking(False)
+            listening.bind((ADDRESS, self.port))
+            listening.listen(64)
         except (OSError, OverflowError) as error:
+            listening.close()
             raise DataError(
                 f"port {self.port}: expected a port that is free, got {getattr(error, 'strerror', None) or error}; "
                 "without --port one is found"
             ) from None
-        (first, *_) = self._http._sockets.values()
-        self.port = first.getsockname()[1]
+        self._http.add_socket(listening)
+        self.port = listening.getsockname()[1]
 
     async def stop(self) -> None:
         """Listen no more, and close what is open."""
@@ -152,6 +159,8 @@ class _Handler(RequestHandler):
     def initialize(self, server: Server) -> None:
         """Keep the server that it works for."""
         self._server = server
+        self._working: asyncio.Future[Answer] | None = None
+        self._is_left = False
 
     def set_default_headers(self) -> None:
         """Set what every answer has."""
@@ -200,8 +209,13 @@ class _Handler(RequestHandler):
         if route is None:
             self._refuse(404, f"there is no {name!r} here")
             return
+        self._working = asyncio.ensure_future(route(Request(rest, values, body)))
         try:
-            answer = await route(Request(rest, values, body))
+            answer = await self._working
+        except asyncio.CancelledError:
+            if not self._is_left:
+                raise
+            return
         except Superseded:
             self.set_status(204)
             self.finish()
@@ -213,6 +227,12 @@ class _Handler(RequestHandler):
         if answer.facts is not None:
             self.set_header("X-Facts", json.dumps(answer.facts, allow_nan=False))
         self.finish(answer.body)
+
+    def on_connection_close(self) -> None:
+        """Stop the work that nobody waits for any more: its page was closed, or asks for something else."""
+        self._is_left = True
+        if self._working is not None:
+            self._working.cancel()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer what went wrong in one line: no traceback, no path."""

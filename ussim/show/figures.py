@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 IMAGE_HEIGHT = 4.6  # inches of an image's axis
 DPI, PRINT_DPI = 150, 300
 PAIRS_ACROSS = 3  # in a grid of pairs
+CONTOURS_DB = (-20.0, -6.0)  # of a pressure field
+FIELD_LEFT_OUT = 0.02  # of a field's pixels that may lie below its range
+FIELD_RANGES_DB = 20.0, 80.0
+NOTHING_COLOUR = "#d9dde2"  # where there is no field
 TITLE_LETTER = 7.0  # points that a letter of a title takes
 FIELD_COLOUR, ELEMENT_COLOUR = "#1f6feb", "#111111"
 
@@ -85,7 +89,7 @@ def pairs_figure(
         right.set_yticklabels([])
         if pair % across:
             left.set_ylabel("")
-        if pair % across == across - 1 or pair == len(pairs) - 1:
+        if pair % across == across - 1:  # a bar further left would push its column aside
             decibel_bar(figure, right, dynamic_range_db)
         if pair < len(pairs) - across:
             left.set_xlabel("")
@@ -96,14 +100,24 @@ def pairs_figure(
 
 
 def pressure_figure(
-    pressure: np.ndarray, grid: ImageGrid, probe: Probe, title: str = "", dynamic_range_db: float = 40.0
+    pressure: np.ndarray, grid: ImageGrid, probe: Probe, title: str = "", dynamic_range_db: float | None = None
 ) -> Figure:
-    """RMS pressure (nz, nx) in dB of its maximum, the array drawn where it lies."""
+    """RMS pressure (nz, nx) in dB of its maximum, contours at -6 and -20 dB, the array drawn where it lies.
+
+    Behind the array there is no field, and none is drawn. Without a range it is what holds nearly all of the field.
+    """
     pressure = to_numpy(pressure)
-    largest = pressure.max() or 1.0  # silence is at the floor
-    level = 20 * np.log10(np.maximum(pressure / largest, 10 ** (-dynamic_range_db / 20)))
+    behind = probe.is_behind(grid.x[None, :], grid.z[:, None])
+    seen = np.where(behind, 0.0, pressure)
+    largest = seen.max() or 1.0  # silence is at the floor
+    exact = 20 * np.log10(np.maximum(seen / largest, 1e-10))
+    if dynamic_range_db is None:
+        dynamic_range_db = field_range_db(exact[~behind])
+    level = np.ma.masked_where(behind, np.maximum(exact, -dynamic_range_db))
     figure, (axes,) = image_row(grid, 1)
+    axes.set_facecolor(NOTHING_COLOUR)
     image = axes.imshow(level, extent=_extent(grid), cmap="inferno", vmin=-dynamic_range_db, vmax=0)
+    _draw_contours(axes, grid, level, dynamic_range_db)
     axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color="#3fb950", linewidth=2.5, solid_capstyle="butt")
     left, right, bottom, top = _extent(grid)
     axes.set_xlim(left, right)
@@ -112,6 +126,26 @@ def pressure_figure(
     axes.set_title(title)
     _bar(figure, axes, image, "RMS pressure [dB]")
     return figure
+
+
+def field_range_db(level_db: np.ndarray) -> float:
+    """Return the range, dB, that holds all but FIELD_LEFT_OUT of a field's levels: a whole number of tens, 20 to 80."""
+    if level_db.size == 0 or level_db.max() < 0:
+        return FIELD_RANGES_DB[0]
+    wanted = 10 * math.ceil(-float(np.quantile(level_db, FIELD_LEFT_OUT)) / 10)
+    return float(min(max(wanted, FIELD_RANGES_DB[0]), FIELD_RANGES_DB[1]))
+
+
+def _draw_contours(axes: Axes, grid: ImageGrid, level: np.ndarray, dynamic_range_db: float) -> None:
+    """Draw where the field is 6 and 20 dB below its maximum, as far as it is shown."""
+    least = float(level.min()) if level.count() else 0.0  # type: ignore[attr-defined]
+    levels = [line for line in CONTOURS_DB if max(least, -dynamic_range_db) < line]
+    if not levels or min(level.shape) < 2 or level.max() < 0:
+        return
+    lines = axes.contour(
+        1e3 * grid.x, 1e3 * grid.z, level, levels=levels, colors="white", linewidths=0.9, linestyles="solid"
+    )
+    axes.clabel(lines, fmt=lambda value: f"{value:.0f} dB", fontsize=9)
 
 
 def probe_figure(acquisition: Acquisition) -> Figure:

@@ -116,11 +116,17 @@ def _keep_titles_apart(figure: Figure) -> None:
         is_alone = place is None or place.get_gridspec().ncols == 1
         room = 2 * min(axes.bbox.x1 + axes.bbox.x0, 2 * figure.bbox.width - axes.bbox.x1 - axes.bbox.x0) / 2
         titles.append((axes.title, room if is_alone else 1.12 * axes.bbox.width))
+    wide = [title for title, room in titles if title.get_window_extent().width > room]
+    if any(title is not figure._suptitle for title in wide):  # type: ignore[attr-defined]
+        wide += [axes.title for axes in figure.axes]  # titles of one figure are alike
+    for title in wide:
+        title.set_fontsize(SMALLEST_TEXT)
     for title, room in titles:
-        if title.get_window_extent().width > room:
-            title.set_fontsize(SMALLEST_TEXT)
-        while title.get_window_extent().width > room and len(title.get_text()) > 6:
-            title.set_text(shortened(title.get_text().replace("…", ""), len(title.get_text()) - 1))
+        whole = title.get_text()
+        most = len(whole)
+        while title.get_window_extent().width > room and most > 6:
+            most -= 1
+            title.set_text(shortened(whole, most))
 
 
 def _all_axes(figure: Figure) -> list[Any]:
