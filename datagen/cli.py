@@ -5,6 +5,7 @@ A command parses its options, calls one function and prints one summary. Nothing
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ussim import __version__
-from ussim.commands import console
+from ussim.commands import console, grammar
 from ussim.commands.options import figure_options, figure_size
 from ussim.errors import ExitCode
 
@@ -34,7 +35,7 @@ _FIELDS = {
 }
 
 
-@click.group(context_settings=console.SETTINGS)
+@click.group(cls=grammar.Group, context_settings=console.SETTINGS)
 @click.version_option(__version__, message="datagen %(version)s")
 def cli() -> None:
     """Paired ultrasound datasets from MRI: slices, and their simulated B-mode.
@@ -46,6 +47,12 @@ def cli() -> None:
     """
 
 
+def _sources() -> list[str]:
+    from .sources import source_names
+
+    return source_names()
+
+
 def main() -> None:
     """Run the console script."""
     interrupted = "what is finished stays: the same command with --resume goes on from there"
@@ -55,18 +62,24 @@ def main() -> None:
 # --- build -----------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
-@click.option("--source", multiple=True, metavar=_SOURCES, help="Where the images come from; may repeat.")
+@cli.command(short_help="Build a dataset of pairs.")
+@grammar.section("What is read")
 @click.option(
-    "--root", multiple=True, metavar="DIR", help="Its folder; one for each --source. Default: DATAGEN_ROOT, ..."
+    "--source",
+    type=console.NameType("source", _sources),
+    multiple=True,
+    metavar=_SOURCES,
+    help="Where the images come from; may repeat.",
 )
-@click.option("--probe", multiple=True, metavar="NAME|FILE", help="A preset or a TOML file; may repeat.")
-@click.option("-o", "--out", metavar="STORE", help="Folder or URL of the store.  [default: <source>-<probe>.zarr]")
+@click.option(
+    "--root",
+    multiple=True,
+    metavar="DIR",
+    help="Its folder; may repeat, one for each --source.  [default: DATAGEN_ROOT, ./NAME, ./data/NAME]",
+)
 @click.option("--limit", type=int, help="At most so many samples, chosen by hash.  [default: all; of demo 12]")
-@click.option("--limit-full", type=int, help="At most so many whole slices.")
-@click.option("--limit-patches", type=int, help="At most so many patches.")
-@click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
-@click.option("--size", type=int, default=256, help="Pixels on a side.")
+@click.option("--limit-full", type=int, help="At most so many whole slices.  [default: all]")
+@click.option("--limit-patches", type=int, help="At most so many patches.  [default: all]")
 @click.option(
     "--subjects",
     metavar="REGEX|CSV",
@@ -76,7 +89,9 @@ def main() -> None:
 @click.option("--include-derived", is_flag=True, help="Phase images, maps, projections too, of files of your own.")
 @click.option("--planes", multiple=True, metavar="PLANE", help="axial, coronal, sagittal; may repeat, or with commas.")
 @click.option("--every", type=int, default=1, help="Take every n-th slice.")
-@click.option("--min-tissue", type=float, default=0.1, help="Fraction of a slice that must be tissue.")
+@click.option(
+    "--min-tissue", type=float, default=0.1, metavar="FRACTION", help="Fraction of a slice that must be tissue."
+)
 @click.option(
     "--window",
     metavar="WHICH",
@@ -90,25 +105,33 @@ def main() -> None:
 @click.option("--sam2-checkpoint", metavar="FILE", help="For --segmenter sam2.")
 @click.option("--augmentations", type=int, default=0, help="Variants of each image beside the image itself.")
 @click.option("--folds", type=int, help="Groups of subjects.  [default: 5, or as many as leave none empty]")
+@click.option("--config", metavar="FILE.toml", help="A recipe; options given here win over it.")
+@grammar.section("Probe and waves")
 @click.option(
-    "--transmit", type=click.Choice(["plane", "diverging"]), help="Default, as of the next three: the probe's."
+    "--probe", type=console.PROBE_NAME, multiple=True, metavar="NAME|FILE", help="A preset or a TOML file; may repeat."
 )
-@click.option("--angles", type=int, help="Number of transmits.")
-@click.option("--max-angle-deg", type=float, help="They are steered over ± this.")
-@click.option("--width-deg", type=float, help="Width of a diverging wave.")
+@click.option("--transmit", type=click.Choice(["plane", "diverging"]), help="Kind of waves.  [default: the probe's]")
+@click.option("--angles", type=int, help="Number of waves.  [default: the probe's]")
+@click.option("--max-angle-deg", type=float, help="The waves are steered over ± this.  [default: the probe's]")
+@click.option("--width-deg", type=float, help="Sector of a diverging wave.  [default: the probe's]")
+@grammar.section("Scatterers, medium and receiver")
+@click.option("--size", type=int, default=256, help="Pixels on a side.")
 @click.option("--mean-distance-wavelengths", type=float, default=1.0, help="Between scatterers, shortest wavelengths.")
 @click.option("--dynamic-range-db", type=float, default=40.0, help="Of the scatterers and of the display.")
-@click.option("--attenuation", type=float, default=0.0, help="dB/cm/MHz.")
+@click.option("--attenuation", type=float, default=0.0, metavar="DB/CM/MHZ", help="Of the medium.")
 @click.option("--snr-db", type=float, help="Of the channel data.  [default: no noise]")
 @click.option("--tgc/--no-tgc", default=None, help="Undo the attenuation.  [default: where there is any]")
 @click.option("--randomize", metavar="FILE.toml", help="Ranges to draw each sample's acquisition from.")
 @click.option("--speckle-draws", type=int, default=1, help="Independent draws of the scatterers of each image.")
 @click.option("--keep", type=click.Choice(["envelope"]), multiple=True, help="Beside LQ: the envelope in dB.")
+@click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
+@grammar.section("Computation")
 @click.option("--engine", type=console.EngineType(), default="auto", help="auto, cpu, cuda, cuda:N, reference.")
-@click.option("--config", metavar="FILE.toml", help="A recipe; options given here win over it.")
 @click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: this process alone]")
 @click.option("--scheduler", metavar="WHERE", help="threads, processes, an address, or a scheduler file.")
 @click.option("--max-memory", type=float, metavar="GB", help="That reading one volume may take.  [default: 4]")
+@grammar.section("Output")
+@click.option("-o", "--out", metavar="STORE", help="Folder or URL of the store.  [default: <source>-<probe>.zarr]")
 @click.option("--dry-run", is_flag=True, help="Count, and estimate bytes and time from one sample.")
 @click.option("--resume", is_flag=True, help="Go on with the store that is there, if any.")
 @click.option("--overwrite", is_flag=True, help="Delete the store that is there.")
@@ -309,10 +332,10 @@ def _bytes(count: float) -> str:
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(short_help="Say what a folder holds, and what is odd about it.")
 @click.argument("root")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--subjects", metavar="REGEX|CSV", help="As for build, as the next two.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
+@click.option("--subjects", metavar="REGEX|CSV", help="Whose files of your own are, as for build.")
 @click.option("--frames", metavar="first|all|N", default="first", help="Of a 4-D file or echoes of the same slices.")
 @click.option("--include-derived", is_flag=True, help="Phase images, maps, projections too, of files of your own.")
 @click.option("--max-memory", type=console.Number(above=0), metavar="GB", help="As for build.  [default: 4]")
@@ -336,9 +359,9 @@ def inspect(
 
 
 @cli.command()
-@click.argument("store", metavar="STORE")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option("--digest", is_flag=True, help="Only the digest over hq, lq, mask and samples.")
-@click.option("--json", "as_json", is_flag=True, help="All attributes, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all attributes as JSON, for other programs.")
 @console.verbose_option
 def info(store: str, digest: bool, as_json: bool) -> None:
     """Say what a store holds.
@@ -378,15 +401,18 @@ def info(store: str, digest: bool, as_json: bool) -> None:
         console.result(f"{name + ':':<15}{text}")
 
 
-@cli.command()
-@click.argument("store", metavar="STORE")
+@cli.command(short_help="Check that a store is what was built.")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option(
     "--resimulate", type=click.IntRange(min=0), default=0, metavar="K", help="Simulate K random samples again."
 )
-@click.option("--root", multiple=True, metavar="DIR", help="Of the source, as for build; to simulate again.")
+@click.option(
+    "--root", multiple=True, metavar="DIR", help="Of the source, as for build, to simulate again; may repeat."
+)
 @click.option("--seed", type=int, help="Of the draw of samples.  [default: another each time]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @console.verbose_option
-def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None) -> int:
+def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None, as_json: bool) -> int:
     """Check that a store is what was built: every checksum, the table, the digest.
 
     \b
@@ -403,6 +429,9 @@ def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None)
         report = check(store, resimulate, root=root or None, seed=seed, on_shard=on_shard)
     for text in report.notes:
         console.note(f"note: {text}")
+    if as_json:
+        console.result(json.dumps(dataclasses.asdict(report), indent=2))
+        return ExitCode.DATA if report.faults else ExitCode.DONE
     for text in report.faults:
         console.result(f"FAULT {text}")
     if report.faults:
@@ -421,7 +450,7 @@ def _fault(text: str) -> Exception:
 
 
 @cli.command()
-@click.argument("store", metavar="STORE")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option("--probe", metavar="NAME", help="Which probe's images.  [default: the first]")
 @click.option("--rows", type=click.IntRange(min=1, max=50), default=4, help="Pairs in the picture.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG, PDF or SVG.")
@@ -447,8 +476,8 @@ def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
     console.result(str(out))
 
 
-@cli.command()
-@click.argument("store", metavar="STORE")
+@cli.command(short_help="Write one HTML file that shows a dataset.")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option("--pairs", "n_pairs", type=click.IntRange(min=1, max=2000), default=48, help="In the gallery.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html", help="HTML file.")
 @console.verbose_option
@@ -467,14 +496,15 @@ def report(store: str, n_pairs: int, out: Path) -> None:
     console.result(f"{out}: {_bytes(out.stat().st_size)}; open it in a browser")
 
 
-@cli.command()
-@click.argument("store", metavar="STORE")
+@cli.command(short_help="Write the pairs in the format of other programs.")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option("--format", "kind", type=click.Choice(["png", "webdataset"]), required=True, help="What to write.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the folder, if an export is in it.")
 @click.option("--probe", metavar="NAME", help="Whose images.  [default: all]")
-@click.option("--licence", help="Under which you pass on files of your own.")
+@click.option("--license", "licence", metavar="NAME", help="Under which you pass on files of your own.")
 @console.verbose_option
-def export(store: str, kind: str, out: Path, probe: str | None, licence: str | None) -> None:
+def export(store: str, kind: str, out: Path, overwrite: bool, probe: str | None, licence: str | None) -> None:
     """Write the pairs as PNG files or WebDataset shards, with a dataset card.
 
     \b
@@ -488,5 +518,5 @@ def export(store: str, kind: str, out: Path, probe: str | None, licence: str | N
             progress.total = total
             progress.advance(done - progress.done)
 
-        write(store, out, kind, probe=probe, licence=licence, on_pair=on_pair)
+        write(store, out, kind, probe=probe, licence=licence, overwrite=overwrite, on_pair=on_pair)
     console.result(f"{out}: {progress.done} pairs; README.md says what they are")

@@ -6,6 +6,7 @@ diffusers are imported when a command runs, never for `--help`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ from irsde.config import (
     read_settings,
 )
 from irsde.presets import TrainCommand, preset_for, recipe_warning
-from ussim.commands import console
+from ussim import __version__
+from ussim.commands import console, grammar
 
 if TYPE_CHECKING:
     from irsde.network import Model
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 ELSEWHERE = {"drus": "irsde.drus.cli", "drus-train": "irsde.drus.cli"}  # command -> module that defines it
 
 
-class Group(click.Group):
+class Group(grammar.Group):
     """A group some of whose commands are imported when they are asked for."""
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -59,6 +61,7 @@ class Group(click.Group):
 
 
 @click.group(cls=Group, context_settings=console.SETTINGS)
+@click.version_option(__version__, message="irsde %(version)s")
 def cli() -> None:
     """Despeckling by mean-reverting diffusion, and variance imaging with diffusion priors.
 
@@ -82,15 +85,33 @@ def run(arguments: list[str] | None = None) -> int:
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-@cli.command(cls=TrainCommand)
-@click.option("--data", metavar="STORE", multiple=True, help="Pairs store that `datagen build` wrote; may repeat.")
-@click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings stand unless given again.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
-@click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.")
+@cli.command(cls=TrainCommand, short_help="Train a model on a pairs store.")
+@grammar.section("Pairs")
 @click.option(
-    "--method", type=click.Choice(METHODS), help="irsde, flow; pmrf and irsde-mean on a predicted mean; or supervised."
+    "--data",
+    type=console.StoreType(),
+    metavar="STORE",
+    multiple=True,
+    help="Pairs store that `datagen build` wrote; may repeat.",
+)
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=console.PROBE_NAME,
+    metavar="NAME",
+    help="Probe in the store; may repeat.  [default: all it has]",
+)
+@click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.  [default: none]")
+@grammar.section("Run")
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings stand unless given again.")
+@click.option("--overwrite", is_flag=True, help="Delete the run in --out and begin again.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="irsde, flow; pmrf and irsde-mean on a predicted mean; or supervised.  [default: irsde]",
 )
 @click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and length of the run, see below.")
 @click.option(
@@ -103,17 +124,21 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option(
     "--mean", metavar="RUN", help="Run of method unet whose network is the mean of pmrf or irsde-mean, as it is."
 )
+@grammar.section("Training")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
 @click.option("--batch-size", type=click.IntRange(1), help="Patches per step and process.")
 @click.option("--patch-size", type=click.IntRange(8), help="Pixels, a multiple of 8.")
-@click.option("--learning-rate", type=console.Number(above=0), help="Of Adam, at its largest.")
+@click.option("--learning-rate", type=console.Number(above=0), metavar="RATE", help="Of Adam, at its largest.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate over the run.")
 @click.option("--warmup", type=click.IntRange(0), help="Steps of rising learning rate.")
-@click.option("--clip-norm", type=console.Number(minimum=0), help="Largest gradient norm; 0 = no limit.")
-@click.option("--ema-decay", type=console.Number(minimum=0, below=1), help="Of the averaged weights, per step.")
+@click.option("--clip-norm", type=console.Number(minimum=0), metavar="NORM", help="Of gradients; 0 = no limit.")
+@click.option(
+    "--ema-decay", type=console.Number(minimum=0, below=1), metavar="FRACTION", help="Of averaged weights, per step."
+)
 @click.option("--loss", type=click.Choice(LOSSES + FLOW_LOSSES), help="Of the predicted noise; of a flow, velocity.")
-@click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of --sigma-unit.")
+@grammar.section("Diffusion and images")
+@click.option("--max-sigma", type=console.Number(above=0), metavar="SIGMA", help="λ, in units of --sigma-unit.")
 @click.option(
     "--sigma-unit", type=click.Choice(SIGMA_UNITS), help="Of λ: the normalized image's, or grey levels in [0, 1]."
 )
@@ -141,8 +166,10 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option(
     "--overlays",
     type=console.Number(minimum=0, maximum=1),
+    metavar="FRACTION",
     help="Share of training patches with a black border, caption, ruler or sector pasted on HQ and LQ.",
 )
+@grammar.section("Computation")
 @click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")), help="Arithmetic on a card.")
 @click.option("--gradient-accumulation", type=click.IntRange(1), help="Batches per optimizer step.")
 @click.option("--compile/--no-compile", default=None, help="torch.compile the network.")
@@ -155,7 +182,13 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--validate-every", type=click.IntRange(0), help="Steps between sample sheets; 0 = none.")
 @console.verbose_option
 def train(
-    out: Path, resume: bool, config: Path | None, data: tuple[str, ...], probes: tuple[str, ...], **given: Any
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    config: Path | None,
+    data: tuple[str, ...],
+    probes: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Train a model on a pairs store.
 
@@ -167,6 +200,8 @@ def train(
 
     Several processes: torchrun --nproc_per_node N -m irsde train ..., or accelerate launch --multi_gpu.
     """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other: go on with the run, or begin it again")
     settings = {name: value for name, value in given.items() if value is not None}
     settings |= ({"store": data} if data else {}) | ({"probes": probes} if probes else {})
     if config:
@@ -200,6 +235,12 @@ def train(
     with _memory():
         from irsde.training import train
 
+        if overwrite:
+            from irsde.run_folder import start_again
+
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise click.UsageError("--overwrite: of several processes none may delete the run: delete it before")
+            start_again(out, [*chosen.stores, *([chosen.init] if chosen.init else [])], console.note)
         folder = train(chosen, out, resume)
     console.result(f"{folder}: step {chosen.steps} of {chosen.steps}")
 
@@ -210,6 +251,7 @@ def train(
 def model_options(command: Callable) -> Callable:
     """Add the options of every command that restores by a model."""
     options = (
+        grammar.section("Model"),
         click.option(
             "--sampler",
             type=click.Choice(tuple(dict.fromkeys(SAMPLERS + FLOW_SAMPLERS))),
@@ -226,8 +268,9 @@ def model_options(command: Callable) -> Callable:
     return command
 
 
-@cli.command()
+@cli.command(short_help="Restore an image, a cine, a volume or a store.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... IMAGE")
+@grammar.section("What is read and written")
 @click.option(
     "-o",
     "--output",
@@ -235,21 +278,12 @@ def model_options(command: Callable) -> Callable:
     required=True,
     help=".png (one image), .npy, .nii, .nii.gz, or .dcm of what was DICOM; of a store, a folder.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
-@click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
-@click.option(
-    "--fidelity",
-    type=console.Number(minimum=0, maximum=1),
-    default=1.0,
-    show_default=True,
-    help="From 0, the mean, to 1, a sample; of methods that sample.",
-)
-@click.option("--slice", "slice_index", type=int, metavar="N", help="This slice or frame of a volume alone.")
+@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice or frame of a volume.  [default: all]")
 @click.option(
     "--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.  [default: as acquired]"
 )
-@click.option("--probe", help="Probe of a pairs store.  [default: the first]")
-@click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.")
+@click.option("--probe", type=console.PROBE_NAME, metavar="NAME", help="Probe of a pairs store.  [default: the first]")
+@click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.  [default: all]")
 @click.option(
     "--tile",
     type=click.IntRange(32),
@@ -281,6 +315,15 @@ def model_options(command: Callable) -> Callable:
     help="Keep patient, study and device in -o NAME.dcm, and name the file read as its source.  [default: nothing of them]",
 )
 @model_options
+@click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
+@click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
+@click.option(
+    "--fidelity",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    metavar="FRACTION",
+    help="From 0, the mean, to 1, a sample; of methods that sample.",
+)
 @console.verbose_option
 def restore(
     runs: tuple[Path, ...],
@@ -407,11 +450,24 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 # --- evaluate --------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", metavar="STORE", help="Pairs store to test on: subjects that no run was trained on.")
-@click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
-@click.option("--fold", type=click.IntRange(min=0), help="Only the subjects of this fold of the store.")
+@cli.command(short_help="Measure runs and classical filters; write one table.")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@grammar.section("Test images")
+@click.option(
+    "--data",
+    type=console.StoreType(),
+    metavar="STORE",
+    help="Pairs store to test on: subjects that no run was trained on.",
+)
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=console.PROBE_NAME,
+    metavar="NAME",
+    help="Probe in the store; may repeat.  [default: all it has]",
+)
+@click.option("--fold", type=click.IntRange(min=0), help="Only subjects of this fold of the store.  [default: all]")
 @click.option(
     "--real",
     type=click.Path(path_type=Path),
@@ -424,10 +480,14 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
     metavar="SUFFIX",
     help="End of a mask's name, before a number if it has one; may repeat.  [default: _tumor, _other, _mask]",
 )
+@click.option("--limit", type=click.IntRange(1), help="This many images per probe, evenly spread.  [default: all]")
+@grammar.section("Table")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Markdown; CSV and PNG go beside it."
 )
-@click.option("--steps", type=click.IntRange(1), multiple=True, help="Step count; may repeat.  [default: as trained]")
+@click.option(
+    "--steps", type=click.IntRange(1), multiple=True, help="Network evaluations; may repeat.  [default: as trained]"
+)
 @click.option("--samples", type=click.IntRange(1), default=1, help="Add a row for the mean of this many samples.")
 @click.option(
     "--fidelity",
@@ -435,7 +495,7 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
     type=console.Number(minimum=0, maximum=1),
     multiple=True,
     default=(1.0,),
-    show_default=True,
+    metavar="FRACTION",
     help="From 0, the mean, to 1, a sample; may repeat, a row for each.",
 )
 @click.option(
@@ -447,13 +507,17 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 )
 @click.option("--n-seeds", type=click.IntRange(2), default=5, help="Seeds of one model, beside an ensemble of runs.")
 @click.option("--baselines/--no-baselines", default=True, help="Classical filters.")
-@click.option("--fit-data", metavar="STORE", help="Training pairs: tune the filters, fit a tone curve to a median.")
+@click.option(
+    "--fit-data",
+    type=console.StoreType(),
+    metavar="STORE",
+    help="Training pairs: tune the filters, fit a tone curve to a median.",
+)
 @click.option("--torch-model", multiple=True, metavar="NAME=FILE", help="ONNX file or run; may repeat.")
 @click.option(
     "--trust", is_flag=True, help="Load TorchScript and torch.export files too: they can run code of their own."
 )
 @click.option("--lpips-backbone", type=click.Path(path_type=Path), help="ImageNet AlexNet weights (.pth).")
-@click.option("--limit", type=click.IntRange(1), help="This many images per probe, evenly spread.")
 @model_options
 @console.verbose_option
 def evaluate(

@@ -9,7 +9,8 @@ import csv
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -22,6 +23,8 @@ from irsde import recipes
 from irsde.config import FORMAT, TrainConfig
 from irsde.lessons import Lessons, places
 from irsde.network import Model
+from irsde.run_lock import hold
+from ussim.errors import ExistsError
 from ussim.io.atomic import replacing
 
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
@@ -77,6 +80,33 @@ def start(
             record[setting] = {"run": os.path.realpath(getattr(config, setting)), "step": model.step}
     with replacing(out / "config.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def start_again(out: Path, keep: Iterable[str | Path], report: Callable[[str], None]) -> None:
+    """Delete the run in a folder, if there is one that nobody trains in and that holds nothing of `keep`.
+
+    Raises
+    ------
+    ExistsError
+        The folder holds something else, or what the new run is to be made of.
+    DataError
+        A training is at work in it.
+    """
+    if not (out / "config.json").exists():
+        return
+    known = {"config.json", "checkpoints", "metrics.csv", "samples", "lock.json", "tensorboard"}  # and of a prior:
+    known |= {"checkpoint.pt", "unet", "scheduler", "prior.json", "log.jsonl"}
+    other = sorted(path.name for path in out.iterdir() if path.name not in known and not path.name.startswith("."))
+    if other:
+        raise ExistsError(
+            f"{out}: holds {other[0]}, which is of no run; delete the folder by hand, or choose another --out"
+        )
+    for path in keep:
+        if os.path.exists(path) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(out)):
+            raise ExistsError(f"{out}: holds {path}, which the new run needs; choose another --out")
+    with hold(out, report):
+        pass
+    shutil.rmtree(out)
 
 
 def append_row(out: Path, row: Mapping[str, float]) -> None:

@@ -37,6 +37,7 @@ def export(
     *,
     probe: str | None = None,
     licence: str | None = None,
+    overwrite: bool = False,
     on_pair: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the pairs of a finished store to a new folder.
@@ -47,6 +48,7 @@ def export(
         <key>.hq.png, <key>.lq.png, <key>.mask.png and <key>.json.
     probe : of the images, None = all.
     licence : under which you pass on files of your own; a collection's licence cannot be replaced.
+    overwrite : replace the folder where an export is in it; anything else there is left alone.
     on_pair : called with the number of pairs written and their total.
 
     Raises
@@ -63,8 +65,9 @@ def export(
     pairs = open_pairs(path, probe=probe)
     licences = check_licence(pairs.sources, licence)
     out = Path(out)
-    if out.exists():
-        raise DataError(f"{out}: is there already; choose another folder")
+    if out.exists() and not (overwrite and _is_export(out)):
+        instead = "" if overwrite or not _is_export(out) else ", or give --overwrite"
+        raise DataError(f"{out}: is there already; choose another folder{instead}")
     temporary = out.with_name(f".{out.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -72,10 +75,19 @@ def export(
         writer = _write_folder if kind == "png" else _write_tars
         writer(pairs, temporary, on_pair)
         (temporary / "README.md").write_text(card(pairs, licences, kind), encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out
+
+
+def _is_export(folder: Path) -> bool:
+    """Return whether a folder is what `export` writes: a card that names this program, and nothing of Zarr's."""
+    card = folder / "README.md"
+    is_ours = card.is_file() and "datagen" in card.read_text(encoding="utf-8", errors="replace")
+    return is_ours and not (folder / "zarr.json").exists()
 
 
 def check_licence(sources: Sequence[Terms], licence: str | None) -> list[str]:

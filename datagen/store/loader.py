@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from ussim.near import did_you_mean
+
 from ..plan.resolved import ResolvedRecipe
 from . import layout, read
 from .layout import Attributes, Row, Terms
@@ -260,7 +262,8 @@ def _probe_names(attributes: Attributes, probe: str | Sequence[str] | None, url:
     names = []
     for name in (probe,) if isinstance(probe, str) else tuple(probe):
         if str(name).lower() not in by_name:
-            raise layout.StoreError(f"{url}: no probe {name!r} in this store; it has {', '.join(known)}")
+            near = did_you_mean(str(name), known)
+            raise layout.StoreError(f"{url}: no probe {name!r} in this store{near}; it has {', '.join(known)}")
         names.append(by_name[str(name).lower()])
     if not names or len(set(names)) < len(names):
         raise layout.StoreError(f"{url}: expected one or more probes, each once, got {probe!r}")

@@ -17,10 +17,11 @@ import click
 
 from .. import __version__
 from ..errors import ExitCode
-from . import console
+from . import console, grammar
 from .calibrate import calibrate
 from .demo import demo
 from .options import (
+    attenuation_option,
     demodulation_options,
     dynamic_range_option,
     engine_option,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 DEFAULT_PROBE = "L11-5v"
 
 
-@click.group(context_settings=console.SETTINGS)
+@click.group(cls=grammar.Group, context_settings=console.SETTINGS)
 @click.version_option(__version__, message="ussim %(version)s")
 def cli() -> None:
     """Ultrasound simulation: pictures of what a probe would see.
@@ -85,6 +86,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.command(short_help="Simulate the B-mode of a grey image.")
 @click.argument("image", type=click.Path(path_type=Path), required=False)
+@grammar.section("Image or phantom")
 @click.option(
     "--phantom",
     type=console.PhantomType(),
@@ -94,6 +96,9 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--phantom-seed", type=click.IntRange(min=0), metavar="N", help="Another arrangement.  [default: the regular one]"
 )
+@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice of a volume.  [default: the only one]")
+@click.option("--plane", metavar="NAME", help="Plane of a volume: axial, coronal, sagittal.  [default: as acquired]")
+@grammar.section("Probe and waves")
 @probe_option
 @click.option(
     "--transmit", type=click.Choice(["plane", "diverging", "focused"]), help="Kind of waves.  [default: the probe's]"
@@ -119,20 +124,16 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="DEG",
     help="Sector of a diverging wave.  [default: the probe's]",
 )
-@grid_options
-@dynamic_range_option
-@click.option(
-    "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
-)
-@medium_speed_option
 @sub_elements_option
+@grammar.section("Medium and scatterers")
+@attenuation_option
+@medium_speed_option
 @click.option(
     "--scatterer-range-db",
     type=console.Number(above=0),
     metavar="DB",
     help="Of the scatterers, from white to black of IMAGE.  [default: --dynamic-range-db]",
 )
-@demodulation_options
 @click.option(
     "--mean-distance-wavelengths",
     type=console.Number(above=0),
@@ -141,10 +142,13 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Between scatterers, in shortest wavelengths; 0.5 gives fully developed speckle.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the random scatterers.")
-@engine_option
+@grammar.section("Image")
+@grid_options
+@dynamic_range_option
+@demodulation_options
 @f_number_option
-@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice of a volume.")
-@click.option("--plane", metavar="NAME", help="Plane of a volume: axial, coronal, sagittal.")
+@engine_option
+@grammar.section("Output")
 @click.option(
     "--channel-data",
     type=click.Path(path_type=Path),
@@ -273,6 +277,7 @@ def render(
 
 
 @cli.command(short_help="Draw the pressure field of a transmit.")
+@grammar.section("Probe and wave")
 @probe_option
 @click.option(
     "--focus-mm",
@@ -295,14 +300,15 @@ def render(
 @click.option(
     "--source-mm", type=console.Number(), nargs=2, metavar="X Z", help="A circular wave from a virtual source behind."
 )
-@click.option(
-    "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
-)
-@medium_speed_option
 @sub_elements_option
+@grammar.section("Medium")
+@attenuation_option
+@medium_speed_option
+@grammar.section("Image")
 @grid_options
 @dynamic_range_option
 @engine_option
+@grammar.section("Output")
 @output_option("PROBE_field.png")
 @figure_options
 @console.verbose_option

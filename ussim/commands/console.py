@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +26,7 @@ import click
 
 from ..errors import DataError, ExitCode, UssimError
 from ..extras import missing
+from ..near import did_you_mean, hint
 from . import bars
 from .encoding import use_nearest
 from .stopping import Terminated, terminable
@@ -33,6 +34,7 @@ from .stopping import Terminated, terminable
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
 PLAIN_INTERVAL = 10.0  # s between progress lines when stderr is not a terminal
+_quiet = False
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
@@ -57,6 +59,7 @@ def run(
     """
     use_nearest()
     set_verbose(False)
+    set_quiet(False)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -68,13 +71,13 @@ def run(
         sys.stdout.flush()
         return int(outcome) if isinstance(outcome, int) else ExitCode.DONE
     except click.exceptions.NoArgsIsHelpError as error:
-        note(error.format_message())
+        _tell(error.format_message())
         return ExitCode.USAGE
     except Terminated:
-        note(f"{name}: terminated; {interrupted}")
+        _tell(f"{name}: terminated; {interrupted}")
         return ExitCode.TERMINATED
     except (KeyboardInterrupt, click.Abort):
-        note(f"{name}: interrupted; {interrupted}")
+        _tell(f"{name}: interrupted; {interrupted}")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of stdout left (`| head`): not an error, and nothing more can be written to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,8 +88,9 @@ def run(
         reason = missing(failure) or failure
         code = exit_code(reason)
         where = reason.ctx.command_path if isinstance(reason, click.UsageError) and reason.ctx else name
-        hint = "; this is a defect, -v shows where" if code == ExitCode.UNEXPECTED else ""
-        note(f"{where}: error: {one_line(reason)}{hint}")
+        text = one_line(reason)
+        more = "; this is a defect, -v shows where" if code == ExitCode.UNEXPECTED else hint(text)
+        _tell(f"{where}: error: {text}{more}")
         return code
 
 
@@ -131,7 +135,13 @@ def result(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a message to stderr, above the bar where one is shown."""
+    """Print a message to stderr, above the bar where one is shown; with -q nothing."""
+    if not is_quiet():
+        _tell(text)
+
+
+def _tell(text: str) -> None:
+    """Print to stderr what -q does not silence: errors and warnings."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     if not bars.say(text):
         click.echo(text, err=True)
@@ -139,7 +149,23 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    note(f"warning: {text}")
+    _tell(f"warning: {text}")
+
+
+def set_quiet(quiet: bool) -> None:
+    """Leave out messages and progress; errors and warnings stay."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Return whether -q was given."""
+    return _quiet
+
+
+def has_bar() -> bool:
+    """Return whether progress is a bar: on a terminal that can draw one (TERM=dumb cannot)."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb" and not is_quiet()
 
 
 def set_verbose(verbose: bool) -> None:
@@ -159,7 +185,7 @@ def is_verbose() -> bool:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"{record.name}: {record.getMessage()}")
+        _tell(f"{record.name}: {record.getMessage()}")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -184,7 +210,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._started = self._printed = time.monotonic()
-        if sys.stderr.isatty():
+        if has_bar():
             self._bar = bars.Bar(self.description, self.total, self.done).start()
         return self
 
@@ -240,7 +266,7 @@ def tracking(description: str, expected: float | None = None) -> Iterator[Callab
     """
     if expected is not None:
         description = f"{description} (about {duration(expected)})"
-    if not sys.stderr.isatty():
+    if not has_bar():
         note(description)
         yield _plain_reporter(description)
         return
@@ -281,9 +307,9 @@ def duration(seconds: float) -> str:
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add -v to a command."""
-    return click.option(
+def verbose_option(command: Any) -> Any:
+    """Add -v and -q to a command."""
+    verbose = click.option(
         "-v",
         "--verbose",
         is_flag=True,
@@ -291,7 +317,17 @@ def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
         is_eager=True,
         callback=lambda _context, _option, value: set_verbose(True) if value else None,
         help="Say more; show the traceback of an error.",
-    )(command)
+    )
+    quiet = click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=lambda _context, _option, value: set_quiet(True) if value else None,
+        help="Say nothing but results, warnings and errors.",
+    )
+    return verbose(quiet(command))
 
 
 class ProbeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
@@ -313,6 +349,51 @@ class ProbeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
                 raise DataError(str(error)) from None
             self.fail(str(error), parameter, context)
 
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the presets that begin as typed, else files."""
+        return _completed(_presets(), incomplete, files=True)
+
+
+class NameType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
+    """The name of one of some things, completed by the shell; the value is that name, checked by the library."""
+
+    def __init__(self, name: str, known: Callable[[], Iterable[str]]) -> None:
+        self.name, self._known = name, known
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the names that begin as typed."""
+        return _completed(self._known(), incomplete)
+
+
+def _presets() -> list[str]:
+    """Return the names of the probes that come with the package."""
+    from ..probes import probe_names
+
+    return probe_names()
+
+
+PROBE_NAME = NameType("probe", _presets)
+
+
+class StoreType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
+    """A folder or URL of a store of pairs; the shell completes folders."""
+
+    name = "store"
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return what tells the shell to complete folders."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="dir")]
+
+
+def _completed(known: Iterable[str], incomplete: str, files: bool = False) -> list[Any]:
+    """Return the names that begin as typed, in any case; files where none does and there may be some."""
+    from click.shell_completion import CompletionItem
+
+    found = [CompletionItem(name) for name in known if name.casefold().startswith(incomplete.casefold())]
+    return found or ([CompletionItem(incomplete, type="file")] if files else [])
+
 
 class EngineType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """The name of an engine; the value is that name."""
@@ -326,8 +407,15 @@ class EngineType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         base, _, index = str(value).partition(":")
         if base not in {*ENGINES, "cuda"} or (":" in str(value) and not (base == "cuda" and index.isdigit())):
             known = ", ".join(dict.fromkeys((*ENGINES, "cuda", "cuda:N")))
-            self.fail(f"{value!r}: expected one of {known}", parameter, context)
+            near = did_you_mean(base, (*ENGINES, "cuda"))
+            self.fail(f"{value!r}: expected one of {known}{near}", parameter, context)
         return str(value)
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the engines that begin as typed."""
+        from ..engines import ENGINES
+
+        return _completed(dict.fromkeys((*ENGINES, "cuda")), incomplete)
 
 
 class PhantomType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
@@ -343,6 +431,12 @@ class PhantomType(click.ParamType):  # type: ignore[type-arg]  # generic in newe
             return check_name(str(value))
         except ValueError as error:
             self.fail(str(error), parameter, context)
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the phantoms that begin as typed."""
+        from ..phantoms import KINDS
+
+        return _completed(KINDS, incomplete)
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
