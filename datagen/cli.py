@@ -155,6 +155,8 @@ def build(context: click.Context, **options: Any) -> int:
     from .make import build as pipeline
 
     announce(console.note)
+    watcher = _watcher()
+    watcher.look()
     summary = pipeline.build(
         recipe,
         out,
@@ -162,7 +164,7 @@ def build(context: click.Context, **options: Any) -> int:
         scheduler=options["scheduler"],
         resume=options["resume"],
         overwrite=options["overwrite"],
-        watcher=_watcher(),
+        watcher=watcher,
     )
     _print_summary(summary, _write_previews(summary), out)
     if summary.is_incomplete:
@@ -202,6 +204,7 @@ def _dry_run(recipe: Recipe, out: str) -> int:
     from .make.estimate import estimate
 
     watcher = _watcher()
+    watcher.look()
     figures = estimate(recipe, watcher)
     watcher.end()
     plan = figures.plan
@@ -228,13 +231,22 @@ def _watcher() -> Any:
     class ConsoleWatcher(Watcher):
         def __init__(self) -> None:
             self.bar: console.Progress | None = None
+            self.is_reading = False
             self.first = 0
             self.started = 0.0
 
         def message(self, text: str) -> None:
             console.note(text)
 
+        def look(self) -> None:
+            """Show on a terminal that volumes are being listed, which has no count."""
+            if console.has_bar():
+                self.bar = console.Progress("finding volumes", 0).__enter__()
+
         def reading(self, done: int, total: int) -> None:
+            if not self.is_reading:
+                self.end()
+                self.is_reading = True
             if self.bar is None and total > 1:
                 self.bar = console.Progress("reading volumes", total).__enter__()
             if self.bar is not None:

@@ -85,7 +85,7 @@ def run(arguments: list[str] | None = None) -> int:
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-@cli.command(cls=TrainCommand, short_help="Train a model on a pairs store.")
+@cli.command(cls=TrainCommand, loads="PyTorch", short_help="Train a model on a pairs store.")
 @grammar.section("Pairs")
 @click.option(
     "--data",
@@ -268,7 +268,7 @@ def model_options(command: Callable) -> Callable:
     return command
 
 
-@cli.command(short_help="Restore an image, a cine, a volume or a store.")
+@cli.command(loads="PyTorch", short_help="Restore an image, a cine, a volume or a store.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... IMAGE")
 @grammar.section("What is read and written")
 @click.option(
@@ -450,7 +450,7 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 # --- evaluate --------------------------------------------------------------------------------------------------------
 
 
-@cli.command(short_help="Measure runs and classical filters; write one table.")
+@cli.command(loads="PyTorch", short_help="Measure runs and classical filters; write one table.")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
 @grammar.section("Test images")
 @click.option(
@@ -484,6 +484,11 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 @grammar.section("Table")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Markdown; CSV and PNG go beside it."
+)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep every restored image, float32 .npy in [0, 1]: DIR/PROBE/METHOD/INDEX.npy.",
 )
 @click.option(
     "--steps", type=click.IntRange(1), multiple=True, help="Network evaluations; may repeat.  [default: as trained]"
@@ -528,6 +533,7 @@ def evaluate(
     real: Path | None,
     mask_suffixes: tuple[str, ...],
     output: Path,
+    save: Path | None,
     steps: tuple[int, ...],
     samples: int,
     n_seeds: int,
@@ -558,6 +564,8 @@ def evaluate(
         raise click.UsageError("--mask-suffix is of the images of --real FOLDER, and not empty")
     if output.suffix.lower() in (".csv", ".png"):
         raise click.UsageError(f"{output}: expected the name of the Markdown file; CSV and PNG go beside it")
+    if save is not None and any(console.is_inside(save, given) for given in (*runs, *filter(None, (data, real)))):
+        raise click.UsageError(f"{save}: is an input, or lies in one; choose another folder")
     named = [_name_and_file(text) for text in torch_model]
     read = [file for _, file in named] + ([] if lpips_backbone is None else [lpips_backbone])
     console.check_outputs([output, output.with_suffix(".csv")], read)
@@ -575,7 +583,7 @@ def evaluate(
         models = [load(folder, weights, device) for folder in runs]
         options: dict[str, Any] = {
             "steps": steps or (None,), "sampler": sampler, "seed": seed, "baselines": baselines, "torch_models": named,
-            "trust": trust, "fidelities": fidelities,
+            "trust": trust, "save": save, "fidelities": fidelities,
         }  # fmt: skip
         result = Result()
         if data is not None:
@@ -589,7 +597,7 @@ def evaluate(
             suffixes = mask_suffixes or MASK_SUFFIXES
             evaluate_real(models, real, limit=limit, mask_suffixes=suffixes, result=result, progress=True, **options)
         written = write_report(result, output)
-    for path in written:
+    for path in [*written, *([save] if save is not None else [])]:
         console.result(str(path))
 
 

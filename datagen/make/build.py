@@ -116,6 +116,16 @@ def build(
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
+def _in_words(url: str, plan: Plan, attributes: Attributes) -> str:
+    """Return in a line what a store will hold, in bytes as many as its images have before they are compressed."""
+    size, names = plan.recipe.size, list(attributes.probes)
+    n_bytes = len(plan.samples) * size * size * (1 + len(names))
+    return (
+        f"{url}: {len(plan.samples)} samples of {len(plan.subjects)} subjects, {plan.n_volumes} volumes, under "
+        f"{', '.join(names)}; {size} x {size} pixels, at most {n_bytes / 1e6:.3g} MB"
+    )
+
+
 def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
     """Refuse, before the work, what would be refused after it."""
     if resume and overwrite:
@@ -220,6 +230,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
         write.reopen(storage)
     n_before = sum(there.values())
     log(storage, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
+    watcher.message(_in_words(storage.url, plan, attributes))
     watcher.begin(len(plan.samples), n_before)
     count = Count(there, watcher)
     streak = Streak(of_one_volume=plan.n_volumes == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from ussim.commands import console, grammar
 
 if TYPE_CHECKING:
     from ussim.acquisition import Acquisition
+    from ussim.types import ImageGrid
 
     from .conditions import Fact
     from .imaging import Case
@@ -61,7 +63,11 @@ def _is_number(text: str) -> bool:
 
 
 @click.command(
-    "drus", cls=DrusCommand, context_settings=console.SETTINGS, short_help="Image one transmit by diffusion."
+    "drus",
+    cls=DrusCommand,
+    loads="PyTorch",
+    context_settings=console.SETTINGS,
+    short_help="Image one transmit by diffusion.",
 )
 @click.argument("recording", type=PATH, required=False)
 @grammar.section("Recording or phantom")
@@ -202,7 +208,9 @@ def _is_number(text: str) -> bool:
 @click.option("--device", default="auto", help="Of torch: auto, cpu, cuda, cuda:N.")
 @click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom.")
 @grammar.section("Output")
-@click.option("-o", "--output", type=PATH, required=True, help="Picture; the scores go beside it as .json.")
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="Picture; scores and images go beside it as .json and .npz."
+)
 @console.verbose_option
 def drus(
     recording: Path | None,
@@ -236,7 +244,7 @@ def drus(
     if phantom is not None and options["attenuation"] == ESTIMATE:
         raise click.UsageError("--attenuation: a phantom is simulated with dB/cm/MHz that you say")
     inputs = [path for path in (recording, picmus, picmus_phantom) if path is not None]
-    console.check_picture(output, *inputs, beside=".json")
+    console.check_picture(output, *inputs, beside=".json", others=[output.with_suffix(".npz")])
     from ussim.io.atomic import replacing
     from ussim.show.figures import save_figure
 
@@ -282,6 +290,7 @@ def drus(
         **{key: options[key] for key in ("samples", "chains", "steps", "beta", "seed", "noise", "gcnr_bins")},
         "scores": scores,
     }
+    _write_images(output.with_suffix(".npz"), result.images, case.grid, record)
     with replacing(output.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(_finite(record), indent=2) + "\n", encoding="utf-8")
     table = imaging.score_table(scores)
@@ -298,7 +307,11 @@ def drus(
 
 
 @click.command(
-    "drus-train", cls=grammar.Command, context_settings=console.SETTINGS, short_help="Train the prior of DRUS."
+    "drus-train",
+    cls=grammar.Command,
+    loads="PyTorch",
+    context_settings=console.SETTINGS,
+    short_help="Train the prior of DRUS.",
 )
 @grammar.section("Training")
 @click.option("-o", "--out", type=PATH, required=True, help="Folder of the prior.")
@@ -373,6 +386,18 @@ def drus_train(
         if bar is not None:
             bar.__exit__()
     console.result(str(out))
+
+
+def _write_images(path: Path, images: dict[str, Any], grid: ImageGrid, record: dict[str, Any]) -> None:
+    """Write each image (nz, nx) in linear amplitude, the pixels' places in m, and how they came about."""
+    import numpy as np
+
+    from ussim.io.atomic import replacing
+
+    arrays = {re.sub(r"\W+", "_", name).strip("_").lower(): np.asarray(image) for name, image in images.items()}
+    settings = json.dumps(_finite(record) | {"images": dict(zip(arrays, images, strict=True))})
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays, x=grid.x, z=grid.z, settings=np.array(settings))  # type: ignore[arg-type]
 
 
 class _Stages:

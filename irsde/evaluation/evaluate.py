@@ -8,6 +8,7 @@ A row exists only for what really ran: a filter whose package is missing, or LPI
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from irsde.evaluation.methods import Members, Method, comparison, ensembles, sha
 from irsde.evaluation.results import Image, Result, Row, Uncertainty
 from irsde.stacks import image_seed
 from ussim.commands import console
+from ussim.io.atomic import replacing
 
 PIXELS = ("field", "all")
 PICTURED = 3  # images shown
@@ -48,6 +50,7 @@ def evaluate(
     lpips_backbone: str | Path | None = None,
     n_seeds: int = 5,
     pixels: str = "field",
+    save: Path | None = None,
     progress: bool = False,
 ) -> Result:
     """Restore every test image by every method and measure it against its HQ image.
@@ -74,6 +77,9 @@ def evaluate(
         `torch_models` may be TorchScript or torch.export files too, which can run code of their own when they are read.
     pixels
         What is measured: "field", the probe's field; or "all", the whole image, as the despeckling paper does.
+    save
+        Folder for every restored image, as float32 NPY (nz, nx) in [0, 1]: PROBE/METHOD/INDEX.npy, HQ and LQ among the
+        methods.
     progress
         Say on standard error how far it is.
 
@@ -94,7 +100,7 @@ def evaluate(
     total = sum(map(len, tests)) * (len(methods) + len(together))
     with _bar(progress, total) as advance:
         for subset in tests:
-            _evaluate_subset(subset, methods, together, sampler, seed, lpips_backbone, result, advance, pixels)
+            _evaluate_subset(subset, methods, together, sampler, seed, lpips_backbone, result, advance, pixels, save)
     return result
 
 
@@ -113,12 +119,14 @@ def evaluate_real(
     patch_size: int = 16,
     mask_suffixes: Sequence[str] = MASK_SUFFIXES,
     result: Result | None = None,
+    save: Path | None = None,
     progress: bool = False,
 ) -> Result:
     """Metrics without a reference on real images with lesion masks beside them, which `mask_suffixes` tell (`read_breast`).
 
     CNR and gCNR are of the lesion against five calm background patches beside it (`metrics.calm_patches`), ENL and speckle
-    SNR of those patches, on the grey levels of the (log-compressed) images; NaN where a method left them constant.
+    SNR of those patches, on the grey levels of the (log-compressed) images; NaN where a method left them constant. Restored
+    images go into the folder `save` as those of `evaluate` do.
     """
     result = result or Result()
     methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, trust, result, "auto", fidelities)
@@ -148,6 +156,7 @@ def evaluate_real(
                 shown.append((method.name, restored))
                 advance()
             _show(result, group, shown)
+            _save(save, group, name, [("LQ", image), *shown])
     result.rows += rows
     return result
 
@@ -206,6 +215,7 @@ def _evaluate_subset(
     result: Result,
     advance: Callable[[], None],
     pixels: str,
+    save: Path | None,
 ) -> None:
     rows = [Row(m.name, subset.probe, m.steps, m.note) for m in methods]
     rows += [Row(name, subset.probe, members.steps, members.sampler) for name, members in ensembles.items()]
@@ -232,6 +242,7 @@ def _evaluate_subset(
             shown += [(name, mean), (f"{name}: deviation", np.sqrt(variance))]
             advance()
         _show(result, subset.probe, [*shown, ("HQ", hq)])
+        _save(save, subset.probe, f"{subset.indices[i]:06d}", [("HQ", hq), ("LQ", lq), *shown])
     result.rows += rows
     for name, pairs in points.items():
         variance, error = np.array(pairs).T
@@ -286,6 +297,22 @@ def _show(result: Result, group: str, images: list[tuple[str, Image]]) -> None:
     kept = result.pictures.setdefault(group, [])
     if len(kept) < PICTURED:
         kept.append(images)
+
+
+def _save(folder: Path | None, group: str, name: str, images: Sequence[tuple[str, Image]]) -> None:
+    """Write images of one pair, or of one real picture, into a folder of each method."""
+    if folder is None:
+        return
+    for method, image in images:
+        path = folder / _as_name(group) / _as_name(method) / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.save(temporary, np.asarray(image, np.float32))
+
+
+def _as_name(text: str) -> str:
+    """Return words as the name of a folder: letters, digits, and hyphens between."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.") or "unnamed"
 
 
 def _once(lines: list[str], line: str) -> None:

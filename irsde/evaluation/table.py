@@ -155,7 +155,7 @@ def _write_pictures(result: Result, path: Path) -> dict[str, Path]:
                 ax.set_axis_off()
         target = path.with_name(f"{path.stem}-images-{re.sub(r'[^A-Za-z0-9.-]+', '_', group)}.png")
         with replacing(target) as temporary:
-            figure.savefig(temporary, dpi=100)
+            figure.savefig(temporary, dpi=100, metadata={"Software": "ussim"})
         written[group] = target
     return written
 
@@ -174,5 +174,5 @@ def _write_scatter(result: Result, path: Path) -> Path | None:
     ax.set(xlabel="variance over members, mean over pixels", ylabel="squared error of their mean")
     ax.legend(fontsize=7)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+        figure.savefig(temporary, dpi=130, metadata={"Software": "ussim"})
     return path

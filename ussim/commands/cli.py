@@ -22,6 +22,7 @@ from .calibrate import calibrate
 from .demo import demo
 from .options import (
     attenuation_option,
+    bare_option,
     demodulation_options,
     dynamic_range_option,
     engine_option,
@@ -156,6 +157,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Keep the echoes too (.npz), for `ussim beamform`.",
 )
 @output_option("IMAGE_bmode.png")
+@bare_option
 @figure_options
 @console.verbose_option
 def render(
@@ -188,6 +190,7 @@ def render(
     plane: str | None,
     channel_data: Path | None,
     output: Path | None,
+    bare: bool,
 ) -> None:
     """Simulate the B-mode of a grey IMAGE: NPY, PNG, JPEG, NIfTI or DICOM.
 
@@ -218,6 +221,7 @@ def render(
         *steps.input_files(probe, *([] if image is None else [image])),
         beside=".npz",
         others=[] if channel_data is None else [channel_data],
+        bare=bare,
     )
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound)
 
@@ -259,7 +263,7 @@ def render(
         "engine": engine,
         **receive,
     }
-    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
+    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db, bare=bare)
     console.result(
         f"{output}: {steps.summary(acquisition, grid)}; {len(scatterers):,} scatterers, engine {engine}, {clock}"
     )

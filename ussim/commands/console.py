@@ -1,7 +1,8 @@
 """Common parts of the command lines of `ussim`, `datagen` and `irsde`: exit codes, one-line errors, progress, option types.
 
 Results go to stdout or to files, messages to stderr. On a terminal long work shows a bar with the time left, elsewhere
-plain lines, one in ten seconds at most. Heavy imports happen inside functions: every `--help` stays fast.
+plain lines with the time of day, one in ten seconds at first, fewer later. Heavy imports happen inside functions: every
+`--help` stays fast.
 
     def main() -> None:
         sys.exit(console.run(cli, "ussim"))
@@ -12,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -33,8 +35,11 @@ from .stopping import Terminated, terminable
 
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
-PLAIN_INTERVAL = 10.0  # s between progress lines when stderr is not a terminal
+PLAIN_INTERVAL = 10.0  # s between the first progress lines when stderr is not a terminal
+GROWTH, LONGEST_INTERVAL = 0.1, 600.0  # then a tenth of the time so far, at most so many s
 _quiet = False
+_is_loading = False  # a line that will be wiped is on the terminal
+_at_work = 0  # pieces of work whose progress is plain lines: messages among them have the time of day
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
@@ -57,6 +62,7 @@ def run(
 
     A command may return an exit code; returning None means done. `-v` adds the traceback.
     """
+    global _at_work
     use_nearest()
     set_verbose(False)
     set_quiet(False)
@@ -68,6 +74,8 @@ def run(
                     outcome = command.main(arguments, prog_name=name, standalone_mode=False)
             finally:
                 bars.close()  # before the last message: a line that is drawn again would come after it
+                _loaded()
+                _at_work = 0
         sys.stdout.flush()
         return int(outcome) if isinstance(outcome, int) else ExitCode.DONE
     except click.exceptions.NoArgsIsHelpError as error:
@@ -130,6 +138,7 @@ def one_line(error: BaseException) -> str:
 def result(text: str) -> None:
     """Print a result to stdout; what no encoding has, of names of files that are not UTF-8, as escapes."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    _loaded()
     if not (sys.stdout.isatty() and bars.say(text)):  # a terminal that shows a bar is written to above it
         click.echo(text)
 
@@ -143,8 +152,28 @@ def note(text: str) -> None:
 def _tell(text: str) -> None:
     """Print to stderr what -q does not silence: errors and warnings."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    _loaded()
     if not bars.say(text):
-        click.echo(text, err=True)
+        click.echo(f"{time.strftime('%H:%M:%S')} {text}" if _at_work else text, err=True)
+
+
+def loading(text: str) -> None:
+    """Show on a terminal what is awaited, as imports that take seconds; the first thing said or drawn wipes it."""
+    global _is_loading
+    if has_bar():
+        columns = shutil.get_terminal_size().columns
+        sys.stderr.write(f"{text}..."[: columns - 1])
+        sys.stderr.flush()
+        _is_loading = True
+
+
+def _loaded() -> None:
+    """Wipe the line of `loading`."""
+    global _is_loading
+    if _is_loading:
+        _is_loading = False
+        sys.stderr.write("\r\x1b[2K")
+        sys.stderr.flush()
 
 
 def warn(text: str) -> None:
@@ -198,7 +227,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 class Progress:
     """Progress of `total` steps with an estimate of the time left; use as a context manager and call `advance`.
 
-    A bar when stderr is a terminal, otherwise a line at most every `PLAIN_INTERVAL` seconds and one at the end.
+    A bar when stderr is a terminal, otherwise lines with the time of day, ever fewer of them, and one at the end.
     `total` may be set again on the way; 0 is not known yet.
     """
 
@@ -209,9 +238,13 @@ class Progress:
         self._bar: bars.Bar | None = None
 
     def __enter__(self) -> Progress:
+        global _at_work
         self._started = self._printed = time.monotonic()
         if has_bar():
+            _loaded()
             self._bar = bars.Bar(self.description, self.total, self.done).start()
+        else:
+            _at_work += 1
         return self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -219,14 +252,16 @@ class Progress:
         self.done += steps
         if self._bar is not None:
             self._bar.update(self.done, self.total, note)
-        elif time.monotonic() - self._printed >= PLAIN_INTERVAL:
+        elif self.done != self.total and _is_due(self._started, self._printed):  # the last line is printed at the end
             self._print(note)
 
     def __exit__(self, *_: object) -> None:
+        global _at_work
         if self._bar is not None:
             self._bar.stop()
         else:
             self._print("")
+            _at_work = max(0, _at_work - 1)
 
     def _print(self, extra: str) -> None:
         self._printed = time.monotonic()
@@ -250,6 +285,7 @@ def working(description: str, expected: float | None = None) -> Iterator[None]:
         note(f"{description}{estimate}")
         yield
         return
+    _loaded()
     bar = bars.Bar(description + estimate).start()
     try:
         yield
@@ -261,7 +297,7 @@ def working(description: str, expected: float | None = None) -> Iterator[None]:
 def tracking(description: str, expected: float | None = None) -> Iterator[Callable[[int, int], None]]:
     """One step that reports its share done: call what this gives with the parts done and their total.
 
-    A bar with the time left on a terminal; elsewhere a line at the beginning, and one in `PLAIN_INTERVAL` seconds at most.
+    A bar with the time left on a terminal; elsewhere a line at the beginning, and ever fewer with the time of day.
     `expected` is an estimate in seconds, where there is one before the step begins.
     """
     if expected is not None:
@@ -270,6 +306,7 @@ def tracking(description: str, expected: float | None = None) -> Iterator[Callab
         note(description)
         yield _plain_reporter(description)
         return
+    _loaded()
     bar = bars.Bar(description, counted=False).start()
     try:
         yield bar.update
@@ -278,16 +315,23 @@ def tracking(description: str, expected: float | None = None) -> Iterator[Callab
         bar.stop()
 
 
+def _is_due(started: float, printed: float) -> bool:
+    """Return whether another plain line is due: after ten seconds at first, later after a tenth of the time so far."""
+    now = time.monotonic()
+    return now - printed >= min(max(PLAIN_INTERVAL, GROWTH * (now - started)), LONGEST_INTERVAL)
+
+
 def _plain_reporter(description: str) -> Callable[[int, int], None]:
     started = printed = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal printed
         now = time.monotonic()
-        if done and done < total and now - printed >= PLAIN_INTERVAL:
+        if done and done < total and _is_due(started, printed):
             printed = now
             left = (now - started) / done * (total - done)
-            note(f"{description}: {100 * done / total:.0f} %, {duration(left)} left")
+            clock = "" if _at_work else f"{time.strftime('%H:%M:%S')} "
+            note(f"{clock}{description}: {100 * done / total:.0f} %, {duration(left)} left")
 
     return report
 
@@ -516,11 +560,16 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
             )
 
 
-def check_picture(path: Path, *inputs: Path, beside: str | None = None, others: Sequence[Path] = ()) -> Path:
+def check_picture(
+    path: Path, *inputs: Path, beside: str | None = None, others: Sequence[Path] = (), bare: bool = False
+) -> Path:
     """Return the path of a picture, if it and the file with the suffix `beside` next to it can be written.
 
-    `others` are what the command writes too.
+    `others` are what the command writes too, and with `bare` the picture alone.
     """
+    from ..volumes.own import bare_path
+
+    others = [*others, *([bare_path(path)] if bare else [])]
     check_output(path, *inputs)
     if path.suffix.lower() not in PICTURES:
         raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg")

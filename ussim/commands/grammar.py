@@ -86,7 +86,10 @@ class Command(click.Command):
 
     context_class = Context
 
-    def __init__(self, name: str | None, *, params: list[Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, name: str | None, *, params: list[Any] | None = None, loads: str | None = None, **options: Any
+    ) -> None:
+        self.loads = loads  # the package whose import takes seconds, in words
         self.headings: dict[int, str] = {}  # id of an option -> its section
         title, kept = "", []
         for parameter in params or []:
@@ -130,6 +133,7 @@ class Command(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; an error of a setting names the option that sets it."""
+        console.loading(f"loading {self.loads}" if self.loads else f"{context.command_path} begins")
         try:
             return super().invoke(context)
         except (ValueError, UssimError) as error:

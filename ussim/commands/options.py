@@ -149,6 +149,11 @@ def apply(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) ->
     return command
 
 
+bare_option = click.option(
+    "--bare",
+    is_flag=True,
+    help="Write the picture alone too, a pixel for a pixel (NAME_bare.png): what other programs read.",
+)
 engine_option = click.option(
     "--engine", type=console.EngineType(), default="auto", metavar="NAME", help="auto, cpu, reference, cuda or cuda:N."
 )

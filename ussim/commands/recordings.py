@@ -11,6 +11,7 @@ import click
 from . import console, grammar
 from .options import (
     apply,
+    bare_option,
     demodulation_options,
     dynamic_range_of,
     engine_option,
@@ -149,6 +150,7 @@ def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @engine_option
 @grammar.section("Output")
 @output_option("CHANNEL_DATA_bmode.png", movie=True)
+@bare_option
 @figure_options
 @console.verbose_option
 def beamform(channel_data: Path, **options: Any) -> None:

@@ -66,10 +66,23 @@ def open_npz(path: Path, variable: str | None, facts: Facts) -> Recording:
             for name, (shape, dtype) in shapes.items()
         }
         return bare_recording(path, ".npz", bare, variable, facts)
+    if reason := _other_of_ours(set(shapes)):
+        raise DataError(f"{path}: {reason}")
     raise DataError(
         f"{path}: expected the arrays {', '.join(NAMES)}, got {', '.join(shapes) or 'nothing'}. "
         "Of an array of another program say what it is: --probe NAME --sampling-mhz MHZ (and --variable, --angles-deg)"
     )
+
+
+def _other_of_ours(names: set[str]) -> str:
+    """Return why the arrays of another file of ours are not channel data; "" where it is none of ours."""
+    if "settings" not in names:
+        return ""
+    if "bmode" in names:
+        return "a B-mode, not channel data: `ussim render --channel-data FILE` keeps the echoes that one is made of"
+    if "pressure" in names:
+        return "the pressure field of a transmit, not channel data"
+    return "images of `irsde drus`, not channel data" if "drusmean" in names else ""
 
 
 def _own(path: Path) -> Recording:
