@@ -123,7 +123,9 @@ def main() -> None:
 @click.option("--tgc/--no-tgc", default=None, help="Undo the attenuation.  [default: where there is any]")
 @click.option("--randomize", metavar="FILE.toml", help="Ranges to draw each sample's acquisition from.")
 @click.option("--speckle-draws", type=int, default=1, help="Independent draws of the scatterers of each image.")
-@click.option("--keep", type=click.Choice(["envelope"]), multiple=True, help="Beside LQ: the envelope in dB.")
+@click.option(
+    "--keep", type=click.Choice(["envelope"]), multiple=True, help="Beside LQ: the envelope in dB; may repeat."
+)
 @click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
 @grammar.section("Computation")
 @click.option("--engine", type=console.EngineType(), default="auto", help="auto, cpu, cuda, cuda:N, reference.")

@@ -31,9 +31,9 @@ def entries(value: Any) -> list[tuple[str, str]]:
     shown = []
     for field in dataclasses.fields(value):
         held = getattr(value, field.name)
-        if field.name.startswith("_") or not field.repr or held is None or _is_default(held, field):
+        if not field.repr or held is None or _is_default(held, field):
             continue
-        shown.append((field.name, short(held)))
+        shown.append((field.name.removeprefix("_"), short(held)))
     return shown
 
 

@@ -162,6 +162,7 @@ def _is_number(text: str) -> bool:
     type=console.Number(above=0),
     default=1.4,
     show_default=True,
+    metavar="F",
     help="Receive aperture of By (DENO, DRUS), Tukey(0.25).",
 )
 @click.option(
@@ -169,6 +170,7 @@ def _is_number(text: str) -> bool:
     type=console.Number(above=0),
     default=1.75,
     show_default=True,
+    metavar="F",
     help="Receive aperture of the DAS images, Tukey(0.25).",
 )
 @click.option(

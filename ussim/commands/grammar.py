@@ -29,7 +29,7 @@ QUIET_SPELLINGS = {"--output", "--licence", "--lines"}
 # Last part of an option's name -> what stands for its value in help. Other numbers name their unit themselves.
 UNITS = {
     "mm": "MM", "cm": "CM", "db": "DB", "deg": "DEG", "mhz": "MHZ", "us": "US", "ns": "NS", "percent": "PERCENT", "gb": "GB",
-    "wavelengths": "WAVELENGTHS", "s": "S", "ms": "MS", "number": "F",
+    "wavelengths": "WAVELENGTHS", "s": "S", "ms": "MS", "dpi": "DPI",
 }  # fmt: skip
 MESSAGES = "Messages"
 GENERAL = {"--help", "--verbose", "--quiet", "--version"}
