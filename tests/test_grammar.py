@@ -21,7 +21,7 @@ BRITISH = re.compile(
 )
 SHORT_FOR = {"num", "freq", "fs", "fc", "sos", "cfg", "param", "params", "lr", "bs", "dir", "img", "fnum", "dr", "att"}
 OLD = {"--n-steps", "--n-seeds", "--sub-elements"}  # names that stand
-FACTS = {"ussim probes", "ussim doctor", "datagen info", "datagen inspect", "datagen verify"}
+FACTS = {"ussim probes", "ussim doctor", "datagen info", "datagen inspect", "datagen verify", "irsde models"}
 
 
 def commands():
@@ -282,16 +282,11 @@ def test_a_word_mistyped_is_guessed(run, tmp_path, words, code, said):
 
 
 def test_a_probe_of_a_store_mistyped_is_guessed():
-    from types import SimpleNamespace
-
-    from datagen.store.loader import _probe_names
+    from datagen.store.loader import probe_names
     from ussim import DataError
 
-    attributes = SimpleNamespace(probes={"L11-5v": "L11-5v", "C5-2v": "C5-2v"})
-    with pytest.raises(
-        DataError, match=r"no probe 'C52v' in this store \(did you mean 'C5-2v'\?\); it has L11-5v, C5-2v"
-    ):
-        _probe_names(attributes, "C52v", "pairs.zarr")
+    with pytest.raises(DataError, match=r"no probe 'C52v' here \(did you mean 'C5-2v'\?\); expected L11-5v, C5-2v"):
+        probe_names({"L11-5v": "L11-5v", "C5-2v": "C5-2v"}, "C52v", "pairs.zarr")
 
 
 @pytest.mark.parametrize(

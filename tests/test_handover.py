@@ -57,7 +57,7 @@ def here(tmp_path_factory):
         ]
         for line in lines:
             assert run(line)[0] == 0, line
-        next((folder / "exported" / "hq").iterdir()).rename("exported.png")
+        next((folder / "exported" / "train" / "hq").iterdir()).rename("exported.png")
         yield folder
 
 

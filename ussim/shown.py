@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from html import escape
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LONGEST = 70  # letters of a nested value
 
@@ -50,9 +53,10 @@ def short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else _cut(repr(value))
 
 
-def draw(figure: str, *arguments: Any, **options: Any) -> Any:
+def draw(figure: str, *arguments: Any, **options: Any) -> Figure:
     """Return a figure of `ussim.show.figures`, which is imported now; so is matplotlib."""
-    return getattr(import_module("ussim.show.figures"), figure)(*arguments, **options)
+    drawn: Figure = getattr(import_module("ussim.show.figures"), figure)(*arguments, **options)
+    return drawn
 
 
 def _of_array(array: Any) -> str:

@@ -35,6 +35,7 @@ from .stopping import Terminated, terminable
 
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
+NUMBERS = ".mat"  # in place of a picture with its numbers beside it
 PLAIN_INTERVAL = 10.0  # s between the first progress lines when stderr is not a terminal
 GROWTH, LONGEST_INTERVAL = 0.1, 600.0  # then a tenth of the time so far, at most so many s
 _quiet = False
@@ -571,8 +572,12 @@ def check_picture(
 
     others = [*others, *([bare_path(path)] if bare else [])]
     check_output(path, *inputs)
+    if beside is not None and path.suffix.lower() == NUMBERS:
+        check_outputs([path, *others], inputs)
+        return path
     if path.suffix.lower() not in PICTURES:
-        raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg")
+        numbers = f", or {NUMBERS} for the numbers alone" if beside is not None else ""
+        raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg{numbers}")
     check_outputs([path, *([] if beside is None else [path.with_suffix(beside)]), *others], inputs)
     return path
 

@@ -6,6 +6,7 @@ Figures have axes and a color bar, which a reader would take for tissue. They ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def bare_path(figure: Path) -> Path:
     return figure.with_name(figure.stem + BARE)
 
 
-def refuse_figure(path: str | Path, metadata: Mapping[Any, Any]) -> None:
+def refuse_figure(path: str | PathLike[str], metadata: Mapping[Any, Any]) -> None:
     """Raise DataError where a picture's metadata say that it is a figure of this program, which names the image to read."""
     if metadata.get("Software") == SOFTWARE:
         raise DataError(f"{path}: a figure with axes, not an image: {_instead(Path(path))}")
@@ -57,7 +58,7 @@ def read_bmode(path: str | Path) -> np.ndarray:
         if reason := no_bmode(archive.files):
             raise DataError(f"{path}: {reason}")
         check_values(str(path), _shape(archive), 4)
-        bmode = archive["bmode"]
+        bmode: np.ndarray = archive["bmode"]
     if bmode.dtype.kind != "f" or bmode.ndim not in (2, 3) or bmode.size == 0:
         raise DataError(f"{path}: bmode: expected (nz, nx) of floats in [0, 1], got {bmode.dtype} {bmode.shape}")
     return bmode.astype(np.float32)
