@@ -23,11 +23,12 @@ from irsde.data import DataError, Subset
 from irsde.evaluation.evaluate import check_unseen
 from irsde.evaluation.results import Coverage
 from irsde.network import Model
+from irsde.run_folder import INTERVALS
 from irsde.sample import Sampling, restore_members
 from irsde.stacks import image_seed
 from ussim.io.atomic import replacing
 
-FILE = "intervals.json"  # in a run folder
+FILE = INTERVALS  # in a run folder
 FORMAT = 1
 N_BINS = 6  # of the mean's grey level, each with a correction of its own
 HALF = 0.5 / 255  # of the grey levels that an HQ image has

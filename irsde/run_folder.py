@@ -27,6 +27,7 @@ from irsde.run_lock import hold
 from ussim.errors import ExistsError
 from ussim.io.atomic import replacing
 
+INTERVALS = "intervals.json"  # what `irsde calibrate-intervals` keeps beside the run
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
 ALWAYS = COLUMNS[:5]  # what no whole row lacks
 PACKAGES = ("ussim", "torch", "diffusers", "accelerate", "numpy")
@@ -94,9 +95,17 @@ def start_again(out: Path, keep: Iterable[str | Path], report: Callable[[str], N
     """
     if not (out / "config.json").exists():
         return
-    known = {"config.json", "checkpoints", "metrics.csv", "samples", "lock.json", "tensorboard"}  # and of a prior:
-    known |= {"checkpoint.pt", "unet", "scheduler", "prior.json", "log.jsonl"}
-    other = sorted(path.name for path in out.iterdir() if path.name not in known and not path.name.startswith("."))
+    known = {"checkpoints", "metrics.csv", "samples", "lock.json", "tensorboard", INTERVALS}  # and of a prior:
+    known |= {
+        "checkpoint.pt",
+        "unet",
+        "scheduler",
+        "prior.json",
+        "log.jsonl",
+        *(["config.json"] if _is_run(out) else []),
+    }
+    # Hidden files are what an end in the midst of writing left; hidden folders are of other programs, as a repository is.
+    other = sorted(p.name for p in out.iterdir() if p.name not in known and (p.is_dir() or not p.name.startswith(".")))
     if other:
         raise ExistsError(
             f"{out}: holds {other[0]}, which is of no run; delete the folder by hand, or choose another --out"
@@ -107,6 +116,15 @@ def start_again(out: Path, keep: Iterable[str | Path], report: Callable[[str], N
     with hold(out, report):
         pass
     shutil.rmtree(out)
+
+
+def _is_run(out: Path) -> bool:
+    """Return whether the record in a folder is that of a training, of a model or of a prior."""
+    try:
+        record = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(record, dict) and ({"format", "config"} <= record.keys() or "iterations" in record)
 
 
 def append_row(out: Path, row: Mapping[str, float]) -> None:

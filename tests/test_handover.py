@@ -34,30 +34,41 @@ def here(tmp_path_factory):
         np.save("phantom.npy", rng.random((40, 40)).astype(np.float32))
         (folder / "mri").mkdir()
         disc = np.hypot(*np.mgrid[-48:48, -48:48]) < 40
-        np.save("mri/a.npy", (disc * (100 + 100 * rng.random((2, 96, 96)))).astype(np.uint8))
+        (folder / "others").mkdir()
+        for name in ("mri/a.npy", "others/b.npy"):
+            np.save(name, (disc * (100 + 100 * rng.random((2, 96, 96)))).astype(np.uint8))
         common = "--angles 1 --size 40 --width-mm 10 --depth-mm 5 15 --engine cpu"
         lines = [
             f"ussim render phantom.npy {common} --channel-data echoes.npz --bare -o render.png",
-            f"ussim render phantom.npy {common} -o drawn.pdf",
+            f"ussim render phantom.npy {common} --channel-data rf.mat -o render.mat",
+            f"ussim render phantom.npy {common} --channel-data rf.hdf5 -o drawn.pdf",
             f"ussim render phantom.npy {common} -o drawn.svg",
             "ussim beamform echoes.npz --size 40 --width-mm 10 --depth-mm 5 15 --engine cpu --bare -o beamform.png",
             "ussim field --size 32 --engine cpu -o field.png",
+            "ussim field --size 32 --engine cpu -o field.mat",
             "ussim probes L11-5v -o probe.png",
             "ussim convert echoes.npz echoes.mat",
             "datagen build --source npy --root mri --probe L11-5v --size 32 --limit 2 --angles 1 --engine cpu "
             "--out pairs.zarr",
+            "datagen build --source npy --root others --probe L11-5v --size 32 --limit 2 --angles 1 --engine cpu "
+            "--out unseen.zarr",
             "datagen preview pairs.zarr --rows 1 -o pairs.png",
             "datagen export pairs.zarr --format png --license CC0-1.0 -o exported",
+            "datagen export pairs.zarr --format nifti --license CC0-1.0 -o volumes",
             "irsde train --data pairs.zarr --preset tiny --patch-size 32 --batch-size 2 --n-steps 4 --device cpu --steps 1 "
             "--out run",
             "irsde restore run render_bare.png --device cpu -o restored.png",
             "irsde restore run render.npz --device cpu --samples 2 -o restored.npy",
+            "irsde calibrate-intervals run --data unseen.zarr --samples 2 --steps 1 --device cpu -o intervals.json",
+            "irsde restore run render_bare.png --device cpu --interval intervals.json -o bounded.npy",
             "irsde drus echoes.npz --attenuation 0 --samples 2 --steps 2 --pixels 32 32 --center-depth-mm 10 --device cpu "
             "-o drus.png",
         ]
         for line in lines:
             assert run(line)[0] == 0, line
         next((folder / "exported" / "train" / "hq").iterdir()).rename("exported.png")
+        next((folder / "volumes").rglob("*.nii.gz")).rename("exported.nii.gz")
+        next(path for path in folder.glob("bounded*lower*")).rename("lower.npy")
         yield folder
 
 
@@ -140,10 +151,17 @@ OUTPUTS = {
     "restored.png": PICTURE,
     "restored-uncertainty.png": PICTURE,
     "restored.npy": ARRAY,
+    "exported/preview.png": FIGURE,
+    "exported.nii.gz": PICTURE,
+    "lower.npy": ARRAY,
     "render.npz": BMODE,
+    "render.mat": BMODE,
     "beamform.npz": BMODE,
     "echoes.npz": ECHOES,
+    "rf.mat": ECHOES,
+    "rf.hdf5": ECHOES,
     "field.npz": FIELD,
+    "field.mat": FIELD,
     "drus.npz": DRUS,
 }
 
@@ -190,6 +208,17 @@ def test_the_picture_alone_has_the_pixels(here):
     assert np.array_equal(alone, np.rint(255 * bmode).astype(np.uint8))
     # 8 bits: half a grey level
     assert np.abs(read_image(here / "render_bare.png") - read_image(here / "render.npz")).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_matlab_file_holds_the_same_image(here):
+    assert np.array_equal(read_image(here / "render.mat"), read_image(here / "render.npz"))
+
+
+@pytest.mark.parametrize("size", [0, 100, 200, 2000])
+def test_a_matlab_file_cut_short_is_one_line(here, tmp_path, size):
+    (tmp_path / "x.mat").write_bytes((here / "render.mat").read_bytes()[:size])
+    with pytest.raises(ussim.DataError, match=re.escape(str(tmp_path / "x.mat"))):
+        read_image(tmp_path / "x.mat")
 
 
 def test_figures_name_their_program(here):
@@ -245,3 +274,10 @@ def test_a_damaged_bmode_is_one_line(tmp_path, damage):
         np.savez_compressed(path, bmode=np.array(["a"]), settings=np.array("{}"))
     with pytest.raises(ussim.DataError, match=re.escape(str(path))):
         read_image(path)
+
+
+def test_images_of_drus_are_no_matlab_file(here, capsys, monkeypatch):
+    monkeypatch.chdir(here)
+    code, _, err = run("irsde drus echoes.npz --attenuation 0 -o drus.mat", capsys)
+    assert code == 2
+    assert "drus.mat: expected a picture name" in err

@@ -572,11 +572,12 @@ def check_picture(
 
     others = [*others, *([bare_path(path)] if bare else [])]
     check_output(path, *inputs)
-    if beside is not None and path.suffix.lower() == NUMBERS:
+    has_numbers = beside == ".npz"
+    if has_numbers and path.suffix.lower() == NUMBERS:
         check_outputs([path, *others], inputs)
         return path
     if path.suffix.lower() not in PICTURES:
-        numbers = f", or {NUMBERS} for the numbers alone" if beside is not None else ""
+        numbers = f", or {NUMBERS} for the numbers alone" if has_numbers else ""
         raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg{numbers}")
     check_outputs([path, *([] if beside is None else [path.with_suffix(beside)]), *others], inputs)
     return path
