@@ -116,13 +116,13 @@ def build(
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-def _in_words(url: str, plan: Plan, attributes: Attributes) -> str:
+def _in_words(url: str, plan: Plan) -> str:
     """Return in a line what a store will hold, in bytes as many as its images have before they are compressed."""
-    size, names = plan.recipe.size, list(attributes.probes)
-    n_bytes = len(plan.samples) * size * size * (1 + len(names))
+    recipe, count = plan.recipe, len(plan.samples)
+    n_bytes = count * layout.bytes_per_sample(recipe)
     return (
-        f"{url}: {len(plan.samples)} samples of {len(plan.subjects)} subjects, {plan.n_volumes} volumes, under "
-        f"{', '.join(names)}; {size} x {size} pixels, at most {n_bytes / 1e6:.3g} MB"
+        f"{url}: {count} samples of {plan.n_volumes} volumes, under {', '.join(probe.name for probe in recipe.probes)}; "
+        f"{recipe.size} x {recipe.size} pixels, at most {n_bytes / 1e6:.3g} MB"
     )
 
 
@@ -231,7 +231,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
         write.reopen(storage)
     n_before = sum(there.values())
     log(storage, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
-    watcher.message(_in_words(storage.url, plan, attributes))
+    watcher.message(_in_words(storage.url, plan))
     watcher.begin(len(plan.samples), n_before)
     count = Count(there, watcher)
     streak = Streak(of_one_volume=plan.n_volumes == 1)
