@@ -266,6 +266,8 @@ def test_depths_of_drus_are_low_and_high_or_as_before_the_middle():
         (("datagen", "info", "pair.zarr"), 3, "pairs.zarr'?)"),
         (("datagen", "inspect", "subb"), 3, "(did you mean 'sub'?)"),
         (("irsde", "train", "--data", "pairs.zarr", "--out", "x", "--method", "irs"), 2, "(did you mean 'irsde'?)"),
+        (("irsde", "restore", "despekler", "phantom.npy", "-o", "x.png"), 3, "(did you mean 'despeckler'?)"),
+        (("irsde", "models", "despekler"), 2, "(did you mean 'despeckler'?)"),
         (("irsde", "restore", "sbu", "phantom.npy", "-o", "x.png"), 3, "(did you mean 'sub'?)"),
     ],
 )
