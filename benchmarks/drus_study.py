@@ -8,7 +8,8 @@ another simulator see `irsde drus --phantom`; the pictures and scores of these b
     irsde drus-train --out priors/a --iterations 2000
     irsde drus --phantom occlusion --prior priors/a --samples 20 $F -o benchmarks/results/drus_occlusion_a.png
     irsde drus --phantom scatterers --prior priors/a --samples 10 $F -o benchmarks/results/drus_scatterers_a.png
-    irsde drus disk.mat --attenuation 0 --depth-mm 23 --prior priors/a --samples 10 $F -o benchmarks/results/drus_disk_a.png
+    irsde drus disk.mat --attenuation 0 --center-depth-mm 23 --prior priors/a --samples 10 $F \
+        -o benchmarks/results/drus_disk_a.png
 
 with DAS of a full aperture of f-number 1.4; disk.mat is PyMUST's PWI_disk.mat. Those named `_local` were made without
 --prior, `_patchwise` with --operator patchwise.

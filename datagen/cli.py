@@ -5,6 +5,7 @@ A command parses its options, calls one function and prints one summary. Nothing
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ussim import __version__
-from ussim.commands import console
+from ussim.commands import console, grammar
 from ussim.commands.look import run as serve_page
 from ussim.commands.look import server_options
 from ussim.commands.options import figure_options, figure_size
@@ -36,7 +37,7 @@ _FIELDS = {
 }
 
 
-@click.group(context_settings=console.SETTINGS)
+@click.group(cls=grammar.Group, context_settings=console.SETTINGS)
 @click.version_option(__version__, message="datagen %(version)s")
 def cli() -> None:
     """Paired ultrasound datasets from MRI: slices, and their simulated B-mode.
@@ -48,6 +49,12 @@ def cli() -> None:
     """
 
 
+def _sources() -> list[str]:
+    from .sources import source_names
+
+    return source_names()
+
+
 def main() -> None:
     """Run the console script."""
     interrupted = "what is finished stays: the same command with --resume goes on from there"
@@ -57,18 +64,24 @@ def main() -> None:
 # --- build -----------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
-@click.option("--source", multiple=True, metavar=_SOURCES, help="Where the images come from; may repeat.")
+@cli.command(short_help="Build a dataset of pairs.")
+@grammar.section("What is read")
 @click.option(
-    "--root", multiple=True, metavar="DIR", help="Its folder; one for each --source. Default: DATAGEN_ROOT, ..."
+    "--source",
+    type=console.NameType("source", _sources),
+    multiple=True,
+    metavar=_SOURCES,
+    help="Where the images come from; may repeat.",
 )
-@click.option("--probe", multiple=True, metavar="NAME|FILE", help="A preset or a TOML file; may repeat.")
-@click.option("-o", "--out", metavar="STORE", help="Folder or URL of the store.  [default: <source>-<probe>.zarr]")
+@click.option(
+    "--root",
+    multiple=True,
+    metavar="DIR",
+    help="Its folder; may repeat, one for each --source.  [default: DATAGEN_ROOT, ./NAME, ./data/NAME]",
+)
 @click.option("--limit", type=int, help="At most so many samples, chosen by hash.  [default: all; of demo 12]")
-@click.option("--limit-full", type=int, help="At most so many whole slices.")
-@click.option("--limit-patches", type=int, help="At most so many patches.")
-@click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
-@click.option("--size", type=int, default=256, help="Pixels on a side.")
+@click.option("--limit-full", type=int, help="At most so many whole slices.  [default: all]")
+@click.option("--limit-patches", type=int, help="At most so many patches.  [default: all]")
 @click.option(
     "--subjects",
     metavar="REGEX|CSV",
@@ -78,7 +91,9 @@ def main() -> None:
 @click.option("--include-derived", is_flag=True, help="Phase images, maps, projections too, of files of your own.")
 @click.option("--planes", multiple=True, metavar="PLANE", help="axial, coronal, sagittal; may repeat, or with commas.")
 @click.option("--every", type=int, default=1, help="Take every n-th slice.")
-@click.option("--min-tissue", type=float, default=0.1, help="Fraction of a slice that must be tissue.")
+@click.option(
+    "--min-tissue", type=float, default=0.1, metavar="FRACTION", help="Fraction of a slice that must be tissue."
+)
 @click.option(
     "--window",
     metavar="WHICH",
@@ -94,25 +109,35 @@ def main() -> None:
 @click.option("--sam2-checkpoint", metavar="FILE", help="For --segmenter sam2.")
 @click.option("--augmentations", type=int, default=0, help="Variants of each image beside the image itself.")
 @click.option("--folds", type=int, help="Groups of subjects.  [default: 5, or as many as leave none empty]")
+@click.option("--config", metavar="FILE.toml", help="A recipe; options given here win over it.")
+@grammar.section("Probe and waves")
 @click.option(
-    "--transmit", type=click.Choice(["plane", "diverging"]), help="Default, as of the next three: the probe's."
+    "--probe", type=console.PROBE_NAME, multiple=True, metavar="NAME|FILE", help="A preset or a TOML file; may repeat."
 )
-@click.option("--angles", type=int, help="Number of transmits.")
-@click.option("--max-angle-deg", type=float, help="They are steered over ± this.")
-@click.option("--width-deg", type=float, help="Width of a diverging wave.")
+@click.option("--transmit", type=click.Choice(["plane", "diverging"]), help="Kind of waves.  [default: the probe's]")
+@click.option("--angles", type=int, help="Number of waves.  [default: the probe's]")
+@click.option("--max-angle-deg", type=float, help="The waves are steered over ± this.  [default: the probe's]")
+@click.option("--width-deg", type=float, help="Sector of a diverging wave.  [default: the probe's]")
+@grammar.section("Scatterers, medium and receiver")
+@click.option("--size", type=int, default=256, help="Pixels on a side.")
 @click.option("--mean-distance-wavelengths", type=float, default=1.0, help="Between scatterers, shortest wavelengths.")
 @click.option("--dynamic-range-db", type=float, default=40.0, help="Of the scatterers and of the display.")
-@click.option("--attenuation", type=float, default=0.0, help="dB/cm/MHz.")
+@click.option("--attenuation", type=float, default=0.0, metavar="DB/CM/MHZ", help="Of the medium.")
 @click.option("--snr-db", type=float, help="Of the channel data.  [default: no noise]")
 @click.option("--tgc/--no-tgc", default=None, help="Undo the attenuation.  [default: where there is any]")
 @click.option("--randomize", metavar="FILE.toml", help="Ranges to draw each sample's acquisition from.")
 @click.option("--speckle-draws", type=int, default=1, help="Independent draws of the scatterers of each image.")
-@click.option("--keep", type=click.Choice(["envelope"]), multiple=True, help="Beside LQ: the envelope in dB.")
+@click.option(
+    "--keep", type=click.Choice(["envelope"]), multiple=True, help="Beside LQ: the envelope in dB; may repeat."
+)
+@click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
+@grammar.section("Computation")
 @click.option("--engine", type=console.EngineType(), default="auto", help="auto, cpu, cuda, cuda:N, reference.")
-@click.option("--config", metavar="FILE.toml", help="A recipe; options given here win over it.")
 @click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: this process alone]")
 @click.option("--scheduler", metavar="WHERE", help="threads, processes, an address, or a scheduler file.")
 @click.option("--max-memory", type=float, metavar="GB", help="That reading one volume may take.  [default: 4]")
+@grammar.section("Output")
+@click.option("-o", "--out", metavar="STORE", help="Folder or URL of the store.  [default: <source>-<probe>.zarr]")
 @click.option("--dry-run", is_flag=True, help="Count, and estimate bytes and time from one sample.")
 @click.option("--resume", is_flag=True, help="Go on with the store that is there, if any.")
 @click.option("--overwrite", is_flag=True, help="Delete the store that is there.")
@@ -136,6 +161,8 @@ def build(context: click.Context, **options: Any) -> int:
     from .make import build as pipeline
 
     announce(console.note)
+    watcher = _watcher()
+    watcher.look()
     summary = pipeline.build(
         recipe,
         out,
@@ -143,7 +170,7 @@ def build(context: click.Context, **options: Any) -> int:
         scheduler=options["scheduler"],
         resume=options["resume"],
         overwrite=options["overwrite"],
-        watcher=_watcher(),
+        watcher=watcher,
     )
     _print_summary(summary, _write_previews(summary), out)
     if summary.is_incomplete:
@@ -185,6 +212,7 @@ def _dry_run(recipe: Recipe, out: str) -> int:
     from .make.estimate import estimate
 
     watcher = _watcher()
+    watcher.look()
     figures = estimate(recipe, watcher)
     watcher.end()
     plan = figures.plan
@@ -211,13 +239,22 @@ def _watcher() -> Any:
     class ConsoleWatcher(Watcher):
         def __init__(self) -> None:
             self.bar: console.Progress | None = None
+            self.is_reading = False
             self.first = 0
             self.started = 0.0
 
         def message(self, text: str) -> None:
             console.note(text)
 
+        def look(self) -> None:
+            """Show on a terminal that volumes are being listed, which has no count."""
+            if console.has_bar():
+                self.bar = console.Progress("finding volumes", 0).__enter__()
+
         def reading(self, done: int, total: int) -> None:
+            if not self.is_reading:
+                self.end()
+                self.is_reading = True
             if self.bar is None and total > 1:
                 self.bar = console.Progress("reading volumes", total).__enter__()
             if self.bar is not None:
@@ -315,10 +352,10 @@ def _bytes(count: float) -> str:
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(short_help="Say what a folder holds, and what is odd about it.")
 @click.argument("root")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--subjects", metavar="REGEX|CSV", help="As for build, as the next two.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
+@click.option("--subjects", metavar="REGEX|CSV", help="Whose files of your own are, as for build.")
 @click.option("--frames", metavar="first|all|N", default="first", help="Of a 4-D file or echoes of the same slices.")
 @click.option("--include-derived", is_flag=True, help="Phase images, maps, projections too, of files of your own.")
 @click.option("--max-memory", type=console.Number(above=0), metavar="GB", help="As for build.  [default: 4]")
@@ -342,9 +379,9 @@ def inspect(
 
 
 @cli.command()
-@click.argument("store", metavar="STORE")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option("--digest", is_flag=True, help="Only the digest over hq, lq, mask and samples.")
-@click.option("--json", "as_json", is_flag=True, help="All attributes, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all attributes as JSON, for other programs.")
 @console.verbose_option
 def info(store: str, digest: bool, as_json: bool) -> None:
     """Say what a store holds.
@@ -384,15 +421,18 @@ def info(store: str, digest: bool, as_json: bool) -> None:
         console.result(f"{name + ':':<15}{text}")
 
 
-@cli.command()
-@click.argument("store", metavar="STORE")
+@cli.command(short_help="Check that a store is what was built.")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option(
     "--resimulate", type=click.IntRange(min=0), default=0, metavar="K", help="Simulate K random samples again."
 )
-@click.option("--root", multiple=True, metavar="DIR", help="Of the source, as for build; to simulate again.")
+@click.option(
+    "--root", multiple=True, metavar="DIR", help="Of the source, as for build, to simulate again; may repeat."
+)
 @click.option("--seed", type=int, help="Of the draw of samples.  [default: another each time]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
 @console.verbose_option
-def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None) -> int:
+def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None, as_json: bool) -> int:
     """Check that a store is what was built: every checksum, the table, the digest.
 
     \b
@@ -409,6 +449,9 @@ def verify(store: str, resimulate: int, root: tuple[str, ...], seed: int | None)
         report = check(store, resimulate, root=root or None, seed=seed, on_shard=on_shard)
     for text in report.notes:
         console.note(f"note: {text}")
+    if as_json:
+        console.result(json.dumps(dataclasses.asdict(report), indent=2))
+        return ExitCode.DATA if report.faults else ExitCode.DONE
     for text in report.faults:
         console.result(f"FAULT {text}")
     if report.faults:
@@ -427,7 +470,7 @@ def _fault(text: str) -> Exception:
 
 
 @cli.command()
-@click.argument("store", metavar="STORE")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option("--probe", metavar="NAME", help="Which probe's images.  [default: the first]")
 @click.option("--rows", type=click.IntRange(min=1, max=50), default=4, help="Pairs in the picture.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG, PDF or SVG.")
@@ -454,7 +497,7 @@ def preview(store: str, probe: str | None, rows: int, out: Path) -> None:
 
 
 @cli.command(short_help="Look through a dataset in the browser.")
-@click.argument("store", metavar="STORE")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @server_options
 @console.verbose_option
 def look(store: str, browser: bool, port: int) -> int:
@@ -480,8 +523,8 @@ def look(store: str, browser: bool, port: int) -> int:
     return serve_page(Server(paths, port), browser, close)
 
 
-@cli.command()
-@click.argument("store", metavar="STORE")
+@cli.command(short_help="Write one HTML file that shows a dataset.")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option("--pairs", "n_pairs", type=click.IntRange(min=1, max=2000), default=48, help="In the gallery.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html", help="HTML file.")
 @console.verbose_option
@@ -506,8 +549,8 @@ def report(store: str, n_pairs: int, out: Path) -> None:
     console.result(f"{out}: {_bytes(out.stat().st_size)}; open it in a browser")
 
 
-@cli.command()
-@click.argument("store", metavar="STORE")
+@cli.command(short_help="Write the pairs in the format of other programs.")
+@click.argument("store", type=console.StoreType(), metavar="STORE")
 @click.option(
     "--format",
     "kind",
@@ -516,19 +559,27 @@ def report(store: str, n_pairs: int, out: Path) -> None:
     help="PNG with tables, tars, Hugging Face's Parquet, .nii.gz in mm, or channel data as zea HDF5.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the folder, if an export is in it.")
 @click.option("--probe", metavar="NAME", help="Whose images.  [default: all]")
-@click.option("--licence", metavar="NAME", help="Under which you pass on files of your own: CC-BY-4.0, CC0-1.0, ...")
+@click.option(
+    "--license",
+    "licence",
+    metavar="NAME",
+    help="Under which you pass on files of your own: CC-BY-4.0, CC0-1.0, ...",
+)
 @click.option("--test-fold", type=click.IntRange(min=0), default=0, metavar="K", help="Fold that is the split `test`.")
 @click.option("--polar", is_flag=True, help="Polar images too, of convex and phased probes: no blank corners.")
-@click.option("--root", multiple=True, metavar="DIR", help="Of the source, as for build, where openh-rf needs it.")
+@click.option(
+    "--root", multiple=True, metavar="DIR", help="Of the source, as for build, where openh-rf needs it; may repeat."
+)
 @click.option("--creator", metavar="NAME", help="Of the dataset, for its Croissant metadata and card.")
 @click.option("--url", metavar="URL", help="Where the dataset will be, for its Croissant metadata.")
 @console.verbose_option
 def export(store: str, kind: str, out: Path, root: tuple[str, ...], **options: Any) -> None:
-    """Write the pairs in a form that others read, with a dataset card, a licence file and a picture.
+    """Write the pairs in a form that others read, with a dataset card, a license file and a picture.
 
     \b
-    datagen export pairs.zarr --format parquet --licence CC-BY-4.0 -o shared/
+    datagen export pairs.zarr --format parquet --license CC-BY-4.0 -o shared/
     datagen export pairs.zarr --format png -o pictures/
     """
     from .show.export import export as write

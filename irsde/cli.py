@@ -6,6 +6,8 @@ diffusers are imported when a command runs, never for `--help`.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +36,8 @@ from irsde.config import (
     read_settings,
 )
 from irsde.presets import TrainCommand, preset_for, recipe_warning
-from ussim.commands import console
+from ussim import __version__
+from ussim.commands import console, grammar
 
 if TYPE_CHECKING:
     from irsde.network import Model
@@ -47,7 +50,7 @@ ELSEWHERE = {
 }  # command -> module that defines it
 
 
-class Group(click.Group):
+class Group(grammar.Group):
     """A group some of whose commands are imported when they are asked for."""
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -63,6 +66,7 @@ class Group(click.Group):
 
 
 @click.group(cls=Group, context_settings=console.SETTINGS)
+@click.version_option(__version__, message="irsde %(version)s")
 def cli() -> None:
     """Despeckling by mean-reverting diffusion, and variance imaging with diffusion priors.
 
@@ -87,15 +91,33 @@ def run(arguments: list[str] | None = None) -> int:
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-@cli.command(cls=TrainCommand)
-@click.option("--data", metavar="STORE", multiple=True, help="Pairs store that `datagen build` wrote; may repeat.")
-@click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings stand unless given again.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
-@click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.")
+@cli.command(cls=TrainCommand, loads="PyTorch", short_help="Train a model on a pairs store.")
+@grammar.section("Pairs")
 @click.option(
-    "--method", type=click.Choice(METHODS), help="irsde, flow; pmrf and irsde-mean on a predicted mean; or supervised."
+    "--data",
+    type=console.StoreType(),
+    metavar="STORE",
+    multiple=True,
+    help="Pairs store that `datagen build` wrote; may repeat.",
+)
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=console.PROBE_NAME,
+    metavar="NAME",
+    help="Probe in the store; may repeat.  [default: all it has]",
+)
+@click.option("--fold", type=click.IntRange(min=0), help="Hold out the subjects of this fold.  [default: none]")
+@grammar.section("Run")
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Run folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings stand unless given again.")
+@click.option("--overwrite", is_flag=True, help="Delete the run in --out and begin again.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML or JSON file of settings; options win over it.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="irsde, flow; pmrf and irsde-mean on a predicted mean; or supervised.  [default: irsde]",
 )
 @click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Network and length of the run, see below.")
 @click.option(
@@ -108,17 +130,21 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option(
     "--mean", metavar="RUN", help="Run of method unet whose network is the mean of pmrf or irsde-mean, as it is."
 )
+@grammar.section("Training")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the diffusion.  [default: 100]")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
 @click.option("--batch-size", type=click.IntRange(1), help="Patches per step and process.")
 @click.option("--patch-size", type=click.IntRange(8), help="Pixels, a multiple of 8.")
-@click.option("--learning-rate", type=console.Number(above=0), help="Of Adam, at its largest.")
+@click.option("--learning-rate", type=console.Number(above=0), metavar="RATE", help="Of Adam, at its largest.")
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate over the run.")
 @click.option("--warmup", type=click.IntRange(0), help="Steps of rising learning rate.")
-@click.option("--clip-norm", type=console.Number(minimum=0), help="Largest gradient norm; 0 = no limit.")
-@click.option("--ema-decay", type=console.Number(minimum=0, below=1), help="Of the averaged weights, per step.")
+@click.option("--clip-norm", type=console.Number(minimum=0), metavar="NORM", help="Of gradients; 0 = no limit.")
+@click.option(
+    "--ema-decay", type=console.Number(minimum=0, below=1), metavar="FRACTION", help="Of averaged weights, per step."
+)
 @click.option("--loss", type=click.Choice(LOSSES + FLOW_LOSSES), help="Of the predicted noise; of a flow, velocity.")
-@click.option("--max-sigma", type=console.Number(above=0), help="λ, in units of --sigma-unit.")
+@grammar.section("Diffusion and images")
+@click.option("--max-sigma", type=console.Number(above=0), metavar="SIGMA", help="λ, in units of --sigma-unit.")
 @click.option(
     "--sigma-unit", type=click.Choice(SIGMA_UNITS), help="Of λ: the normalized image's, or grey levels in [0, 1]."
 )
@@ -146,8 +172,10 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option(
     "--overlays",
     type=console.Number(minimum=0, maximum=1),
+    metavar="FRACTION",
     help="Share of training patches with a black border, caption, ruler or sector pasted on HQ and LQ.",
 )
+@grammar.section("Computation")
 @click.option("--mixed-precision", type=click.Choice(("no", "bf16", "fp16")), help="Arithmetic on a card.")
 @click.option("--gradient-accumulation", type=click.IntRange(1), help="Batches per optimizer step.")
 @click.option("--compile/--no-compile", default=None, help="torch.compile the network.")
@@ -160,7 +188,13 @@ def run(arguments: list[str] | None = None) -> int:
 @click.option("--validate-every", type=click.IntRange(0), help="Steps between sample sheets; 0 = none.")
 @console.verbose_option
 def train(
-    out: Path, resume: bool, config: Path | None, data: tuple[str, ...], probes: tuple[str, ...], **given: Any
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    config: Path | None,
+    data: tuple[str, ...],
+    probes: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Train a model on a pairs store.
 
@@ -172,6 +206,8 @@ def train(
 
     Several processes: torchrun --nproc_per_node N -m irsde train ..., or accelerate launch --multi_gpu.
     """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other: go on with the run, or begin it again")
     settings = {name: value for name, value in given.items() if value is not None}
     settings |= ({"store": data} if data else {}) | ({"probes": probes} if probes else {})
     if config:
@@ -205,6 +241,12 @@ def train(
     with _memory():
         from irsde.training import train
 
+        if overwrite:
+            from irsde.run_folder import start_again
+
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise click.UsageError("--overwrite: of several processes none may delete the run: delete it before")
+            start_again(out, [*chosen.stores, *filter(None, (chosen.init, chosen.mean))], console.note)
         folder = train(chosen, out, resume)
     console.result(f"{folder}: step {chosen.steps} of {chosen.steps}")
 
@@ -215,6 +257,7 @@ def train(
 def model_options(command: Callable) -> Callable:
     """Add the options of every command that restores by a model."""
     options = (
+        grammar.section("Model"),
         click.option(
             "--sampler",
             type=click.Choice(tuple(dict.fromkeys(SAMPLERS + FLOW_SAMPLERS))),
@@ -231,8 +274,9 @@ def model_options(command: Callable) -> Callable:
     return command
 
 
-@cli.command()
+@cli.command(loads="PyTorch", short_help="Restore an image, a cine, a volume or a store.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[RUN...] IMAGE")
+@grammar.section("What is read and written")
 @click.option(
     "-o",
     "--output",
@@ -240,33 +284,22 @@ def model_options(command: Callable) -> Callable:
     required=True,
     help=".png (one image), .npy, .nii, .nii.gz, or .dcm of what was DICOM; of a store, a folder.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
-@click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
-@click.option(
-    "--fidelity",
-    type=console.Number(minimum=0, maximum=1),
-    default=1.0,
-    show_default=True,
-    help="From 0, the mean, to 1, a sample; of methods that sample.",
-)
-@click.option(
-    "--interval",
-    type=click.Path(path_type=Path),
-    help="Write lower and upper bounds too: run, or JSON file, of calibrate-intervals. Sets how samples are drawn.",
-)
-@click.option("--slice", "slice_index", type=int, metavar="N", help="This slice or frame of a volume alone.")
+@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice or frame of a volume.  [default: all]")
 @click.option(
     "--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.  [default: as acquired]"
 )
 @click.option(
-    "--probe", help="Probe of a pairs store, or whose curve --tone mri takes.  [default: the first; the mean curve]"
+    "--probe",
+    type=console.PROBE_NAME,
+    metavar="NAME",
+    help="Probe of a pairs store, or whose curve --tone mri takes.  [default: the first; the mean curve]",
 )
-@click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.")
+@click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.  [default: all]")
 @click.option(
     "--strength",
     type=console.Number(minimum=0, maximum=1),
     default=1.0,
-    show_default=True,
+    metavar="FRACTION",
     help="Share of what the model changes that is changed: 0 gives the picture back.",
 )
 @click.option(
@@ -308,6 +341,21 @@ def model_options(command: Callable) -> Callable:
     help="Keep patient, study and device in -o NAME.dcm, and name the file read as its source.  [default: nothing of them]",
 )
 @model_options
+@click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
+@click.option("--samples", type=click.IntRange(1), default=1, help="Draw several; write their mean and variance.")
+@click.option(
+    "--fidelity",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    metavar="FRACTION",
+    help="From 0, the mean, to 1, a sample; of methods that sample.",
+)
+@click.option(
+    "--interval",
+    type=click.Path(path_type=Path),
+    metavar="RUN|FILE",
+    help="Write lower and upper bounds too: run, or JSON file, of calibrate-intervals. Sets how samples are drawn.",
+)
 @console.verbose_option
 def restore(
     runs: tuple[Path, ...],
@@ -464,12 +512,20 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
-@click.argument("name", required=False)
-def models(name: str | None) -> None:
+def _shelf() -> list[str]:
+    from irsde.models import names
+
+    return names()
+
+
+@cli.command(short_help="List the models that come with the package.")
+@click.argument("name", required=False, type=console.NameType("model", _shelf))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
+@console.verbose_option
+def models(name: str | None, as_json: bool) -> None:
     """List the models that come with the package; of one by its NAME, show its card.
 
-    A card says what a model was trained on and under which licences, by which recipe and command, what was measured, and
+    A card says what a model was trained on and under which licenses, by which recipe and command, what was measured, and
     what it is not for.
 
     \b
@@ -478,25 +534,43 @@ def models(name: str | None) -> None:
     """
     from irsde import models as shelf
 
-    if name is None:
-        for own in shelf.names():
-            model = shelf.shipped(own)
-            console.result(f"{own}: {model.kind}, {model.size / 1e6:.1f} MB; {model.summary}")
-        return
     try:
-        console.result(shelf.shipped(name).card.rstrip())
+        known = [shelf.shipped(own) for own in ([name] if name is not None else shelf.names())]
     except KeyError as error:
         raise click.UsageError(str(error.args[0])) from None
+    if as_json:
+        facts = [{"name": m.name, "kind": m.kind, "bytes": m.size, "summary": m.summary} for m in known]
+        if name is not None:
+            facts[0]["card"] = known[0].card
+        console.result(json.dumps(facts if name is None else facts[0], indent=2))
+    elif name is not None:
+        console.result(known[0].card.rstrip())
+    else:
+        for model in known:
+            console.result(f"{model.name}: {model.kind}, {model.size / 1e6:.1f} MB; {model.summary}")
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", metavar="STORE", help="Pairs store to test on: subjects that no run was trained on.")
-@click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
-@click.option("--fold", type=click.IntRange(min=0), help="Only the subjects of this fold of the store.")
+@cli.command(loads="PyTorch", short_help="Measure runs and classical filters; write one table.")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@grammar.section("Test images")
+@click.option(
+    "--data",
+    type=console.StoreType(),
+    metavar="STORE",
+    help="Pairs store to test on: subjects that no run was trained on.",
+)
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=console.PROBE_NAME,
+    metavar="NAME",
+    help="Probe in the store; may repeat.  [default: all it has]",
+)
+@click.option("--fold", type=click.IntRange(min=0), help="Only subjects of this fold of the store.  [default: all]")
 @click.option(
     "--real",
     type=click.Path(path_type=Path),
@@ -509,10 +583,19 @@ def models(name: str | None) -> None:
     metavar="SUFFIX",
     help="End of a mask's name, before a number if it has one; may repeat.  [default: _tumor, _other, _mask]",
 )
+@click.option("--limit", type=click.IntRange(1), help="This many images per probe, evenly spread.  [default: all]")
+@grammar.section("Table")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Markdown; CSV and PNG go beside it."
 )
-@click.option("--steps", type=click.IntRange(1), multiple=True, help="Step count; may repeat.  [default: as trained]")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep every restored image, float32 .npy in [0, 1]: DIR/PROBE/METHOD/INDEX.npy.",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), multiple=True, help="Network evaluations; may repeat.  [default: as trained]"
+)
 @click.option("--samples", type=click.IntRange(1), default=1, help="Add a row for the mean of this many samples.")
 @click.option(
     "--fidelity",
@@ -520,7 +603,7 @@ def models(name: str | None) -> None:
     type=console.Number(minimum=0, maximum=1),
     multiple=True,
     default=(1.0,),
-    show_default=True,
+    metavar="FRACTION",
     help="From 0, the mean, to 1, a sample; may repeat, a row for each.",
 )
 @click.option(
@@ -532,20 +615,30 @@ def models(name: str | None) -> None:
 )
 @click.option("--speckle", is_flag=True, help="Split errors in bias and speckle, over the draws that pairs have.")
 @click.option(
-    "--lesions", type=click.IntRange(1), metavar="N", help="Lesions kept, lost and made in N phantoms per probe."
+    "--lesions",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Lesions kept, lost and made in N phantoms per probe.  [default: none]",
 )
 @click.option(
-    "--interval", type=click.Path(path_type=Path), help="Coverage of the intervals of this run, or JSON file."
+    "--interval",
+    type=click.Path(path_type=Path),
+    metavar="RUN|FILE",
+    help="Coverage of the intervals of this run, or JSON file.",
 )
 @click.option("--n-seeds", type=click.IntRange(2), default=5, help="Seeds of one model, beside an ensemble of runs.")
 @click.option("--baselines/--no-baselines", default=True, help="Classical filters.")
-@click.option("--fit-data", metavar="STORE", help="Training pairs: tune the filters, fit a tone curve to a median.")
+@click.option(
+    "--fit-data",
+    type=console.StoreType(),
+    metavar="STORE",
+    help="Training pairs: tune the filters, fit a tone curve to a median.",
+)
 @click.option("--torch-model", multiple=True, metavar="NAME=FILE", help="ONNX file or run; may repeat.")
 @click.option(
     "--trust", is_flag=True, help="Load TorchScript and torch.export files too: they can run code of their own."
 )
 @click.option("--lpips-backbone", type=click.Path(path_type=Path), help="ImageNet AlexNet weights (.pth).")
-@click.option("--limit", type=click.IntRange(1), help="This many images per probe, evenly spread.")
 @model_options
 @console.verbose_option
 def evaluate(
@@ -556,6 +649,7 @@ def evaluate(
     real: Path | None,
     mask_suffixes: tuple[str, ...],
     output: Path,
+    save: Path | None,
     steps: tuple[int, ...],
     samples: int,
     n_seeds: int,
@@ -591,6 +685,9 @@ def evaluate(
         raise click.UsageError("--mask-suffix is of the images of --real FOLDER, and not empty")
     if output.suffix.lower() in (".csv", ".png"):
         raise click.UsageError(f"{output}: expected the name of the Markdown file; CSV and PNG go beside it")
+    sources: list[str | Path] = [*runs, *(given for given in (data, real) if given is not None)]
+    if save is not None and any(console.is_inside(save, given) for given in sources):
+        raise click.UsageError(f"{save}: is an input, or lies in one; choose another folder")
     named = [_name_and_file(text) for text in torch_model]
     read = [file for _, file in named] + ([] if lpips_backbone is None else [lpips_backbone])
     console.check_outputs([output, output.with_suffix(".csv")], read)
@@ -608,7 +705,7 @@ def evaluate(
         models = [load(folder, weights, device) for folder in runs]
         options: dict[str, Any] = {
             "steps": steps or (None,), "sampler": sampler, "seed": seed, "baselines": baselines, "torch_models": named,
-            "trust": trust, "fidelities": fidelities,
+            "trust": trust, "save": save, "fidelities": fidelities,
         }  # fmt: skip
         result = Result()
         if data is not None:
@@ -629,7 +726,7 @@ def evaluate(
             suffixes = mask_suffixes or MASK_SUFFIXES
             evaluate_real(models, real, limit=limit, mask_suffixes=suffixes, result=result, progress=True, **options)
         written = write_report(result, output)
-    for path in written:
+    for path in [*written, *([save] if save is not None else [])]:
         console.result(str(path))
 
 

@@ -6,33 +6,54 @@ from pathlib import Path
 
 import click
 
-from irsde.config import FLOW_SAMPLERS, SAMPLERS
-from ussim.commands import console
+from irsde.cli import model_options
+from ussim.commands import console, grammar
 
 
-@click.command("calibrate-intervals")
+@click.command(
+    "calibrate-intervals",
+    cls=grammar.Command,
+    loads="PyTorch",
+    short_help="Calibrate intervals on a subject that no run has seen.",
+)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("--data", metavar="STORE", required=True, help="Pairs store; subjects that no run was trained on.")
-@click.option("--probe", "probes", multiple=True, help="Probe in the store; may repeat.  [default: all it has]")
-@click.option("--fold", type=click.IntRange(min=0), help="Only the subjects of this fold of the store.")
-@click.option("--subject", "subjects", multiple=True, help="Only this subject; may repeat.  [default: all]")
-@click.option("--limit", type=click.IntRange(1), help="This many images per probe, evenly spread.")
+@grammar.section("Pairs")
 @click.option(
-    "--level", type=console.Number(above=0, below=1), default=0.9, show_default=True, help="Share of pixels inside."
-)
-@click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Per run.")
-@click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: the method's own]")
-@click.option(
-    "--sampler", type=click.Choice(tuple(dict.fromkeys(SAMPLERS + FLOW_SAMPLERS))), help="[default: the method's]"
+    "--data",
+    type=console.StoreType(),
+    metavar="STORE",
+    required=True,
+    help="Pairs store; subjects that no run was trained on.",
 )
 @click.option(
-    "--fidelity", type=console.Number(minimum=0, maximum=1), default=1.0, show_default=True, help="Of the samples."
+    "--probe",
+    "probes",
+    multiple=True,
+    type=console.PROBE_NAME,
+    metavar="NAME",
+    help="Probe in the store; may repeat.  [default: all it has]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
-@click.option("--weights", type=click.Choice(("ema", "raw")), default="ema", help="Averaged weights, or the last.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N.")
+@click.option("--fold", type=click.IntRange(min=0), help="Only subjects of this fold of the store.  [default: all]")
+@click.option(
+    "--subject", "subjects", multiple=True, metavar="NAME", help="Only this subject; may repeat.  [default: all]"
+)
+@click.option("--limit", type=click.IntRange(1), help="This many images per probe, evenly spread.  [default: all]")
+@grammar.section("Intervals")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="JSON.  [default: intervals.json in the first run]"
+)
+@click.option(
+    "--level", type=console.Number(above=0, below=1), default=0.9, metavar="FRACTION", help="Share of pixels inside."
+)
+@click.option("--samples", type=click.IntRange(1), default=8, help="Draws per run.")
+@model_options
+@click.option("--steps", type=click.IntRange(1), help="Network evaluations.  [default: as trained]")
+@click.option(
+    "--fidelity",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    metavar="FRACTION",
+    help="From 0, the mean, to 1, a sample; of methods that sample.",
 )
 @console.verbose_option
 def calibrate_intervals(

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from irsde.data import DataError
 from irsde.network import Model
+from irsde.run_folder import INTERVALS
 from irsde.sample import Sampling
 from ussim.io.atomic import replacing
 
-FILE = "intervals.json"  # in a run folder
+FILE = INTERVALS  # in a run folder
 FORMAT = 1
 N_BINS = 6  # of the mean's grey level, each with a correction of its own
 LEAST = 200  # pixels of a bin, below which it joins its neighbor

@@ -28,6 +28,7 @@ from irsde.sde import IRSDE
 from irsde.smoothing import smoothed
 from irsde.two_stage import TwoStage, one_stage_loss, two_stage_loss
 from ussim.errors import DeviceError
+from ussim.near import did_you_mean
 
 # "paper" has 56,572,865 parameters; its decoder has one residual block a level more than its encoder, as diffusers builds
 # it. `fold` gathers 2 x 2 pixels into channels first, so that no layer works at full resolution, where a CPU is slowest.
@@ -396,7 +397,10 @@ def read_record(run: Path) -> dict[str, Any]:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote") from error
+        near = did_you_mean(run.name, models.names()) if len(run.parts) == 1 else ""
+        raise DataError(
+            f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote{near}"
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 

@@ -10,6 +10,7 @@ import click
 
 from irsde.config import PRESETS, TrainConfig
 from irsde.recipes import ALL
+from ussim.commands import grammar
 
 WITHOUT_CARD = "small"  # 20,000 steps at 2.2 per second of one CPU core: 2.5 h; of "paper" a core takes a hundred days
 # What a preset is, in words: the settings are listed from PRESETS. Parameters of the network, and how long a run takes.
@@ -22,7 +23,7 @@ OPTIONS = {"data": "store", "probes": "probes"}  # parameter of the command -> s
 _SAID = re.compile(r"\s*\[default: [^\]]*\]")
 
 
-class TrainCommand(click.Command):
+class TrainCommand(grammar.Command):
     """The command whose options are settings: their help ends with the default, that of each preset where they differ."""
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:

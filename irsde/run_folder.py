@@ -9,7 +9,8 @@ import csv
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -22,8 +23,11 @@ from irsde import recipes
 from irsde.config import FORMAT, TrainConfig
 from irsde.lessons import Lessons, places
 from irsde.network import Model
+from irsde.run_lock import hold
+from ussim.errors import ExistsError
 from ussim.io.atomic import replacing
 
+INTERVALS = "intervals.json"  # what `irsde calibrate-intervals` keeps beside the run
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "steps_per_second", "held_out_loss", "held_out_psnr")
 SHEET = ("LQ", "restored", "HQ")  # images of a row of a sample sheet
 ALWAYS = COLUMNS[:5]  # what no whole row lacks
@@ -78,6 +82,50 @@ def start(
             record[setting] = {"run": os.path.realpath(getattr(config, setting)), "step": model.step}
     with replacing(out / "config.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def start_again(out: Path, keep: Iterable[str | Path], report: Callable[[str], None]) -> None:
+    """Delete the run in a folder, if there is one that nobody trains in and that holds nothing of `keep`.
+
+    Raises
+    ------
+    ExistsError
+        The folder holds something else, or what the new run is to be made of.
+    DataError
+        A training is at work in it.
+    """
+    if not (out / "config.json").exists():
+        return
+    known = {"checkpoints", "metrics.csv", "samples", "lock.json", "tensorboard", INTERVALS}  # and of a prior:
+    known |= {
+        "checkpoint.pt",
+        "unet",
+        "scheduler",
+        "prior.json",
+        "log.jsonl",
+        *(["config.json"] if _is_run(out) else []),
+    }
+    # Hidden files are what an end in the midst of writing left; hidden folders are of other programs, as a repository is.
+    other = sorted(p.name for p in out.iterdir() if p.name not in known and (p.is_dir() or not p.name.startswith(".")))
+    if other:
+        raise ExistsError(
+            f"{out}: holds {other[0]}, which is of no run; delete the folder by hand, or choose another --out"
+        )
+    for path in keep:
+        if os.path.exists(path) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(out)):
+            raise ExistsError(f"{out}: holds {path}, which the new run needs; choose another --out")
+    with hold(out, report):
+        pass
+    shutil.rmtree(out)
+
+
+def _is_run(out: Path) -> bool:
+    """Return whether the record in a folder is that of a training, of a model or of a prior."""
+    try:
+        record = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(record, dict) and ({"format", "config"} <= record.keys() or "iterations" in record)
 
 
 def append_row(out: Path, row: Mapping[str, float]) -> None:

@@ -121,6 +121,13 @@ with console.tracking("imaging") as report:
 
 def on_terminal(width):
     """What a terminal shows of PROGRAM."""
+    screen = Screen(width)
+    screen.feed(sent_to_terminal(width, PROGRAM.format(*MESSAGES)))
+    return screen
+
+
+def sent_to_terminal(width, program, **variables):
+    """What a program sends to a terminal of some width."""
     import fcntl
     import pty
     import struct
@@ -128,9 +135,9 @@ def on_terminal(width):
 
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": "xterm"}
-    command = [sys.executable, "-c", PROGRAM.format(*MESSAGES)]
-    screen, sent = Screen(width), b""
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    environment |= {"TERM": "xterm"} | variables
+    command, sent = [sys.executable, "-c", program], b""
     with subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=environment, cwd=ROOT) as process:
         os.close(side)
         while True:
@@ -141,8 +148,7 @@ def on_terminal(width):
             sent += some
     os.close(main)
     assert process.returncode == 0
-    screen.feed(sent.decode())
-    return screen
+    return sent.decode()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
@@ -181,11 +187,38 @@ def test_an_error_ends_the_bar_of_its_work(monkeypatch, capsys):
     assert not bars.say("anything")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_dumb_terminal_gets_plain_lines():
+    sent = sent_to_terminal(80, PROGRAM.format(*MESSAGES), TERM="dumb")
+    assert "\x1b" not in sent
+    assert re.search(r"\d\d:\d\d:\d\d training: 128/20000 \(1 %\), .* left\r\n", sent)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_what_is_loaded_is_said_at_once_and_wiped(width):
+    program = """
+import time, click
+from ussim.commands import console, grammar
+@click.command(cls=grammar.Command, loads="PyTorch")
+def slow():
+    time.sleep(0.1)
+    console.note("ready")
+console.run(slow, "slow", [])
+"""
+    sent = sent_to_terminal(width, program)
+    assert sent.startswith("loading PyTorch...\r\x1b[2K")
+    screen = Screen(width)
+    screen.feed(sent)
+    assert [line.rstrip() for line in screen.lines if line.strip()] == ["ready"]
+
+
 def test_elsewhere_there_are_plain_lines():
     command = [sys.executable, "-c", PROGRAM.format(*MESSAGES)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "result\n"
     lines = done.stderr.splitlines()
-    assert lines[:3] == [MESSAGES[0], f"warning: {MESSAGES[1]}", "by another"]
-    assert re.match(r"training: 128/20000 \(1 %\), .* left$", lines[3])
+    at_work = [re.sub(r"^\d\d:\d\d:\d\d ", "at ", line) for line in lines[:4]]  # by another: not ours to date
+    assert at_work[:3] == [f"at {MESSAGES[0]}", f"at warning: {MESSAGES[1]}", "by another"]
+    assert re.match(r"at training: 128/20000 \(1 %\), .* left$", at_work[3])
     assert lines[4:] == ["simulating the phantom", "within", "imaging", "a quarter"]

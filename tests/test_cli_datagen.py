@@ -42,7 +42,7 @@ def test_the_guide_has_the_options_of_inspect_and_their_defaults():
     options = {option.name: option for option in cli.commands["inspect"].params}
     assert shared <= set(options)
     for option in options.values():
-        if option.name not in ("root", "verbose"):
+        if option.name not in ("root", "verbose", "quiet"):
             assert option.opts[0] in section
     build_options = {option.name: option for option in cli.commands["build"].params}
     for name in shared:

@@ -157,7 +157,7 @@ def test_help_of_train_says_defaults_and_presets():
     said = " ".join(CliRunner().invoke(cli, ["train", "--help"], terminal_width=300).output.split())
     for words in (
         "Optimizer steps. [default: paper 700,000, small 20,000, tiny 4,000]",
-        "--patch-size INTEGER RANGE Pixels, a multiple of 8. [default: paper 128, small 64, tiny 64]",
+        "--patch-size N Pixels, a multiple of 8. [default: paper 128, small 64, tiny 64]",
         "[default: paper with a graphics card, else small]",
         "Way back from --normalization own. [default: lq]",
         "Also turn by 90 degrees (speckle is anisotropic). [default: off]",
@@ -200,7 +200,7 @@ def test_train_takes_settings_from_a_file(store, tmp_path):
         (["train", "--data", "{store}", "--out", "{tmp}/x", "--preset", "tiny", "--patch-size", "30"], 2, "multiple of 8"),
         (["train", "--data", "{store}", "--out", "{tmp}/x", "--preset", "tiny", "--fold", "9"], 3, "fold 9"),
         (["train", "--data", "{store}", "--out", "{run}"], 2, "--resume"),
-        (["train", "--out", "{run}", "--resume", "--max-sigma", "0.9"], 5, "max_sigma"),
+        (["train", "--out", "{run}", "--resume", "--max-sigma", "0.9"], 5, "--max-sigma"),
         (["train", "--data", "{store}", "--out", "{tmp}/x", "--preset", "tiny", "--device", "cuda:77"], 6, "--device cpu"),
         (["train", "--data", "{store}", "--out", "{tmp}/x", "--init", "{run}", "--preset", "small"], 2,
          "use --method irsde --preset tiny"),
@@ -347,7 +347,7 @@ def test_a_store_with_samples_is_restored_in_batches_and_summed_up(trained, stor
     assert run([*arguments, str(tmp_path / "r"), "--tile", "128"]) == 0  # four images of 64 x 64 fill a tile
     assert sizes == [4, 4]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("restoring: 8/8")
+    assert lines[0][9:].startswith("restoring: 8/8")
     assert lines[1] == "4 images restored"
     assert re.fullmatch(
         r"largest standard deviation over 2 members, of an image: median \S+, at most \S+ \(00000\d\.png\)", lines[2]

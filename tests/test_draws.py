@@ -13,6 +13,7 @@ from datagen.plan.randomize import Ranges
 from datagen.show.export import export
 from datagen.show.preview import preview_png
 from datagen.show.report import write_report
+from datagen.store import layout
 from ussim.probes import load_probe
 
 DRAWS = 3
@@ -48,6 +49,18 @@ def test_one_draw_is_the_store_of_before(one, root, tmp_path):
     summary = build(fast_recipe(root, limit=4, speckle_draws=1), tmp_path / "pairs.zarr")
     assert summary.digest == one[1].digest
     assert datagen.open_pairs(one[0]).draws(0).shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize("store", ["one", "several"])
+def test_bytes_of_a_sample_are_those_of_its_arrays(store, request):
+    import zarr
+
+    path, _ = request.getfixturevalue(store)
+    recipe, group = datagen.open_pairs(path).recipe, zarr.open_group(path, mode="r")
+    arrays = [array for _, array in group.members(max_depth=None) if isinstance(array, zarr.Array)]
+    n = group["hq"].shape[0]
+    per_sample = [array for array in arrays if array.ndim > 2 and array.shape[0] == n]
+    assert layout.bytes_per_sample(recipe) * n == sum(array.nbytes for array in per_sample)
 
 
 def test_the_first_draw_is_that_of_one_and_the_others_differ(one, root, tmp_path):

@@ -449,10 +449,54 @@ def test_a_failed_export_leaves_nothing(plain, tmp_path, monkeypatch, kind):
 def test_what_cannot_be_is_one_line(plain, tmp_path, capsys):
     given = ["export", str(plain), "--format", "png", "-o", str(tmp_path / "png")]
     assert console.run(cli, "datagen", [*given, "--test-fold", "9"]) == 3
-    assert "test_fold: expected 0 to" in capsys.readouterr().err
+    assert "--test-fold: expected 0 to" in capsys.readouterr().err
     assert console.run(cli, "datagen", given) == 0
     assert console.run(cli, "datagen", given) == 3
     assert "choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["png", "webdataset"])
+def test_an_export_is_written_again(plain, tmp_path, capsys, kind):
+    out = tmp_path / "out"
+    given = ["export", str(plain), "--format", kind, "--probe", PROBE, "-o", str(out)]
+    assert console.run(cli, "datagen", [*given, "--overwrite"]) == 0  # nothing there to replace
+    first = sorted(out.rglob("*"))
+    (out / "of the last time.txt").write_text("")
+    assert console.run(cli, "datagen", given) == 3
+    assert "or give --overwrite" in capsys.readouterr().err
+    assert console.run(cli, "datagen", [*given, "--overwrite"]) == 0
+    assert sorted(out.rglob("*")) == first
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_failed_export_leaves_the_last_one(plain, tmp_path, monkeypatch):
+    export(plain, tmp_path / "out", "png", probe=PROBE)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datagen.show.export.card.write_picture", full)
+    with pytest.raises(OSError, match="No space"):
+        export(plain, tmp_path / "out", "png", probe=PROBE, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("other", ["README.md", ".git/config", "zarr.json", "nothing"])
+def test_what_is_no_export_is_not_overwritten(plain, tmp_path, other):
+    """A project that tells of exports, a clone of one with its history, a store, an empty folder."""
+    out = tmp_path / "out"
+    (out / other).parent.mkdir(parents=True)
+    if other != "README.md":
+        (out / "README.md").write_text(f"{card.DIGEST}0`")
+    if other == "nothing":
+        (out / "README.md").unlink()
+    else:
+        (out / other).write_text("made by datagen")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=r"choose another folder$"):
+        export(plain, out, "png", probe=PROBE, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_each_sample_has_files_of_its_own():

@@ -813,7 +813,7 @@ def test_read_image_refuses_what_it_cannot_open(tmp_path):
     np.save(tmp_path / "nan.npy", np.array([[0.0, np.nan], [1.0, 0.5]]))
     for name, message in {
         "absent.npy": "no such file",
-        "notes.txt": "expected .npy, .png",
+        "notes.txt": "expected .npy, .npz, .mat, .png",
         "text.npy": "not an .npy file",
         "text.png": "not a picture",
         "text.dcm": "not a readable DICOM file",

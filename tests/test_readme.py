@@ -198,4 +198,4 @@ def test_the_options_of_build_are_all_in_its_table():
     options = {
         name for option in cli.get_command(None, "build").params for name in option.opts if name.startswith("--")
     }
-    assert options - {"--help", "--verbose"} == set(re.findall(r"`(?:-\w`/`)?(--[\w-]+)`", page))
+    assert options - {"--help", "--verbose", "--quiet"} == set(re.findall(r"`(?:-\w`/`)?(--[\w-]+)`", page))

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from .doors import check_count, check_frequency, check_times, own
 from .medium import Medium
 from .probes import Probe, load_probe
+from .shown import Shown
 from .transmits import Waves
 from .waveforms import ImpulseResponse, Waveform, as_waveform
 
@@ -24,8 +25,8 @@ class DefaultRate(float):
     """A sampling frequency that nobody asked for: 4 center_frequency, again so after `dataclasses.replace(probe=...)`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Acquisition:
+@dataclass(frozen=True, eq=False, repr=False)
+class Acquisition(Shown):
     """Everything that shapes channel data but the scatterers.
 
     Attributes

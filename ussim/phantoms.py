@@ -14,13 +14,18 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .acquisition import Acquisition
 from .probes import Probe
 from .scatterers import scatterers_from_image
+from .shown import Shown, draw
 from .types import ImageGrid, Scatterers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FLOOR_DB = -60.0  # what scatters this little does not scatter at all
 FIELD_X, FIELD_Z = (-19e-3, 19e-3), (5e-3, 43e-3)  # m, the default field: that of a linear array of 38 mm
@@ -29,8 +34,8 @@ ROWS = 384
 Extent = tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class Phantom:
+@dataclass(frozen=True, eq=False, repr=False)
+class Phantom(Shown):
     """A map of echo strength with names for what is in it, and single points.
 
     Attributes
@@ -77,6 +82,21 @@ class Phantom:
             dot = np.exp(-((self.grid.x - x) ** 2 + (self.grid.z[:, None] - z) ** 2) / spread)
             grey = np.maximum(grey, dot * np.clip(1 + level / dynamic_range_db, 0, 1))
         return grey.astype(np.float32)
+
+    def plot(self, dynamic_range_db: float = 60.0) -> Figure:
+        """Draw the phantom as `image` gives it, axes in mm.
+
+        Parameters
+        ----------
+        dynamic_range_db : float
+            From white (0 dB) to black, dB, above 0; 60 by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            `figure.savefig(path)` keeps it.
+        """
+        return draw("bmode_figure", self.image(dynamic_range_db), self.grid, dynamic_range_db)
 
     def scatterers(
         self, acquisition: Acquisition, seed: int | np.random.Generator = 0, mean_distance: float | None = None

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .doors import probe_fault
 from .errors import ConfigError
+from .shown import Shown, draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class ProbeError(ConfigError):
@@ -53,8 +57,8 @@ class Imaging:
     width: float = math.radians(75.0)
 
 
-@dataclass(frozen=True)
-class Probe:
+@dataclass(frozen=True, repr=False)
+class Probe(Shown):
     """A one-dimensional array: flat (`radius` infinite: linear, phased) or convex. SI units.
 
     Elements are numbered left to right. A flat array lies on z = 0; a convex one has its outermost elements at z = 0 and
@@ -171,6 +175,16 @@ class Probe:
     def center_of_curvature(self) -> float:
         """Z of the center of curvature of a convex array (x = 0), m: negative, behind the array."""
         return -self.radius * math.cos(self._span / 2)
+
+    def plot(self) -> Figure:
+        """Draw the array, its default field and the firing times of its default transmits.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            `figure.savefig(path)` keeps it.
+        """
+        return draw("default_figure", self)
 
     @cached_property
     def element_angle(self) -> np.ndarray:

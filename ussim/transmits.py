@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .doors import own
+from .shown import Shown
 
 if TYPE_CHECKING:
     from .medium import Medium
-    from .probes import Probe
+    from .shown import Shown
+from .probes import Probe
 
 
 class Waves(Protocol):
@@ -40,8 +42,8 @@ class Waves(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class PlaneWaves:
+@dataclass(frozen=True, eq=False, repr=False)
+class PlaneWaves(Shown):
     """Plane waves steered by `angles`, one transmit each, from a flat or convex array.
 
     Attributes
@@ -99,8 +101,8 @@ class PlaneWaves:
         return _on_clock(self.time_reference, self.apodization, times, _apex(probe) * cosine / medium.speed_of_sound)
 
 
-@dataclass(frozen=True, eq=False)
-class DivergingWaves:
+@dataclass(frozen=True, eq=False, repr=False)
+class DivergingWaves(Shown):
     """Circular waves, either `tilts` and `width` (MUST's form, flat arrays) or virtual sources (`x`, `z`) behind any array.
 
     Attributes
@@ -239,8 +241,8 @@ class DivergingWaves:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class FocusedWaves:
+@dataclass(frozen=True, eq=False, repr=False)
+class FocusedWaves(Shown):
     """One focus in front of the array per transmit.
 
     Attributes
@@ -311,8 +313,8 @@ class FocusedWaves:
         return _on_clock(self.time_reference, self.apodization, times, -from_center / medium.speed_of_sound)
 
 
-@dataclass(frozen=True, eq=False)
-class CustomTransmits:
+@dataclass(frozen=True, eq=False, repr=False)
+class CustomTransmits(Shown):
     """Any firing times: (n_elements,), (n_transmits, n_elements) or (n_transmits, n_foci, n_elements).
 
     Several foci are simultaneous laws (multi-line transmission). NaN switches an element off; a transmit without
@@ -388,8 +390,8 @@ class CustomTransmits:
         return self._delays if self.time_reference == "given" else _from_zero(self._delays, self.apodization)
 
 
-@dataclass(frozen=True, eq=False)
-class SyntheticAperture:
+@dataclass(frozen=True, eq=False, repr=False)
+class SyntheticAperture(Shown):
     """One element per transmit, at time 0: full-matrix capture, as many transmits as elements, or those of `elements`.
 
     Attributes

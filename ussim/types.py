@@ -20,10 +20,16 @@ from .io.archive import write_record
 from .io.formats import writer_of
 from .io.formats.recording import Recording
 from .reach import check_reach
+from .shown import Shown, draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .probes import Probe
 
 
-@dataclass(frozen=True, eq=False)
-class Scatterers:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scatterers(Shown):
     """Point scatterers. Those behind the array give no echo.
 
     Attributes
@@ -76,8 +82,8 @@ class Scatterers:
         return len(self.x)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageGrid:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageGrid(Shown):
     """Pixel centers of an image: columns at `x`, rows at `z`.
 
     Depth is from z = 0: the face of a flat array; of a convex one the chord through its outermost elements, not its apex,
@@ -163,6 +169,54 @@ class ImageGrid:
         check_reach("for_acquisition", np.asarray(x, dtype=float), np.asarray(z, dtype=float), acquisition)
         return cls(x=np.linspace(x[0], x[1], shape[1]), z=np.linspace(z[0], z[1], shape[0]))
 
+    def plot(self, image: ArrayLike, dynamic_range_db: float = 40.0, title: str = "") -> Figure:
+        """Draw an image on this grid, axes in mm: a picture that a notebook shows.
+
+        Parameters
+        ----------
+        image : array-like
+            (nz, nx) grey levels in [0, 1] as `log_compress` gives them; or the complex image or envelope of
+            `delay_and_sum`, which is compressed here.
+        dynamic_range_db : float
+            From white to black, dB, above 0; 40 by default.
+        title : str
+            Above the image; none by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            `figure.savefig(path)` keeps it.
+        """
+        values = to_numpy(np.asarray(image) if isinstance(image, list | tuple) else image)
+        if np.iscomplexobj(values) or (values.size and values.dtype.kind == "f" and values.max() > 1):
+            largest = np.abs(values).max() or 1.0
+            decibels = 20 * np.log10(np.maximum(np.abs(values) / largest, 10 ** (-dynamic_range_db / 20)))
+            values = 1 + decibels / dynamic_range_db
+        return draw("bmode_figure", values, self, dynamic_range_db, title)
+
+    def plot_pressure(
+        self, pressure: ArrayLike, probe: Probe, dynamic_range_db: float = 40.0, title: str = ""
+    ) -> Figure:
+        """Draw the field of `pressure_field` on this grid, in dB of its maximum, and the array that makes it.
+
+        Parameters
+        ----------
+        pressure : array-like
+            (nz, nx) RMS pressure of one transmit.
+        probe : Probe
+            The array.
+        dynamic_range_db : float
+            From the maximum down, dB, above 0; 40 by default.
+        title : str
+            Above the field; none by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            `figure.savefig(path)` keeps it.
+        """
+        return draw("pressure_figure", np.asarray(to_numpy(pressure)), self, probe, title, dynamic_range_db)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(nz, nx), the shape of an image on this grid."""
@@ -174,8 +228,8 @@ class ImageGrid:
         return x, z
 
 
-@dataclass(frozen=True, eq=False)
-class RFData:
+@dataclass(frozen=True, eq=False, repr=False)
+class RFData(Shown):
     """Channel data as received.
 
     Time is that of the firing delays, `acquisition.transmit_delays`: with the waves' `time_reference` "first" it is 0 when
@@ -233,6 +287,23 @@ class RFData:
         """Return the same data in host memory."""
         return RFData(to_numpy(self.samples), self.acquisition, self.sampling_frequency, self.start_time)
 
+    def plot(self, transmit: int = 0, dynamic_range_db: float = 60.0) -> Figure:
+        """Draw the channel data of one transmit: elements across, time down, in dB of their largest value.
+
+        Parameters
+        ----------
+        transmit : int
+            Which one, from 0.
+        dynamic_range_db : float
+            From white to black, dB, above 0; 60 by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            `figure.savefig(path)` keeps it.
+        """
+        return draw("channels_figure", self, transmit, dynamic_range_db)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write one record to a file, which `load_channel_data` reads back.
 
@@ -261,8 +332,8 @@ class RFData:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class IQData:
+@dataclass(frozen=True, eq=False, repr=False)
+class IQData(Shown):
     """Demodulated channel data: RF(t) = Re[IQ(t) exp(2πi demodulation_frequency t)]. One record or a stack, as `RFData`.
 
     Attributes
@@ -316,6 +387,23 @@ class IQData:
             self.demodulation_frequency,
             self.start_time,
         )
+
+    def plot(self, transmit: int = 0, dynamic_range_db: float = 60.0) -> Figure:
+        """Draw the channel data of one transmit: elements across, time down, in dB of their largest value.
+
+        Parameters
+        ----------
+        transmit : int
+            Which one, from 0.
+        dynamic_range_db : float
+            From white to black, dB, above 0; 60 by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            `figure.savefig(path)` keeps it.
+        """
+        return draw("channels_figure", self, transmit, dynamic_range_db)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one record to a file, which `load_channel_data` reads back.

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from . import physics
+from .shown import Shown
 
 
-@dataclass(frozen=True, eq=False)
-class Waveform:
+@dataclass(frozen=True, eq=False, repr=False)
+class Waveform(Shown):
     """A sampled signal, centered on time 0.
 
     Attributes
@@ -85,7 +86,7 @@ class Waveform:
         return physics.sampled_spectrum(frequency, self.samples, self.rate)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImpulseResponse(Waveform):
     """A measured response of the elements, in place of the model's band-pass; scaled so that its spectrum peaks at 1.
 

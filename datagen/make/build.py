@@ -122,6 +122,16 @@ def build(
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
+def _in_words(url: str, plan: Plan) -> str:
+    """Return in a line what a store will hold, in bytes as many as its images have before they are compressed."""
+    recipe, count = plan.recipe, len(plan.samples)
+    n_bytes = count * layout.bytes_per_sample(recipe)
+    return (
+        f"{url}: {count} samples of {plan.n_volumes} volumes, under {', '.join(probe.name for probe in recipe.probes)}; "
+        f"{recipe.size} x {recipe.size} pixels, at most {n_bytes / 1e6:.3g} MB"
+    )
+
+
 def _check_output(storage: Storage, resume: bool, overwrite: bool) -> None:
     """Refuse, before the work, what would be refused after it."""
     if resume and overwrite:
@@ -232,6 +242,7 @@ def _build(storage: Storage, plan: Plan, crew: Workers, watcher: Watcher, starte
     jobs = (Job(storage.url, i, _part(plan, i, per_shard), plan.recipe, per_shard, plan.digest) for i in todo)
     n_before = sum(there.values())
     log(storage, "begin", samples=len(plan.samples), there=n_before, recipe_digest=plan.digest)
+    watcher.message(_in_words(storage.url, plan))
     watcher.begin(len(plan.samples), n_before)
     count = Count(there, watcher)
     streak = Streak(of_one_volume=plan.n_volumes == 1)

@@ -27,5 +27,5 @@ def preview_figure(pairs: Pairs, probe: str, n_rows: int = ROWS) -> Any:
 def preview_png(pairs: Pairs, probe: str, n_rows: int = ROWS) -> bytes:
     """`preview_figure` as the content of a PNG file."""
     content = io.BytesIO()
-    preview_figure(pairs, probe, n_rows).savefig(content, format="png", dpi=100)
+    preview_figure(pairs, probe, n_rows).savefig(content, format="png", dpi=100, metadata={"Software": "ussim"})
     return content.getvalue()

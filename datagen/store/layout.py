@@ -211,6 +211,12 @@ def image_shape(key: str, recipe: ResolvedRecipe) -> tuple[int, ...]:
     return (recipe.speckle_draws, *square) if drawn else square
 
 
+def bytes_per_sample(recipe: ResolvedRecipe) -> int:
+    """Return how many bytes the images of a sample have before they are compressed, its own masks among them."""
+    keys = [*stacks_of(recipe), *([mask_key(p.name) for p in recipe.probes] if recipe.randomize is not None else [])]
+    return sum(math.prod(image_shape(key, recipe)) * np.dtype(dtype_of(key)).itemsize for key in keys)
+
+
 def dtype_of(key: str) -> str:
     """Return the type of the numbers in an array of a store."""
     return {"mask": "bool", "envelope": "float16", LABELS: "uint16"}.get(key.partition("/")[0], "uint8")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from ussim.near import did_you_mean
+
 from ..plan.resolved import ResolvedRecipe, Settings, array_name
 from . import layout, read
 from .layout import Row, Terms
@@ -329,7 +331,8 @@ def probe_names(known: Mapping[str, str], probe: str | Sequence[str] | None, whe
     names = []
     for name in (probe,) if isinstance(probe, str) else tuple(probe):
         if str(name).lower() not in by_name:
-            raise layout.StoreError(f"{where}: no probe {name!r} here; expected {', '.join(known)}")
+            near = did_you_mean(str(name), known)
+            raise layout.StoreError(f"{where}: no probe {name!r} here{near}; expected {', '.join(known)}")
         names.append(by_name[str(name).lower()])
     if not names or len(set(names)) < len(names):
         raise layout.StoreError(f"{where}: expected one or more probes, each once, got {probe!r}")

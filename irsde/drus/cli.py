@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ussim.commands import console
+from ussim.commands import console, grammar
 from ussim.commands.options import figure_options, figure_size
 
 if TYPE_CHECKING:
     from ussim.acquisition import Acquisition
+    from ussim.types import ImageGrid
 
     from .conditions import Fact
     from .imaging import Case
@@ -42,18 +44,54 @@ class Attenuation(click.ParamType):
         return number
 
 
-@click.command("drus", context_settings=console.SETTINGS)
+class DrusCommand(grammar.Command):
+    """The command whose --depth-mm was once one number, the middle of the field; it still may be."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Parse the command line."""
+        for i, word in enumerate(arguments):
+            values = arguments[i + 1 : i + 3]
+            if word == "--depth-mm" and values and not all(map(_is_number, [*values, ""][:2])):
+                arguments = [*arguments[:i], "--center-depth-mm", *arguments[i + 1 :]]
+        return super().parse_args(context, arguments)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@click.command(
+    "drus",
+    cls=DrusCommand,
+    loads="PyTorch",
+    context_settings=console.SETTINGS,
+    short_help="Image one transmit by diffusion.",
+)
 @click.argument("recording", type=PATH, required=False)
+@grammar.section("Recording or phantom")
 @click.option("--phantom", type=click.Choice(["occlusion", "scatterers"]), help="Simulate this test phantom.")
 @click.option("--picmus", type=PATH, help="A PICMUS data set (HDF5), RF or IQ.")
 @click.option("--picmus-phantom", type=PATH, help="Its phantom file: where the scores are read.")
 @click.option(
-    "--noise", type=console.Number(minimum=0), default=0.3, help="Channel noise of a phantom, over the rms of the RF."
+    "--noise",
+    type=console.Number(minimum=0),
+    default=0.3,
+    metavar="RATIO",
+    help="Channel noise of a phantom, over the rms of the RF.",
 )
 @click.option(
     "--transmits", type=click.IntRange(1), default=31, help="Plane waves of the DAS with many (odd for a phantom)."
 )
-@click.option("--prior", default=LOCAL, help='A folder of `irsde drus-train` or diffusers, or "local" (no network).')
+@grammar.section("Diffusion")
+@click.option(
+    "--prior",
+    default=LOCAL,
+    metavar="DIR",
+    help='A folder of `irsde drus-train` or diffusers, or "local" (no network).',
+)
 @click.option("--operator", "kind", type=click.Choice(OPERATORS), default="kronecker", help="How BH is factored.")
 @click.option(
     "--samples",
@@ -69,29 +107,36 @@ class Attenuation(click.ParamType):
     show_default=True,
     help="Chains averaged to a sample; a network of as many channels couples them (the authors': 3).",
 )
-@click.option("--steps", type=click.IntRange(1, 1000), default=50)
-@click.option("--batch-size", type=click.IntRange(1), default=None, help="Samples through the prior at once (memory).")
+@click.option("--steps", type=click.IntRange(1, 1000), default=50, help="Evaluations of the prior per sample.")
 @click.option(
-    "--beta", type=console.Number(above=0), default=0.5, help="Exponent of the variance image: var^(1 / (2 beta))."
+    "--batch-size", type=click.IntRange(1), help="Samples through the prior at once (memory).  [default: all]"
+)
+@click.option(
+    "--beta",
+    type=console.Number(above=0),
+    default=0.5,
+    metavar="EXPONENT",
+    help="Exponent of the variance image: var^(1 / (2 beta)).",
 )
 @click.option(
     "--noise-level",
     type=console.Number(minimum=0),
-    default=None,
-    help="Error of By over its rms for white tissue; none: estimated.",
+    metavar="RATIO",
+    help="Error of By over its rms for white tissue.  [default: estimated]",
 )
 @click.option(
     "--deno-noise-level",
     type=console.Number(above=0),
-    default=None,
-    help="Of DENO, over the brightness of By; none: the authors' for a PICMUS set by its name, else estimated.",
+    metavar="RATIO",
+    help="Of DENO, over the brightness of By.  [default: the authors' for a PICMUS set by its name, else estimated]",
 )
+@grammar.section("Physics of the recording")
 @click.option(
     "--attenuation",
     type=Attenuation(),
-    default=None,
-    help='Of the medium, dB/cm/MHz; "estimate": from how the echoes fall with depth. Default: the file\'s, else estimated; '
-    "0 for a phantom.",
+    metavar="DB/CM/MHZ|estimate",
+    help='Of the medium; "estimate": from how the echoes fall with depth.  [default: the file\'s, else estimated; 0 of a '
+    "phantom]",
 )
 @click.option(
     "--tgc-db",
@@ -103,8 +148,7 @@ class Attenuation(click.ParamType):
 @click.option(
     "--time-zero-us",
     type=console.Number(),
-    default=None,
-    help="Time of a recording's first sample, µs, on the clock of the firing times. Default: the file's, else 0.",
+    help="Time of a recording's first sample, µs, on the clock of the firing times.  [default: the file's, else 0]",
 )
 @click.option(
     "--lens-us",
@@ -113,11 +157,13 @@ class Attenuation(click.ParamType):
     show_default=True,
     help="Time that sound takes through the probe's lens, one way, µs: a recording's echoes are late by twice that.",
 )
+@grammar.section("Image")
 @click.option(
     "--f-number",
     type=console.Number(above=0),
     default=1.4,
     show_default=True,
+    metavar="F",
     help="Receive aperture of By (DENO, DRUS), Tukey(0.25).",
 )
 @click.option(
@@ -125,31 +171,49 @@ class Attenuation(click.ParamType):
     type=console.Number(above=0),
     default=1.75,
     show_default=True,
+    metavar="F",
     help="Receive aperture of the DAS images, Tukey(0.25).",
+)
+@click.option(
+    "--depth-mm",
+    type=console.Number(minimum=0),
+    nargs=2,
+    metavar="LOW HIGH",
+    help="Depths to image.  [default: 36 mm about the middle, or what was recorded]",
+)
+@click.option(
+    "--width-mm", type=console.Number(above=0), help="Lateral extent, centered; goes with --depth-mm.  [default: 36]"
 )
 @click.option(
     "--field-mm",
     type=console.Number(above=0),
     nargs=2,
-    default=None,
-    help="Width and depth of the field. Default: 36 36, or as deep as was recorded.",
+    metavar="WIDTH DEPTH",
+    help="Size of the field about its middle, in place of --depth-mm.  [default: 36 36, or as deep as was recorded]",
 )
 @click.option(
-    "--pixels", type=click.IntRange(16), nargs=2, default=None, help="Rows and columns, in place of --field-mm."
+    "--pixels",
+    type=click.IntRange(16),
+    nargs=2,
+    metavar="ROWS COLUMNS",
+    help="Of the field, in place of its size.  [default: the carrier's]",
 )
 @click.option(
-    "--depth-mm",
+    "--center-depth-mm",
     type=console.Number(above=0),
-    default=None,
-    help="Depth of the field's middle. Default: 28, or the middle of what was recorded.",
+    help="Depth of the field's middle, with --field-mm or --pixels.  [default: 28, or the middle of what was recorded]",
 )
 @click.option(
     "--gcnr-bins", type=click.IntRange(2), default=64, show_default=True, help="Of the histograms that gCNR compares."
 )
-@click.option("--seed", type=click.IntRange(0), default=0)
-@click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")
+@grammar.section("Computation")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the noise.")
+@click.option("--device", default="auto", help="Of torch: auto, cpu, cuda, cuda:N.")
 @click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom.")
-@click.option("-o", "--output", type=PATH, required=True, help="Picture; the scores go beside it as .json.")
+@grammar.section("Output")
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="Picture; scores and images go beside it as .json and .npz."
+)
 @figure_options
 @console.verbose_option
 def drus(
@@ -172,6 +236,7 @@ def drus(
         raise click.UsageError("expected one of: a recording, --phantom NAME, --picmus FILE")
     if picmus_phantom is not None and picmus is None:
         raise click.UsageError("--picmus-phantom goes with --picmus")
+    _settle_depths(options)
     if options["pixels"] and options["field_mm"]:
         raise click.UsageError(
             "expected one of --field-mm and --pixels: the step between pixels is that of the carrier"
@@ -183,14 +248,14 @@ def drus(
     if phantom is not None and options["attenuation"] == ESTIMATE:
         raise click.UsageError("--attenuation: a phantom is simulated with dB/cm/MHz that you say")
     inputs = [path for path in (recording, picmus, picmus_phantom) if path is not None]
-    console.check_picture(output, *inputs, beside=".json")
+    console.check_picture(output, *inputs, beside=".json", others=[output.with_suffix(".npz")])
     from ussim.io.atomic import replacing
     from ussim.show.figures import save_figure
     from ussim.show.printing import PAGE_CM
 
     from . import imaging
 
-    _check_device(options["device"])
+    options["device"] = _check_device(options["device"])
     denoiser = _load_prior(prior, options["device"])
     case, facts = _load_case(recording, phantom, picmus, picmus_phantom, options)
     with _Stages() as stages:
@@ -233,13 +298,14 @@ def drus(
         **{key: options[key] for key in ("samples", "chains", "steps", "beta", "seed", "noise", "gcnr_bins")},
         "scores": scores,
     }
+    _write_images(output.with_suffix(".npz"), result.images, case.grid, record)
     with replacing(output.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(_finite(record), indent=2) + "\n", encoding="utf-8")
     table = imaging.score_table(scores)
     if table:
         console.result(table)
     for objects in imaging.unscored(scores):
-        console.warn(f"{objects} not scored: outside the field, or not to be measured. --field-mm, --depth-mm move it")
+        console.warn(f"{objects} not scored: outside the field, or not to be measured. --depth-mm, --width-mm move it")
     if analytic:
         console.note("true-map prior: N(0, p²) with the phantom's own p, a bound and not a method")
     console.note(
@@ -248,22 +314,40 @@ def drus(
     )
 
 
-@click.command("drus-train", context_settings=console.SETTINGS)
-@click.option("--out", type=PATH, required=True, help="Folder of the prior.")
-@click.option("--iterations", type=click.IntRange(1), default=4000, help="About half a second each on two cores.")
-@click.option("--batch-size", type=click.IntRange(1), default=8)
-@click.option("--size", type=click.IntRange(16), default=64, help="Pixels a side of the training maps.")
-@click.option("--channels", default="32,64,64,128", help="Of the network's levels, finest first.")
-@click.option("--learning-rate", type=console.Number(above=0), default=6e-4)
-@click.option(
-    "--mri", type=PATH, multiple=True, help="MRI slices to learn from (.npy, .dcm, .nii); none: those of pydicom."
+@click.command(
+    "drus-train",
+    cls=grammar.Command,
+    loads="PyTorch",
+    context_settings=console.SETTINGS,
+    short_help="Train the prior of DRUS.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0)
-@click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")
+@grammar.section("Training")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder of the prior.")
+@click.option("--iterations", type=click.IntRange(1), default=4000, help="About half a second each on two cores.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, help="Maps per step.")
+@click.option("--size", type=click.IntRange(16), default=64, help="Pixels a side of the training maps.")
+@click.option("--channels", default="32,64,64,128", metavar="N,N,...", help="Of the network's levels, finest first.")
+@click.option("--learning-rate", type=console.Number(above=0), default=6e-4, metavar="RATE", help="Of Adam.")
+@click.option(
+    "--mri",
+    type=PATH,
+    multiple=True,
+    help="MRI slices to learn from (.npy, .dcm, .nii); may repeat.  [default: those of pydicom]",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, maps and noise.")
+@click.option("--device", default="auto", help="Of torch: auto, cpu, cuda, cuda:N.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Delete the run in --out and begin again.")
 @console.verbose_option
 def drus_train(
-    out: Path, iterations: int, channels: str, mri: tuple[Path, ...], device: str, resume: bool, **options: Any
+    out: Path,
+    iterations: int,
+    channels: str,
+    mri: tuple[Path, ...],
+    device: str,
+    resume: bool,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Train the DDPM prior of DRUS on white noise under random echogenicity maps; the test phantoms are not among them.
 
@@ -280,7 +364,9 @@ def drus_train(
             f"expected --channels divisible by {min(levels[0], 16)} and --size divisible by {multiple}, "
             f"got {channels} and {options['size']}"
         )
-    _check_device(device)
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other: go on with the run, or begin it again")
+    device = _check_device(device)
     from . import train
 
     config = train.PriorConfig(
@@ -290,6 +376,10 @@ def drus_train(
         slices=tuple(str(path) for path in mri),
         **options,
     )
+    if overwrite:
+        from irsde.run_folder import start_again
+
+        start_again(out, mri, console.note)
     bar: console.Progress | None = None
 
     def report(done: int, total: int, loss: float, _seconds_left: float) -> None:
@@ -304,6 +394,18 @@ def drus_train(
         if bar is not None:
             bar.__exit__()
     console.result(str(out))
+
+
+def _write_images(path: Path, images: dict[str, Any], grid: ImageGrid, record: dict[str, Any]) -> None:
+    """Write each image (nz, nx) in linear amplitude, the pixels' places in m, and how they came about."""
+    import numpy as np
+
+    from ussim.io.atomic import replacing
+
+    arrays = {re.sub(r"\W+", "_", name).strip("_").lower(): np.asarray(image) for name, image in images.items()}
+    settings = json.dumps(_finite(record) | {"images": dict(zip(arrays, images, strict=True))})
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays, x=grid.x, z=grid.z, settings=np.array(settings))  # type: ignore[arg-type]
 
 
 class _Stages:
@@ -359,12 +461,12 @@ def _load_case(
     else:
         found = recordings.open_recording(file)
     clocked = conditions.clocked(found, asked)
-    depth = None if options["depth_mm"] is None else options["depth_mm"] * 1e-3
+    depth = None if options["center_depth_mm"] is None else options["center_depth_mm"] * 1e-3
     shape = _asked_shape(clocked.rf.acquisition, options) or imaging.default_shape(clocked.rf, depth)
     case = imaging.recording_case(file.stem, clocked.rf, targets, shape, depth)
     outside = imaging.unrecorded(clocked.rf, case.grid)
     if outside:
-        console.warn(f"{outside}: --field-mm and --depth-mm move the field, --time-zero-us the clock")
+        console.warn(f"{outside}: --depth-mm and --width-mm move the field, --time-zero-us the clock")
     with console.working("attenuation of the medium"):
         settled = conditions.attenuated(clocked.rf, case.grid, found.stated, asked, options["f_number"])
     for warning in (*clocked.warnings, *settled.warnings):
@@ -382,7 +484,7 @@ def _phantom_case(phantom: str, options: dict[str, Any]) -> Case:
 
     probe = load_probe(imaging.PHANTOM_PROBE)
     acquisition = Acquisition(probe, PlaneWaves(0.0))
-    place = {} if options["depth_mm"] is None else {"depth": options["depth_mm"] * 1e-3}
+    place = {} if options["center_depth_mm"] is None else {"depth": options["center_depth_mm"] * 1e-3}
     shape = _asked_shape(acquisition, options) or imaging.phantom_shape(acquisition, *place.values())
     with console.working(f"simulating the {phantom} phantom"):
         return imaging.phantom_case(
@@ -395,6 +497,24 @@ def _phantom_case(phantom: str, options: dict[str, Any]) -> Case:
             attenuation_db_cm_mhz=options["attenuation"] or 0.0,
             **place,
         )
+
+
+def _settle_depths(options: dict[str, Any]) -> None:
+    """Put --depth-mm and --width-mm as the size of the field and the depth of its middle."""
+    depths, width = options.pop("depth_mm"), options.pop("width_mm")
+    if depths is None:
+        if width is not None:
+            raise click.UsageError("--width-mm goes with --depth-mm LOW HIGH")
+        return
+    low, high = depths
+    if not low < high:
+        raise click.UsageError(f"--depth-mm: expected LOW below HIGH, got {low:g} {high:g}")
+    others = ("field_mm", "pixels", "center_depth_mm")
+    given = [f"--{name.replace('_', '-')}" for name in others if options[name] is not None]
+    if given:
+        raise click.UsageError(f"expected one of --depth-mm and {given[0]}, got both")
+    options["field_mm"] = (36.0 if width is None else width, high - low)
+    options["center_depth_mm"] = (low + high) / 2
 
 
 def _asked_shape(acquisition: Acquisition, options: dict[str, Any]) -> tuple[int, int] | None:
@@ -425,7 +545,7 @@ def _report(case: Case, facts: tuple[Fact, ...], assumed: tuple[str, ...], optio
         *facts,
         _of_option("f-number of By", "f_number", options),
         _of_option("f-number of DAS", "das_f_number", options),
-        conditions.Fact("field", f"{width:.1f} x {depth:.1f}", "mm", size, f"{about}: --field-mm"),
+        conditions.Fact("field", f"{width:.1f} x {depth:.1f}", "mm", size, f"{about}: --depth-mm, --width-mm"),
     )
     console.note(f"physics of {case.name}:\n{conditions.in_lines(facts, assumed)}")
     return facts
@@ -448,14 +568,17 @@ def _load_prior(prior: str, device: str) -> Any:
     return priors.load_prior(prior, device)
 
 
-def _check_device(device: str) -> None:
-    """One line instead of a traceback where torch has no such device."""
+def _check_device(device: str) -> str:
+    """Return the device that "auto" or a name is; one line instead of a traceback where torch has no such device."""
     import torch
 
+    from irsde.network import pick_device
     from ussim.errors import EngineError
 
+    device = str(pick_device(device))
     try:
         torch.empty(1, device=device)
+        return device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise EngineError(f'device "{device}": not there ({reason}). Use --device cpu') from None

@@ -58,7 +58,8 @@ def read_breast(
     is_mask = _mask_name(mask_suffixes)
     images, masks = [], defaultdict(list)
     for path in walk(folder):  # in natural order
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        has_numbers = path.suffix.lower() != ".npz" and path.with_suffix(".npz").is_file()  # this is their figure
+        if path.suffix.lower() in (*PICTURE_SUFFIXES, ".npz") and not has_numbers:
             found = is_mask.fullmatch(path.stem)
             if found:
                 masks[path.parent, found[1]].append(path)

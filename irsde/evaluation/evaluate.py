@@ -8,6 +8,7 @@ A row exists only for what really ran: a filter whose package is missing, or LPI
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from irsde.evaluation.results import Image, Result, Row, Uncertainty
 from irsde.evaluation.texture import calm_tissue, contour_ratio, drift, gcnr_null, texture_distance
 from irsde.stacks import image_seed
 from ussim.commands import console
+from ussim.io.atomic import replacing
 from ussim.volumes.reading import read_image
 
 PIXELS = ("field", "all")
@@ -52,6 +54,7 @@ def evaluate(
     n_seeds: int = 5,
     pixels: str = "field",
     speckle: bool = False,
+    save: Path | None = None,
     progress: bool = False,
 ) -> Result:
     """Restore every test image by every method and measure it against its HQ image.
@@ -80,6 +83,9 @@ def evaluate(
         What is measured: "field", the probe's field; or "all", the whole image, as the despeckling paper does.
     speckle
         Restore every draw of speckle of the pairs that have several, and split the error in bias and speckle.
+    save
+        Folder for every restored image, as float32 NPY (nz, nx) in [0, 1]: PROBE/METHOD/INDEX.npy, HQ and LQ among the
+        methods.
     progress
         Say on standard error how far it is.
 
@@ -100,7 +106,9 @@ def evaluate(
     total = sum(map(len, tests)) * (len(methods) + len(together))
     with bar(progress, total) as advance:
         for subset in tests:
-            _evaluate_subset(subset, methods, together, sampler, seed, lpips_backbone, result, advance, pixels, speckle)
+            _evaluate_subset(
+                subset, methods, together, sampler, seed, lpips_backbone, result, advance, pixels, speckle, save
+            )
     return result
 
 
@@ -119,6 +127,7 @@ def evaluate_real(
     patch_size: int = 16,
     mask_suffixes: Sequence[str] = MASK_SUFFIXES,
     result: Result | None = None,
+    save: Path | None = None,
     progress: bool = False,
 ) -> Result:
     """Metrics without a reference on real images with lesion masks beside them, which `mask_suffixes` tell (`read_breast`).
@@ -126,7 +135,7 @@ def evaluate_real(
     CNR and gCNR are of the lesion against five calm background patches beside it (`metrics.calm_patches`), the null of gCNR
     of those patches against each other, ENL, speckle SNR and the contour ratio of those patches, on the grey levels of the
     (log-compressed) images; NaN where a method left them constant. Where the folder holds no mask at all, patches are of the
-    whole image, and there is no CNR.
+    whole image, and there is no CNR. Restored images go into the folder `save` as those of `evaluate` do.
     """
     result = result or Result()
     methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, trust, result, "auto", fidelities)
@@ -161,6 +170,7 @@ def evaluate_real(
                 shown.append((method.name, restored))
                 advance()
             show(result, group, shown)
+            _save(save, group, name, [("LQ", image), *shown])
     result.rows += rows
     return result
 
@@ -238,6 +248,7 @@ def _evaluate_subset(
     advance: Callable[[], None],
     pixels: str,
     speckle: bool,
+    save: Path | None,
 ) -> None:
     rows = [Row(m.name, subset.probe, m.steps, m.note) for m in methods]
     rows += [Row(name, subset.probe, members.steps, members.sampler) for name, members in ensembles.items()]
@@ -269,6 +280,7 @@ def _evaluate_subset(
             shown += [(name, mean), (f"{name}: deviation", np.sqrt(variance))]
             advance()
         show(result, subset.probe, [*shown, ("HQ", hq)])
+        _save(save, subset.probe, f"{subset.indices[i]:06d}", [("HQ", hq), ("LQ", lq), *shown])
     result.rows += rows
     for name, pairs in points.items():
         variance, error = np.array(pairs).T
@@ -354,6 +366,22 @@ def show(result: Result, group: str, images: list[tuple[str, Image]]) -> None:
     kept = result.pictures.setdefault(group, [])
     if len(kept) < PICTURED:
         kept.append(images)
+
+
+def _save(folder: Path | None, group: str, name: str, images: Sequence[tuple[str, Image]]) -> None:
+    """Write images of one pair, or of one real picture, into a folder of each method."""
+    if folder is None:
+        return
+    for method, image in images:
+        path = folder / _as_name(group) / _as_name(method) / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.save(temporary, np.asarray(image, np.float32))
+
+
+def _as_name(text: str) -> str:
+    """Return words as the name of a folder: letters, digits, and hyphens between."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.") or "unnamed"
 
 
 def _once(lines: list[str], line: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ussim.errors import DataError
+from ussim.volumes.own import refuse_figure
 
 from .source import Picture, Source
 
@@ -97,6 +98,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with open(path, "rb") as stream:
             with warnings.catch_warnings(action="ignore"):  # of large pictures, and of EXIF that is cut short
                 file = Image.open(stream)
+            refuse_figure(path, file.info)
             with file:
                 yield file
     except UnidentifiedImageError:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ussim.near import did_you_mean
+
 WEIGHTS, RECORD, CARD = "model.safetensors", "config.json", "card.md"
 DEFAULT = "despeckler"  # what `irsde restore` uses where no run is named
 HOME = Path(__file__).parent
@@ -64,7 +66,10 @@ def shipped(name: str) -> Shipped:
         There is no such model.
     """
     if name not in names():
-        raise KeyError(f"no shipped model {name!r}; expected one of {', '.join(names()) or '(none is installed)'}")
+        near = did_you_mean(name, names())
+        raise KeyError(
+            f"no shipped model {name!r}{near}; expected one of {', '.join(names()) or '(none is installed)'}"
+        )
     folder = HOME / name
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     return Shipped(name, folder, record.get("kind", "despeckler"), record.get("summary", ""))

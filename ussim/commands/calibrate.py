@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from . import console
+from . import console, grammar
 from .options import speed_option
 from .recordings import facts_options
 
 
-@click.command(short_help="Fit a probe to a recording.")
+@click.command(cls=grammar.Command, short_help="Fit a probe to a recording.")
 @click.argument("recording", type=click.Path(path_type=Path))
+@grammar.section("What was recorded, and what is fitted")
 @click.option(
     "--phantom",
     type=click.Choice(["wires", "speckle"]),
@@ -29,6 +30,7 @@ from .recordings import facts_options
     default=True,
     help="Fit by how many ns each element is late (wires).",
 )
+@grammar.section("Output")
 @click.option(
     "-o",
     "--output",
@@ -43,7 +45,7 @@ from .recordings import facts_options
     help="Numbers, uncertainties and pictures.  [default: RECORDING_calibration.html]",
 )
 @facts_options
-@speed_option("Of the medium, m/s, to start from, in place of the file's.")
+@speed_option("Of the medium, to start from, in place of the file's.  [default: the file's; 1540]")
 @console.verbose_option
 def calibrate(
     recording: Path,

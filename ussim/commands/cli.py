@@ -17,11 +17,13 @@ import click
 
 from .. import __version__
 from ..errors import ExitCode
-from . import console
+from . import console, grammar
 from .calibrate import calibrate
 from .demo import demo
 from .look import look
 from .options import (
+    attenuation_option,
+    bare_option,
     demodulation_options,
     dynamic_range_of,
     dynamic_range_option,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 DEFAULT_PROBE = "L11-5v"
 
 
-@click.group(context_settings=console.SETTINGS)
+@click.group(cls=grammar.Group, context_settings=console.SETTINGS)
 @click.version_option(__version__, message="ussim %(version)s")
 def cli() -> None:
     """Ultrasound simulation: pictures of what a probe would see.
@@ -89,6 +91,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.command(short_help="Simulate the B-mode of a grey image.")
 @click.argument("image", type=click.Path(path_type=Path), required=False)
+@grammar.section("Image or phantom")
 @click.option(
     "--phantom",
     type=console.PhantomType(),
@@ -98,6 +101,9 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--phantom-seed", type=click.IntRange(min=0), metavar="N", help="Another arrangement.  [default: the regular one]"
 )
+@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice of a volume.  [default: the only one]")
+@click.option("--plane", metavar="NAME", help="Plane of a volume: axial, coronal, sagittal.  [default: as acquired]")
+@grammar.section("Probe and waves")
 @probe_option
 @click.option(
     "--transmit", type=click.Choice(["plane", "diverging", "focused"]), help="Kind of waves.  [default: the probe's]"
@@ -123,20 +129,16 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="DEG",
     help="Sector of a diverging wave.  [default: the probe's]",
 )
-@grid_options
-@dynamic_range_option
-@click.option(
-    "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
-)
-@medium_speed_option
 @sub_elements_option
+@grammar.section("Medium and scatterers")
+@attenuation_option
+@medium_speed_option
 @click.option(
     "--scatterer-range-db",
     type=console.Number(above=0),
     metavar="DB",
     help="Of the scatterers, from white to black of IMAGE.  [default: --dynamic-range-db]",
 )
-@demodulation_options
 @click.option(
     "--mean-distance-wavelengths",
     type=console.Number(above=0),
@@ -145,10 +147,13 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Between scatterers, in shortest wavelengths; 0.5 gives fully developed speckle.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the random scatterers.")
-@engine_option
+@grammar.section("Image")
+@grid_options
+@dynamic_range_option
+@demodulation_options
 @f_number_option
-@click.option("--slice", "slice_index", type=int, metavar="N", help="Slice of a volume.")
-@click.option("--plane", metavar="NAME", help="Plane of a volume: axial, coronal, sagittal.")
+@engine_option
+@grammar.section("Output")
 @click.option(
     "--channel-data",
     type=click.Path(path_type=Path),
@@ -156,6 +161,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Keep the echoes too, for `ussim beamform`: .npz, .mat (MUST), .hdf5 (zea), .uff.",
 )
 @output_option("IMAGE_bmode.png")
+@bare_option
 @figure_options
 @console.verbose_option
 def render(
@@ -188,6 +194,7 @@ def render(
     plane: str | None,
     channel_data: Path | None,
     output: Path | None,
+    bare: bool,
 ) -> None:
     """Simulate the B-mode of a grey IMAGE: NPY, PNG, JPEG, NIfTI or DICOM.
 
@@ -218,6 +225,7 @@ def render(
         *steps.input_files(probe, *([] if image is None else [image])),
         beside=".npz",
         others=[] if channel_data is None else [channel_data],
+        bare=bare,
     )
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound)
 
@@ -259,7 +267,7 @@ def render(
         "engine": engine,
         **receive,
     }
-    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db)
+    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db, bare=bare)
     console.result(
         f"{output}: {steps.summary(acquisition, grid)}; {len(scatterers):,} scatterers, engine {engine}, {clock}"
     )
@@ -277,6 +285,7 @@ def render(
 
 
 @cli.command(short_help="Draw the pressure field of a transmit.")
+@grammar.section("Probe and wave")
 @probe_option
 @click.option(
     "--focus-mm",
@@ -299,14 +308,15 @@ def render(
 @click.option(
     "--source-mm", type=console.Number(), nargs=2, metavar="X Z", help="A circular wave from a virtual source behind."
 )
-@click.option(
-    "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="A", help="Of the medium, dB/cm/MHz."
-)
-@medium_speed_option
 @sub_elements_option
+@grammar.section("Medium")
+@attenuation_option
+@medium_speed_option
+@grammar.section("Image")
 @grid_options
 @dynamic_range_of("what holds 98 % of the field")
 @engine_option
+@grammar.section("Output")
 @output_option("PROBE_field.png")
 @figure_options
 @console.verbose_option

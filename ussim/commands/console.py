@@ -1,7 +1,8 @@
 """Common parts of the command lines of `ussim`, `datagen` and `irsde`: exit codes, one-line errors, progress, option types.
 
 Results go to stdout or to files, messages to stderr. On a terminal long work shows a bar with the time left, elsewhere
-plain lines, one in ten seconds at most. Heavy imports happen inside functions: every `--help` stays fast.
+plain lines with the time of day, one in ten seconds at first, fewer later. Heavy imports happen inside functions: every
+`--help` stays fast.
 
     def main() -> None:
         sys.exit(console.run(cli, "ussim"))
@@ -12,11 +13,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +28,7 @@ import click
 
 from ..errors import DataError, ExitCode, UssimError
 from ..extras import missing
+from ..near import did_you_mean, hint
 from . import bars
 from .encoding import use_nearest
 from .stopping import Terminated, terminable
@@ -33,7 +36,11 @@ from .stopping import Terminated, terminable
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
 NUMBERS = ".mat"  # in place of a picture with its numbers beside it
-PLAIN_INTERVAL = 10.0  # s between progress lines when stderr is not a terminal
+PLAIN_INTERVAL = 10.0  # s between the first progress lines when stderr is not a terminal
+GROWTH, LONGEST_INTERVAL = 0.1, 600.0  # then a tenth of the time so far, at most so many s
+_quiet = False
+_is_loading = False  # a line that will be wiped is on the terminal
+_at_work = 0  # pieces of work whose progress is plain lines: messages among them have the time of day
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
@@ -56,8 +63,10 @@ def run(
 
     A command may return an exit code; returning None means done. `-v` adds the traceback.
     """
+    global _at_work
     use_nearest()
     set_verbose(False)
+    set_quiet(False)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -66,16 +75,18 @@ def run(
                     outcome = command.main(arguments, prog_name=name, standalone_mode=False)
             finally:
                 bars.close()  # before the last message: a line that is drawn again would come after it
+                _loaded()
+                _at_work = 0
         sys.stdout.flush()
         return int(outcome) if isinstance(outcome, int) else ExitCode.DONE
     except click.exceptions.NoArgsIsHelpError as error:
-        note(error.format_message())
+        _tell(error.format_message())
         return ExitCode.USAGE
     except Terminated:
-        note(f"{name}: terminated; {interrupted}")
+        _tell(f"{name}: terminated; {interrupted}")
         return ExitCode.TERMINATED
     except (KeyboardInterrupt, click.Abort):
-        note(f"{name}: interrupted; {interrupted}")
+        _tell(f"{name}: interrupted; {interrupted}")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of stdout left (`| head`): not an error, and nothing more can be written to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,8 +97,9 @@ def run(
         reason = missing(failure) or failure
         code = exit_code(reason)
         where = reason.ctx.command_path if isinstance(reason, click.UsageError) and reason.ctx else name
-        hint = "; this is a defect, -v shows where" if code == ExitCode.UNEXPECTED else ""
-        note(f"{where}: error: {one_line(reason)}{hint}")
+        text = one_line(reason)
+        more = "; this is a defect, -v shows where" if code == ExitCode.UNEXPECTED else hint(text)
+        _tell(f"{where}: error: {text}{more}")
         return code
 
 
@@ -127,20 +139,63 @@ def one_line(error: BaseException) -> str:
 def result(text: str) -> None:
     """Print a result to stdout; what no encoding has, of names of files that are not UTF-8, as escapes."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    _loaded()
     if not (sys.stdout.isatty() and bars.say(text)):  # a terminal that shows a bar is written to above it
         click.echo(text)
 
 
 def note(text: str) -> None:
-    """Print a message to stderr, above the bar where one is shown."""
+    """Print a message to stderr, above the bar where one is shown; with -q nothing."""
+    if not is_quiet():
+        _tell(text)
+
+
+def _tell(text: str) -> None:
+    """Print to stderr what -q does not silence: errors and warnings."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    _loaded()
     if not bars.say(text):
-        click.echo(text, err=True)
+        click.echo(f"{time.strftime('%H:%M:%S')} {text}" if _at_work else text, err=True)
+
+
+def loading(text: str) -> None:
+    """Show on a terminal what is awaited, as imports that take seconds; the first thing said or drawn wipes it."""
+    global _is_loading
+    if has_bar():
+        columns = shutil.get_terminal_size().columns
+        sys.stderr.write(f"{text}..."[: columns - 1])
+        sys.stderr.flush()
+        _is_loading = True
+
+
+def _loaded() -> None:
+    """Wipe the line of `loading`."""
+    global _is_loading
+    if _is_loading:
+        _is_loading = False
+        sys.stderr.write("\r\x1b[2K")
+        sys.stderr.flush()
 
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    note(f"warning: {text}")
+    _tell(f"warning: {text}")
+
+
+def set_quiet(quiet: bool) -> None:
+    """Leave out messages and progress; errors and warnings stay."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Return whether -q was given."""
+    return _quiet
+
+
+def has_bar() -> bool:
+    """Return whether progress is a bar: on a terminal that can draw one (TERM=dumb cannot)."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb" and not is_quiet()
 
 
 def set_verbose(verbose: bool) -> None:
@@ -160,7 +215,7 @@ def is_verbose() -> bool:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"{record.name}: {record.getMessage()}")
+        _tell(f"{record.name}: {record.getMessage()}")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -173,7 +228,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 class Progress:
     """Progress of `total` steps with an estimate of the time left; use as a context manager and call `advance`.
 
-    A bar when stderr is a terminal, otherwise a line at most every `PLAIN_INTERVAL` seconds and one at the end.
+    A bar when stderr is a terminal, otherwise lines with the time of day, ever fewer of them, and one at the end.
     `total` may be set again on the way; 0 is not known yet.
     """
 
@@ -184,9 +239,13 @@ class Progress:
         self._bar: bars.Bar | None = None
 
     def __enter__(self) -> Progress:
+        global _at_work
         self._started = self._printed = time.monotonic()
-        if sys.stderr.isatty():
+        if has_bar():
+            _loaded()
             self._bar = bars.Bar(self.description, self.total, self.done).start()
+        else:
+            _at_work += 1
         return self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -194,14 +253,16 @@ class Progress:
         self.done += steps
         if self._bar is not None:
             self._bar.update(self.done, self.total, note)
-        elif time.monotonic() - self._printed >= PLAIN_INTERVAL:
+        elif self.done != self.total and _is_due(self._started, self._printed):  # the last line is printed at the end
             self._print(note)
 
     def __exit__(self, *_: object) -> None:
+        global _at_work
         if self._bar is not None:
             self._bar.stop()
         else:
             self._print("")
+            _at_work = max(0, _at_work - 1)
 
     def _print(self, extra: str) -> None:
         self._printed = time.monotonic()
@@ -225,6 +286,7 @@ def working(description: str, expected: float | None = None) -> Iterator[None]:
         note(f"{description}{estimate}")
         yield
         return
+    _loaded()
     bar = bars.Bar(description + estimate).start()
     try:
         yield
@@ -236,15 +298,16 @@ def working(description: str, expected: float | None = None) -> Iterator[None]:
 def tracking(description: str, expected: float | None = None) -> Iterator[Callable[[int, int], None]]:
     """One step that reports its share done: call what this gives with the parts done and their total.
 
-    A bar with the time left on a terminal; elsewhere a line at the beginning, and one in `PLAIN_INTERVAL` seconds at most.
+    A bar with the time left on a terminal; elsewhere a line at the beginning, and ever fewer with the time of day.
     `expected` is an estimate in seconds, where there is one before the step begins.
     """
     if expected is not None:
         description = f"{description} (about {duration(expected)})"
-    if not sys.stderr.isatty():
+    if not has_bar():
         note(description)
         yield _plain_reporter(description)
         return
+    _loaded()
     bar = bars.Bar(description, counted=False).start()
     try:
         yield bar.update
@@ -253,16 +316,23 @@ def tracking(description: str, expected: float | None = None) -> Iterator[Callab
         bar.stop()
 
 
+def _is_due(started: float, printed: float) -> bool:
+    """Return whether another plain line is due: after ten seconds at first, later after a tenth of the time so far."""
+    now = time.monotonic()
+    return now - printed >= min(max(PLAIN_INTERVAL, GROWTH * (now - started)), LONGEST_INTERVAL)
+
+
 def _plain_reporter(description: str) -> Callable[[int, int], None]:
     started = printed = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal printed
         now = time.monotonic()
-        if done and done < total and now - printed >= PLAIN_INTERVAL:
+        if done and done < total and _is_due(started, printed):
             printed = now
             left = (now - started) / done * (total - done)
-            note(f"{description}: {100 * done / total:.0f} %, {duration(left)} left")
+            clock = "" if _at_work else f"{time.strftime('%H:%M:%S')} "
+            note(f"{clock}{description}: {100 * done / total:.0f} %, {duration(left)} left")
 
     return report
 
@@ -282,9 +352,9 @@ def duration(seconds: float) -> str:
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add -v to a command."""
-    return click.option(
+def verbose_option(command: Any) -> Any:
+    """Add -v and -q to a command."""
+    verbose = click.option(
         "-v",
         "--verbose",
         is_flag=True,
@@ -292,7 +362,17 @@ def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
         is_eager=True,
         callback=lambda _context, _option, value: set_verbose(True) if value else None,
         help="Say more; show the traceback of an error.",
-    )(command)
+    )
+    quiet = click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=lambda _context, _option, value: set_quiet(True) if value else None,
+        help="Say nothing but results, warnings and errors.",
+    )
+    return verbose(quiet(command))
 
 
 class ProbeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
@@ -314,6 +394,51 @@ class ProbeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
                 raise DataError(str(error)) from None
             self.fail(str(error), parameter, context)
 
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the presets that begin as typed, else files."""
+        return _completed(_presets(), incomplete, files=True)
+
+
+class NameType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
+    """The name of one of some things, completed by the shell; the value is that name, checked by the library."""
+
+    def __init__(self, name: str, known: Callable[[], Iterable[str]]) -> None:
+        self.name, self._known = name, known
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the names that begin as typed."""
+        return _completed(self._known(), incomplete)
+
+
+def _presets() -> list[str]:
+    """Return the names of the probes that come with the package."""
+    from ..probes import probe_names
+
+    return probe_names()
+
+
+PROBE_NAME = NameType("probe", _presets)
+
+
+class StoreType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
+    """A folder or URL of a store of pairs; the shell completes folders."""
+
+    name = "store"
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return what tells the shell to complete folders."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="dir")]
+
+
+def _completed(known: Iterable[str], incomplete: str, files: bool = False) -> list[Any]:
+    """Return the names that begin as typed, in any case; files where none does and there may be some."""
+    from click.shell_completion import CompletionItem
+
+    found = [CompletionItem(name) for name in known if name.casefold().startswith(incomplete.casefold())]
+    return found or ([CompletionItem(incomplete, type="file")] if files else [])
+
 
 class EngineType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
     """The name of an engine; the value is that name."""
@@ -327,8 +452,15 @@ class EngineType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         base, _, index = str(value).partition(":")
         if base not in {*ENGINES, "cuda"} or (":" in str(value) and not (base == "cuda" and index.isdigit())):
             known = ", ".join(dict.fromkeys((*ENGINES, "cuda", "cuda:N")))
-            self.fail(f"{value!r}: expected one of {known}", parameter, context)
+            near = did_you_mean(base, (*ENGINES, "cuda"))
+            self.fail(f"{value!r}: expected one of {known}{near}", parameter, context)
         return str(value)
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the engines that begin as typed."""
+        from ..engines import ENGINES
+
+        return _completed(dict.fromkeys((*ENGINES, "cuda")), incomplete)
 
 
 class PhantomType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
@@ -344,6 +476,12 @@ class PhantomType(click.ParamType):  # type: ignore[type-arg]  # generic in newe
             return check_name(str(value))
         except ValueError as error:
             self.fail(str(error), parameter, context)
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the phantoms that begin as typed."""
+        from ..phantoms import KINDS
+
+        return _completed(KINDS, incomplete)
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
@@ -423,17 +561,23 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
             )
 
 
-def check_picture(path: Path, *inputs: Path, beside: str | None = None, others: Sequence[Path] = ()) -> Path:
+def check_picture(
+    path: Path, *inputs: Path, beside: str | None = None, others: Sequence[Path] = (), bare: bool = False
+) -> Path:
     """Return the path of a picture, if it and the file with the suffix `beside` next to it can be written.
 
-    `others` are what the command writes too.
+    `others` are what the command writes too, and with `bare` the picture alone.
     """
+    from ..volumes.own import bare_path
+
+    others = [*others, *([bare_path(path)] if bare else [])]
     check_output(path, *inputs)
-    if beside is not None and path.suffix.lower() == NUMBERS:
+    has_numbers = beside == ".npz"
+    if has_numbers and path.suffix.lower() == NUMBERS:
         check_outputs([path, *others], inputs)
         return path
     if path.suffix.lower() not in PICTURES:
-        numbers = f", or {NUMBERS} for the numbers alone" if beside is not None else ""
+        numbers = f", or {NUMBERS} for the numbers alone" if has_numbers else ""
         raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg{numbers}")
     check_outputs([path, *([] if beside is None else [path.with_suffix(beside)]), *others], inputs)
     return path

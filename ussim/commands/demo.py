@@ -10,12 +10,12 @@ from pathlib import Path
 import click
 
 from ..errors import ExitCode
-from . import console
+from . import console, grammar
 
 PROBE = "C5-2v"
 
 
-@click.command(short_help="Make a small dataset and its pictures, from MRI that is already here.")
+@click.command(cls=grammar.Command, short_help="Make a small dataset and its pictures, from nothing.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="demo")
 @click.option("--limit", type=click.IntRange(1), default=12, metavar="N", help="Samples of the dataset.")
 @console.verbose_option

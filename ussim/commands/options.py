@@ -59,7 +59,10 @@ def speed_option(help_text: str, default: float | None = None) -> Callable[..., 
     )
 
 
-medium_speed_option = speed_option("Speed of sound of the medium, m/s.", 1540.0)
+attenuation_option = click.option(
+    "--attenuation", type=console.Number(minimum=0), default=0.0, metavar="DB/CM/MHZ", help="Of the medium."
+)
+medium_speed_option = speed_option("Speed of sound of the medium.", 1540.0)
 sub_elements_option = click.option(
     "--sub-elements",
     type=click.IntRange(1, 1000),
@@ -82,7 +85,7 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--width-mm",
             type=console.Number(above=0),
-            metavar="W",
+            metavar="MM",
             help="Lateral extent, centered.  [default: the probe's field of view]",
         ),
         click.option(
@@ -146,6 +149,11 @@ def apply(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) ->
     return command
 
 
+bare_option = click.option(
+    "--bare",
+    is_flag=True,
+    help="Write the picture alone too, a pixel for a pixel (NAME_bare.png): what other programs read.",
+)
 engine_option = click.option(
     "--engine", type=console.EngineType(), default="auto", metavar="NAME", help="auto, cpu, reference, cuda or cuda:N."
 )

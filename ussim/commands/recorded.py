@@ -38,9 +38,11 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
         console.check_output(output, *others)
         console.check_outputs([output, output.with_suffix(".npz")], others)
     else:
-        console.check_picture(output, *others, beside=".npz")
+        console.check_picture(output, *others, beside=".npz", bare=options["bare"])
     if len(frames) > 1 and not movie:
         raise click.UsageError(f"--frames: several frames are a movie: -o {output.with_suffix('.gif')}")
+    if options["bare"] and (movie or options["compare"] is not None):
+        raise click.UsageError("--bare: expected one picture to write")
     if options["compare"] is not None and movie:
         raise click.UsageError("--compare: expected a picture to write, got a movie")
     data = chosen_transmits(file.frame(frames[0]), options)
@@ -91,7 +93,7 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
     elif options["compare"] is not None:
         compare(output, path, pictures[0], grid, data.acquisition, settings, options, engine, range_db)
     else:
-        steps.write_bmode(output, pictures[0], grid, data.acquisition, settings, range_db)
+        steps.write_bmode(output, pictures[0], grid, data.acquisition, settings, range_db, bare=options["bare"])
     many = f", {len(frames)} frames" if movie else ""
     console.result(f"{output}: {steps.summary(data.acquisition, grid)}{many}; engine {engine}, {clock}")
     if file.n_frames > 1 and not movie:

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from . import console
+from . import console, grammar
 from .options import (
     apply,
+    bare_option,
     demodulation_options,
     dynamic_range_of,
     engine_option,
@@ -51,6 +52,7 @@ class Angles(click.ParamType):  # type: ignore[type-arg]  # generic in newer rel
 def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what a file of channel data may not say of itself."""
     options = (
+        grammar.section("What the recording does not say"),
         click.option(
             "--probe",
             type=console.ProbeType(),
@@ -99,13 +101,14 @@ def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return apply(options, command)
 
 
-@click.command(short_help="Beamform channel data to a B-mode.")
+@click.command(cls=grammar.Command, short_help="Beamform channel data to a B-mode.")
 @click.argument("channel_data", type=click.Path(path_type=Path))
 @facts_options
+@grammar.section("Image")
 @grid_options
 @dynamic_range_of("40; 60 of a recording of another program")
 @demodulation_options
-@speed_option("For the way to a pixel and back, m/s.  [default: that of the file]")
+@speed_option("For the way to a pixel and back.  [default: that of the file]")
 @f_number_option
 @click.option(
     "--transmits",
@@ -145,7 +148,9 @@ def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Other channel data on the same pixels: both pictures and their difference in dB, side by side.",
 )
 @engine_option
+@grammar.section("Output")
 @output_option("CHANNEL_DATA_bmode.png", movie=True)
+@bare_option
 @figure_options
 @console.verbose_option
 def beamform(channel_data: Path, **options: Any) -> None:
@@ -162,11 +167,11 @@ def beamform(channel_data: Path, **options: Any) -> None:
     recorded.beamform(channel_data, options)
 
 
-@click.command(short_help="Convert a file of channel data to another format.")
+@click.command(cls=grammar.Command, short_help="Convert a file of channel data to another format.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @facts_options
-@speed_option("Of the medium, m/s, in place of the file's.")
+@speed_option("Of the medium, in place of the file's.  [default: the file's; 1540]")
 @console.verbose_option
 def convert(source: Path, target: Path, **options: Any) -> None:
     """Convert channel data from IN to OUT, whose suffix is its format: .hdf5 (zea, OpenH-RF), .uff, .mat (MUST) or .npz.

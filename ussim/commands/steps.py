@@ -27,6 +27,7 @@ from ..io.atomic import replacing
 from ..io.plain import acquisition_to_dict
 from ..show.describe import describe_excitation, describe_waves
 from ..show.figures import bmode_figure, save_figure
+from ..volumes.own import bare_path
 from . import console
 from .options import figure_size
 
@@ -317,11 +318,22 @@ def write_bmode(
     acquisition: ussim.Acquisition,
     settings: dict[str, Any],
     dynamic_range_db: float,
+    bare: bool = False,
 ) -> None:
-    """Write the picture, and its numbers beside it."""
+    """Write the picture, its numbers beside it, and with `bare` its pixels alone."""
     title = f"{acquisition.probe.name}, {describe_waves(acquisition)}"
     figure = bmode_figure(picture, grid, dynamic_range_db, title)
     write_result(output, figure, {"bmode": picture, "x": grid.x, "z": grid.z}, acquisition, settings)
+    if bare:
+        write_bare(bare_path(output), picture)
+
+
+def write_bare(path: Path, picture: np.ndarray) -> None:
+    """Write grey levels (nz, nx) in [0, 1] as an 8-bit PNG, a pixel for a pixel."""
+    from PIL import Image
+
+    with replacing(path) as temporary:
+        Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(temporary, format="PNG")
 
 
 def write_result(

@@ -16,7 +16,8 @@ import numpy as np
 from ..acquisition import Acquisition
 from ..arrays import to_numpy
 from ..io.atomic import replacing
-from ..types import ImageGrid
+from ..transmits import imaging_waves
+from ..types import ImageGrid, IQData, RFData
 from .describe import describe_probe, describe_waves
 from .printing import editable, fit_width, shortened, stamp
 
@@ -146,6 +147,31 @@ def _draw_contours(axes: Axes, grid: ImageGrid, level: np.ndarray, dynamic_range
         1e3 * grid.x, 1e3 * grid.z, level, levels=levels, colors="white", linewidths=0.9, linestyles="solid"
     )
     axes.clabel(lines, fmt=lambda value: f"{value:.0f} dB", fontsize=9)
+
+
+def channels_figure(data: RFData | IQData, transmit: int = 0, dynamic_range_db: float = 60.0) -> Figure:
+    """Return the channel data of one transmit in dB of their largest value, elements across and time down."""
+    n = data.acquisition.n_transmits
+    if not -n <= transmit < n:
+        raise ValueError(f"transmit: expected 0 to {n - 1}, got {transmit}")
+    samples = np.abs(to_numpy(data.samples)[transmit]).T
+    level = 20 * np.log10(np.maximum(samples / (samples.max() or 1.0), 10 ** (-dynamic_range_db / 20)))
+    start = 1e6 * float(data.start_times[transmit])
+    end = start + 1e6 * samples.shape[0] / data.sampling_frequency
+    figure = new_figure(5.4, IMAGE_HEIGHT + 0.85)
+    axes = figure.subplots()
+    extent = (0.5, samples.shape[1] + 0.5, end, start)
+    image = axes.imshow(level, extent=extent, cmap="gray", vmin=-dynamic_range_db, vmax=0, aspect="auto")
+    axes.set_xlabel("element")
+    axes.set_ylabel("time [µs]")
+    axes.set_title(f"{data.acquisition.probe.name}, transmit {transmit % n} of {n}")
+    _bar(figure, axes, image, "dB")
+    return figure
+
+
+def default_figure(probe: Probe) -> Figure:
+    """Return a probe and how it images by default (see `probe_figure`)."""
+    return probe_figure(Acquisition(probe, imaging_waves(probe)))
 
 
 def probe_figure(acquisition: Acquisition) -> Figure:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..volumes.own import SOFTWARE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SOFTWARE = "ussim"  # what wrote a picture: how readers of images know a figure from an image
 SETTINGS = "Settings"  # text chunk of a PNG that holds the settings, JSON
 COLUMN_CM, PAGE_CM = 8.5, 17.4  # one and two columns of most journals
 WIDTHS_CM = 4.0, 60.0

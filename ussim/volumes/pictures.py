@@ -14,6 +14,7 @@ from ..errors import DataError
 from .budget import check_there, check_values
 from .damage import told, told_of_ref
 from .files import sha256_of
+from .own import read_bmode, refuse_figure
 from .values import filled_outside, narrowed
 from .volume import ACQUIRED, Volume, VolumeRef, named
 
@@ -49,6 +50,14 @@ def load_pictures(ref: VolumeRef) -> Volume:
     if len(shapes) > 1:
         raise DataError(f"{ref.name}: pictures of one stack differ in size: {sorted(shapes)}")
     return _stack(ref, np.stack(images), ["no voxel size in the file: pixels taken as square"])
+
+
+@told_of_ref
+def load_bmode(ref: VolumeRef) -> Volume:
+    """Read the B-mode that `ussim render` or `ussim beamform` wrote as .npz, one slice, or a movie's frames."""
+    with named(ref):
+        bmode = read_bmode(ref.paths[0])
+    return _stack(ref, bmode if bmode.ndim == 3 else bmode[np.newaxis], [])
 
 
 def npy_header(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np.dtype]:
@@ -92,6 +101,7 @@ def picture_header(path: str | os.PathLike[str]) -> tuple[tuple[int, int], str]:
     from PIL import Image
 
     with _told_of_picture(path), Image.open(path) as picture:
+        refuse_figure(path, picture.info)
         return picture.size, picture.mode
 
 
@@ -123,6 +133,7 @@ def _read_picture(path: str) -> np.ndarray:
 
     with _told_of_picture(path), Image.open(path) as file:
         picture: Image.Image = file
+        refuse_figure(path, picture.info)
         check_values(path, (picture.height, picture.width, len(picture.getbands())), 1)
         if picture.mode in ("P", "PA"):
             picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")

@@ -14,7 +14,8 @@ from .files import walk
 from .grey import grey_range, to_unit
 from .nifti import VOLUME_SUFFIXES, load_nifti
 from .nrrd import files_of
-from .pictures import PICTURE_SUFFIXES, load_npy, load_pictures
+from .own import refuse_drawing, refuse_echoes
+from .pictures import PICTURE_SUFFIXES, load_bmode, load_npy, load_pictures
 from .volume import CANONICAL, Volume, VolumeRef
 
 
@@ -108,6 +109,10 @@ def _open_any(path: Path, voi: bool) -> Volume:
         return load_nifti(replace(ref, paths=tuple(str(file) for file in files_of(path))))
     if lower.endswith(".npy"):
         return load_npy(ref)
+    if lower.endswith((".npz", ".mat")):
+        return load_bmode(ref)
+    refuse_drawing(path)
+    refuse_echoes(path)
     if lower.endswith(PICTURE_SUFFIXES):
         return load_pictures(ref)
     with open(path, "rb") as file:
@@ -115,7 +120,8 @@ def _open_any(path: Path, voi: bool) -> Volume:
     if lower.endswith((".dcm", ".dicom", ".ima", ".dcm.gz", ".dicom.gz")) or start[128:] == b"DICM":
         return load_dicom(ref, voi)
     raise DataError(
-        f"{path}: expected .npy, .png, .jpg, .nii, .hdr, .mgz, .nrrd, .mha, a DICOM file, or a folder with one DICOM series"
+        f"{path}: expected .npy, .npz, .mat, .png, .jpg, .nii, .hdr, .mgz, .nrrd, .mha, a DICOM file, or a folder with "
+        "one DICOM series"
     )
 
 

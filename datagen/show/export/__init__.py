@@ -37,6 +37,7 @@ def export(
     root: tuple[str | None, ...] | None = None,
     creator: str | None = None,
     url: str | None = None,
+    overwrite: bool = False,
     on_pair: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the pairs of a finished store to a new folder.
@@ -51,6 +52,7 @@ def export(
     polar : beside the images of sector probes also those of their largest sector in polar coordinates.
     root : of each source, to simulate again what its HQ image alone does not describe ("openh-rf").
     creator, url : of the dataset, for its Croissant metadata.
+    overwrite : replace the folder where an export is in it; anything else there is left alone.
     on_pair : called with the number of pairs written and their total.
 
     Raises
@@ -69,8 +71,9 @@ def export(
     if not 0 <= test_fold < pairs.n_folds:
         raise DataError(f"test_fold: expected 0 to {pairs.n_folds - 1}, got {test_fold}")
     out = Path(out)
-    if out.exists():
-        raise DataError(f"{out}: is there already; choose another folder")
+    if out.exists() and not (overwrite and _is_export(out)):
+        instead = ", or give --overwrite" if not overwrite and _is_export(out) else ""
+        raise DataError(f"{out}: is there already; choose another folder{instead}")
     shown = Shown(pairs, out.name, terms, test_fold, polar, root, creator, url)
     write = import_module(f"{__name__}.{kind.replace('-', '_')}").write
     temporary = out.with_name(f".{out.name}.part")
@@ -82,7 +85,25 @@ def export(
         page = replace(page, picture=picture)
         (temporary / page.licence_file).write_text(licence_text(terms, pairs.sources), encoding="utf-8")
         (temporary / "README.md").write_text(card.text(shown, page), encoding="utf-8")
-        temporary.rename(out)
+        _put(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out
+
+
+def _is_export(folder: Path) -> bool:
+    """Return whether a folder is what `export` writes: its card, and nothing hidden, as of a repository, or of Zarr."""
+    page = folder / "README.md"
+    if not page.is_file() or card.DIGEST not in page.read_text(encoding="utf-8", errors="replace"):
+        return False
+    return not any(path.name.startswith(".") or path.name == "zarr.json" for path in folder.iterdir())
+
+
+def _put(made: Path, out: Path) -> None:
+    """Move a finished folder to its place; what is there goes when the new one stands."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    made.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -11,6 +11,7 @@ from ..preview import preview_png
 from .items import Shown
 
 PICTURE = "preview.png"
+DIGEST = "Digest of the store: `"  # in every page: how a folder is known as an export
 _SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**12, "n>1M"))
 
 
@@ -77,7 +78,7 @@ def text(shown: Shown, page: Page) -> str:
     for source in shown.pairs.sources:
         lines.append(f"- {source.title}. Licence: {source.licence}. Terms: {source.terms}. Cite: {source.citation}")
     lines += ["", f"Passed on under {_licences(shown)}; see [{page.licence_file}]({page.licence_file}).", ""]
-    lines += [f"Digest of the store: `{shown.pairs.attributes['digest']}`", ""]
+    lines += [f"{DIGEST}{shown.pairs.attributes['digest']}`", ""]
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ Time zero is where the first element of a transmit fires, or where the wave pass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,18 @@ def open_npy(path: Path, variable: str | None, facts: Facts) -> Recording:
     return bare_recording(path, ".npy", {bare.name: bare}, variable, facts)
 
 
+def other_of_ours(names: Iterable[str]) -> str:
+    """Return why the arrays of another file of ours are not channel data; "" where it is none of ours."""
+    names = set(names)
+    if not {"x", "z"} <= names:
+        return ""
+    if "bmode" in names:
+        return "a B-mode, not channel data: `ussim render --channel-data FILE` keeps the echoes that one is made of"
+    if "pressure" in names:
+        return "the pressure field of a transmit, not channel data"
+    return "images of `irsde drus`, not channel data" if "drusmean" in names else ""
+
+
 def bare_recording(
     path: Path, kind: str, arrays: Mapping[str, Bare], variable: str | None, facts: Facts, notes: tuple[str, ...] = ()
 ) -> Recording:
@@ -58,6 +70,8 @@ def bare_recording(
     """
     probe, rate = facts.probe, facts.sampling_frequency
     if probe is None or rate is None:
+        if reason := other_of_ours(arrays):
+            raise DataError(f"{path}: {reason}")
         held = ", ".join(f"{bare.name} {bare.shape}" for bare in arrays.values()) or "nothing"
         needed = " and ".join(
             [*(["--probe NAME|FILE"] if probe is None else []), *(["--sampling-mhz MHZ"] if rate is None else [])]

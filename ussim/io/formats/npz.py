@@ -19,7 +19,7 @@ from ...acquisition import Acquisition
 from ...errors import DataError
 from ..archive import FORMAT, VERSION
 from ..plain import acquisition_from_dict, to_array
-from .arrays import Bare, bare_recording
+from .arrays import Bare, bare_recording, other_of_ours
 from .facts import Facts
 from .recording import ATTENUATION, TIME_ZERO, Recording
 from .sizes import check_declared, check_uncompressed, file_size, n_bytes, read_npy_header
@@ -66,6 +66,8 @@ def open_npz(path: Path, variable: str | None, facts: Facts) -> Recording:
             for name, (shape, dtype) in shapes.items()
         }
         return bare_recording(path, ".npz", bare, variable, facts)
+    if reason := other_of_ours(shapes):
+        raise DataError(f"{path}: {reason}")
     raise DataError(
         f"{path}: expected the arrays {', '.join(NAMES)}, got {', '.join(shapes) or 'nothing'}. "
         "Of an array of another program say what it is: --probe NAME --sampling-mhz MHZ (and --variable, --angles-deg)"
