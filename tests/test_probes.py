@@ -89,6 +89,16 @@ def test_element_positions_equal_must(golden, probe):
     np.testing.assert_allclose(probe.element_z, arrays["elem_z"].ravel(), rtol=0, atol=1e-15)
 
 
+def test_what_lies_behind_has_the_shape_that_the_positions_broadcast_to(any_probe):
+    """A row of lateral positions and a column of depths make a grid, whether the array is flat or convex."""
+    x, z = np.linspace(-0.01, 0.01, 5), np.linspace(-0.02, 0.02, 4)
+    behind = any_probe.is_behind(x[None, :], z[:, None])
+    assert behind.shape == (4, 5)
+    np.testing.assert_array_equal(behind, any_probe.is_behind(*np.meshgrid(x, z)))
+    assert behind[0].all()  # both depths above z = 0 lie behind every array
+    assert any_probe.is_behind(np.float64(0.0), np.float64(-0.001))
+
+
 def test_every_preset_names_its_source_and_images_in_front_of_itself(any_probe):
     assert any_probe.source
     imaging = any_probe.imaging

@@ -220,12 +220,13 @@ class Probe(Shown):
         Returns
         -------
         np.ndarray
-            bool, of the points' shape.
+            bool, of the shape that x and z broadcast to.
         """
-        behind = np.asarray(z) < 0
+        x, z = np.broadcast_arrays(x, z)
+        behind = z < 0
         if not self.is_flat:
             behind = behind | (np.hypot(x, z - self.center_of_curvature) <= self.radius)
-        return behind
+        return np.asarray(behind)
 
 
 def probe_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""How values show themselves in a notebook: a line, a small table, a picture; their arrays by size and range alone."""
+"""Values as a notebook shows them: a line, a small table, a picture; their arrays by size and range alone."""
 
 from __future__ import annotations
 

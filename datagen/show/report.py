@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from ..make.pairs import make_imager
 from ..plan.resolved import Settings
@@ -260,10 +259,10 @@ def _measure(pairs: Pairs, probe: str) -> dict[str, Any]:
         "levels": {
             kind: {"mean": float(of.mean()) / 255, "black": float((of == 0).mean())} for kind, of in levels.items()
         },
-        "histogram": Markup(_histogram(levels, range_db, f"grey levels under {probe}")),
+        "histogram": _histogram(levels, range_db, f"grey levels under {probe}"),
         "speckle": bands,
         "depth": [_depth(sight, band.depth) for band in bands],
-        "chart": Markup(_speckle_chart(bands, sight, f"speckle SNR by depth under {probe}")),
+        "chart": _speckle_chart(bands, sight, f"speckle SNR by depth under {probe}"),
     }
 
 

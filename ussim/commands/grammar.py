@@ -1,4 +1,4 @@
-"""What the commands of the three programs have in common: spellings, help in sections, errors in the words of options.
+"""Common parts of the commands of the three programs: spellings, help in sections, errors in the words of options.
 
 `Group` makes commands of the class `Command`; one that stands alone is made by `@click.command(cls=grammar.Command)`. A test
 walks all parameters of all commands (tests/test_grammar.py) and says of each that is out of line what to do. Only click is

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitCode
-from . import console
+from . import console, grammar
 from .options import apply, engine_option
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(server: Server, browser: bool, close: Callable[[], None]) -> int:
     return ExitCode.DONE
 
 
-@click.command(short_help="Look at a B-mode in the browser, and try.")
+@click.command(cls=grammar.Command, short_help="Look at a B-mode in the browser, and try.")
 @click.argument("image", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--phantom",
