@@ -17,7 +17,7 @@ FOLD = 2  # pixels a side gathered into channels first: no convolution but the l
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 SMOOTHINGS = 2
 HEAD = 8  # channels of the last layer, at full resolution
-GUARD = 20.0  # pixels, standard deviation of the blur within which the mean grey level is guarded
+GUARD = 5.0  # pixels, standard deviation of the blur within which the mean grey level is guarded
 
 
 class Block(nn.Module):
