@@ -32,7 +32,7 @@ from irsde_learning import REPOSITORY
 from scipy import ndimage
 from timing import machine
 
-from irsde import load, restore
+from irsde import load, models, restore
 from irsde.clinic.display import draw_look, show
 from irsde.clinic.overlays import caption, ruler
 from irsde.evaluation.baselines import BASELINES
@@ -90,7 +90,9 @@ def main() -> int:
         result[f"images, {name}"] = quality(FILTERS[name][1], shown, prepared)
     result["clinical"] = clinical(model, arguments.clinical, arguments.out / "clinical.png")
     result["seconds, 256 x 256"] = seconds(method)
-    lines = report(result)
+    lines, misses = report(result)
+    if arguments.model in models.names():
+        name_misses(models.HOME / arguments.model / models.CARD, misses)
     (arguments.out / "gate.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     (arguments.out / "gate.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
@@ -315,8 +317,16 @@ def means_over(subjects: Sequence[dict[str, Any]], what: str) -> tuple[list[str]
     return lines, misses
 
 
-def report(result: dict[str, Any]) -> list[str]:
-    """Return the table in Markdown, misses named."""
+def name_misses(card: Path, misses: Sequence[str]) -> None:
+    """Write what is missed into the section of a model's card that is for it."""
+    before, title, after = card.read_text(encoding="utf-8").partition("## What it misses at its gate\n")
+    rest = after.partition("\n## ")[2]
+    listed = "\n".join(f"- {miss}" for miss in misses) or "Nothing."
+    card.write_text(f"{before}{title}\n{listed}\n\n## {rest}", encoding="utf-8")
+
+
+def report(result: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the table in Markdown, and what is missed."""
     misses: list[str] = []
     steps = sorted({row["steps"] for row in result["subjects"]})
     lines = [
@@ -358,7 +368,7 @@ def report(result: dict[str, Any]) -> list[str]:
         if row["drift"] > LIMITS["drift"][1]:
             misses.append(f"drift of {name}: {row['drift']:.2f}, limit 2")
     lines += ["", f"256 x 256 pixels: {result['seconds, 256 x 256']:.2f} s on this machine.", "", "## Misses", ""]
-    return lines + ([f"- {miss}" for miss in misses] or ["None."])
+    return lines + ([f"- {miss}" for miss in misses] or ["None."]), misses
 
 
 if __name__ == "__main__":

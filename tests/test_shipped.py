@@ -20,12 +20,10 @@ from irsde.data import Normalization
 from irsde.network import Model, build_network, build_sde, load
 from irsde.sample import restore
 from irsde.shipped import examples as shipped_examples
-from irsde.shipped import lessons as shipped_lessons
 from irsde.shipped.examples import Example, Examples, lesion_sheet, load_examples, plan, save, simulate
 from irsde.shipped.lessons import lesson, prepare
-from irsde.shipped.network import Despeckler, blurred
+from irsde.shipped.network import LEARNING_GUARD, Despeckler, blurred
 from irsde.shipped.tone import LEVELS, fit_tone, toned
-from irsde.shipped.training import DRAWN, lesson_loss
 from irsde.target import displayed_mean, expected_image, grain_covariance, monotone, speckle_quantiles
 from irsde.training import train
 from ussim.errors import DataError
@@ -228,18 +226,6 @@ def test_the_recipe_trains_holds_out_and_goes_on(tmp_path):
     assert any((a != b).any() for a, b in zip(start.parameters(), trained.network.parameters(), strict=True))
 
 
-def test_what_is_drawn_over_the_picture_counts_more(monkeypatch):
-    monkeypatch.setattr(shipped_lessons, "OVERLAYS", 0.0)
-    prepared = prepare(small_examples(1, 128))[0]
-    _, other, clean = lesson(prepared, 32, np.random.default_rng(0))
-    assert np.mean(np.abs(other - clean) < 1e-4) < 0.01  # speckle seldom looks drawn
-    wanted = torch.stack([torch.zeros(32, 32), torch.ones(32, 32)])[None]
-    out = torch.full((1, 1, 32, 32), 0.5)
-    torch.testing.assert_close(lesson_loss(out, wanted), torch.tensor(0.25))
-    wanted[:, 1, 3, 4:9] = 0.0  # a line, the same in both
-    torch.testing.assert_close(lesson_loss(out, wanted), torch.tensor(0.25 * (1 + (DRAWN - 1) * 5 / 32**2)))
-
-
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +251,11 @@ def test_the_guard_keeps_the_local_mean_whatever_the_network_says():
         image = torch.randn(1, 1, 96, 96)
         difference = network(image) - image
         assert blurred(difference, network.guard).mean().abs() < 0.05
+        assert network.guard < LEARNING_GUARD
+        learning = network.train()(image) - image  # the wide one: narrow, it would be learned to be undone
+        assert blurred(learning, LEARNING_GUARD).mean().abs() < 0.05
+        assert (learning - difference).abs().max() > 0.01
+        network.eval()
         network.guard = 0.0
         assert blurred(network(image) - image, 12.0).mean() > 2.5
 
