@@ -2,8 +2,8 @@
 
     python benchmarks/shipped_model.py runs/shipped/run --examples runs/shipped/examples.npz
 
-The card quotes benchmarks/results/shipped/gate.md, which benchmarks/shipped_gate.py writes of the folder made here; it also writes
-what is missed into the card.
+The card quotes benchmarks/results/shipped/gate.md. benchmarks/shipped_gate.py writes that of the folder made here, and into
+the card what is missed.
 """
 
 from __future__ import annotations
