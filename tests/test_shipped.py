@@ -22,7 +22,7 @@ from irsde.sample import restore
 from irsde.shipped import examples as shipped_examples
 from irsde.shipped.examples import Example, Examples, lesion_sheet, load_examples, plan, save, simulate
 from irsde.shipped.lessons import lesson, prepare
-from irsde.shipped.network import Despeckler, blurred
+from irsde.shipped.network import LEARNING_GUARD, Despeckler, blurred
 from irsde.shipped.tone import LEVELS, fit_tone, toned
 from irsde.target import displayed_mean, expected_image, grain_covariance, monotone, speckle_quantiles
 from irsde.training import train
@@ -251,6 +251,11 @@ def test_the_guard_keeps_the_local_mean_whatever_the_network_says():
         image = torch.randn(1, 1, 96, 96)
         difference = network(image) - image
         assert blurred(difference, network.guard).mean().abs() < 0.05
+        assert network.guard < LEARNING_GUARD
+        learning = network.train()(image) - image  # the wide one: narrow, it would be learned to be undone
+        assert blurred(learning, LEARNING_GUARD).mean().abs() < 0.05
+        assert (learning - difference).abs().max() > 0.01
+        network.eval()
         network.guard = 0.0
         assert blurred(network(image) - image, 12.0).mean() > 2.5
 

@@ -17,7 +17,8 @@ FOLD = 2  # pixels a side gathered into channels first: no convolution but the l
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 SMOOTHINGS = 2
 HEAD = 8  # channels of the last layer, at full resolution
-GUARD = 20.0  # pixels, standard deviation of the blur within which the mean grey level is guarded
+GUARD = 5.0  # pixels, standard deviation of the blur within which the mean grey level is guarded
+LEARNING_GUARD = 20.0  # the same while learning: a network taught within the narrow one learns to undo it
 
 
 class Block(nn.Module):
@@ -79,7 +80,7 @@ class Despeckler(nn.Module):
         out = base + self.last(x).float()
         if self.guard:
             with torch.autocast(image.device.type, enabled=False):
-                out = out + blurred(image - out, self.guard)
+                out = out + blurred(image - out, LEARNING_GUARD if self.training else self.guard)
         return out[..., :height, :width]
 
     def smoothed(self, image: Tensor) -> Tensor:
