@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from irsde_learning import REPOSITORY, Tee
-from irsde_pairs import CALIBRATION, Pairs, study_pairs
+from irsde_pairs import CALIBRATION, Pairs, study_pairs, write_table
 from timing import machine, write_result
 
 from irsde.data import whole
@@ -75,8 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         "level": arguments.level, "drawn": DRAWN, "coverage": rows, "errors": errors,
         "machine": machine(("ussim", "torch", "diffusers", "numpy")),
     })  # fmt: skip
-    (arguments.out / "table.md").write_text(table(rows, errors, arguments), encoding="utf-8")
-    console.result(str(arguments.out / "table.md"))
+    console.result(str(write_table(arguments.out, table(rows, errors, arguments))))
     return 0
 
 
