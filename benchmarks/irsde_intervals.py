@@ -30,7 +30,6 @@ from ussim.commands import console
 DRAWN: dict[str, dict[str, Any]] = {
     "unet+skip": {"n_samples": 1},
     "pmrf": {"n_samples": 8, "steps": 2},
-    "irsde+skip": {"n_samples": 8, "steps": 5},
 }
 
 
@@ -72,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             console.note(str(errors[-1]))
     write_result(arguments.out / "summary.json", {
         "command": " ".join(["python", "benchmarks/irsde_intervals.py", *sys.argv[1:]]),
-        "level": arguments.level, "drawn": DRAWN, "coverage": rows, "errors": errors,
+        "level": arguments.level, "seed": 0, "drawn": DRAWN, "coverage": rows, "errors": errors,
         "machine": machine(("ussim", "torch", "diffusers", "numpy")),
     })  # fmt: skip
     console.result(str(write_table(arguments.out, table(rows, errors, arguments))))

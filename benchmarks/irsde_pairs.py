@@ -77,7 +77,7 @@ def small_pairs(
     Parameters
     ----------
     counts : subject of `MRI` -> cuts of its slices.
-    n_phantoms : each a subject of its own.
+    n_phantoms : each a subject of its own, by its number and the seed.
     """
     if not path.exists():
         plan = [(name, k) for name, n in counts.items() for k in range(n)]
@@ -89,8 +89,8 @@ def small_pairs(
                 made.append(_simulate(name, k, slices.get(name, ()), size, n_draws, seed))
                 bar.advance()
         rows = [
-            {"id": f"{name}-{k}", "subject": name if name in MRI else f"phantom-{k}", "source": "mri" if name in MRI else
-             "phantom", "fold": 0}
+            {"id": f"{name}-{k}", "subject": name if name in MRI else f"phantom-{seed}-{k}",
+             "source": "mri" if name in MRI else "phantom", "fold": 0}
             for name, k in plan
         ]  # fmt: skip
         hq, lq = (np.stack(part) for part in zip(*made, strict=True))
