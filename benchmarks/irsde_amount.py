@@ -140,7 +140,7 @@ def table(rows: list[dict[str, Any]], lq: dict[str, float], arguments: argparse.
         "# How much data is enough", "",
         f"Supervised U-Net with 169,000 parameters, {arguments.training_steps} steps of 4 patches of 64 x 64, smoothed "
         f"skip. PSNR in dB on {arguments.n_tests} images of a brain that was not learned from and as many phantoms; "
-        f"mean and largest distance from it over {len(arguments.seeds)} seeds.", "",
+        f"mean and largest distance from it over {len(arguments.seeds)} seed(s).", "",
         "| learned from | pairs | subjects | unseen brain | phantoms |", "|---|---:|---:|---:|---:|",
         f"| nothing (LQ) |  |  | {lq['mri']:.2f} | {lq['phantom']:.2f} |",
     ]  # fmt: skip
@@ -148,7 +148,8 @@ def table(rows: list[dict[str, Any]], lq: dict[str, float], arguments: argparse.
         cells = []
         for name in ("mri", "phantom"):
             values = np.array([row[name] for row in own])
-            cells.append(f"{values.mean():.2f} ± {np.abs(values - values.mean()).max():.2f}")
+            spread = f" ± {np.abs(values - values.mean()).max():.2f}" if len(own) > 1 else ""
+            cells.append(f"{values.mean():.2f}{spread}")
         lines.append(f"| {kind} | {count} | {own[0]['subjects']} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "![pairs against dB](amount.png)", ""])
 
@@ -156,6 +157,7 @@ def table(rows: list[dict[str, Any]], lq: dict[str, float], arguments: argparse.
 def figure(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw PSNR over pairs, a panel for each kind of test and a line for each kind of pairs, and over subjects."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     made = Figure(figsize=(11, 3.2), layout="constrained")
     *panels, last = made.subplots(1, 3)
@@ -163,6 +165,9 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
         for k, kind in enumerate(KINDS):
             _line(ax, [(row["pairs"], row[name]) for row in rows if row["kind"] == kind], k, kind)
         ax.set(title=title, xlabel="pairs", xscale="log")
+        ax.set_xticks(sorted({row["pairs"] for row in rows if row["kind"] in KINDS}))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
     few = [row for row in rows if row["kind"].endswith("MRI subjects")]
     for k, name in enumerate(("mri", "phantom")):
         _line(last, [(row["subjects"], row[name]) for row in few], k, {"mri": "unseen brain"}.get(name, "phantoms"))
