@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from irsde_learning import REPOSITORY, Tee
-from irsde_pairs import TRAINING, Pairs, study_pairs
+from irsde_pairs import TRAINING, Pairs, study_pairs, write_table
 from timing import machine, write_result
 
 from irsde.config import TrainConfig
@@ -80,9 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         "steps": arguments.training_steps, "lq_psnr": lq, "rows": rows,
         "machine": machine(("ussim", "torch", "diffusers", "numpy")),
     })  # fmt: skip
-    (arguments.out / "table.md").write_text(table(rows, lq, arguments), encoding="utf-8")
-    figure(rows, lq, arguments.out / "amount.png")
-    console.result(str(arguments.out / "table.md"))
+    figure(rows, arguments.out / "amount.png")
+    console.result(str(write_table(arguments.out, table(rows, lq, arguments))))
     return 0
 
 
@@ -141,7 +140,7 @@ def table(rows: list[dict[str, Any]], lq: dict[str, float], arguments: argparse.
         "# How much data is enough", "",
         f"Supervised U-Net with 169,000 parameters, {arguments.training_steps} steps of 4 patches of 64 x 64, smoothed "
         f"skip. PSNR in dB on {arguments.n_tests} images of a brain that was not learned from and as many phantoms; "
-        f"mean and largest distance from it over {len(arguments.seeds)} seeds.", "",
+        f"mean and largest distance from it over {len(arguments.seeds)} seed(s).", "",
         "| learned from | pairs | subjects | unseen brain | phantoms |", "|---|---:|---:|---:|---:|",
         f"| nothing (LQ) |  |  | {lq['mri']:.2f} | {lq['phantom']:.2f} |",
     ]  # fmt: skip
@@ -149,26 +148,45 @@ def table(rows: list[dict[str, Any]], lq: dict[str, float], arguments: argparse.
         cells = []
         for name in ("mri", "phantom"):
             values = np.array([row[name] for row in own])
-            cells.append(f"{values.mean():.2f} ± {np.abs(values - values.mean()).max():.2f}")
+            spread = f" ± {np.abs(values - values.mean()).max():.2f}" if len(own) > 1 else ""
+            cells.append(f"{values.mean():.2f}{spread}")
         lines.append(f"| {kind} | {count} | {own[0]['subjects']} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "![pairs against dB](amount.png)", ""])
 
 
-def figure(rows: list[dict[str, Any]], lq: dict[str, float], path: Path) -> None:
-    """Draw PSNR over pairs, a panel for each kind of test, a line for each kind of pairs, a dot for each seed."""
+def figure(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw PSNR over pairs, a panel for each kind of test and a line for each kind of pairs, and over subjects."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
-    made = Figure(figsize=(8, 3.2), layout="constrained")
-    for ax, (name, title) in zip(made.subplots(1, 2), (("mri", "unseen brain"), ("phantom", "phantoms")), strict=True):
+    made = Figure(figsize=(11, 3.2), layout="constrained")
+    *panels, last = made.subplots(1, 3)
+    for ax, (name, title) in zip(panels, (("mri", "unseen brain"), ("phantom", "phantoms")), strict=True):
         for k, kind in enumerate(KINDS):
-            own = [row for row in rows if row["kind"] == kind]
-            counts = sorted({row["pairs"] for row in own})
-            means = [np.mean([row[name] for row in own if row["pairs"] == count]) for count in counts]
-            ax.plot(counts, means, "-", color=f"C{k}", label=kind)
-            ax.plot([row["pairs"] for row in own], [row[name] for row in own], ".", color=f"C{k}")
-        ax.set(title=title, xlabel="pairs", ylabel="PSNR, dB", xscale="log")
+            _line(ax, [(row["pairs"], row[name]) for row in rows if row["kind"] == kind], k, kind)
+        ax.set(title=title, xlabel="pairs", xscale="log")
+        ax.set_xticks(sorted({row["pairs"] for row in rows if row["kind"] in KINDS}))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
+    few = [row for row in rows if row["kind"].endswith("MRI subjects")]
+    for k, name in enumerate(("mri", "phantom")):
+        _line(last, [(row["subjects"], row[name]) for row in few], k, {"mri": "unseen brain"}.get(name, "phantoms"))
+    last.set(
+        title=f"{few[0]['pairs'] if few else 0} pairs of MRI", xlabel="subjects", xticks=range(1, len(TRAINING) + 1)
+    )
+    for ax in (*panels, last):
+        ax.set(ylabel="PSNR, dB")
         ax.legend()
     made.savefig(path, dpi=130)
+
+
+def _line(ax: Any, points: list[tuple[int, float]], k: int, label: str) -> None:
+    """Draw points, and the line of their means."""
+    places = sorted({place for place, _ in points})
+    ax.plot(
+        places, [np.mean([y for x, y in points if x == place]) for place in places], "-", color=f"C{k}", label=label
+    )
+    ax.plot([x for x, _ in points], [y for _, y in points], ".", color=f"C{k}")
 
 
 if __name__ == "__main__":

@@ -18,23 +18,24 @@ of one network; `total` in the table counts both. Measured: PSNR, SSIM and textu
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-import time
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from irsde_learning import REPOSITORY, Tee
-from irsde_pairs import Pairs, study_pairs
+from irsde_pairs import Pairs, study_pairs, write_table
+from numpy.typing import NDArray
 from timing import machine, write_result
 
 from irsde.config import TrainConfig
-from irsde.data import whole
 from irsde.evaluation import metrics
 from irsde.evaluation.texture import calm_tissue, contour_ratio, texture_distance
 from irsde.network import load
-from irsde.sample import restore
+from irsde.sample import Sampling, restore, restore_batch
 from irsde.training import train
 from ussim.commands import console
 
@@ -49,6 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 TWO_STAGES = ("irsde-mean", "pmrf")
 FIDELITIES, STEPS = (0.0, 0.2, 0.5, 1.0), (1, 2, 5)
+SHOWN_STEPS = 5  # in the figures
 MEASURES = ("psnr", "ssim", "texture_db", "contours")
 
 
@@ -78,25 +80,26 @@ def run(arguments: argparse.Namespace) -> int:
     rows = []
     for group in ("mri", "phantom"):
         test = pairs["test"].select(lambda row, group=group: row["source"] == group)
-        rows.append({"images": group, "method": "LQ", **measured(test, lambda lq, seed: lq)})
+        rows.append(
+            {"images": group, "method": "LQ", **measured(test, np.stack([test[i][1] for i in range(len(test))]))}
+        )
         for name, model in models.items():
-            for steps, fidelity in settings(model):
-                options = {"steps": steps, "fidelity": fidelity} if steps else {}
-                values = measured(test, lambda lq, seed, m=model, o=options: restore(m, lq, seed=seed, mask=None, **o))
-                rows.append({"images": group, "method": name, "steps": steps, "fidelity": fidelity, **values})
+            for row, restored in outcomes(model, test):
+                rows.append({"images": group, "method": name, **row, **measured(test, restored)})
                 console.note(str(rows[-1]))
     checks = checked(rows)
     write_result(arguments.out / "summary.json", {
         "command": " ".join(["python", "benchmarks/irsde_flow.py", *sys.argv[1:]]),
-        "training": {"pairs": len(pairs["mri"]) + len(pairs["phantoms"]), "steps": arguments.training_steps,
+        "training": {"pairs": len(pairs["mri"]) + len(pairs["phantoms"]), "steps": arguments.training_steps, "seed": 0,
                      "channels": arguments.channels,
                      "parameters": {name: (model.details or {})["parameters"] for name, model in models.items()}},
         "checks": checks,
         "rows": rows,
         "machine": machine(("ussim", "torch", "diffusers", "numpy")),
     })  # fmt: skip
-    (arguments.out / "table.md").write_text(table(rows, models, checks, arguments), encoding="utf-8")
-    console.result(str(arguments.out / "table.md"))
+    planes(rows, arguments.out / "planes.png")
+    images(models, pairs["test"], arguments.out / "images.png")
+    console.result(str(write_table(arguments.out, table(rows, models, checks, arguments))))
     return 0
 
 
@@ -113,45 +116,51 @@ def trained(arguments: argparse.Namespace, pairs: dict[str, Pairs], name: str) -
     return load(folder, device="cpu")
 
 
-def settings(model: Any) -> list[tuple[int | None, float | None]]:
-    """Step counts and fidelities of a model; the mean needs no steps."""
+def outcomes(model: Any, test: Pairs) -> Iterator[tuple[dict[str, Any], NDArray]]:
+    """Yield the images restored by a model at each step count and fidelity, and how often they ran a network.
+
+    A fidelity between mean and sample is their mixture, as in `restore`; every image has a seed of its own.
+    """
+    lq, seeds = np.stack([test[i][1] for i in range(len(test))]), range(len(test))
+    mean = restore_batch(model, lq, seeds, Sampling(fidelity=0.0 if model.is_diffusion else 1.0), None)
     if not model.is_diffusion:
-        return [(None, None)]
-    return [(1, 0.0), *((steps, f) for f in FIDELITIES[1:] for steps in STEPS)]
+        yield {"steps": None, "fidelity": None, "passes": 1}, mean
+        return
+    yield {"steps": None, "fidelity": 0.0, "passes": 1}, mean
+    for steps in STEPS:
+        sample = restore_batch(model, lq, seeds, Sampling(steps), None)
+        for fidelity in FIDELITIES[1:]:
+            passes = steps + (model.has_mean or fidelity < 1)
+            yield {"steps": steps, "fidelity": fidelity, "passes": passes}, mean + fidelity * (sample - mean)
 
 
-def measured(test: Pairs, run: Any) -> dict[str, float]:
-    """Return the means over images and their first draw of speckle, and the median time of one."""
-    values: dict[str, list[float]] = {name: [] for name in (*MEASURES, "seconds")}
-    subset = whole(test)
-    for i in range(len(subset)):
-        hq, lq = subset[i]
-        started = time.perf_counter()
-        image = run(lq, i)
-        values["seconds"].append(time.perf_counter() - started)
+def measured(test: Pairs, images: NDArray) -> dict[str, float]:
+    """Return the means over images of the first draw of speckle."""
+    values: dict[str, list[float]] = {name: [] for name in MEASURES}
+    for i, image in enumerate(images):
+        hq = test[i][0]
         values["psnr"].append(metrics.psnr(image, hq))
         values["ssim"].append(metrics.ssim(image, hq))
         values["texture_db"].append(texture_distance(image, hq))
         values["contours"].append(contour_ratio(image, calm_tissue(hq)))
-    means = {name: float(np.nanmean(found)) for name, found in values.items() if name != "seconds"}
-    return {name: round(value, 4) for name, value in means.items()} | {"seconds": float(np.median(values["seconds"]))}
+    return {name: round(float(np.nanmean(found)), 4) for name, found in values.items()}
 
 
 def checked(rows: list[dict[str, Any]]) -> dict[str, dict[str, bool | float]]:
-    """Return what was asked: PSNR near the U-Net's at fidelity 0.2, and a texture nearer than both at fidelity 1."""
+    """Return what was asked, against each U-Net: PSNR near its at fidelity 0.2, texture nearer at fidelity 1."""
     found = {}
-    for group in ("mri", "phantom"):
+    for group, unet in itertools.product(("mri", "phantom"), ("unet", "unet+skip")):
         own = [row for row in rows if row["images"] == group]
-        unet = max((row for row in own if row["method"].startswith("unet")), key=lambda row: row["psnr"])
-        irsde = [row for row in own if row["method"] == "irsde" and row["fidelity"] == 1]
-        nearest = min([unet["texture_db"], *(row["texture_db"] for row in irsde)])
+        mean = next(row for row in own if row["method"] == unet)
+        irsde = [row["texture_db"] for row in own if row["method"] == "irsde" and row["fidelity"] == 1]
+        nearest = min(mean["texture_db"], *irsde)
         for name in (*TWO_STAGES, "flow", "irsde+skip"):
             rows_of = [row for row in own if row["method"] == name]
-            gap = max(row["psnr"] for row in rows_of if row["fidelity"] == 0.2) - unet["psnr"]
+            gap = max(row["psnr"] for row in rows_of if row["fidelity"] == 0.2) - mean["psnr"]
             texture = min(row["texture_db"] for row in rows_of if row["fidelity"] == 1)
-            found[f"{name}, {group}"] = {
-                "PSNR over the better U-Net's at fidelity 0.2, dB": round(gap, 3), "at least -0.2 dB": gap >= -0.2,
-                "texture distance at fidelity 1, dB": round(texture, 3), "nearest of U-Nets and IR-SDE, dB": nearest,
+            found[f"{name}, {group}, {unet}"] = {
+                "PSNR over the U-Net's at fidelity 0.2, dB": round(gap, 3), "at least -0.2 dB": gap >= -0.2,
+                "texture distance at fidelity 1, dB": round(texture, 3), "nearer of U-Net and IR-SDE, dB": nearest,
                 "texture nearer than both": texture < nearest,
             }  # fmt: skip
     return found
@@ -166,30 +175,66 @@ def table(rows: list[dict[str, Any]], models: dict[str, Any], checks: dict, argu
         f"{arguments.n_tests} images of a subject that was not learned from, and as many phantoms.", "",
     ]  # fmt: skip
     for group, title in (("mri", "MRI, subject held out"), ("phantom", "Phantoms")):
-        header = ["method", "total", "fidelity", "steps", "PSNR dB", "SSIM", "texture dB", "contours", "s/image"]
+        header = ["method", "total", "fidelity", "steps", "passes", "PSNR dB", "SSIM", "texture dB", "contours"]
         lines += [f"## {title}", "", "| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
         for row in [row for row in rows if row["images"] == group]:
             total = f"{models[row['method']].details['parameters']:,}" if row["method"] in models else ""
             shown = [row["method"], total, "" if row.get("fidelity") is None else f"{row['fidelity']:g}"]
-            shown += ["" if row.get("steps") is None or row.get("fidelity") == 0 else str(row["steps"])]
+            shown += ["" if row.get(key) is None else str(row[key]) for key in ("steps", "passes")]
             shown += [f"{row['psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['texture_db']:.2f}", f"{row['contours']:.1f}"]
-            lines.append("| " + " | ".join([*shown, f"{row['seconds']:.3f}"]) + " |")
+            lines.append("| " + " | ".join(shown) + " |")
         lines.append("")
     header = list(next(iter(checks.values())))
     lines += [
         "## What was asked",
         "",
-        "| method, images | " + " | ".join(header) + " |",
+        "| method, images, U-Net | " + " | ".join(header) + " |",
         "|---|" + "---:|" * len(header),
     ]
     for name, values in checks.items():
         cells = ["yes" if v is True else "no" if v is False else f"{v:.2f}" for v in values.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += [
+        "", "![PSNR over texture distance](planes.png)", "", f"![a sample of each, {SHOWN_STEPS} steps](images.png)",
         "", "Texture distance: mean distance of the local power spectra to those of HQ, dB (`irsde.evaluation.texture`).",
-        "Contours: steepness of the steepest hundredth of calm tissue over its median.", "",
+        "Passes: of a network. Contours: steepness of the steepest hundredth of calm tissue over its median.", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def planes(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw PSNR over texture distance: a panel for each kind of test, a line over fidelities for each method."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(9, 3.6), layout="constrained")
+    for ax, (group, title) in zip(made.subplots(1, 2), (("mri", "unseen brain"), ("phantom", "phantoms")), strict=True):
+        for k, name in enumerate(METHODS):
+            own = [row for row in rows if (row["images"], row["method"]) == (group, name)]
+            line = [row for row in own if row["fidelity"] in (None, 0.0) or row["steps"] == SHOWN_STEPS]
+            ax.plot([r["texture_db"] for r in line], [r["psnr"] for r in line], ".-", color=f"C{k}", label=name)
+        ax.set(title=title, xlabel="texture distance, dB", ylabel="PSNR, dB")
+    ax.legend(fontsize="small")
+    made.suptitle(f"fidelity {', '.join(f'{f:g}' for f in FIDELITIES)} from right to left, {SHOWN_STEPS} steps")
+    made.savefig(path, dpi=130)
+
+
+def images(models: dict[str, Any], test: Pairs, path: Path) -> None:
+    """Draw the first brain and the first phantom: LQ, a sample of each method in few steps, HQ."""
+    from matplotlib.figure import Figure
+
+    places = [next(i for i, row in enumerate(test.samples) if row["source"] == kind) for kind in ("mri", "phantom")]
+    made = Figure(figsize=(1.4 * (len(models) + 2), 3.2), layout="constrained")
+    for axes, i in zip(made.subplots(len(places), len(models) + 2), places, strict=True):
+        hq, lq = test[i]
+        shown = {"LQ": lq}
+        for name, model in models.items():
+            options = {"steps": SHOWN_STEPS} if model.is_diffusion else {}
+            shown[name] = restore(model, lq, seed=i, mask=None, **options)
+        for ax, (name, image) in zip(axes, (shown | {"HQ": hq}).items(), strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+            ax.set_title(name, fontsize=8)
+            ax.axis("off")
+    made.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from irsde_learning import REPOSITORY, Tee
-from irsde_pairs import CALIBRATION, Pairs, study_pairs
+from irsde_pairs import CALIBRATION, Pairs, study_pairs, write_table
 from timing import machine, write_result
 
 from irsde.data import whole
@@ -30,7 +30,6 @@ from ussim.commands import console
 DRAWN: dict[str, dict[str, Any]] = {
     "unet+skip": {"n_samples": 1},
     "pmrf": {"n_samples": 8, "steps": 2},
-    "irsde+skip": {"n_samples": 8, "steps": 5},
 }
 
 
@@ -72,11 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
             console.note(str(errors[-1]))
     write_result(arguments.out / "summary.json", {
         "command": " ".join(["python", "benchmarks/irsde_intervals.py", *sys.argv[1:]]),
-        "level": arguments.level, "drawn": DRAWN, "coverage": rows, "errors": errors,
+        "level": arguments.level, "seed": 0, "drawn": DRAWN, "coverage": rows, "errors": errors,
         "machine": machine(("ussim", "torch", "diffusers", "numpy")),
     })  # fmt: skip
-    (arguments.out / "table.md").write_text(table(rows, errors, arguments), encoding="utf-8")
-    console.result(str(arguments.out / "table.md"))
+    console.result(str(write_table(arguments.out, table(rows, errors, arguments))))
     return 0
 
 

@@ -1,6 +1,7 @@
 """Small pairs for the studies of learning: MRI slices and phantoms under one probe, with several draws of speckle each.
 
 A ninth of the probe's field and few transmits, so that a pair costs a fraction of a second; kept in one .npz file.
+What a study says of itself beside its numbers is `notes.md` in the folder of its results.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def small_pairs(
     Parameters
     ----------
     counts : subject of `MRI` -> cuts of its slices.
-    n_phantoms : each a subject of its own.
+    n_phantoms : each a subject of its own, by its number and the seed.
     """
     if not path.exists():
         plan = [(name, k) for name, n in counts.items() for k in range(n)]
@@ -88,8 +89,8 @@ def small_pairs(
                 made.append(_simulate(name, k, slices.get(name, ()), size, n_draws, seed))
                 bar.advance()
         rows = [
-            {"id": f"{name}-{k}", "subject": name if name in MRI else f"phantom-{k}", "source": "mri" if name in MRI else
-             "phantom", "fold": 0}
+            {"id": f"{name}-{k}", "subject": name if name in MRI else f"phantom-{seed}-{k}",
+             "source": "mri" if name in MRI else "phantom", "fold": 0}
             for name, k in plan
         ]  # fmt: skip
         hq, lq = (np.stack(part) for part in zip(*made, strict=True))
@@ -126,6 +127,13 @@ def _simulate(
         image = ussim.envelope_image(ussim.demodulate(ussim.simulate(scatterers, acquisition)), grid)
         draws.append(to_uint8(np.clip(1 + 20 * np.log10(np.maximum(image / image.max(), 1e-6)) / RANGE_DB, 0, 1)))
     return hq, np.stack(draws)
+
+
+def write_table(folder: Path, text: str) -> Path:
+    """Write the results of a study as `table.md`; `notes.md` of the same folder, where there is one, is its end."""
+    notes, path = folder / "notes.md", folder / "table.md"
+    path.write_text(text + ("\n" + notes.read_text(encoding="utf-8") if notes.exists() else ""), encoding="utf-8")
+    return path
 
 
 TRAINING, CALIBRATION, TESTING = ("brain-mni", "knee", "head"), "abdomen", "brain-nibabel"
