@@ -154,6 +154,8 @@ class DnCNN(nn.Sequential):
 
 def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
     """Mirror (…, nz, nx) beyond its last row and column, repeatedly where it is smaller than the padding."""
+    if torch.jit.is_tracing():  # of any size: what is compared below would stay as it is for the traced one
+        return _mirrored(_mirrored(image, -2, bottom), -1, right)
     while bottom or right:
         rows, columns = min(bottom, image.shape[-2] - 1), min(right, image.shape[-1] - 1)
         if (bottom and not rows) or (right and not columns):
@@ -161,6 +163,13 @@ def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
         image = F.pad(image, (0, columns, 0, rows), mode="reflect")
         bottom, right = bottom - rows, right - columns
     return image
+
+
+def _mirrored(image: Tensor, axis: int, more: int) -> Tensor:
+    """Mirror an axis of at least 2 pixels beyond its end, by operations alone."""
+    last = image.shape[axis] - 1
+    place = torch.remainder(torch.arange(last + 1 + more, device=image.device), 2 * last)
+    return image.index_select(axis, torch.minimum(place, 2 * last - place))
 
 
 # --- methods ---------------------------------------------------------------------------------------------------------
