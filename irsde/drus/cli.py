@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .imaging import Case
 
 OPERATORS = ("kronecker", "patchwise", "dense")
+SAMPLERS = ("ddrm", "daps")
 LOCAL, PATH = "local", click.Path(path_type=Path)
 ESTIMATE = "estimate"
 
@@ -53,7 +54,20 @@ class Attenuation(click.ParamType):
     "--transmits", type=click.IntRange(1), default=31, help="Plane waves of the DAS with many (odd for a phantom)."
 )
 @click.option("--prior", default=LOCAL, help='A folder of `irsde drus-train` or diffusers, or "local" (no network).')
-@click.option("--operator", "kind", type=click.Choice(OPERATORS), default="kronecker", help="How BH is factored.")
+@click.option(
+    "--sampler",
+    type=click.Choice(SAMPLERS),
+    help="ddrm: in the singular basis of BH, --operator. daps: on the channel data, by the simulator's own operator; "
+    "resolves better, takes longer.  [default: daps with a prior that says how sure it is, else ddrm]",
+)
+@click.option(
+    "--operator",
+    "kind",
+    type=click.Choice(OPERATORS),
+    default="kronecker",
+    show_default=True,
+    help="How --sampler ddrm factors BH.",
+)
 @click.option(
     "--samples",
     type=click.IntRange(2),
@@ -68,7 +82,7 @@ class Attenuation(click.ParamType):
     show_default=True,
     help="Chains averaged to a sample; a network of as many channels couples them (the authors': 3).",
 )
-@click.option("--steps", type=click.IntRange(1, 1000), default=50)
+@click.option("--steps", type=click.IntRange(1, 1000), help="Of a chain.  [default: ddrm 50, daps 20]")
 @click.option("--batch-size", type=click.IntRange(1), default=None, help="Samples through the prior at once (memory).")
 @click.option(
     "--beta", type=console.Number(above=0), default=0.5, help="Exponent of the variance image: var^(1 / (2 beta))."
@@ -77,7 +91,7 @@ class Attenuation(click.ParamType):
     "--noise-level",
     type=console.Number(minimum=0),
     default=None,
-    help="Error of By over its rms for white tissue; none: estimated.",
+    help="ddrm: error of By over its rms for white tissue; daps: noise of the channel data over their rms; none: estimated.",
 )
 @click.option(
     "--deno-noise-level",
@@ -147,7 +161,7 @@ class Attenuation(click.ParamType):
 )
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")
-@click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom.")
+@click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom and for H.")
 @click.option("-o", "--output", type=PATH, required=True, help="Picture; the scores go beside it as .json.")
 @console.verbose_option
 def drus(
@@ -189,6 +203,9 @@ def drus(
 
     _check_device(options["device"])
     denoiser = _load_prior(prior, options["device"])
+    sampler = options["sampler"] or ("daps" if getattr(denoiser, "variance", False) is True else "ddrm")
+    if sampler == "daps" and options["chains"] > 1:
+        raise click.UsageError("--chains is of --sampler ddrm, got daps")
     case, facts = _load_case(recording, phantom, picmus, picmus_phantom, options)
     with _Stages() as stages:
         result = imaging.reconstruct(
@@ -207,6 +224,8 @@ def drus(
             batch_size=options["batch_size"],
             device=options["device"],
             progress=stages.report,
+            sampler=sampler,
+            engine=options["engine"],
         )
     images = dict(result.images)
     settings = {key: options[key] for key in ("seed", "steps", "f_number")}
@@ -216,8 +235,9 @@ def drus(
     record = {
         "case": case.name,
         "prior": str(prior),
-        "operator": options["kind"],
-        "operator_relative_residual": result.operator.relative_residual,
+        "sampler": sampler,
+        "operator": "ussim.imaging_operator" if result.operator is None else options["kind"],
+        "operator_relative_residual": None if result.operator is None else result.operator.relative_residual,
         "noise_level": result.noise_level,
         "deno_noise_level": result.denoise_level,
         "physics": {fact.name: fact.to_dict() for fact in facts},
@@ -236,10 +256,10 @@ def drus(
         console.warn(f"{objects} not scored: outside the field, or not to be measured. --field-mm, --depth-mm move it")
     if analytic:
         console.note("true-map prior: N(0, p²) with the phantom's own p, a bound and not a method")
-    console.note(
-        f"{output}: {options['kind']} operator, residual {100 * result.operator.relative_residual:.0f} %, "
-        f"noise level {result.noise_level:.3f} (DENO {result.denoise_level:.3f})"
-    )
+    how = f"{sampler}, the simulator's operator"
+    if result.operator is not None:
+        how = f"{options['kind']} operator, residual {100 * result.operator.relative_residual:.0f} %"
+    console.note(f"{output}: {how}, noise level {result.noise_level:.3f} (DENO {result.denoise_level:.3f})")
 
 
 @click.command("drus-train", context_settings=console.SETTINGS)
@@ -252,26 +272,46 @@ def drus(
 @click.option(
     "--mri", type=PATH, multiple=True, help="MRI slices to learn from (.npy, .dcm, .nii); none: those of pydicom."
 )
+@click.option(
+    "--data",
+    type=click.Choice(("speckle", "mixture")),
+    default="speckle",
+    show_default=True,
+    help="speckle under random shapes, layers and MRI; or that, phantoms and sparse points together (docs/drus.md).",
+)
+@click.option(
+    "--variance/--no-variance", default=False, help="Also learn how sure it is: what --sampler daps resolves by."
+)
+@click.option("--groups", type=click.IntRange(1), help="Of the normalizations.  [default: 16, or the finest channels]")
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @console.verbose_option
 def drus_train(
-    out: Path, iterations: int, channels: str, mri: tuple[Path, ...], device: str, resume: bool, **options: Any
+    out: Path,
+    iterations: int,
+    channels: str,
+    groups: int | None,
+    mri: tuple[Path, ...],
+    device: str,
+    resume: bool,
+    **options: Any,
 ) -> None:
     """Train the DDPM prior of DRUS on white noise under random echogenicity maps; the test phantoms are not among them.
 
     \b
     irsde drus-train --out priors/a
+    irsde drus-train --out priors/b --data mixture --variance
     """
     try:
         levels = tuple(int(c) for c in channels.split(","))
     except ValueError:
         raise click.UsageError(f"--channels: expected whole numbers with commas between, got {channels!r}") from None
     multiple = 2 ** (len(levels) - 1)
-    if any(c < 1 or c % min(levels[0], 16) for c in levels) or options["size"] % multiple:
+    groups = groups or min(levels[0], 16)
+    if any(c < 1 or c % groups for c in levels) or options["size"] % multiple:
         raise click.UsageError(
-            f"expected --channels divisible by {min(levels[0], 16)} and --size divisible by {multiple}, "
+            f"expected --channels divisible by {groups} and --size divisible by {multiple}, "
             f"got {channels} and {options['size']}"
         )
     _check_device(device)
@@ -280,7 +320,7 @@ def drus_train(
     config = train.PriorConfig(
         iterations=iterations,
         channels=levels,
-        groups=min(levels[0], 16),
+        groups=groups,
         slices=tuple(str(path) for path in mri),
         **options,
     )
