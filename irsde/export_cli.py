@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from irsde.config import SAMPLERS
+from irsde.config import FLOW_SAMPLERS, SAMPLERS
 from ussim.commands import console
 
 
@@ -14,11 +14,24 @@ from ussim.commands import console
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File, .onnx.")
 @click.option("--steps", type=click.IntRange(1), help="Network evaluations, unrolled.  [default: as trained]")
-@click.option("--sampler", type=click.Choice(SAMPLERS), default="posterior", show_default=True)
+@click.option(
+    "--sampler",
+    type=click.Choice(tuple(dict.fromkeys((*SAMPLERS, *FLOW_SAMPLERS)))),
+    help="As of `irsde restore`.  [default: posterior, of a flow euler]",
+)
+@click.option(
+    "--fidelity",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    show_default=True,
+    help="0 the mean, 1 a sample, between them their mix.",
+)
 @click.option("--weights", type=click.Choice(("ema", "raw")), default="ema", help="Averaged weights, or the last.")
 @click.option("--opset", type=click.IntRange(17), default=17, show_default=True, help="Of ONNX.")
 @console.verbose_option
-def export(run: Path, output: Path, steps: int | None, sampler: str, weights: str, opset: int) -> None:
+def export(
+    run: Path, output: Path, steps: int | None, sampler: str | None, fidelity: float, weights: str, opset: int
+) -> None:
     """Write a model as ONNX: grey levels (1, 1, nz, nx) in [0, 1] in and out, normalization and steps inside, of any size.
 
     A model that draws has a second input, noise (1, n, nz, nx), standard normal. With ONNX Runtime installed the file is
@@ -35,7 +48,7 @@ def export(run: Path, output: Path, steps: int | None, sampler: str, weights: st
     from irsde.sample import Sampling
 
     with console.working("exporting"):
-        facts = write(load(run, weights, "cpu"), output, Sampling(steps, sampler), opset)
+        facts = write(load(run, weights, "cpu"), output, Sampling(steps, sampler, fidelity=fidelity), opset)
     draws = int(facts["noise_draws"])
     steps_taken = f", {facts['steps']} steps of {facts['sampler']}, {draws} draws of noise" if draws else ""
     console.note(f"{facts['method']}{steps_taken}; opset {opset}")

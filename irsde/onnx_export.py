@@ -16,6 +16,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 import ussim
 from irsde.data import FLOOR, Normalization
 from irsde.network import Model
-from irsde.sample import Sampling, restore
+from irsde.sample import Sampling, drawn, restore
 from ussim.errors import ConfigError, DataError
 from ussim.extras import installed, needs
 from ussim.io.atomic import replacing
@@ -57,20 +58,22 @@ class Unrolled(nn.Module):
         """Restore (1, 1, nz, nx) in [0, 1]."""
         mean, std = statistics(self.model.normalization, image)
         z_lq = ((image.double() - mean) / std).float()
-        z = self.network(z_lq) if noise is None else self._drawn(z_lq, noise, mean, std)
+        z = self._drawn(z_lq, noise, mean, std) if self.model.is_diffusion else self.network(z_lq)
         return grey_levels(self.model.normalization, z, mean, std)
 
-    def _drawn(self, z_lq: Tensor, noise: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    def _drawn(self, z_lq: Tensor, noise: Tensor | None, mean: Tensor, std: Tensor) -> Tensor:
         self.n_draws = 0
         clamped = self.model.config.clamp if self.sampling.clamp is None else self.sampling.clamp
         bounds = limits(self.model.normalization, mean, std) if clamped else None
 
         def draw() -> Tensor:
             self.n_draws += 1
+            assert noise is not None
             first = min(self.n_draws, noise.shape[1]) - 1
             return noise[:, first : first + 1]
 
-        return self.model.sde.sample(self.network, z_lq, self.sampling.steps, self.sampling.sampler, draw, bounds)
+        whole = replace(self.sampling, tile=max(TRACED), overlap=0)
+        return drawn(self.model, z_lq, whole, (), draw, bounds)
 
 
 def export(model: Model, path: str | Path, sampling: Sampling | None = None, opset: int = OPSET) -> dict[str, str]:
@@ -207,7 +210,8 @@ def _facts(model: Model, sampling: Sampling, n_draws: int, opset: int) -> dict[s
     }
     if n_draws:
         steps = len(model.sde.timesteps(sampling.steps)) - 1
-        facts |= {"steps": steps, "sampler": sampling.sampler or getattr(model.sde, "default_sampler", "")}
+        sampler = sampling.sampler or model.sde.default_sampler
+        facts |= {"steps": steps, "sampler": sampler, "fidelity": sampling.fidelity}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
@@ -216,7 +220,7 @@ def _compare(content: bytes, model: Model, sampling: Sampling, n_draws: int) -> 
     run = runner(content, "the exported file")
     lq = np.random.default_rng(0).random(TESTED).astype(np.float32)
     found = run(lq[None, None], 0)[0, 0]
-    options = {"steps": sampling.steps, "sampler": sampling.sampler, "clamp": sampling.clamp}
+    options = {name: getattr(sampling, name) for name in ("steps", "sampler", "clamp", "fidelity")}
     expected = restore(model, lq, tile=max(TESTED), overlap=0, mask=None, **options)
     error = float(np.abs(found - expected).max())
     if not error <= EQUAL:

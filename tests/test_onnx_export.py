@@ -36,6 +36,9 @@ METHODS = {
     "ddim": ({}, Sampling(3, "ddim"), 1),
     "ode, not clamped": ({}, Sampling(2, "ode", clamp=False), 1),
     "posterior": ({}, Sampling(3, "posterior"), 4),
+    "flow": ({"method": "flow", "skip": "smooth"}, Sampling(2), 1),
+    "pmrf": ({"method": "pmrf"}, Sampling(2, fidelity=0.5), 1),
+    "mean of pmrf": ({"method": "pmrf"}, Sampling(2, fidelity=0.0), 0),
     "sde": ({"condition": "concat", "precondition": False}, Sampling(2, "sde"), 2),
 }
 
@@ -54,7 +57,7 @@ def test_file_restores_as_restore_does(tmp_path, name):
     run = runner((tmp_path / "m.onnx").read_bytes(), "m.onnx")
     for lq in images():
         expected = restore(
-            model, lq, sampling.steps, sampling.sampler, seed=3, clamp=sampling.clamp, tile=512, mask=None
+            model, lq, sampling.steps, sampling.sampler, 3, sampling.clamp, mask=None, fidelity=sampling.fidelity
         )
         assert np.abs(expected - lq).max() > 1e-3  # the network did something
         np.testing.assert_allclose(run(lq[None, None], 3)[0, 0], expected, atol=EQUAL)
