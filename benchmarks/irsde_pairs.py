@@ -131,7 +131,7 @@ def _simulate(
 TRAINING, CALIBRATION, TESTING = ("brain-mni", "knee", "head"), "abdomen", "brain-nibabel"
 
 
-def study_pairs(work: Path, data: Path, n_mri: int = 300, n_phantoms: int = 300, n_tests: int = 16) -> dict[str, Pairs]:
+def study_pairs(work: Path, data: Path, n_mri: int = 160, n_phantoms: int = 160, n_tests: int = 12) -> dict[str, Pairs]:
     """Return the pairs of a study: to learn from "mri" and "phantoms"; "calibrate" and "test", of both, with three draws.
 
     No MRI subject is in two of them; every phantom is a subject of its own.

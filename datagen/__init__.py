@@ -25,6 +25,7 @@ _HOME = {
     "get_source": "sources",
     "open_pairs": "store.loader",
     "source_names": "sources",
+    "stream": "make.stream",
 }
 __all__ = [
     "ChangedError",
@@ -38,12 +39,14 @@ __all__ = [
     "get_source",
     "open_pairs",
     "source_names",
+    "stream",
 ]
 
 if TYPE_CHECKING:
     from ussim.errors import ChangedError, DataError
 
     from .make.build import Summary, build
+    from .make.stream import stream
     from .plan.randomize import Ranges
     from .plan.recipe import Recipe, RecipeError
     from .sources import get_source, source_names

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .make.build import Summary
     from .plan.recipe import Recipe
 
-_SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image|phantom"
+_SOURCES = "demo|mrnet|duke-liver|brainmetshare|duke-breast|umd|nifti|dicom|npy|image|phantom|labels"
 DEMO_LIMIT = 12  # samples: a first look, in minutes; --limit asks for more
 # Where an option has another name than its field of the recipe.
 _NOTES = 12  # that a build prints
@@ -83,6 +83,8 @@ def main() -> None:
     default="auto",
     help="Black and white of a volume: auto, voi (as its files say), percentile, or LOW,HIGH.",
 )
+@click.option("--labels", metavar="PATTERN", help="Files with labels, beside the images: {name}_seg.nii.gz.")
+@click.option("--tissues", metavar="FILE.toml", help="What labels are as tissue: echo level, density, attenuation.")
 @click.option("--phantom", multiple=True, metavar="KIND", help="Of source phantom; may repeat.  [default: all kinds]")
 @click.option("--full/--no-full", default=True, help="Whole slices.")
 @click.option("--patches/--no-patches", default=True, help="The largest square of tissue of each slice.")
@@ -160,6 +162,8 @@ def _recipe(options: dict[str, Any], given: set[str]) -> Recipe:
         fields["planes"] = tuple(part for item in options["planes"] for part in item.split(",") if part)
     if "randomize" in given:
         fields["randomize"] = read_toml(options["randomize"])
+    if "tissues" in given:
+        fields["tissues"] = read_toml(options["tissues"])
     for field, option in (("source", "--source"), ("probes", "--probe")):
         if not fields.get(field):
             raise click.UsageError(f"{option} is missing (or `{field}` in a --config file)")
@@ -469,16 +473,28 @@ def report(store: str, n_pairs: int, out: Path) -> None:
 
 @cli.command()
 @click.argument("store", metavar="STORE")
-@click.option("--format", "kind", type=click.Choice(["png", "webdataset"]), required=True, help="What to write.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["png", "webdataset", "parquet", "nifti", "openh-rf"]),
+    required=True,
+    help="PNG with tables, tars, Hugging Face's Parquet, .nii.gz in mm, or channel data as zea HDF5.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder.")
 @click.option("--probe", metavar="NAME", help="Whose images.  [default: all]")
-@click.option("--licence", help="Under which you pass on files of your own.")
+@click.option("--licence", metavar="NAME", help="Under which you pass on files of your own: CC-BY-4.0, CC0-1.0, ...")
+@click.option("--test-fold", type=click.IntRange(min=0), default=0, metavar="K", help="Fold that is the split `test`.")
+@click.option("--polar", is_flag=True, help="Polar images too, of convex and phased probes: no blank corners.")
+@click.option("--root", multiple=True, metavar="DIR", help="Of the source, as for build, where openh-rf needs it.")
+@click.option("--creator", metavar="NAME", help="Of the dataset, for its Croissant metadata and card.")
+@click.option("--url", metavar="URL", help="Where the dataset will be, for its Croissant metadata.")
 @console.verbose_option
-def export(store: str, kind: str, out: Path, probe: str | None, licence: str | None) -> None:
-    """Write the pairs as PNG files or WebDataset shards, with a dataset card.
+def export(store: str, kind: str, out: Path, root: tuple[str, ...], **options: Any) -> None:
+    """Write the pairs in a form that others read, with a dataset card, a licence file and a picture.
 
     \b
-    datagen export pairs.zarr --format webdataset -o shards/
+    datagen export pairs.zarr --format parquet --licence CC-BY-4.0 -o shared/
+    datagen export pairs.zarr --format png -o pictures/
     """
     from .show.export import export as write
 
@@ -488,5 +504,5 @@ def export(store: str, kind: str, out: Path, probe: str | None, licence: str | N
             progress.total = total
             progress.advance(done - progress.done)
 
-        write(store, out, kind, probe=probe, licence=licence, on_pair=on_pair)
+        write(store, out, kind, root=root or None, on_pair=on_pair, **options)
     console.result(f"{out}: {progress.done} pairs; README.md says what they are")

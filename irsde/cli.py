@@ -1,4 +1,4 @@
-"""`irsde train | restore | evaluate | export | drus | drus-train`.
+"""`irsde train | restore | models | evaluate | export | drus | drus-train`.
 
 A command turns its options into one config or a few arguments, calls the library, and prints what it wrote. torch and
 diffusers are imported when a command runs, never for `--help`.
@@ -44,6 +44,7 @@ ELSEWHERE = {  # command -> module that defines it
     "export": "irsde.export_cli",
     "drus": "irsde.drus.cli",
     "drus-train": "irsde.drus.cli",
+    "calibrate-intervals": "irsde.interval_cli",
 }
 
 
@@ -68,6 +69,7 @@ def cli() -> None:
 
     \b
     irsde train --data pairs.zarr --probe L11-5v --out runs/a --preset small
+    irsde restore image.png -o clean.png
     irsde restore runs/a image.png -o clean.png
     irsde evaluate runs/* --data test.zarr --probe L11-5v -o table.md
     """
@@ -231,7 +233,7 @@ def model_options(command: Callable) -> Callable:
 
 
 @cli.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... IMAGE")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[RUN...] IMAGE")
 @click.option(
     "-o",
     "--output",
@@ -248,12 +250,34 @@ def model_options(command: Callable) -> Callable:
     show_default=True,
     help="From 0, the mean, to 1, a sample; of methods that sample.",
 )
+@click.option(
+    "--interval",
+    type=click.Path(path_type=Path),
+    help="Write lower and upper bounds too: run, or JSON file, of calibrate-intervals. Sets how samples are drawn.",
+)
 @click.option("--slice", "slice_index", type=int, metavar="N", help="This slice or frame of a volume alone.")
 @click.option(
     "--plane", type=click.Choice(("axial", "coronal", "sagittal")), help="Plane of a volume.  [default: as acquired]"
 )
-@click.option("--probe", help="Probe of a pairs store.  [default: the first]")
+@click.option(
+    "--probe", help="Probe of a pairs store, or whose curve --tone mri takes.  [default: the first; the mean curve]"
+)
 @click.option("--limit", type=click.IntRange(1), help="First images of a pairs store only.")
+@click.option(
+    "--strength",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    show_default=True,
+    help="Share of what the model changes that is changed: 0 gives the picture back.",
+)
+@click.option(
+    "--tone",
+    type=click.Choice(("bmode", "mri")),
+    default="bmode",
+    show_default=True,
+    help="Grey levels of the result: the picture's own, or MRI's by the curve that is stored with the model, for pictures "
+    "of 40 dB as `datagen build` simulates them.",
+)
 @click.option(
     "--tile",
     type=click.IntRange(32),
@@ -295,6 +319,8 @@ def restore(
     plane: str | None,
     probe: str | None,
     limit: int | None,
+    strength: float,
+    tone: str,
     tile: int,
     regions: tuple[str, ...],
     window: str,
@@ -304,6 +330,7 @@ def restore(
     weights: str,
     device: str,
     fidelity: float,
+    interval: Path | None,
 ) -> None:
     """Restore a picture, a cine or a volume (PNG, JPEG, TIFF, NPY, NIfTI, DICOM), or every LQ image of a pairs store.
 
@@ -315,9 +342,12 @@ def restore(
     (slice, row, column). Both hold float32 in [0, 1], where 0 and 1 are two values of the file, the same for all slices:
     0 and 255 of 8 bits, 0 and 1 of fractions, else percentiles of the foreground.
 
-    Several runs are an ensemble: their mean is written, and as with --samples the variance beside it.
+    Without a run the model that comes with the package restores (`irsde models`). Several runs are an ensemble: their
+    mean is written, and as with --samples the variance beside it.
 
     \b
+    irsde restore image.png -o clean.png
+    irsde restore image.png -o clean.png --strength 0.5
     irsde restore runs/a image.png -o clean.png
     irsde restore runs/fold* image.npy -o clean.npy --steps 20 --sampler ddim
     irsde restore runs/a cine.dcm -o clean.dcm
@@ -325,19 +355,23 @@ def restore(
     irsde restore runs/a test.zarr --probe L11-5v -o restored/
     """
     *folders, image = runs
-    if not folders:
-        raise click.UsageError("expected at least one run folder and then an image, got one path")
     is_store = (image / "zarr.json").exists()
+    if not is_store and (image / "config.json").exists():
+        raise click.UsageError(f"expected an image after the run folder, got none ({image} is a run)")
+    if not folders:
+        folders = [_shipped_model()]
     if is_store and output.exists() and not output.is_dir():
         raise click.UsageError(f"{output}: expected a folder for the images of a store, got a file")
     if is_store and any(console.is_inside(output, given) for given in runs):
         raise click.UsageError(f"{output}: is an input, or lies in one; choose another folder")
     if is_store and (slice_index is not None or plane):
         raise click.UsageError("--slice and --plane are of a volume, got a pairs store")
-    if not is_store and image.exists() and (probe or limit):
+    if not is_store and image.exists() and ((probe and tone == "bmode") or limit):
         raise click.UsageError(f"--probe and --limit are of a pairs store, got {image}")
+    if is_store and interval:
+        raise click.UsageError("--interval is of pictures, cines and volumes, got a pairs store")
     if not is_store:
-        _check_outputs(output, image, len(folders) * samples > 1)
+        _check_outputs(output, image, len(folders) * samples > 1, interval is not None)
     from irsde.file_restoration import parse_regions, parse_window, restore_file
 
     if is_store and keep_identity:
@@ -348,7 +382,15 @@ def restore(
         from irsde.sample import Sampling
 
         models = [load(folder, weights, device) for folder in folders]
-        sampling = Sampling(steps, sampler, tile=tile, overlap=min(64, tile // 4), fidelity=fidelity)
+        sampling = Sampling(
+            steps, sampler, tile=tile, overlap=min(64, tile // 4), fidelity=fidelity, strength=strength, tone=tone,
+            probe=probe,
+        )  # fmt: skip
+        if interval is not None:
+            from irsde.intervals import load_intervals
+
+            chosen["interval"] = made = load_intervals(interval)
+            models, samples, sampling = made.check_models(models), made.n_samples, made.sampling(tile)
         if is_store:
             _restore_store(models, image, probe, limit, output, samples, seed, sampling)
         else:
@@ -359,14 +401,26 @@ def restore(
     console.result(str(output))
 
 
-def _check_outputs(output: Path, image: Path, with_variance: bool) -> None:
+def _shipped_model() -> Path:
+    """Return the name of the model that restores where no run is named, as a path."""
+    from irsde import models
+
+    if models.DEFAULT not in models.names():
+        raise click.UsageError(
+            "expected at least one run folder and then an image: this install has no model of its own"
+        )
+    return Path(models.DEFAULT)
+
+
+def _check_outputs(output: Path, image: Path, with_variance: bool, with_bounds: bool) -> None:
     """Every file that will be written can be."""
-    from irsde.stacks import SUFFIXES, companions, is_dicom
+    from irsde.stacks import SUFFIXES, bounds_of, companions, is_dicom
 
     if not (output.name.lower().endswith(SUFFIXES) or is_dicom(output)):
         names = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise click.UsageError(f"{output}: expected a name that ends in {names}, or in .dcm of what was DICOM")
-    console.check_outputs([output, *(companions(output) if with_variance else [])], [image])
+    more = [*(companions(output) if with_variance else []), *(bounds_of(output) if with_bounds else [])]
+    console.check_outputs([output, *more], [image])
 
 
 def _restore_store(
@@ -406,6 +460,34 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
         pairs = datagen.open_pairs(path, probe=pairs.probes[0])
     n = min(len(pairs), limit or len(pairs))
     return [f"{i:06d}" for i in range(n)], ((pairs[i][1], pairs.mask(i)) for i in range(n))
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("name", required=False)
+def models(name: str | None) -> None:
+    """List the models that come with the package; of one by its NAME, show its card.
+
+    A card says what a model was trained on and under which licences, by which recipe and command, what was measured, and
+    what it is not for.
+
+    \b
+    irsde models
+    irsde models despeckler
+    """
+    from irsde import models as shelf
+
+    if name is None:
+        for own in shelf.names():
+            model = shelf.shipped(own)
+            console.result(f"{own}: {model.kind}, {model.size / 1e6:.1f} MB; {model.summary}")
+        return
+    try:
+        console.result(shelf.shipped(name).card.rstrip())
+    except KeyError as error:
+        raise click.UsageError(str(error.args[0])) from None
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------
@@ -449,6 +531,13 @@ def _store_images(path: Path, probe: str | None, limit: int | None) -> tuple[lis
     show_default=True,
     help="Measured pixels of a pair: in the probe's field, or all, as the despeckling paper does.",
 )
+@click.option("--speckle", is_flag=True, help="Split errors in bias and speckle, over the draws that pairs have.")
+@click.option(
+    "--lesions", type=click.IntRange(1), metavar="N", help="Lesions kept, lost and made in N phantoms per probe."
+)
+@click.option(
+    "--interval", type=click.Path(path_type=Path), help="Coverage of the intervals of this run, or JSON file."
+)
 @click.option("--n-seeds", type=click.IntRange(2), default=5, help="Seeds of one model, beside an ensemble of runs.")
 @click.option("--baselines/--no-baselines", default=True, help="Classical filters.")
 @click.option("--fit-data", metavar="STORE", help="Training pairs: tune the filters, fit a tone curve to a median.")
@@ -481,6 +570,9 @@ def evaluate(
     lpips_backbone: Path | None,
     limit: int | None,
     fidelities: tuple[float, ...],
+    speckle: bool,
+    lesions: int | None,
+    interval: Path | None,
     sampler: str | None,
     seed: int,
     weights: str,
@@ -494,8 +586,10 @@ def evaluate(
     irsde evaluate runs/a --real BrEaST/ -o real.md
     irsde evaluate runs/a --real Dataset_BUSI_with_GT/ --mask-suffix _mask -o busi.md
     """
-    if data is None and real is None:
-        raise click.UsageError("expected --data STORE or --real FOLDER, got neither")
+    if data is None and real is None and lesions is None:
+        raise click.UsageError("expected --data STORE, --real FOLDER or --lesions N, got none of them")
+    if data is None and (speckle or interval):
+        raise click.UsageError("--speckle and --interval are of the pairs of --data STORE")
     if mask_suffixes and (real is None or not all(mask_suffixes)):
         raise click.UsageError("--mask-suffix is of the images of --real FOLDER, and not empty")
     if output.suffix.lower() in (".csv", ".png"):
@@ -529,14 +623,31 @@ def evaluate(
             fit = _subsets(fit_data, probes, None, None) if fit_data else []
             result = compare(
                 models, tests, samples=samples, fit=fit, lpips_backbone=lpips_backbone, n_seeds=n_seeds, pixels=pixels,
-                progress=True, **options,
+                speckle=speckle, progress=True, **options,
             )  # fmt: skip
+            if interval is not None:
+                _cover(result, models, tests, interval, seed)
+        if lesions is not None:
+            from irsde.evaluation.lesions import evaluate_lesions
+
+            known = probes or tuple(dict.fromkeys(p for m in models for p in (m.details or {}).get("probes", ())))
+            evaluate_lesions(models, known or ("L11-5v",), lesions, result=result, progress=True, **options)
         if real is not None:
             suffixes = mask_suffixes or MASK_SUFFIXES
             evaluate_real(models, real, limit=limit, mask_suffixes=suffixes, result=result, progress=True, **options)
         written = write_report(result, output)
     for path in written:
         console.result(str(path))
+
+
+def _cover(result: Any, models: list[Model], tests: list[Any], path: Path, seed: int) -> None:
+    """Add to a result how often the intervals in a file hold."""
+    from irsde.intervals import coverage, load_intervals
+
+    made = load_intervals(path)
+    with console.Progress("intervals", sum(map(len, tests))) as bar:
+        result.coverage = coverage(made, made.check_models(models), tests, seed, bar.advance)
+    result.intervals = f"They are meant to hold {made.level:.0%}, calibrated on {', '.join(made.subjects)}."
 
 
 def _subsets(store: str, probes: tuple[str, ...], fold: int | None, limit: int | None) -> list[Any]:

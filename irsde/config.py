@@ -15,7 +15,7 @@ from typing import Any
 from irsde import recipes
 from ussim.errors import ConfigError
 
-METHODS = ("irsde", "unet", "dncnn", "pmrf", "flow", "irsde-mean")  # the rows of `irsde.network.METHODS`
+METHODS = ("irsde", "unet", "dncnn", "pmrf", "flow", "irsde-mean", "despeckler")  # the rows of `irsde.network.METHODS`
 NORMALIZATIONS = ("shared", "own", "none")
 INVERSES = ("lq", "train_mean", "minmax", "oracle")
 SCHEDULES = ("multistep", "cosine", "constant")
@@ -84,7 +84,8 @@ class TrainConfig:
     probes: tuple[str, ...] = ()  # which simulated images to learn from; () = all the store has
     draws: str = "first"  # of a store with several speckle draws of each image: the first, or a pair for "every" draw
     fold: int | None = None  # subjects of this fold are held out; None trains on all
-    method: str = "irsde"  # "irsde", "flow"; on a predicted mean "pmrf", "irsde-mean"; or supervised: "unet", "dncnn"
+    # "irsde", "flow"; on a predicted mean "pmrf", "irsde-mean"; or supervised: "unet", "dncnn", "despeckler"
+    method: str = "irsde"
     preset: str = "paper"  # network size: "paper", "small", "tiny"
     channels: tuple[int, ...] = ()  # of each level of the U-Net, in place of the preset's
     recipe: str = "default"  # whose training it is: ours, or one of `irsde.recipes`

@@ -17,6 +17,7 @@ from ussim.errors import DataError
 if TYPE_CHECKING:
     from irsde.frames.cine import Parts
     from irsde.frames.source import Source
+    from irsde.intervals import Intervals
     from irsde.network import Model
     from irsde.sample import Sampling
     from irsde.stacks import Window
@@ -68,6 +69,7 @@ class Request:
     n_samples: int
     seed: int
     sampling: Sampling
+    interval: Intervals | None = None
 
 
 def restore_file(
@@ -83,8 +85,9 @@ def restore_file(
     n_samples: int = 1,
     seed: int = 0,
     sampling: Sampling,
+    interval: Intervals | None = None,
 ) -> None:
-    """Restore an image, a cine, or all slices of a volume to one file, and the variance to one beside it."""
+    """Restore an image, a cine, or all slices of a volume to one file, and variance and bounds to files beside it."""
     from irsde.frames.opening import open_source
     from irsde.stacks import is_dicom
 
@@ -95,7 +98,7 @@ def restore_file(
         )
     if keep_identity and not is_dicom(output):
         raise click.UsageError(f"--keep-identity is of -o NAME.dcm, got {output}")
-    request = Request(parts, window, n_samples, seed, sampling)
+    request = Request(parts, window, n_samples, seed, sampling, interval)
     if source is None:
         _restore_volume(models, path, output, slice_index, plane, request)
     elif plane is not None:
@@ -135,7 +138,7 @@ def _restore_frames(
     largest = 0.0
     with console.Progress("restoring", n * members) as progress:
         method = _method(models, request)
-        with open_sink(output, cine, members > 1, method, keep_identity) as add:
+        with open_sink(output, cine, members > 1, method, keep_identity, request.interval) as add:
             for part in restore_cine(models, cine, request.n_samples, request.seed, request.sampling, progress.advance):
                 add(part)
                 if part.variance is not None:
@@ -153,7 +156,7 @@ def _restore_volume(
     request: Request,
 ) -> None:
     from irsde.sample import restore_stack
-    from irsde.stacks import open_stack, write_stack
+    from irsde.stacks import bounds_of, open_stack, write_stack
 
     otherwise = ", or restore all of them with -o NAME.npy or -o NAME.nii.gz"
     stack = open_stack(path, slice_index, plane, output.suffix.lower() == ".png", otherwise, request.window)
@@ -171,6 +174,9 @@ def _restore_volume(
             models, stack, request.n_samples, request.seed, request.sampling, mask, progress.advance
         )
     write_stack(output, stack, mean, variance)
+    if request.interval is not None:
+        for path, bound in zip(bounds_of(output), request.interval.bounds(mean, variance), strict=True):
+            write_stack(path, stack, bound, None)
     if variance is not None:
         say_deviation(output, float(variance.max()))
 

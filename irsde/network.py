@@ -5,6 +5,7 @@ All take an image of any size (reflect-padded to what the U-Net can halve, cropp
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from irsde import models
 from irsde.checkpoints import DamagedError, read_checkpoint, read_tensors
 from irsde.config import FORMAT, TrainConfig
 from irsde.data import DataError, Normalization, normalization_of
@@ -36,6 +38,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 LAST = 8  # channels at full resolution before the last convolution of a U-Net with a smoothed skip
 DNCNN = {"paper": (17, 64), "small": (12, 32), "tiny": (6, 16)}  # layers, channels
+DESPECKLER = {"paper": (48, 96, 192), "small": (24, 48, 96), "tiny": (16, 32, 64)}  # channels of the levels
 
 
 class NoisePredictor(nn.Module):
@@ -241,6 +244,12 @@ def _mean_then_velocity(config: TrainConfig, process: Any, difference_rms: float
     return TwoStage(_regressor(config), stage, process, config.mean is not None)
 
 
+def _despeckler(config: TrainConfig, process: Any = None, difference_rms: float = 1.0) -> nn.Module:
+    from irsde.shipped.network import Despeckler
+
+    return Despeckler(config.channels or DESPECKLER[config.preset])
+
+
 METHODS: dict[str, Method] = {
     "irsde": Method(_noise, _irsde, one_stage_loss),
     "unet": Method(_regressor, _irsde),
@@ -248,6 +257,7 @@ METHODS: dict[str, Method] = {
     "pmrf": Method(_mean_then_velocity, _flow, two_stage_loss, two_stages=True),
     "flow": Method(_velocity, _flow, one_stage_loss),
     "irsde-mean": Method(_mean_then_noise, _irsde, two_stage_loss, two_stages=True),
+    "despeckler": Method(_despeckler, _irsde),
 }
 
 
@@ -297,20 +307,56 @@ class Model:
         """Whether its samples start from a mean that its network predicts."""
         return METHODS[self.config.method].two_stages
 
+    def save_pretrained(self, folder: str | Path, half: bool = True, **also: Any) -> Path:
+        """Write config.json and model.safetensors, a folder that `irsde.load` and hubs take.
+
+        Parameters
+        ----------
+        half : weights in float16, else float32.
+        **also : further entries of config.json.
+        """
+        from safetensors.torch import save
+
+        from ussim.io.atomic import replacing
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype)
+            for name, value in self.network.state_dict().items()
+        }
+        with replacing(folder / models.WEIGHTS) as temporary:
+            temporary.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}))
+        record = {
+            "_class_name": type(self.network).__name__,
+            "format": FORMAT,
+            **(self.details or {}),
+            "config": self.config.to_dict(),
+            "normalization": dataclasses.asdict(self.normalization),
+            "step": self.step,
+            **also,
+        }
+        with replacing(folder / models.RECORD) as temporary:  # last: with it the folder is whole
+            temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        return folder
+
 
 def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
-    """Load the model of a run folder from its newest whole checkpoint; a warning names a damaged one that is passed over.
+    """Load a model: of a run folder, of a folder that `Model.save_pretrained` wrote, or a shipped one by its name.
+
+    Of a run its newest whole checkpoint is loaded; a warning names a damaged one that is passed over.
 
     Parameters
     ----------
-    weights : "ema", averaged, or "raw".
+    run : a folder; where there is none of that name, one of `irsde models`.
+    weights : "ema", averaged, or "raw"; of a run folder alone.
 
     Raises
     ------
     DataError
         The folder is not a run, has no checkpoint yet, or none that is whole and fits its config.
     """
-    run = Path(run)
+    run = models.find(run)
     record = read_record(run)
     config = TrainConfig.from_record(record)
     normalization = normalization_of(record)
@@ -328,11 +374,17 @@ def load(run: str | Path, weights: str = "ema", device: str = "auto") -> Model:
             reason = str(error).splitlines()[0]
             raise DamagedError(f"{folder / file}: does not hold the weights of this run ({reason})") from error
 
-    checkpoint, _ = read_checkpoint(run, fill, partial(warnings.warn, stacklevel=3))
-    if checkpoint is None:
-        raise DataError(f"{run}: no checkpoint yet; finish the training with `irsde train --resume`")
+    if (run / models.WEIGHTS).exists():
+        file = models.WEIGHTS
+        fill(run)
+        step = int(record.get("step", 0))
+    else:
+        checkpoint, _ = read_checkpoint(run, fill, partial(warnings.warn, stacklevel=3))
+        if checkpoint is None:
+            raise DataError(f"{run}: no checkpoint yet; finish the training with `irsde train --resume`")
+        step = int(checkpoint.name)
     network.to(pick_device(device)).eval().requires_grad_(False)
-    return Model(config, network, sde, normalization, run.name, int(checkpoint.name), record)
+    return Model(config, network, sde, normalization, run.name, step, record)
 
 
 def read_record(run: Path) -> dict[str, Any]:

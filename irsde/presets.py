@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from irsde.config import PRESETS, TrainConfig
-from irsde.recipes import RECIPES
+from irsde.recipes import ALL
 
 WITHOUT_CARD = "small"  # 20,000 steps at 2.2 per second of one CPU core: 2.5 h; of "paper" a core takes a hundred days
 # What a preset is, in words: the settings are listed from PRESETS. Parameters of the network, and how long a run takes.
@@ -40,7 +40,7 @@ class TrainCommand(click.Command):
         with formatter.section("Presets (any option wins over them)"):
             formatter.write_dl([(name, described(name)) for name in PRESETS])
         with formatter.section("Recipes (any option wins over them)"):
-            formatter.write_dl([(name, recipe_described(name)) for name in RECIPES])
+            formatter.write_dl([(name, recipe_described(name)) for name in ALL])
 
 
 def default_of(setting: str) -> str | None:
@@ -68,10 +68,10 @@ def described(preset: str) -> str:
 
 def recipe_described(recipe: str) -> str:
     """Whose a recipe is, and what it sets otherwise than we do at its preset."""
-    ours = TrainConfig.create(store="s", preset=RECIPES[recipe].settings["preset"])
-    other = {name: value for name, value in RECIPES[recipe].settings.items() if value != getattr(ours, name)}
+    ours = TrainConfig.create(store="s", preset=ALL[recipe].settings["preset"])
+    other = {name: value for name, value in ALL[recipe].settings.items() if value != getattr(ours, name)}
     settings = ", ".join(f"{name.replace('_', ' ')} {in_words(value)}" for name, value in other.items())
-    return f"{RECIPES[recipe].source}; preset {ours.preset}, {settings}"
+    return f"{ALL[recipe].source}; preset {ours.preset}, {settings}"
 
 
 def in_words(value: Any) -> str:
@@ -102,9 +102,9 @@ def recipe_warning(recipe: str, device: str) -> str | None:
     """
     from irsde.network import pick_device
 
-    if recipe not in RECIPES or pick_device(device).type == "cuda":
+    if recipe not in ALL or ALL[recipe].settings["preset"] != "paper" or pick_device(device).type == "cuda":
         return None
-    settings = RECIPES[recipe].settings
+    settings = ALL[recipe].settings
     return (
         f"recipe {recipe}: preset {settings['preset']}, {settings['steps']:,} steps, and no graphics card to use: months; "
         "--preset tiny --steps 4000 tries it out"

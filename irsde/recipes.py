@@ -101,12 +101,43 @@ RECIPES: dict[str, TrainingRecipe] = {
         ),
     ),
 }
-NAMES = (DEFAULT, *RECIPES)
+SHIPPED = "shipped"
+OURS: dict[str, TrainingRecipe] = {
+    SHIPPED: TrainingRecipe(
+        "the model that comes with the package (docs/shipped.md)",
+        _IRSDE
+        | {
+            "method": "despeckler",
+            "preset": "small",
+            "normalization": "own",
+            "statistics": "echoes",
+            "floor": 0.02,
+            "batch_size": 8,
+            "patch_size": 96,
+            "steps": 2000,
+            "learning_rate": 2e-3,
+            "betas": (0.9, 0.999),
+            "schedule": "cosine",
+            "warmup": 100,
+            "clip_norm": 1.0,
+            "ema_decay": 0.998,
+            "flip_axial": False,
+            "rotate": False,
+            "overlays": 0.4,
+            "mixed_precision": "bf16",
+            "channels_last": True,
+            "checkpoint_every": 250,
+            "validate_every": 500,
+        },
+    )
+}
+ALL = RECIPES | OURS
+NAMES = (DEFAULT, *ALL)
 
 
 def settings_of(name: str) -> dict[str, Any]:
     """Return the settings of a recipe; none of the default."""
-    return dict(RECIPES[name].settings) if name in RECIPES else {}
+    return dict(ALL[name].settings) if name in ALL else {}
 
 
 def changes(settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -118,9 +149,9 @@ def changes(settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 def lines(settings: Mapping[str, Any]) -> list[str]:
     """Return what is to be said of a run's recipe, a line each; nothing of the default."""
     name = settings["recipe"]
-    if name not in RECIPES:
+    if name not in ALL:
         return []
-    recipe, changed = RECIPES[name], changes(settings)
+    recipe, changed = ALL[name], changes(settings)
     said = [recipe.source]
     left = ", ".join(f"{key} {_short(recipe.settings[key])}" for key in recipe.open if key not in changed)
     if left:
@@ -134,9 +165,9 @@ def lines(settings: Mapping[str, Any]) -> list[str]:
 
 def record(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what config.json keeps of a run's recipe; None of the default."""
-    if settings["recipe"] not in RECIPES:
+    if settings["recipe"] not in ALL:
         return None
-    recipe, changed = RECIPES[settings["recipe"]], changes(settings)
+    recipe, changed = ALL[settings["recipe"]], changes(settings)
     return {
         "name": settings["recipe"],
         "source": recipe.source,

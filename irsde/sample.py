@@ -14,6 +14,8 @@ from torch import Tensor
 from irsde.echo_area import echo_area
 from irsde.group_norm import PooledGroupNorm, pooled_norms, pooling, release
 from irsde.network import Model
+from irsde.shipped.tone import toned
+from ussim.errors import DataError
 
 if TYPE_CHECKING:
     from irsde.stacks import Stack
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 Predict = Callable[[Tensor, Tensor, int], Tensor]
 
 TILE, OVERLAP = 512, 64  # pixels; larger images are restored in tiles
+TONES = ("bmode", "mri")
 GATHERINGS = 1  # passes over the tiles that gather statistics, before the one that predicts
 
 
@@ -40,6 +43,12 @@ class Sampling:
         Largest image side the network sees at once, and what neighboring tiles share, pixels.
     fidelity : float
         Between 0, the mean, and 1, a sample: mean + fidelity (sample - mean).
+    strength : float
+        Share of what the model changes that is changed: 0 gives the image back, 1 is the model's own.
+    tone : str
+        "bmode", grey levels of the picture itself, or "mri", those of MRI by the curve that is stored with the model.
+    probe : str, optional
+        Whose curve of tone "mri" it is; None = the mean one.
     """
 
     steps: int | None = None
@@ -48,10 +57,17 @@ class Sampling:
     tile: int = TILE
     overlap: int = OVERLAP
     fidelity: float = 1.0
+    strength: float = 1.0
+    tone: str = "bmode"
+    probe: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.fidelity <= 1:
             raise ValueError(f"fidelity: expected a number from 0, the mean, to 1, a sample, got {self.fidelity}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength: expected 0 to 1, got {self.strength}")
+        if self.tone not in TONES:
+            raise ValueError(f"tone: expected one of {', '.join(TONES)}, got {self.tone!r}")
 
 
 DEFAULT = Sampling()
@@ -68,6 +84,9 @@ def restore(
     overlap: int = OVERLAP,
     mask: ArrayLike | str | None = "auto",
     fidelity: float = 1.0,
+    strength: float = 1.0,
+    tone: str = "bmode",
+    probe: str | None = None,
 ) -> NDArray[np.float32]:
     """Restore each LQ image.
 
@@ -96,12 +115,14 @@ def restore(
         1 draws a sample, 0 gives the mean: what the first stage predicts, or the HQ image that a process without one expects
         at its start. Between them mean + fidelity (sample - mean), the best trade of PSNR against texture (Freirich et al.
         2021).
+    strength, tone, probe
+        How much of the change is made, and in which grey levels; see `Sampling`.
 
     Returns
     -------
     Restored grey levels in [0, 1], the shape of `lq`, float32.
     """
-    sampling = Sampling(steps, sampler, clamp, tile, overlap, fidelity)
+    sampling = Sampling(steps, sampler, clamp, tile, overlap, fidelity, strength, tone, probe)
     restored = np.concatenate([_restore_echoes(model, image[None], [seed], sampling, mask) for image in _images(lq)])
     return restored[0] if np.ndim(lq) == 2 else restored
 
@@ -217,7 +238,8 @@ def restore_normalized(
     z_lq = torch.from_numpy(np.stack([model.normalization.input(lq) for lq in images]))[:, None].to(device)
     norms = pooled_norms(model.network)
     if not model.is_diffusion:
-        regress = tiled(lambda _, part, t: model.network(part), tile, overlap, norms)
+        multiple = getattr(model.network, "multiple", 1)  # tiles begin where its coarsest pixels do
+        regress = tiled(lambda _, part, t: model.network(part), tile, overlap, norms, multiple)
         z = regress(z_lq, z_lq, 0)
     else:
         # On the CPU: the same noise on every device. One generator per image: the same noise in every batch.
@@ -258,14 +280,17 @@ def drawn(
     return mean + fidelity * (z - mean)
 
 
-def tiled(predict: Predict, tile: int, overlap: int, norms: Sequence[PooledGroupNorm] = ()) -> Predict:
+def tiled(
+    predict: Predict, tile: int, overlap: int, norms: Sequence[PooledGroupNorm] = (), multiple: int = 1
+) -> Predict:
     """Return `predict` applied to overlapping tiles one after the other, blended by raised-cosine weights at every step.
 
     Blending the predicted noise, not finished images, keeps one noise field for the whole image. Where the network has group
     normalizations (`norms`), a first pass over all tiles gathers their statistics, which every tile then uses: with its own,
     each tile would come out at another grey level. What still differs from the untiled image is that layers after the first
     gather from tiles that were normalized by themselves, and that attention ends at the tile. Memory beyond a few copies of
-    the image is that of one tile; an image of one tile costs no second pass.
+    the image is that of one tile; an image of one tile costs no second pass. Tiles begin at multiples of `multiple` pixels,
+    so that a network that halves its input halves it in the same places.
     """
     if not 0 <= overlap < tile:
         raise ValueError(f"expected 0 <= overlap < tile, got overlap {overlap}, tile {tile}")
@@ -273,8 +298,8 @@ def tiled(predict: Predict, tile: int, overlap: int, norms: Sequence[PooledGroup
     def predict_tiles(x: Tensor, lq: Tensor, t: int) -> Tensor:
         parts = [
             (..., rows, columns)
-            for rows in _spans(x.shape[-2], tile, overlap)
-            for columns in _spans(x.shape[-1], tile, overlap)
+            for rows in _spans(x.shape[-2], tile, overlap, multiple)
+            for columns in _spans(x.shape[-1], tile, overlap, multiple)
         ]
         if len(parts) == 1:
             return predict(x, lq, t)
@@ -311,8 +336,33 @@ def _restore_echoes(
         cut = [areas[i].cut(images[i]) for i in places]
         z = restore_normalized(model, cut, [seeds[i] for i in places], sampling)
         for i, image, result in zip(places, cut, z, strict=True):
-            areas[i].put(restored[i], model.normalization.output(result, image))
+            result = model.normalization.output(result, image)
+            areas[i].put(restored[i], finished(model, image, result, sampling))
     return restored
+
+
+def finished(model: Model, lq: NDArray, result: NDArray[np.float32], sampling: Sampling) -> NDArray[np.float32]:
+    """Return a result at the strength and in the tone asked for; both images are grey levels in [0, 1].
+
+    Raises
+    ------
+    DataError
+        Tone "mri" is asked of a model that has no such curve, or none for the probe.
+    """
+    if sampling.strength < 1:
+        result = lq + np.float32(sampling.strength) * (result - lq)
+    if sampling.tone == "bmode":
+        return result
+    curves = (model.details or {}).get("tone", {}).get(sampling.tone)
+    if curves is None:
+        raise DataError(
+            f"{model.name}: has no curve to tone {sampling.tone!r}; a model that has one is in `irsde models`"
+        )
+    known = {name.lower(): curve for name, curve in curves.items()}
+    wanted = (sampling.probe or "all").lower()
+    if wanted not in known:
+        raise DataError(f"{model.name}: no curve of probe {sampling.probe!r}; expected one of {', '.join(curves)}")
+    return toned(result, known[wanted])
 
 
 def _images(lq: ArrayLike) -> NDArray[np.float32]:
@@ -326,12 +376,16 @@ def _images(lq: ArrayLike) -> NDArray[np.float32]:
     return images if images.ndim == 3 else images[None]
 
 
-def _spans(length: int, tile: int, overlap: int) -> list[slice]:
-    """Slices of `tile` pixels, the last flush with the end, neighbors sharing at least `overlap`."""
+def _spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[slice]:
+    """Slices of `tile` pixels from multiples of `multiple` on, neighbors sharing at least `overlap`.
+
+    The last one ends with the image, up to `multiple` - 1 pixels longer.
+    """
     if length <= tile:
         return [slice(0, length)]
-    starts = [*range(0, length - tile, tile - overlap), length - tile]
-    return [slice(start, start + tile) for start in starts]
+    step = max(multiple, (tile - overlap) // multiple * multiple)
+    last = (length - tile) // multiple * multiple
+    return [*(slice(start, start + tile) for start in range(0, last, step)), slice(last, length)]
 
 
 def _window(span: slice, overlap: int) -> Tensor:

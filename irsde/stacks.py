@@ -106,6 +106,12 @@ def companions(path: Path) -> list[Path]:
     return [beside(path, "variance", ".npy"), beside(path, "uncertainty", ".png")]
 
 
+def bounds_of(path: Path) -> tuple[Path, Path]:
+    """Return where the lower and the upper bound of the pixels in `path` are written: NIfTI, or NPY."""
+    suffix = path.name[len(stem(path)) :] if is_nifti(path) else ".npy"
+    return beside(path, "lower", suffix), beside(path, "upper", suffix)
+
+
 def is_dicom(path: Path) -> bool:
     """Tell a DICOM file by its name."""
     return path.name.lower().endswith(DICOM_SUFFIXES)
@@ -159,12 +165,15 @@ def write_npy(path: Path, array: NDArray) -> None:
         np.save(temporary, array)
 
 
-def write_png(path: Path, image: NDArray) -> None:
-    """Write an image in [0, 1] as 8-bit grey, whole or not at all."""
+def write_png(path: Path, image: NDArray, bits: int = 8) -> None:
+    """Write an image in [0, 1] as grey of 8 or 16 bits, whole or not at all."""
     from PIL import Image as picture
 
+    levels = (
+        to_uint8(image) if bits == 8 else np.rint(np.clip(image, 0, 1).astype(np.float64) * 65535).astype(np.uint16)
+    )
     with replacing(path) as temporary:
-        picture.fromarray(to_uint8(image)).save(temporary)
+        picture.fromarray(levels).save(temporary)
 
 
 def write_nifti(path: Path, image: Any) -> None:

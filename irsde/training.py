@@ -86,6 +86,10 @@ def train(
     out = Path(out)
     report = report or console.note
     device = pick_device(config.device)
+    if config.recipe == recipes.SHIPPED and pairs is None:
+        from irsde.shipped.training import open_examples
+
+        pairs = open_examples(config.stores, config.probes)
     record = _record_to_continue(config, out, resume)
     lessons = prepare(config, out, record, pairs, report)
     initial = mean = None
@@ -239,6 +243,10 @@ class _Run:
     def _loss(self, network: nn.Module, hq: Tensor, lq: Tensor, number: int) -> Tensor:
         """Loss of one batch; its times and noise are drawn from the run's seed and the batch's number."""
         device = self.accelerator.device
+        if hq.shape[1] == 2:  # lessons of the shipped model: the expected image and another draw
+            from irsde.shipped.training import lesson_loss
+
+            return lesson_loss(network(lq.to(device)), hq.to(device))
         method = METHODS[self.config.method]
         if method.loss is None:
             return (network(lq.to(device)) - hq.to(device)).abs().mean()
@@ -253,9 +261,13 @@ class _Run:
         """Yield (number, hq, lq) from the current step on; each process of several takes every n-th batch."""
         config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
         augmentation = Augmentation(config.patch_size, config.flip_lateral, config.flip_axial, config.rotate)
-        self.dataset = TrainingBatches(
+        self.dataset: Any = TrainingBatches(
             self.training, self.normalization, augmentation, config.batch_size, config.seed, config.overlays
         )
+        if config.recipe == recipes.SHIPPED:
+            from irsde.shipped.training import LessonBatches
+
+            self.dataset = LessonBatches(self.training, config.patch_size, config.batch_size, config.seed)
         start, stop = (n * config.gradient_accumulation for n in (self.step, config.steps))
         numbers = [k * world + rank for k in range(start, stop)]
         workers: dict[str, Any] = {}

@@ -27,6 +27,8 @@ TRAIN = (
     "--device cpu",
     "irsde train --out run --resume --steps 3",
     "irsde restore run cysts.npy -o clean.png --steps 2",
+    "irsde restore cysts.npy -o shipped.png",
+    "irsde models despeckler",
     "irsde evaluate run --data pairs.zarr --fold 0 --limit 1 -o table.md",
 )  # fmt: skip
 PICTURE = "import numpy as np; np.save('cysts.npy', np.load('cysts.npz')['bmode'])"

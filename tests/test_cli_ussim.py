@@ -69,6 +69,33 @@ def test_render_writes_a_picture_and_its_numbers(run, here):
     assert "next:" in err
 
 
+def test_numbers_and_echoes_go_to_matlab(run, here):
+    """In place of a picture the numbers alone; Octave and MATLAB read both, the echoes come back as they were."""
+    from scipy.io import loadmat
+
+    code, _, err = run("render", "phantom.npy", *QUICK, "-o", "b.mat", "--channel-data", "rf.mat")
+    assert code == 0, err
+    assert files(here) == ["b.mat", "phantom.npy", "rf.mat"]
+    run("render", "phantom.npy", *QUICK, "-o", "b.png", "--channel-data", "rf.npz")
+    found = loadmat("b.mat")
+    with np.load("b.npz") as arrays:
+        np.testing.assert_array_equal(found["bmode"], arrays["bmode"])
+        for axis in ("x", "z"):
+            np.testing.assert_array_equal(found[axis], arrays[axis][None])
+        assert json.loads(str(found["settings"][0])) == json.loads(str(arrays["settings"]))
+    one, other = (ussim.load_channel_data(name) for name in ("rf.mat", "rf.npz"))
+    np.testing.assert_array_equal(one.samples, other.samples)
+    assert run("beamform", "rf.mat", "-o", "again.mat")[0] == 0
+    assert (
+        loadmat("again.mat")["bmode"].shape == loadmat("again.mat")["z"].shape[1:] + loadmat("again.mat")["x"].shape[1:]
+    )
+    assert run("field", *QUICK[:2], "--size", "16", "-o", "field.mat")[0] == 0
+    assert loadmat("field.mat")["pressure"].shape[0] == 16
+    code, _, err = run("render", "phantom.npy", *QUICK, "-o", "same.mat", "--channel-data", "same.mat")
+    assert code == 2
+    assert not os.path.exists("same.mat")
+
+
 def test_render_is_the_library_in_one_line(run):
     run("render", "phantom.npy", *QUICK, "--seed", "5", "--attenuation", "0.5")
     probe = ussim.load_probe("P4-2v")

@@ -1,14 +1,12 @@
-"""What users meet at the edges: units of NIfTI, names of probes, one subject alone, masks in an export."""
+"""What users meet at the edges: units of NIfTI, names of probes, one subject alone."""
 
 import numpy as np
 import pytest
-from datasets import PROBE, fast_recipe, write_stacks
+from datasets import fast_recipe, write_stacks
 from trees import write_nifti
 
-import datagen
 from datagen.make.build import build
 from datagen.plan.samples import make_plan
-from datagen.show.export import export
 from datagen.sources import get_source
 from ussim import ProbeError, load_probe
 from ussim.commands import console
@@ -73,32 +71,6 @@ def test_one_subject_alone_cannot_be_split_and_is_said_to_be(tmp_path, capsys):
     shown = capsys.readouterr()
     assert "; 1 fold;" in shown.out
     assert "no split into training and test" in shown.err
-
-
-@pytest.mark.parametrize("drawn", [False, True])
-def test_an_export_keeps_the_masks(tmp_path, drawn):
-    import tarfile
-
-    from PIL import Image
-
-    more = {"randomize": {"speed_of_sound": [1500.0, 1580.0]}} if drawn else {}
-    root, store = write_stacks(tmp_path / "stacks"), tmp_path / "pairs.zarr"
-    build(fast_recipe(root, limit=2, **more), store)
-    pairs = datagen.open_pairs(store)
-    out = export(store, tmp_path / "png", "png", licence="CC0-1.0")
-    files = sorted((out / "mask").rglob("*.png"))
-    assert len(files) == (2 if drawn else 1)
-    keys = {path.stem: np.asarray(Image.open(path)) for path in files}
-    for index, row in enumerate(pairs.samples):
-        key = str(row["id"]).replace("/", "__")
-        mask = next(image for name, image in keys.items() if name in (PROBE, key.replace(".", "_")))
-        np.testing.assert_array_equal(mask.astype(bool), pairs.mask(index))
-    assert "mask/<PROBE>" in (out / "README.md").read_text()
-    export(store, tmp_path / "tars", "webdataset", licence="CC0-1.0")
-    with tarfile.open(tmp_path / "tars" / "pairs-000000.tar") as tar:
-        masks = [name for name in tar.getnames() if name.endswith(".mask.png")]
-        assert len(masks) == 2
-        np.testing.assert_array_equal(np.asarray(Image.open(tar.extractfile(masks[0]))).astype(bool), pairs.mask(0))
 
 
 def test_a_clock_that_jumps_makes_no_negative_times(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ PAGES = {
         "tests/fixtures/README.md",
         "docs/despeckling.md",
         "docs/drus.md",
+        "docs/shipped.md",
         "docs/command-line.md",
         "docs/time.md",
         "docs/recordings.md",

@@ -1,23 +1,18 @@
-"""The report and the exports: complete in themselves, usable by keyboard and in a narrow window, refused where they must."""
+"""The report: complete in itself, usable by keyboard and in a narrow window."""
 
-import csv
-import io
 import json
 import re
 import shutil
 import subprocess
-import tarfile
 from collections import Counter
 
 import numpy as np
 import pytest
 from datasets import PROBE, fast_recipe, write_stacks
-from PIL import Image
 
 import datagen
 from datagen.cli import cli
 from datagen.make.build import build
-from datagen.show.export import LicenceError, export
 from datagen.show.report import speckle, spread, timing, write_report
 from datagen.store.location import open_storage
 from ussim.commands import console
@@ -154,65 +149,7 @@ def test_the_report_works_by_keyboard_and_on_a_narrow_window(report, tmp_path, w
     }  # fmt: skip
 
 
-# --- exports ---------------------------------------------------------------------------------------------------------
-
-
-def test_png_files_hold_the_images(path, tmp_path):
-    out = export(path, tmp_path / "png", "png", licence="CC0-1.0")
-    with open(out / "samples.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    pairs = datagen.open_pairs(path, probe="PA4-2/20")
-    assert len(rows) == len(pairs) == 6
-    for row, (hq, lq) in zip(rows, pairs, strict=True):
-        assert np.allclose(np.asarray(Image.open(out / "hq" / f"{row['key']}.png")) / 255, hq, atol=1e-6)
-        assert np.allclose(np.asarray(Image.open(out / "lq/PA4-2_20" / f"{row['key']}.png")) / 255, lq, atol=1e-6)
-    assert 'license_name: "CC0-1.0"' in (out / "README.md").read_text()
-
-
-def test_webdataset_shards_hold_the_images(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("datagen.show.export.PER_TAR", 5)
-    out = export(path, tmp_path / "tars", "webdataset", probe=PROBE)
-    assert sorted(file.name for file in out.iterdir()) == ["README.md", "pairs-000000.tar", "pairs-000001.tar"]
-    with tarfile.open(out / "pairs-000000.tar") as tar:
-        names = tar.getnames()
-        assert len(names) == 20
-        keys = [name.split(".", 1) for name in names]
-        assert keys[0][0] == keys[1][0] == keys[2][0]
-        assert [suffix for _, suffix in keys[:4]] == ["hq.png", "lq.png", "mask.png", "json"]
-        row = json.load(tar.extractfile(names[3]))
-        image = np.asarray(Image.open(io.BytesIO(tar.extractfile(names[1]).read())))
-    pairs = datagen.open_pairs(path, probe=PROBE)
-    assert row == pairs.samples[0]
-    assert np.allclose(image / 255, pairs[0][1], atol=1e-6)
-
-
-def test_a_source_that_forbids_it_is_not_exported(path, tmp_path, capsys):
-    copy = shutil.copytree(path, tmp_path / "pairs.zarr")
-    document = json.loads((copy / "zarr.json").read_text())
-    source = datagen.get_source("mrnet")
-    document["attributes"]["sources"] = [
-        {key: getattr(source, key) for key in ("name", "title", "licence", "citation", "terms", "redistributable")}
-    ]
-    (copy / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(LicenceError, match=r"MRNet.*refused.*may not be passed on"):
-        export(copy, tmp_path / "png", "png", licence="CC0-1.0")
-    code = console.run(cli, "datagen", ["export", str(copy), "--format", "png", "-o", str(tmp_path / "png")])
-    assert code == 3
-    *before, line = capsys.readouterr().err.strip().splitlines()
-    assert "MRNet" in line
-    assert "refused" in line
-    assert not any("error" in other or "refused" in other for other in before)  # they are progress
-    assert not (tmp_path / "png").exists()
-
-
-def test_a_failed_export_leaves_nothing(path, tmp_path, monkeypatch):
-    def full(image):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("datagen.show.export._png", full)
-    with pytest.raises(OSError, match="No space"):
-        export(path, tmp_path / "png", "png")
-    assert list(tmp_path.iterdir()) == []
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_commands(path, tmp_path, capsys):

@@ -52,9 +52,12 @@ WINGS = {
         ("commands", "cli __main__"),
     ],
     "irsde": [
-        ("the ground", "errors recipes clinic. config echo_area sde group_norm differentiable"),
-        ("pairs and stacks", "data stacks run_lock checkpoints"),
-        ("models", "network lessons initial run_folder"),
+        (
+            "the ground",
+            "errors recipes target clinic. models. config echo_area sde flow smoothing group_norm differentiable",
+        ),
+        ("pairs and stacks", "data stacks run_lock checkpoints shipped."),
+        ("models", "network two_stage lessons initial run_folder"),
         ("restoring", "sample frames. file_restoration store_restoration"),
         ("judging", "evaluation."),
         ("learning", "training"),

@@ -42,7 +42,7 @@ def test_only_open_and_own_images_may_be_passed_on():
     """By each collection's terms; Duke Breast's is CC BY-NC 4.0, and whose the files of one's own are, their owner knows."""
     ours = {"demo", "phantom"}
     own = {name for name in source_names() if not get_source(name).where and name not in ours}
-    assert own == {"dicom", "image", "nifti", "npy"}
+    assert own == {"dicom", "image", "labels", "nifti", "npy"}
     passed_on = {name for name in source_names() if get_source(name).redistributable is True}
     assert passed_on == own | ours | {"duke-breast"}
     assert {name for name in source_names() if get_source(name).redistributable is False} == set(

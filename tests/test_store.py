@@ -64,7 +64,8 @@ def test_zarr_reads_it_without_this_package(storage):
         warnings.simplefilter("error")
         group = zarr.open_group(storage.url, mode="r")
         assert sorted(name for name, _ in group.members(max_depth=None)) == [
-            "hq", "lq", "lq/C5-2v", "lq/PA4-2_20", "mask", "mask/C5-2v", "mask/PA4-2_20",
+            "hq", "lq", "lq/C5-2v", "lq/PA4-2_20", "lq/x_C5-2v", "lq/x_PA4-2_20", "lq/z_C5-2v", "lq/z_PA4-2_20",
+            "mask", "mask/C5-2v", "mask/PA4-2_20",
         ]  # fmt: skip
         array = group["hq"]
         assert (array.shape, array.dtype, array.shards) == ((20, SIZE, SIZE), np.uint8, (PER_SHARD, SIZE, SIZE))

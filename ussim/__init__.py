@@ -30,6 +30,7 @@ _HOME = {
     "Imaging": "probes",
     "Medium": "medium",
     "PlaneWaves": "transmits",
+    "PolarGrid": "beamforming.scan_convert",
     "Probe": "probes",
     "ProbeError": "probes",
     "RFData": "types",
@@ -55,12 +56,14 @@ _HOME = {
     "pressure_field": "simulation",
     "probe_names": "probes",
     "pulse": "pulses",
+    "scan_convert": "beamforming.scan_convert",
     "scatterers_from_image": "scatterers",
     "simulate": "simulation",
     "simulate_batch": "simulation",
     "simulate_stack": "simulation",
     "UssimError": "errors",
     "time_gain_compensation": "receive",
+    "to_polar": "beamforming.scan_convert",
 }
 _MODULES = {"phantoms": "phantoms"}
 __all__ = [
@@ -79,6 +82,7 @@ __all__ = [
     "ImpulseResponse",
     "Medium",
     "PlaneWaves",
+    "PolarGrid",
     "Probe",
     "ProbeError",
     "RFData",
@@ -107,17 +111,20 @@ __all__ = [
     "pressure_field",
     "probe_names",
     "pulse",
+    "scan_convert",
     "scatterers_from_image",
     "simulate",
     "simulate_batch",
     "simulate_stack",
     "time_gain_compensation",
+    "to_polar",
 ]
 
 if TYPE_CHECKING:
     from . import phantoms
     from .acquisition import Acquisition
     from .beamform import delay_and_sum, envelope, field_mask, log_compress
+    from .beamforming.scan_convert import PolarGrid, scan_convert, to_polar
     from .calibration.result import Calibration
     from .calibration.run import calibrate
     from .compression import matched_filter

@@ -27,6 +27,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "tensorboard": ("TensorBoard", TRAIN),
     "pywt": ("PyWavelets", TRAIN),
     "onnx": ("ONNX", "ussim[onnx]"),
+    "pyarrow": ("PyArrow", "ussim[export]"),
     "onnxruntime": ("ONNX Runtime", "ussim[onnx]"),
     "cupy": ("CuPy", "ussim[cuda13]"),
     "dask_cuda": ("dask-cuda", "dask-cuda"),

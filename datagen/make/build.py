@@ -196,6 +196,7 @@ def _attributes(plan: Plan, samples_per_shard: int | None) -> Attributes:
         skipped=plan.skipped,
         unreadable=tuple(f"{volume}: {reason}" for volume, reason in plan.unreadable),
         versions=write.versions(),
+        labels=plan.labels,
     )
 
 

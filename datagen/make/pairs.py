@@ -24,6 +24,7 @@ from ..sources.scene import Scene
 if TYPE_CHECKING:
     import ussim
 
+MOST_LOST_DB = 200.0  # on the way through tissue, or gained: more leaves float32
 ENVELOPE_FLOOR_DB = -120.0  # of what is kept of an envelope: what is weaker, or nothing at all, is kept as this
 BYTES_A_SAMPLE = 12  # of channel data on a card: RF (float32) and the IQ (complex64) made of it
 
@@ -99,7 +100,7 @@ def make_imager(settings: Settings) -> Imager:
         # The scanner steers with the speed it believes in; the waves travel at the medium's.
         delays = waves.delays(probe, dataclasses.replace(medium, speed_of_sound=believed))
         acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, **how)
-    grid = _zoomed(ussim.ImageGrid.for_acquisition(acquisition, shape=(settings.size, settings.size)), settings)
+    grid = settings.grid(acquisition)
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     return Imager(
         settings=settings,
@@ -111,20 +112,6 @@ def make_imager(settings: Settings) -> Imager:
         mean_distance=settings.mean_distance_wavelengths * wavelength,
         margin=_margin(grid, acquisition) if settings.zoom > 1 else (0, 0),
     )
-
-
-def _zoomed(grid: ussim.ImageGrid, settings: Settings) -> ussim.ImageGrid:
-    """Return the part of a probe's field that is imaged, with as many pixels."""
-    import ussim
-
-    if settings.zoom == 1:
-        return grid
-    axes = []
-    for axis, place in ((grid.x, settings.zoom_x), (grid.z, settings.zoom_z)):
-        extent = (axis[-1] - axis[0]) / settings.zoom
-        first = axis[0] + place * (axis[-1] - axis[0] - extent)
-        axes.append(np.linspace(first, first + extent, axis.size))
-    return ussim.ImageGrid(x=axes[0], z=axes[1])
 
 
 def _margin(grid: ussim.ImageGrid, acquisition: ussim.Acquisition) -> tuple[int, int]:
@@ -189,10 +176,11 @@ def _n_together(imager: Imager) -> int:
     return get_engine(imager.settings.engine).batch_size(BYTES_A_SAMPLE * record)
 
 
-def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
-    """Pairs as one stack, which stays where the engine computes until the B-modes are there."""
+def channel_data(
+    scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]
+) -> tuple[ussim.RFData, list[ussim.Scatterers]]:
+    """Return the channel data that LQ images are beamformed from, a stack as received, and the scatterers drawn."""
     import ussim
-    from ussim.arrays import to_numpy
 
     settings = imager.settings
     streams = [np.random.SeedSequence(seed).spawn(2) for seed in seeds]  # of scatterers, of noise
@@ -202,7 +190,15 @@ def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> 
     ]
     rf = ussim.simulate_stack(media, imager.acquisition, settings.engine, n_samples=imager.n_samples)
     _receive(rf, settings, [np.random.default_rng(stream) for _, stream in streams])
-    images = ussim.envelope_image(
+    return rf, media
+
+
+def beamformed(rf: ussim.RFData, imager: Imager) -> Any:
+    """Return the envelopes of a stack of channel data, (k, size, size), where the engine computes."""
+    import ussim
+
+    settings = imager.settings
+    return ussim.envelope_image(
         ussim.demodulate(rf),
         imager.grid,
         imager.rules.f_number(settings.f_number, settings.probe, imager.speed_of_sound),
@@ -210,12 +206,31 @@ def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> 
         speed_of_sound=imager.speed_of_sound,
         engine=settings.engine,
     )
+
+
+def displayed(envelopes: Any, settings: Settings) -> np.ndarray:
+    """Return the LQ images of a stack of envelopes, (k, size, size) uint8."""
+    import ussim
+    from ussim.arrays import to_numpy
+
     # White is `gain` below the brightest echo; what lies above is white too.
     span = settings.dynamic_range_db + settings.gain_db
-    bmodes = to_numpy(ussim.log_compress(images, span, per_image=True)) if span > 0 else np.zeros(images.shape)
+    bmodes = to_numpy(ussim.log_compress(envelopes, span, per_image=True)) if span > 0 else np.zeros(envelopes.shape)
     if settings.gain_db:
         bmodes = np.minimum(bmodes * np.float32(span / settings.dynamic_range_db), 1)
-    lqs = np.round(bmodes * 255).astype(np.uint8)
+    return np.round(bmodes * 255).astype(np.uint8)
+
+
+def _simulate(scenes: Sequence[Scene], imager: Imager, seeds: Sequence[int]) -> list[Pair]:
+    """Pairs as one stack, which stays where the engine computes until the B-modes are there."""
+    import ussim
+    from ussim.arrays import to_numpy
+
+    settings = imager.settings
+    rf, media = channel_data(scenes, imager, seeds)
+    images = beamformed(rf, imager)
+    del rf
+    lqs = displayed(images, settings)
     kept: list[np.ndarray | None] = [None] * len(lqs)
     if "envelope" in settings.keep:
         compressed = to_numpy(ussim.log_compress(images, -ENVELOPE_FLOOR_DB, per_image=True))
@@ -240,8 +255,11 @@ def scatterers_of(scene: Scene, imager: Imager, rng: np.random.Generator) -> uss
         image = np.pad(image, ((rows, rows), (columns, columns)), mode="symmetric")
         grid = ussim.ImageGrid(x=_beyond(grid.x, columns), z=_beyond(grid.z, rows))
     span = settings.dynamic_range_db if settings.scatterer_range_db is None else settings.scatterer_range_db
-    drawn = ussim.scatterers_from_image(image, grid, imager.acquisition, rng, imager.mean_distance, span)
-    return drawn if scene.is_plain else _as_in(scene, drawn, imager, rng)
+    # Where some tissue is denser than the recipe's, all are drawn as densely, and thinned.
+    most = 1.0 if scene.density is None else max(1.0, float(scene.density.max()))
+    distance = imager.mean_distance / np.sqrt(most)
+    drawn = ussim.scatterers_from_image(image, grid, imager.acquisition, rng, distance, span)
+    return drawn if scene.is_plain else _as_in(scene, drawn, imager, rng, most)
 
 
 def _beyond(axis: np.ndarray, count: int) -> np.ndarray:
@@ -250,15 +268,17 @@ def _beyond(axis: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([axis[0] - step * np.arange(count, 0, -1), axis, axis[-1] + step * np.arange(1, count + 1)])
 
 
-def _as_in(scene: Scene, drawn: ussim.Scatterers, imager: Imager, rng: np.random.Generator) -> ussim.Scatterers:
-    """Return the scatterers of a scene: as dense as it says, with its single points."""
+def _as_in(
+    scene: Scene, drawn: ussim.Scatterers, imager: Imager, rng: np.random.Generator, most: float
+) -> ussim.Scatterers:
+    """Return the scatterers of a scene: as dense as it says, with its single points, weaker behind what absorbs."""
     import ussim
 
     grid = imager.grid
     x, z, reflectivity = drawn.x, drawn.z, drawn.reflectivity
     if scene.density is not None:
         density = scene.density[_nearest(z, grid.z), _nearest(x, grid.x)]
-        kept = rng.random(x.size) < density
+        kept = rng.random(x.size) * most < density
         # Fewer scatterers of the same echo strength together.
         x, z, reflectivity = x[kept], z[kept], reflectivity[kept] / np.sqrt(density[kept])
     if scene.points is not None and len(scene.points):
@@ -270,7 +290,51 @@ def _as_in(scene: Scene, drawn: ussim.Scatterers, imager: Imager, rng: np.random
         front = ~imager.acquisition.probe.is_behind(px, pz)
         x, z = np.concatenate([x, px[front]]), np.concatenate([z, pz[front]])
         reflectivity = np.concatenate([reflectivity, 10 ** (scene.points[front, 2] / 20)])
+    if scene.loss is not None:
+        reflectivity = reflectivity * 10 ** (-lost_db(scene.loss, x, z, imager) / 20)
     return ussim.Scatterers(x, z, reflectivity)
+
+
+def lost_db(loss: np.ndarray, x: np.ndarray, z: np.ndarray, imager: Imager) -> np.ndarray:
+    """Return what echoes from some points lose on their way, dB, along the beam that each lies on.
+
+    Twice the loss along a ray from the beams' origin, at the probe's center frequency: straight down for a linear array,
+    from the center of curvature of a convex one, from the middle of a phased one. Rays end at the borders of the field.
+
+    Parameters
+    ----------
+    loss : (size, size), dB/cm/MHz on the pixels of the field.
+    x, z : m, of points.
+    """
+    from scipy.ndimage import map_coordinates
+
+    from ussim.phantoms import beam_apex
+
+    grid, probe = imager.grid, imager.settings.probe
+    apex = beam_apex(probe)
+    n = 2 * max(loss.shape)
+    if apex is None:
+        across, along = grid.x, np.linspace(grid.z[0], grid.z[-1], n)
+        places = (along[:, None] + 0 * across, across + 0 * along[:, None])
+        u, v = x, z
+    else:
+        corner_x, corner_z = np.meshgrid(grid.x, grid.z[[0, -1]] - apex)
+        angle, reach = np.arctan2(corner_x, corner_z), np.hypot(corner_x, corner_z)
+        nearest = float(np.abs(grid.z[0] - apex)) if grid.x[0] <= 0 <= grid.x[-1] else float(reach.min())
+        across, along = np.linspace(angle.min(), angle.max(), n), np.linspace(nearest, reach.max(), n)
+        places = (apex + along[:, None] * np.cos(across), along[:, None] * np.sin(across))
+        u, v = np.arctan2(x, z - apex), np.hypot(x, z - apex)
+    pixels = [_pixel(place, axis) for place, axis in zip(places, (grid.z, grid.x), strict=True)]
+    on_rays = map_coordinates(loss, pixels, order=1, mode="constant", cval=0.0)
+    step_cm = 100 * (along[1] - along[0])
+    total = np.cumsum(on_rays, axis=0, dtype=np.float64) - on_rays / 2  # up to the middle of each step
+    found = map_coordinates(total, [_pixel(v, along), _pixel(u, across)], order=1, mode="nearest")
+    return np.clip(2 * probe.center_frequency / 1e6 * step_cm * found, -MOST_LOST_DB, MOST_LOST_DB)
+
+
+def _pixel(place: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Return places along an even axis, in pixels."""
+    return (place - axis[0]) / (axis[1] - axis[0])
 
 
 def _nearest(place: np.ndarray, axis: np.ndarray) -> np.ndarray:

@@ -107,14 +107,20 @@ def make_shard(job: Job, on_sample: Callable[[int], None] = lambda done: None) -
     started = time.monotonic()
     made: list[Made] = []
     streak = Streak()
+    for sample in make_each(job.samples, job):
+        made.append(sample)
+        streak.add(sample.row)
+        on_sample(len(made))
+    return finish_shard(job, made, started)
+
+
+def make_each(samples: Sequence[Sample], job: Job) -> Iterator[Made]:
+    """Yield every sample, on a card BATCH of them simulated together, on the CPU one by one."""
     # Where settings are drawn for each sample, no two share what the engine prepares.
     together = job.recipe.randomize is None and any(on_device(settings.engine) for settings in job.recipe.settings)
-    for first in range(0, len(job.samples), BATCH if together else 1):
-        for sample in make_samples(job.samples[first : first + (BATCH if together else 1)], job):
-            made.append(sample)
-            streak.add(sample.row)
-            on_sample(len(made))
-    return finish_shard(job, made, started)
+    step = BATCH if together else 1
+    for first in range(0, len(samples), step):
+        yield from make_samples(samples[first : first + step], job)
 
 
 def on_device(engine: str) -> bool:
@@ -170,7 +176,7 @@ def make_sample(sample: Sample, job: Job) -> Made:
 def blank_sample(sample: Sample, job: Job, reason: str) -> Made:
     """Return the place of a sample that is set aside."""
     row = _row(sample, job) | {"set_aside": " ".join(reason.split())}
-    keys = ["hq", *([LABELS] if job.recipe.label_table else [])]
+    keys = ["hq", *([LABELS] if job.recipe.has_labels else [])]
     for settings in job.recipe.settings:
         name = settings.probe.name
         row |= {f"{column}_{array_name(name)}": None for column in _simulated_columns(job)}
@@ -219,7 +225,7 @@ def _make(samples: Sequence[Sample], job: Job) -> list[Made]:
 def _still(scene: Scene, job: Job) -> dict[str, np.ndarray]:
     """Return the images of a sample that no probe shapes."""
     images = {"hq": scene.hq if scene.points is None else scene.picture(job.recipe.dynamic_range_db)}
-    if job.recipe.label_table:
+    if job.recipe.has_labels:
         images[LABELS] = np.zeros(scene.hq.shape, np.uint16) if scene.labels is None else scene.labels
     return images
 

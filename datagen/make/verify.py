@@ -11,6 +11,7 @@ import numpy as np
 from ussim.errors import DataError
 from ussim.volumes.volume import VolumeRef
 
+from ..plan.resolved import ResolvedRecipe
 from ..plan.samples import Sample
 from ..sources import get_source, resolve_root
 from ..store import layout, read, seal
@@ -153,6 +154,18 @@ def _check_whole(storage: Storage, attributes: Attributes, content: layout.Conte
     return []
 
 
+def find_refs(
+    recipe: ResolvedRecipe, root: str | Path | tuple[str | None, ...] | None
+) -> dict[tuple[str, str], VolumeRef]:
+    """Return the volumes of a recipe's sources, found again: (source, volume) -> where it is; raises DataError."""
+    roots = (root,) * len(recipe.source) if root is None or isinstance(root, str | Path) else root
+    refs: dict[tuple[str, str], VolumeRef] = {}
+    # Who was imaged shapes the folds, not the images: it is not needed here.
+    for name, folder in zip(recipe.source, roots, strict=True):
+        refs |= {(name, ref.name): ref for ref in get_source(name, recipe.selection).find(resolve_root(name, folder))}
+    return refs
+
+
 def _resimulate(
     storage: Storage,
     attributes: Attributes,
@@ -162,11 +175,7 @@ def _resimulate(
 ) -> Iterator[tuple[bool, str]]:
     """Yield some samples made again from the source: (whether that is a fault, what differs)."""
     recipe = attributes.recipe
-    roots = (root,) * len(recipe.source) if root is None or isinstance(root, str | Path) else root
-    refs: dict[tuple[str, str], VolumeRef] = {}
-    # Who was imaged shapes the folds, not the images: it is not needed here.
-    for name, folder in zip(recipe.source, roots, strict=True):
-        refs |= {(name, ref.name): ref for ref in get_source(name, recipe.selection).find(resolve_root(name, folder))}
+    refs = find_refs(recipe, root)
     rows = [(i, row) for i, row in enumerate(read.read_samples(storage)) if not row["set_aside"]]
     drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
     job = Job(storage.url, 0, (), recipe, attributes.samples_per_shard)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..sources.scene import Scene
+from .slices import resize, to_uint8
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -121,6 +124,21 @@ def apply_to_points(points: np.ndarray, augmentation: Augmentation) -> np.ndarra
         [(cosine * column + sine * row) / side + 0.5, (cosine * row - sine * column) / side + 0.5, points[:, 2]], axis=1
     )
     return moved[((moved[:, :2] > 0) & (moved[:, :2] < 1)).all(axis=1)]
+
+
+def at_size(made: Scene, variant: Augmentation | None, size: int) -> Scene:
+    """Return a scene of its own size as a variant of it at the size of the dataset."""
+    how = variant or Augmentation()
+    if variant is None:
+        hq = to_uint8(resize(made.hq / np.float32(255), (size, size)))
+    else:
+        hq = apply_augmentation(made.hq, variant, size)
+    return Scene(
+        hq,
+        None if made.labels is None else apply_to_labels(made.labels, how, size),
+        None if made.density is None else apply_to_labels(made.density, how, size),
+        None if made.points is None else apply_to_points(made.points, how),
+    )
 
 
 def _turned(image: np.ndarray, augmentation: Augmentation) -> np.ndarray:

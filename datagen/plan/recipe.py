@@ -19,12 +19,14 @@ from ussim.errors import ConfigError
 from ussim.probes import Probe
 from ussim.volumes.window import window_asked
 
-from ..sources import resolve_root, source_names
+from ..sources import get_source, resolve_root, source_names
 from ..sources.base import frames_asked
 from ..sources.subjects import recorded
 from .formats import FORMAT
+from .labels import check_pattern
 from .randomize import Ranges
 from .resolved import Inputs, ResolvedRecipe, array_name
+from .tissues import Tissue, Tissues
 
 # Option names, for those who write a file from what `--help` shows.
 _ALIASES = {
@@ -68,6 +70,8 @@ class Recipe(BaseModel):
     sam2_checkpoint: str | None = None
     window: str = "auto"  # which values become black and white: auto, voi, percentile or LOW,HIGH
     phantoms: tuple[str, ...] | None = None  # kinds of source phantom (`ussim.phantoms.names`), None: all in turn
+    labels: str | None = None  # files with labels, as seen from those of the images (`datagen.plan.labels`)
+    tissues: Tissues | None = None  # what labels are as tissue
     augmentations: int = Field(0, ge=0)  # variants of each image, beside the image itself
     limit: int | None = Field(None, ge=1)  # samples
     limit_full: int | None = Field(None, ge=0)
@@ -132,6 +136,16 @@ class Recipe(BaseModel):
     def _no_planes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return value or None
 
+    @field_validator("labels")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        return None if value is None else check_pattern(value)
+
+    @field_validator("tissues", mode="before")
+    @classmethod
+    def _tissues(cls, value: Any) -> Any:
+        return read_toml(value) if isinstance(value, str | Path) else value
+
     @field_validator("phantoms")
     @classmethod
     def _known_phantoms(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -161,7 +175,8 @@ class Recipe(BaseModel):
             raise ValueError("limit: source phantom has no end: expected a number of samples (--limit N), got none")
         if "phantom" in self.source and not self.full:
             raise ValueError("full: source phantom gives whole images, no patches: expected full, got patches alone")
-        own = {"nifti", "dicom", "npy", "image"}
+        self._check_labels()
+        own = {"nifti", "dicom", "npy", "image", "labels"}
         if self.subjects is not None and not set(self.source) <= own:
             known = ", ".join(name for name in self.source if name not in own)
             raise ValueError(
@@ -177,6 +192,22 @@ class Recipe(BaseModel):
             if key in keys[:i]:
                 raise ValueError(f"probes: expected each probe once, got {names[i]!r} twice")
         return self
+
+    def _check_labels(self) -> None:
+        sources = [get_source(name) for name in self.source]
+        own = [source.name for source in sources if source.is_labels or source.labels]
+        if len(own) > 1 or (own and self.labels is not None):
+            other = f"source {own[1]}" if len(own) > 1 else "labels"
+            raise ValueError(f"labels: source {own[0]} has labels of its own, {other} others: build them apart")
+        if self.tissues is None:
+            if any(source.is_labels for source in sources):
+                raise ValueError("tissues: source labels shows what labels are as tissue: expected tissues, got none")
+            return
+        if not own and self.labels is None:
+            raise ValueError(
+                "tissues: of labels: expected labels (a pattern), source labels or phantom, got none of them"
+            )
+        self.tissues.numbered([label for source in sources for label in source.labels])
 
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> Recipe:
@@ -284,6 +315,9 @@ def _one_line(error: ValidationError) -> str:
     field = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "value_error":
         text = str(fault["ctx"]["error"])
+    elif fault["type"] == "extra_forbidden" and fault["loc"][0] == "tissues":
+        known = Tissue.model_fields
+        return f"{_plain(field)}: unknown key{_near(str(fault['loc'][-1]), known)}; known: {', '.join(known)}"
     elif fault["type"] == "extra_forbidden":
         return f"{field}: unknown field{_near(field, Recipe.model_fields)}; known: {', '.join(Recipe.model_fields)}"
     elif fault["type"] == "missing":
@@ -291,8 +325,14 @@ def _one_line(error: ValidationError) -> str:
     else:
         expected = fault["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         text = f"expected {expected}, got {fault['input']!r}"
+    field = _plain(field)
     more = error.error_count() - 1
     return (f"{field}: {text}" if field else text) + (f" (and {more} more)" if more else "")
+
+
+def _plain(field: str) -> str:
+    """Return the name of a tissue's key as the file has it."""
+    return field.replace("tissues.tissues.", "tissues.")
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -13,14 +13,19 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ussim.probes import Imaging, Probe
 
 from ..sources import Selection, get_source
-from ..sources.scene import Label
 from .formats import rules_of
 from .randomize import Ranges
+from .tissues import Tissues
+
+if TYPE_CHECKING:
+    import ussim
 
 KINDS = ("full", "patch")
 # Fields that are recorded only where they say other than the default: later than stores that are to keep their digests.
@@ -32,6 +37,8 @@ _WHERE_USED = {
     "phantoms": None,
     "speckle_draws": 1,
     "keep": (),
+    "labels": None,
+    "tissues": None,
 }
 
 
@@ -50,6 +57,8 @@ class Cutting:
     seed: int
     window: str = "auto"  # `ussim.volumes.window`
     dynamic_range_db: float = 40.0  # of HQ images that are made of levels in dB
+    labels: str | None = None  # pattern of the files with labels (`datagen.plan.labels`)
+    tissues: Tissues | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,26 @@ class Settings:
     n_cycles: float = 1.0
     scatterer_range_db: float | None = None  # None: dynamic_range_db
     gain_db: float = 0.0  # of the display
+
+    def grid(self, acquisition: ussim.Acquisition | None = None) -> ussim.ImageGrid:
+        """Return the pixel centers of an image: over the probe's field of view, or the part of it that is imaged (`zoom`).
+
+        Parameters
+        ----------
+        acquisition : of the images, against which the field is checked; None = a plane wave.
+        """
+        import ussim
+
+        acquisition = acquisition or ussim.Acquisition(self.probe, ussim.PlaneWaves(0.0))
+        grid = ussim.ImageGrid.for_acquisition(acquisition, shape=(self.size, self.size))
+        if self.zoom == 1:
+            return grid
+        axes = []
+        for axis, place in ((grid.x, self.zoom_x), (grid.z, self.zoom_z)):
+            extent = (axis[-1] - axis[0]) / self.zoom
+            first = axis[0] + place * (axis[-1] - axis[0] - extent)
+            axes.append(np.linspace(first, first + extent, axis.size))
+        return ussim.ImageGrid(x=axes[0], z=axes[1])
 
     def with_drawn(self, drawn: dict[str, float]) -> Settings:
         """Return these settings with what was drawn for one sample (`datagen.plan.randomize`)."""
@@ -141,6 +170,8 @@ class ResolvedRecipe:
     phantoms: tuple[str, ...] | None = None  # kinds of source phantom, None: all
     speckle_draws: int = 1
     keep: tuple[str, ...] = ()
+    labels: str | None = None
+    tissues: Tissues | None = None
     format: int = 1
     inputs: Inputs = dataclasses.field(default=Inputs(), compare=False)
 
@@ -167,6 +198,8 @@ class ResolvedRecipe:
             seed=self.seed,
             window=self.window,
             dynamic_range_db=self.dynamic_range_db,
+            labels=self.labels,
+            tissues=self.tissues,
         )
 
     @cached_property
@@ -177,14 +210,20 @@ class ResolvedRecipe:
         return tuple(Settings(probe=probe, **common) for probe in self.probes)
 
     @property
+    def fields_are_fixed(self) -> bool:
+        """Whether all images of a probe are of one field of view."""
+        return self.randomize is None or self.randomize.zoom is None
+
+    @property
     def tells_variants(self) -> bool:
         """Whether the table of samples says how each variant of an image was made."""
         return rules_of(self.format).tells_variants
 
     @cached_property
-    def label_table(self) -> tuple[Label, ...]:
-        """What the labels of the samples are called; () = samples have none."""
-        return tuple(label for name in self.source for label in get_source(name).labels)
+    def has_labels(self) -> bool:
+        """Whether samples have labels."""
+        sources = [get_source(name) for name in self.source]
+        return self.labels is not None or any(source.is_labels or source.labels for source in sources)
 
     @property
     def digest(self) -> str:
@@ -197,6 +236,7 @@ class ResolvedRecipe:
         del record["inputs"]
         record["probes"] = {probe.name: probe_record(probe) for probe in self.probes}
         record["randomize"] = None if self.randomize is None else self.randomize.record()
+        record["tissues"] = None if self.tissues is None else self.tissues.model_dump(mode="json")
         for name, default in _WHERE_USED.items():
             if getattr(self, name) == default:
                 del record[name]
@@ -211,6 +251,8 @@ class ResolvedRecipe:
         values = {name: _tuples(value) for name, value in record.items() if name in known}
         values["probes"] = tuple(probe_of_record(numbers) for numbers in record["probes"].values())
         values["randomize"] = None if record["randomize"] is None else Ranges(**record["randomize"])
+        if record.get("tissues") is not None:
+            values["tissues"] = Tissues(**record["tissues"])
         return cls(**values)
 
 

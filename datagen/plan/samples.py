@@ -21,15 +21,17 @@ from ussim.errors import DataError, DeviceError
 from ussim.volumes.anatomy import looks_like_labels
 from ussim.volumes.budget import limited_memory
 from ussim.volumes.files import printable
-from ussim.volumes.volume import Skipped, Volume, VolumeRef
-from ussim.volumes.window import Window, window_of
+from ussim.volumes.volume import Skipped, VolumeRef
+from ussim.volumes.window import Window
 
 from ..identity import choose_folds, fold_of, sample_id, sample_seed, stable_hash
 from ..sources import get_source
-from ..sources.scene import Scene
-from .augment import Augmentation, apply_augmentation, apply_to_labels, apply_to_points, draw_augmentation
+from ..sources.scene import Label, Scene
+from .augment import Augmentation, apply_augmentation, apply_to_labels, at_size, draw_augmentation
+from .labels import cut_labels, table_of
+from .opened import open_volume
 from .resolved import KINDS, Cutting, ResolvedRecipe, digest
-from .slices import Segmenter, hq_patch, hq_slice, hq_slices, resize, to_uint8
+from .slices import Segmenter, hq_patch, hq_slice, hq_slices
 
 BETWEEN_NOTES = " | "  # of one volume, in the table of volumes
 COPIED = "the same pixels as an image of another volume"
@@ -50,6 +52,7 @@ class Sample:
     pixel_size_mm: tuple[float | None, float | None]  # of the MRI
     file_sha256: str
     pixels: str = ""  # digest of the image as cut, for finding equal ones; not recorded
+    labels_sha256: str = ""  # of the file with its labels, where they have one of their own
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], ref: VolumeRef) -> Sample:
@@ -65,6 +68,7 @@ class Sample:
             seed=row["seed"],
             pixel_size_mm=(row["mri_pixel_row_mm"], row["mri_pixel_column_mm"]),
             file_sha256=row["file_sha256"],
+            labels_sha256=row.get("labels_sha256", ""),
         )
 
     @property
@@ -111,6 +115,7 @@ class Sample:
             "hq_pixel_column_mm": _digits(widths),
             **(_told(variant) if tells_variants else {}),
             "file_sha256": self.file_sha256,
+            **({"labels_sha256": self.labels_sha256} if self.labels_sha256 else {}),
             "set_aside": "",  # the reason, where the images are blank because it could not be simulated
         }
 
@@ -127,6 +132,7 @@ class VolumeSamples:
     oddities: tuple[str, ...] = ()  # what was odd about its files, seen when they were read
     file_sha256: str = ""
     window: Window | None = None  # which of its values are black and white
+    labels: tuple[tuple[int, str], ...] = ()  # number and name ("" = none) of each of its labels
 
     def row(self) -> dict[str, str | int | float | None]:
         """Return what the table of volumes says of it."""
@@ -160,6 +166,7 @@ class Plan:
         dict[str, str | int | float | None], ...
     ] = ()  # what the table of volumes says of those that were read
     subject_rules: tuple[str, ...] = ()  # how it was told whose each volume is, without paths
+    labels: tuple[Label, ...] = ()  # what the labels of the samples are called
 
     @cached_property
     def subjects(self) -> set[tuple[str, str]]:
@@ -233,7 +240,15 @@ def make_plan(recipe: ResolvedRecipe, map_volumes: Map = map) -> Plan:
             sorted((volume.row() for volume in read), key=lambda row: (str(row["source"]), str(row["volume"])))
         ),
         subject_rules=tuple(rules),
+        labels=_label_table(recipe, read),
     )
+
+
+def _label_table(recipe: ResolvedRecipe, read: Sequence[VolumeSamples]) -> tuple[Label, ...]:
+    """Return what the labels of a dataset are called; () where there are none."""
+    known = tuple(label for name in recipe.source for label in get_source(name).labels)
+    named = [] if recipe.tissues is None else recipe.tissues.labels()
+    return known or table_of(((volume.ref.name, volume.labels) for volume in read), named)
 
 
 def _digest(recipe: ResolvedRecipe, samples: Iterable[Sample]) -> str:
@@ -267,8 +282,8 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
     skipped = Counter[str]()
     samples = []
     try:
-        volume = _load(ref)
-        window = window_of(volume, cutting.window)
+        opened = open_volume(ref, cutting)
+        volume, window, labels = opened.volume, opened.window, opened.labels
         for image in hq_slices(
             volume,
             dict(cutting.planes)[ref.source],
@@ -276,7 +291,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
             cutting.min_tissue,
             cutting.size,
             patches="patch" in cutting.kinds,
-            segmenter=_segmenter(cutting),
+            segmenter=_segmenter(cutting, ref.source),
             window=window,
             on_skip=lambda _plane, _index, kind, reason: skipped.update([f"{kind}: {_kind_of_reason(reason)}"]),
         ):
@@ -293,6 +308,7 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
                 pixel_size_mm=image.pixel_size_mm,
                 file_sha256=volume.file_sha256,
                 pixels=pixels,
+                labels_sha256="" if labels is None else labels.sha256,
             )
     except (DeviceError, ImportError):  # of the machine, not of this volume
         raise
@@ -300,10 +316,18 @@ def cut_volume(ref: VolumeRef, cutting: Cutting) -> VolumeSamples:
         failure = str(error) if isinstance(error, DataError | OSError) else f"{type(error).__name__}: {error}"
         return VolumeSamples(ref, failure=" ".join(failure.split()))
     counts = {reason: n for reason, n in skipped.items() if reason.partition(":")[0] in cutting.kinds}
-    note = looks_like_labels(volume.voxels)
+    note = looks_like_labels(volume.voxels) if cutting.tissues is None else ""
     notes = (*volume.notes, *window.notes)
     return VolumeSamples(
-        ref, tuple(samples), tuple(sorted(counts.items())), "", note, notes, volume.file_sha256, window
+        ref,
+        tuple(samples),
+        tuple(sorted(counts.items())),
+        "",
+        note,
+        notes,
+        volume.file_sha256,
+        window,
+        () if labels is None else tuple((value, labels.names.get(value, "")) for value in labels.values),
     )
 
 
@@ -379,51 +403,47 @@ def scene_of(sample: Sample, cutting: Cutting) -> Scene:
     DataError
         The volume is no longer what it was when the sample was planned, or cannot be read.
     """
-    source = get_source(sample.ref.source)
+    source, tissues = get_source(sample.ref.source), cutting.tissues
     made = source.scene(sample.ref, cutting.dynamic_range_db) if source.makes_images else None
-    return Scene(image_of(sample, cutting)) if made is None else _at_size(made, sample.variant, cutting.size)
-
-
-def _at_size(made: Scene, variant: Augmentation | None, size: int) -> Scene:
-    """Return a scene of its own size as a variant of it at the size of the dataset."""
-    how = variant or Augmentation()
-    if variant is None:
-        hq = to_uint8(resize(made.hq / np.float32(255), (size, size)))
+    if made is None:
+        scene = _cut_scene(sample, cutting)
     else:
-        hq = apply_augmentation(made.hq, variant, size)
-    return Scene(
-        hq,
-        None if made.labels is None else apply_to_labels(made.labels, how, size),
-        None if made.density is None else apply_to_labels(made.density, how, size),
-        None if made.points is None else apply_to_points(made.points, how),
-    )
+        if tissues is not None and made.labels is not None:
+            grey = tissues.painted(made.hq, made.labels, source.labels, cutting.dynamic_range_db)
+            made = replace(made, hq=grey)
+        scene = at_size(made, sample.variant, cutting.size)
+    return scene if tissues is None else tissues.scene(scene, source.labels, source.is_labels)
 
 
 def image_of(sample: Sample, cutting: Cutting) -> np.ndarray:
-    """Return the HQ image of a sample, (size, size) uint8, cut from its volume.
+    """Return the HQ image of a sample, (size, size) uint8; raises DataError as `scene_of` does."""
+    return scene_of(sample, cutting).picture(cutting.dynamic_range_db)
 
-    Raises
-    ------
-    DataError
-        The volume is no longer what it was when the sample was planned, or cannot be read.
-    """
-    if get_source(sample.ref.source).makes_images:
-        return scene_of(sample, cutting).picture(cutting.dynamic_range_db)
-    volume, window = _loaded(sample.ref, cutting.window)
+
+def _cut_scene(sample: Sample, cutting: Cutting) -> Scene:
+    """Return the image of a sample, and its labels, cut from its volume."""
+    opened = _opened(sample.ref, cutting)
+    volume, window = opened.volume, opened.window
     if volume.file_sha256 != sample.file_sha256:
         raise DataError(f"{sample.ref.source} {sample.ref.name}: the file changed while the dataset was being built")
+    if opened.labels is not None and sample.labels_sha256 not in ("", opened.labels.sha256):
+        raise DataError(f"{sample.ref.source} {sample.ref.name}: its labels changed while the dataset was being built")
     # A variant is interpolated once, from the pixels of the MRI.
-    size = cutting.size if sample.augmentation == 0 else None
-    segmenter = _segmenter(cutting)
+    variant, size = sample.variant, cutting.size if sample.augmentation == 0 else None
+    segmenter = _segmenter(cutting, sample.ref.source)
     if sample.kind == "patch":
         cut = hq_patch(volume, sample.plane, sample.index, size, window=window, segmenter=segmenter)
     else:
         cut = hq_slice(
             volume, sample.plane, sample.index, size, window=window, min_tissue=cutting.min_tissue, segmenter=segmenter
         )
-    if sample.augmentation == 0:
-        return cut.image
-    return apply_augmentation(cut.image, sample.variant or Augmentation(), cutting.size)
+    labels = None
+    if opened.labels is not None:
+        labels = cut_labels(opened.labels.volume, sample.plane, sample.index, cut.box, size)
+    if variant is None:
+        return Scene(cut.image, labels)
+    labels = None if labels is None else apply_to_labels(labels, variant, cutting.size)
+    return Scene(apply_augmentation(cut.image, variant, cutting.size), labels)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -443,19 +463,14 @@ class _Cutter:
         return VolumeSamples(ref, failure=reason)
 
 
-def _load(ref: VolumeRef) -> Volume:
-    with limited_memory(ref.max_memory):
-        return get_source(ref.source).load(ref)
+# Consecutive samples are of one volume; two, for threads that meet at a border.
+_opened = lru_cache(maxsize=2)(open_volume)
 
 
-@lru_cache(maxsize=2)  # consecutive samples are of one volume; two, for threads that meet at a border
-def _loaded(ref: VolumeRef, window: str) -> tuple[Volume, Window]:
-    volume = _load(ref)
-    return volume, window_of(volume, window)
-
-
-@lru_cache(maxsize=1)
-def _segmenter(cutting: Cutting) -> Segmenter | None:
+@lru_cache(maxsize=4)
+def _segmenter(cutting: Cutting, source: str) -> Segmenter | None:
+    if get_source(source).is_labels:
+        return lambda image: image > 0  # whatever a tissue was painted in
     if cutting.segmenter == "otsu":
         return None  # the default of `datagen.plan.slices`
     from .segment import sam2_segmenter

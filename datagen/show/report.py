@@ -173,6 +173,8 @@ def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the recipe's choices as text, the probes' numbers left to the store."""
 
     def text(value: Any) -> str:
+        if isinstance(value, dict) and "tissues" in value:
+            return ", ".join(value["tissues"])
         if isinstance(value, dict):  # ranges to draw from
             drawn = {name: limits for name, limits in value.items() if limits is not None}
             return ", ".join(f"{name} {limits[0]:g} to {limits[1]:g}" for name, limits in drawn.items())

@@ -28,6 +28,7 @@ _SOURCES = {
     "npy": ("generic", "Npy"),
     "image": ("generic", "Image"),
     "phantom": ("phantom", "Phantom"),
+    "labels": ("label_maps", "LabelMaps"),
 }
 
 

@@ -67,6 +67,7 @@ class Source(ABC):
     default_planes: tuple[str, ...] = ()  # () = each volume's planes of near-square pixels
     needs_root: bool = True
     makes_images: bool = False  # of nothing that is cut into slices: `scene` and `identity` are its own
+    is_labels: bool = False  # whether its volumes are label maps, from which tissues make images
     side: int = 0  # pixels of an image that is made
     labels: tuple[Label, ...] = ()  # of a source whose images come with labels: what they are called
     selection: Selection = Selection()

@@ -31,17 +31,20 @@ class Scene:
         (n, n) float32, scatterers relative to the recipe's; 0 is silent, None is 1 everywhere.
     points : np.ndarray, optional
         (k, 3) single scatterers: place across and down as shares 0 to 1 of the image from edge to edge, and level, dB.
+    loss : np.ndarray, optional
+        (n, n) float32, dB/cm/MHz that echoes lose beyond what the time gain makes up for; below 0 they gain.
     """
 
     hq: np.ndarray
     labels: np.ndarray | None = None
     density: np.ndarray | None = None
     points: np.ndarray | None = None
+    loss: np.ndarray | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether the grey levels say all that shapes an ultrasound image of it."""
-        return self.density is None and self.points is None
+        return self.density is None and self.points is None and self.loss is None
 
     def picture(self, dynamic_range_db: float) -> np.ndarray:
         """Return the HQ image with its points as dots two pixels wide; white is 0 dB, black -`dynamic_range_db`."""

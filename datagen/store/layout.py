@@ -7,6 +7,7 @@
                            with K > 1 speckle draws (n, K, H, W), dimensions sample, draw, z, x
       envelope/<PROBE>/    shaped as lq, float16: dB of LQ's white, -120 and less as -120; where `keep` has "envelope"
       labels/              (n, H, W) uint16, names and colors in its attributes; where samples have labels
+      lq/z/, lq/x/         pixel centers, mm (`datagen.store.coordinates`)
       mask/<PROBE>/        (H, W) bool, or (n, H, W) where the acquisition is drawn for each sample
       samples.csv          one row per sample, in the order of the arrays
       volumes.csv          one row per volume that was read: its grey window, what is odd about it, why it was set aside
@@ -36,6 +37,8 @@ import numpy as np
 from ussim.errors import DataError
 
 from ..plan.resolved import ResolvedRecipe, array_name
+from ..sources.scene import Label
+from .coordinates import coordinates_of, named_by, ome_of
 
 FORMAT = 1
 DIMENSIONS = ("sample", "z", "x")
@@ -89,6 +92,7 @@ class Attributes:
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)  # images left out, by reason
     unreadable: tuple[str, ...] = ()
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    labels: tuple[Label, ...] = ()  # what the labels of the samples are called
     n_set_aside: int = 0
     complete: bool = False
     digest: str = ""
@@ -98,6 +102,10 @@ class Attributes:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         for name in ("n_set_aside", "complete", "digest"):
             del values[name]
+        if not self.labels:
+            del values["labels"]
+        else:
+            values["labels"] = [dataclasses.asdict(label) | {"color": list(label.color)} for label in self.labels]
         return values | {
             "recipe": self.recipe.to_dict(),
             "sources": [dataclasses.asdict(terms) for terms in self.sources],
@@ -116,6 +124,9 @@ class Attributes:
         }
         values["recipe"] = ResolvedRecipe.from_dict(attributes["recipe"])
         values["sources"] = tuple(Terms(**terms) for terms in attributes["sources"])
+        values["labels"] = tuple(
+            Label(label["value"], label["name"], tuple(label["color"])) for label in attributes.get("labels", ())
+        )
         return cls(**values)
 
 
@@ -203,12 +214,7 @@ def stacks_of(recipe: ResolvedRecipe) -> dict[str, dict[str, Any]]:
     stacks |= {lq_key(name): {"probe": name} for name in names}
     if "envelope" in recipe.keep:
         stacks |= {envelope_key(name): {"probe": name, "unit": "dB"} for name in names}
-    if recipe.label_table:
-        stacks[LABELS] = {
-            "names": {str(label.value): label.name for label in recipe.label_table},
-            "colors": {str(label.value): list(label.color) for label in recipe.label_table},
-        }
-    return stacks
+    return stacks | ({LABELS: {}} if recipe.has_labels else {})
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
@@ -282,12 +288,14 @@ def parse_table(text: str) -> list[Row]:
     return [{name: typed(value, name) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
-_TEXT = frozenset({"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "set_aside"})
+TEXT_COLUMNS = frozenset(
+    {"id", "source", "subject", "volume", "plane", "kind", "file_sha256", "labels_sha256", "set_aside"}
+)
 
 
 def typed(value: str, name: str) -> Value:
     """Return a field of the table: whole numbers, decimals and text as such, an empty field as None."""
-    if name in _TEXT:
+    if name in TEXT_COLUMNS:
         return value
     if value == "":
         return None
@@ -373,6 +381,11 @@ def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> 
     group, memory = memory_group(attributes.to_dict() | {"format": FORMAT, "complete": False})
     recipe = attributes.recipe
     stacks = stacks_of(recipe)
+    if LABELS in stacks:
+        stacks[LABELS] = {
+            "names": {str(label.value): label.name for label in attributes.labels},
+            "colors": {str(label.value): list(label.color) for label in attributes.labels},
+        }
     for name, mask in masks.items():
         if mask is None:
             stacks[mask_key(name)] = {"probe": name}
@@ -392,7 +405,38 @@ def empty_store(attributes: Attributes, masks: dict[str, np.ndarray | None]) -> 
             group, key, dtype_of(key), attributes.n_samples, image_shape(key, recipe), attributes.samples_per_shard,
             described,
         )  # fmt: skip
+    _place(group, recipe)
     return dict(sorted(contents(memory).items(), key=lambda item: item[0] == "zarr.json"))
+
+
+def coordinate_keys(recipe: ResolvedRecipe) -> list[str]:
+    """Return the paths of the coordinate arrays in a store; stores of before have none."""
+    return [f"{group}/{name}" for group in _placed(recipe) for name in coordinates_of(recipe)]
+
+
+def _placed(recipe: ResolvedRecipe) -> list[str]:
+    """Return the groups of a store that hold images on the probes' grids."""
+    return list(dict.fromkeys(key.partition("/")[0] for key in stacks_of(recipe) if "/" in key))
+
+
+def _place(store: Any, recipe: ResolvedRecipe) -> None:
+    """Say in a store without images where their pixels lie."""
+    for group in (store[name] for name in _placed(recipe)):
+        for name, coordinate in coordinates_of(recipe).items():
+            array = group.create_array(
+                name,
+                shape=coordinate.values.shape,
+                chunks=coordinate.values.shape,
+                dtype="float64",
+                dimension_names=(coordinate.axis,),
+                attributes=coordinate.attributes,
+                config=ALL_CHUNKS,
+            )
+            array[:] = coordinate.values
+        for probe in recipe.probes:
+            array = group[array_name(probe.name)]
+            array.attrs.update(named_by(recipe, probe.name))
+            group.attrs.update(ome_of(recipe, array.metadata.dimension_names))
 
 
 def encode_shard(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ..plan.resolved import ResolvedRecipe
+from ..plan.resolved import ResolvedRecipe, Settings, array_name
 from . import layout, read
-from .layout import Attributes, Row, Terms
+from .layout import Row, Terms
 from .location import open_storage
 
 if TYPE_CHECKING:
+    import ussim
+
     from .torch_data import TorchPairs
 
 Pair = tuple[np.ndarray, np.ndarray]  # hq and lq, each (H, W) float32 in [0, 1]
@@ -35,7 +38,7 @@ def open_pairs(path: str | Path, probe: str | Sequence[str] | None = None, *, in
     """
     storage = open_storage(path)
     attributes = read.require_complete(storage)
-    names = _probe_names(attributes, probe, storage.url)
+    names = probe_names(attributes.probes, probe, storage.url)
     columns = read.read_columns(storage, ("fold", "set_aside"))
     kept = np.array([i for i, why in enumerate(columns["set_aside"]) if include_set_aside or not why], dtype=np.int64)
     items = np.stack([np.repeat(kept, len(names)), np.tile(np.arange(len(names), dtype=np.int64), len(kept))], axis=1)
@@ -113,29 +116,25 @@ class Pairs(Sequence[Pair]):
     @property
     def has_labels(self) -> bool:
         """Whether the samples have labels."""
-        return bool(self.label_names)
+        return self.recipe.has_labels
 
     @property
     def label_names(self) -> dict[int, str]:
         """What the values of the labels are called; 0, which is unnamed, is not among them."""
-        return {int(value): name for value, name in self._label_attributes.get("names", {}).items()}
+        return {label["value"]: label["name"] for label in self.attributes.get("labels", ())}
 
     @property
     def label_colors(self) -> dict[int, tuple[int, int, int]]:
         """Red, green and blue of each label, 0 to 255."""
-        return {int(value): (c[0], c[1], c[2]) for value, c in self._label_attributes.get("colors", {}).items()}
+        colors = {label["value"]: label["color"] for label in self.attributes.get("labels", ())}
+        return {value: (red, green, blue) for value, (red, green, blue) in colors.items()}
 
     def labels(self, index: int) -> np.ndarray:
         """(H, W) uint16: what lies where in a pair, by the numbers of `label_names`."""
         if not self.has_labels:
-            raise layout.StoreError(f"{self.url}: the samples have no labels: build with --labels, or of phantoms")
+            raise layout.StoreError(f"{self.url}: the samples have no labels: build with --labels")
         sample, _ = self.items[_checked(index, len(self))]
         return np.asarray(self._array(layout.LABELS)[int(sample)])
-
-    @property
-    def _label_attributes(self) -> dict[str, Any]:
-        has = layout.LABELS in layout.stacks_of(self.recipe)
-        return dict(self._array(layout.LABELS).attrs) if has else {}
 
     def _image(self, key: Callable[[str], str], index: int | np.integer, draw: int | None) -> np.ndarray:
         """One image of a probe's array that may have several draws."""
@@ -150,13 +149,13 @@ class Pairs(Sequence[Pair]):
     @property
     def samples(self) -> list[Row]:
         """The row of each pair in the table of samples, and its `probe`: `pandas.DataFrame(pairs.samples)`."""
+        return [self._row(index) for index in range(len(self))]
+
+    @property
+    def _whole_table(self) -> list[Row]:
         if self._table is None:
             self._table = read.read_samples(open_storage(self.url))
-        rows = [self._table[sample] | {"probe": self.probes[probe]} for sample, probe in self.items]
-        if self.n_draws > 1:
-            for row, draw in zip(rows, self.drawn, strict=True):
-                row["draw"] = int(draw)
-        return rows
+        return self._table
 
     @property
     def sources(self) -> tuple[Terms, ...]:
@@ -194,6 +193,50 @@ class Pairs(Sequence[Pair]):
         sample, probe = self.items[_checked(index, len(self))]
         array = self._array(layout.mask_key(self.probes[probe]))
         return np.asarray(array[:] if array.ndim == 2 else array[int(sample)])
+
+    def grid(self, index: int) -> ussim.ImageGrid:
+        """Return the pixel centers of a pair's images, m: what `imshow` needs for its extent, as of a simulation."""
+        return _grid_of(self.settings(index))
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """Return what is known of one pair: its row of the table, of the columns of the probes its own probe's, and its mm.
+
+        Returns
+        -------
+        dict
+            `id`, `subject`, `fold`, `seed`, ..., `probe`; what is recorded of each probe without the probe's name
+            (`scatterers`, `lq_pixel_x_mm`, ...; `crc32_lq`); `x_min_mm`, `x_max_mm`, `z_min_mm`, `z_max_mm`, the first and
+            last pixel centers of LQ.
+        """
+        row = self._row(index)
+        name = array_name(str(row["probe"]))
+        keys = sorted((array_name(each.name) for each in self.recipe.probes), key=len, reverse=True)
+        known: dict[str, Any] = {}
+        for column, value in row.items():
+            owner = next((key for key in keys if column.endswith(f"_{key}")), None)
+            if owner in (None, name):
+                plain = column.removesuffix(f"_{owner}")
+                known["crc32_lq" if plain == "crc32" else plain] = value
+        grid = self.grid(index)
+        ends = {"x_min": grid.x[0], "x_max": grid.x[-1], "z_min": grid.z[0], "z_max": grid.z[-1]}
+        return known | {f"{name}_mm": round(1e3 * float(end), 6) for name, end in ends.items()}
+
+    def settings(self, index: int) -> Settings:
+        """Return how the probe of a pair imaged it, what was drawn for it among that."""
+        _, probe = self.items[_checked(index, len(self))]
+        name = self.probes[probe]
+        settings = next(each for each in self.recipe.settings if each.probe.name == name)
+        if self.recipe.randomize is None:
+            return settings
+        row: dict[str, Any] = self._row(index)
+        return settings.with_drawn({each: row[f"{each}_{array_name(name)}"] for each in self.recipe.randomize.names})
+
+    def _row(self, index: int) -> Row:
+        """Return the row of a pair in the table, its probe, and which draw its LQ image is where there are several."""
+        position = _checked(index, len(self))
+        sample, probe = self.items[position]
+        row = self._whole_table[sample] | {"probe": self.probes[probe]}
+        return row | {"draw": int(self.drawn[position])} if self.n_draws > 1 else row
 
     def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Hq and lq of several pairs, each (k, H, W) uint8, in the order given; every shard is read once, and whole.
@@ -252,18 +295,29 @@ class Pairs(Sequence[Pair]):
         return f"<Pairs {self.url}: {len(self)} of {', '.join(self.probes)}>"
 
 
-def _probe_names(attributes: Attributes, probe: str | Sequence[str] | None, url: str) -> tuple[str, ...]:
-    known = tuple(attributes.probes)
+@lru_cache(maxsize=32)
+def _grid_of(settings: Settings) -> ussim.ImageGrid:
+    return settings.grid()
+
+
+def probe_names(known: Mapping[str, str], probe: str | Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """Return the probes asked for, spelled as in `known` (name -> name of its arrays), of which any case will do.
+
+    Raises
+    ------
+    StoreError
+        One is not known, or comes twice; `where` begins the message.
+    """
     if probe is None:
-        return known
-    by_name = {name.lower(): name for name in known} | {key.lower(): name for name, key in attributes.probes.items()}
+        return tuple(known)
+    by_name = {name.lower(): name for name in known} | {key.lower(): name for name, key in known.items()}
     names = []
     for name in (probe,) if isinstance(probe, str) else tuple(probe):
         if str(name).lower() not in by_name:
-            raise layout.StoreError(f"{url}: no probe {name!r} in this store; it has {', '.join(known)}")
+            raise layout.StoreError(f"{where}: no probe {name!r} here; expected {', '.join(known)}")
         names.append(by_name[str(name).lower()])
     if not names or len(set(names)) < len(names):
-        raise layout.StoreError(f"{url}: expected one or more probes, each once, got {probe!r}")
+        raise layout.StoreError(f"{where}: expected one or more probes, each once, got {probe!r}")
     return tuple(names)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,11 @@ def read_metadata(storage: Storage) -> dict[str, bytes]:
     stacks = layout.stacks_of(attributes.recipe)
     groups = dict.fromkeys(key.partition("/")[0] for key in stacks if "/" in key)
     nodes = [*groups, "mask", *stacks, *map(mask_key, attributes.probes)]
-    return {key: storage.read(key) for key in ("zarr.json", *(f"{node}/zarr.json" for node in nodes))}
+    found = {key: storage.read(key) for key in ("zarr.json", *(f"{node}/zarr.json" for node in nodes))}
+    for key in (f"{node}/zarr.json" for node in layout.coordinate_keys(attributes.recipe)):
+        with suppress(FileNotFoundError):  # of stores of before
+            found[key] = storage.read(key)
+    return found
 
 
 def read_fixed_masks(storage: Storage) -> dict[str, np.ndarray]:

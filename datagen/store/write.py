@@ -17,7 +17,7 @@ from .layout import (
     ShardRecord,
 )
 from .location import Storage
-from .read import read_fixed_masks, read_metadata, read_records
+from .read import read_attributes, read_fixed_masks, read_metadata, read_records
 from .seal import seal, unseal
 
 PACKAGES = ("numpy", "scipy", "numba", "zarr", "scikit-image", "pydicom", "nibabel", "ussim")
@@ -66,6 +66,7 @@ def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest:
     StoreError
         The record of a shard is missing, damaged, or of another recipe than `recipe_digest`.
     """
+    attributes = read_attributes(storage)
     content = layout.gather(read_records(storage, n_shards, recipe_digest))
     storage.write(SAMPLES, content.table.encode())
     total = content.digest(read_fixed_masks(storage))
@@ -75,6 +76,7 @@ def finish(storage: Storage, n_shards: int, n_set_aside: int = 0, recipe_digest:
     layout.consolidate(memory)
     names = [name for name in nodes if name != "zarr.json"]
     names += [f"{key}/c/0/0" for key in read_fixed_masks(storage)]
+    names += [f"{key}/c/0" for key in layout.coordinate_keys(attributes.recipe) if f"{key}/zarr.json" in nodes]
     names += [name for name in (VOLUMES,) if name in storage.names("")]
     names += [SAMPLES, *(layout.record_key(index) for index in range(n_shards))]
     seal(storage, json.loads(layout.contents(memory)["zarr.json"]), names)

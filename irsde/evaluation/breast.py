@@ -20,6 +20,23 @@ MASK_SUFFIXES = ("_tumor", "_other", "_mask")
 Image = NDArray[np.float32]
 
 
+def unmasked(folder: str | Path) -> list[Path]:
+    """Return the pictures, arrays and DICOM files in the folder or below, where none can be the mask of another.
+
+    A picture whose name begins with that of another one beside it can be its mask, by whatever name: nothing is returned
+    then, for `read_breast` to say what it expects.
+    """
+    found = [path for path in walk(Path(folder)) if path.suffix.lower() in (*PICTURE_SUFFIXES, ".npy", ".dcm")]
+    pictures = [path.with_suffix("") for path in found if path.suffix.lower() in PICTURE_SUFFIXES]
+    stems = {(path.parent, path.name) for path in pictures}
+    longer = any((p.parent, p.name[:n]) in stems for p in pictures for n in range(1, len(p.name)))
+    return [] if longer else found
+
+
+def _mask_name(mask_suffixes: Sequence[str]) -> re.Pattern[str]:
+    return re.compile(rf"(.+?)(?:{'|'.join(re.escape(suffix) for suffix in mask_suffixes)})(?:_?\d+)?")
+
+
 def read_breast(
     folder: str | Path, mask_suffixes: Sequence[str] = MASK_SUFFIXES
 ) -> Iterable[tuple[str, Image, NDArray[np.bool_]]]:
@@ -38,8 +55,7 @@ def read_breast(
         A picture cannot be read, a mask has another shape than its image, or there is no image with a mask.
     """
     folder = Path(folder)
-    endings = "|".join(re.escape(suffix) for suffix in mask_suffixes)
-    is_mask = re.compile(rf"(.+?)(?:{endings})(?:_?\d+)?")
+    is_mask = _mask_name(mask_suffixes)
     images, masks = [], defaultdict(list)
     for path in walk(folder):  # in natural order
         if path.suffix.lower() in PICTURE_SUFFIXES:

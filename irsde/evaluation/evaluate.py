@@ -20,13 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irsde.data import GREY_LEVEL, DataError, Subset, left_out_line, without_flat
+from irsde.echo_area import echo_area
 from irsde.evaluation import metrics
-from irsde.evaluation.breast import MASK_SUFFIXES, read_breast
+from irsde.evaluation.breast import MASK_SUFFIXES, read_breast, unmasked
 from irsde.evaluation.brisque import brisque
 from irsde.evaluation.methods import Members, Method, comparison, ensembles, sha256, without_subjects
 from irsde.evaluation.results import Image, Result, Row, Uncertainty
+from irsde.evaluation.texture import calm_tissue, contour_ratio, drift, gcnr_null, texture_distance
 from irsde.stacks import image_seed
 from ussim.commands import console
+from ussim.volumes.reading import read_image
 
 PIXELS = ("field", "all")
 PICTURED = 3  # images shown
@@ -48,6 +51,7 @@ def evaluate(
     lpips_backbone: str | Path | None = None,
     n_seeds: int = 5,
     pixels: str = "field",
+    speckle: bool = False,
     progress: bool = False,
 ) -> Result:
     """Restore every test image by every method and measure it against its HQ image.
@@ -74,6 +78,8 @@ def evaluate(
         `torch_models` may be TorchScript or torch.export files too, which can run code of their own when they are read.
     pixels
         What is measured: "field", the probe's field; or "all", the whole image, as the despeckling paper does.
+    speckle
+        Restore every draw of speckle of the pairs that have several, and split the error in bias and speckle.
     progress
         Say on standard error how far it is.
 
@@ -92,9 +98,9 @@ def evaluate(
     diffusion = [m for m in models if m.is_diffusion]
     together = ensembles(diffusion, steps[0], sampler, n_seeds) if len(diffusion) > 1 else {}
     total = sum(map(len, tests)) * (len(methods) + len(together))
-    with _bar(progress, total) as advance:
+    with bar(progress, total) as advance:
         for subset in tests:
-            _evaluate_subset(subset, methods, together, sampler, seed, lpips_backbone, result, advance, pixels)
+            _evaluate_subset(subset, methods, together, sampler, seed, lpips_backbone, result, advance, pixels, speckle)
     return result
 
 
@@ -117,39 +123,64 @@ def evaluate_real(
 ) -> Result:
     """Metrics without a reference on real images with lesion masks beside them, which `mask_suffixes` tell (`read_breast`).
 
-    CNR and gCNR are of the lesion against five calm background patches beside it (`metrics.calm_patches`), ENL and speckle
-    SNR of those patches, on the grey levels of the (log-compressed) images; NaN where a method left them constant.
+    CNR and gCNR are of the lesion against five calm background patches beside it (`metrics.calm_patches`), the null of gCNR
+    of those patches against each other, ENL, speckle SNR and the contour ratio of those patches, on the grey levels of the
+    (log-compressed) images; NaN where a method left them constant. Where the folder holds no mask at all, patches are of the
+    whole image, and there is no CNR.
     """
     result = result or Result()
     methods = comparison(models, steps, sampler, 1, baselines, (), torch_models, trust, result, "auto", fidelities)
     methods = [method for method in methods if not method.reads_hq]
     group = Path(folder).name
     rows = [Row(m.name, group, m.steps, m.note) for m in methods]
-    cases = list(islice(read_breast(folder, mask_suffixes), limit))
-    with _bar(progress, len(cases) * len(methods)) as advance:
+    cases = _real_cases(folder, mask_suffixes, limit, result)
+    with bar(progress, len(cases) * len(methods)) as advance:
         for i, (name, image, lesion) in enumerate(cases):
             try:
                 patches = metrics.calm_patches(image, lesion, patch_size)
             except ValueError as error:
                 result.not_run.append(f"{name}: {error}")
                 continue
-            background = patches.mask
+            background, echoes = patches.mask, echo_area(image).mask
             result.patches.setdefault(group, Counter()).update({"considered": patches.considered} | patches.refused)
             shown = []
             for row, method in zip(rows, methods, strict=True):
-                restored = _timed(row, method, image, image_seed(seed, i), None)
-                values = {
+                restored = run_timed(row, method, image, image_seed(seed, i), None)
+                values = {} if lesion is None else {
                     "cnr": metrics.cnr(restored, lesion, background),
                     "gcnr": metrics.gcnr(restored, lesion, background),
+                }  # fmt: skip
+                values |= {
+                    "gcnr_null": gcnr_null(restored, patches),
                     **of_speckle(restored, background),
+                    "contours": contour_ratio(restored, background),
+                    "drift": drift(restored, image, echoes),
                     "brisque": brisque(restored),
                 }
-                _add(row, values)
+                add_values(row, values)
                 shown.append((method.name, restored))
                 advance()
-            _show(result, group, shown)
+            show(result, group, shown)
     result.rows += rows
     return result
+
+
+def _real_cases(
+    folder: str | Path, mask_suffixes: Sequence[str], limit: int | None, result: Result
+) -> list[tuple[str, Image, NDArray[np.bool_] | None]]:
+    """Name, image and lesion of each case; of a folder without masks the images that can be read, others are named."""
+    plain = unmasked(folder) if tuple(mask_suffixes) == MASK_SUFFIXES else []
+    if not plain:
+        return list(islice(read_breast(folder, mask_suffixes), limit))
+    cases: list[tuple[str, Image, NDArray[np.bool_] | None]] = []
+    for path in plain[:limit]:
+        try:
+            cases.append((path.relative_to(folder).as_posix(), read_image(path), None))
+        except DataError as error:
+            result.not_run.append(str(error))
+    if not cases:
+        raise DataError(f"{folder}: no image that can be read: {result.not_run[-1]}")
+    return cases
 
 
 def of_speckle(image: Image, region: NDArray[np.bool_]) -> dict[str, float]:
@@ -206,6 +237,7 @@ def _evaluate_subset(
     result: Result,
     advance: Callable[[], None],
     pixels: str,
+    speckle: bool,
 ) -> None:
     rows = [Row(m.name, subset.probe, m.steps, m.note) for m in methods]
     rows += [Row(name, subset.probe, members.steps, members.sampler) for name, members in ensembles.items()]
@@ -218,20 +250,25 @@ def _evaluate_subset(
         inside = field if pixels == "field" else None
         shown = []
         for row, method in zip(rows[: len(methods)], methods, strict=True):
-            restored = _timed(row, method, lq, noise_seed, hq, field)
-            _add(row, _compare(restored, hq, inside, backbone, result))
+            restored = run_timed(row, method, lq, noise_seed, hq, field)
+            add_values(row, _compare(restored, hq, inside, backbone, result))
+            if speckle and n_draws(subset) > 1:
+                drawn = [restored]
+                for k, other in enumerate(subset.pairs.draws(subset.indices[i])[1:], start=1):
+                    drawn.append(run_method(method, other, image_seed(seed, subset.indices[i], k), hq, field))
+                add_values(row, split_error(drawn, hq, inside))
             title = f"{method.name}, {method.steps} {method.note}" if method.steps else method.name
             shown.append((title, restored))
             advance()
         for row, (name, members) in zip(rows[len(methods) :], ensembles.items(), strict=True):
             started = time.perf_counter()
             mean, variance = members.run(lq, noise_seed, field)
-            _add(row, {"seconds": time.perf_counter() - started, **_compare(mean, hq, inside, backbone, result)})
+            add_values(row, {"seconds": time.perf_counter() - started, **_compare(mean, hq, inside, backbone, result)})
             region = np.s_[:, :] if inside is None else inside
             points[name].append((float(variance[region].mean()), float(((mean - hq)[region] ** 2).mean())))
             shown += [(name, mean), (f"{name}: deviation", np.sqrt(variance))]
             advance()
-        _show(result, subset.probe, [*shown, ("HQ", hq)])
+        show(result, subset.probe, [*shown, ("HQ", hq)])
     result.rows += rows
     for name, pairs in points.items():
         variance, error = np.array(pairs).T
@@ -239,7 +276,7 @@ def _evaluate_subset(
 
 
 @contextmanager
-def _bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
+def bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
     """Yield a function to call after each restoration."""
     if not shown:
         yield lambda: None
@@ -248,14 +285,41 @@ def _bar(shown: bool, total: int) -> Iterator[Callable[[], None]]:
         yield progress.advance
 
 
-def _timed(
+def run_timed(
     row: Row, method: Method, lq: Image, seed: int, hq: Image | None, field: NDArray[np.bool_] | None = None
 ) -> Image:
-    given = {"field": field} if method.has_field and field is not None else {}
+    """Return what a method makes of an LQ image, and add to the row how long it took."""
     started = time.perf_counter()
+    restored = run_method(method, lq, seed, hq, field)
+    add_values(row, {"seconds": time.perf_counter() - started})
+    return restored
+
+
+def run_method(
+    method: Method, lq: Image, seed: int, hq: Image | None = None, field: NDArray[np.bool_] | None = None
+) -> Image:
+    """Return what a method makes of an LQ image, given what it takes."""
+    given = {"field": field} if method.has_field and field is not None else {}
     restored = method.run(lq, *([seed] if method.draws else []), *([hq] if method.reads_hq else []), **given)
-    _add(row, {"seconds": time.perf_counter() - started})
     return np.asarray(restored, np.float32)
+
+
+def n_draws(subset: Subset) -> int:
+    """Return how many draws of speckle the pairs of a subset have."""
+    return int(getattr(subset.pairs, "n_draws", 1))
+
+
+def split_error(drawn: Sequence[Image], hq: Image, mask: NDArray[np.bool_] | None = None) -> dict[str, float]:
+    """Return the error of restorations of several draws of one image's speckle, in two parts.
+
+    Their squares add up to the mean squared error of one restoration: `bias` is what the mean over all draws would miss,
+    `speckle` how far one draw is from it; unbiased for few draws, root mean squares over the pixels, grey levels of 255.
+    """
+    stack = np.stack(drawn).astype(np.float64)[:, np.ones(hq.shape, bool) if mask is None else mask]
+    truth = np.asarray(hq, np.float64)[np.ones(hq.shape, bool) if mask is None else mask]
+    variance = float(stack.var(axis=0, ddof=1).mean())
+    missed = float(((stack.mean(axis=0) - truth) ** 2).mean()) - variance / len(stack)
+    return {"bias": 255 * math.sqrt(max(missed, 0.0)), "speckle": 255 * math.sqrt(variance)}
 
 
 def _compare(
@@ -267,6 +331,8 @@ def _compare(
         "psnr": metrics.psnr(image, hq, mask=mask),
         "ssim": metrics.ssim(image, hq, mask=mask),
         "aligned_psnr": metrics.aligned_psnr(image, hq, mask=mask) if varies else math.nan,
+        "texture_db": texture_distance(image, hq, mask) if min(hq.shape) >= 16 else math.nan,
+        "contours": contour_ratio(image, calm_tissue(hq, mask)),
     }
     try:
         values["lpips"] = metrics.lpips(image, hq, backbone)
@@ -277,12 +343,14 @@ def _compare(
     return values
 
 
-def _add(row: Row, values: dict[str, float]) -> None:
+def add_values(row: Row, values: dict[str, float]) -> None:
+    """Append the values of one image to a row."""
     for name, value in values.items():
         row.values.setdefault(name, []).append(value)
 
 
-def _show(result: Result, group: str, images: list[tuple[str, Image]]) -> None:
+def show(result: Result, group: str, images: list[tuple[str, Image]]) -> None:
+    """Keep what the methods made of an image, of the first few of a group."""
     kept = result.pictures.setdefault(group, [])
     if len(kept) < PICTURED:
         kept.append(images)

@@ -145,11 +145,13 @@ class Patches:
     mask : (nz, nx) bool, the chosen ones together.
     considered : how many lie beside the lesion.
     refused : why a patch shows no speckle -> how many of them.
+    places : rows and columns of each.
     """
 
     mask: NDArray[np.bool_]
     considered: int
     refused: dict[str, int]
+    places: tuple[tuple[slice, slice], ...] = ()
 
 
 def background_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, count: int = 5) -> NDArray[np.bool_]:
@@ -157,11 +159,11 @@ def background_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, coun
     return calm_patches(image, lesion, size, count).mask
 
 
-def calm_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, count: int = 5) -> Patches:
+def calm_patches(image: ArrayLike, lesion: ArrayLike | None, size: int = 16, count: int = 5) -> Patches:
     """Choose the `count` calmest `size` x `size` patches of speckle beside a lesion: where ENL and speckle SNR are read.
 
-    Patches tile the rows that the lesion spans without overlap and without touching it; they are ranked by their mean
-    Sobel magnitude plus their standard deviation, lowest first. A patch that shows no speckle is refused (`not_speckle`):
+    Patches tile the rows that the lesion spans (None: all rows) without overlap and without touching it. They are ranked
+    by their mean Sobel magnitude plus their standard deviation. One that shows no speckle is refused (`not_speckle`):
     nothing is as calm as black, white or a caption. The despeckling paper names no patch size; this one is ours.
 
     Raises
@@ -172,8 +174,8 @@ def calm_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, count: int
     from scipy import ndimage
 
     image = np.asarray(image, np.float64)
-    lesion = _mask(lesion, image.shape)
-    rows = np.flatnonzero(lesion.any(axis=1))
+    lesion = np.zeros(image.shape, bool) if lesion is None else _mask(lesion, image.shape)
+    rows = np.flatnonzero(lesion.any(axis=1)) if lesion.any() else np.array([0, image.shape[0] - 1])
     top = min(int(rows[0]), max(0, image.shape[0] - size))
     bottom = max(int(rows[-1]) + 1, top + size)  # a lesion flatter than a patch still gets one row of them
     edges = np.hypot(ndimage.sobel(image, 0), ndimage.sobel(image, 1))
@@ -196,9 +198,10 @@ def calm_patches(image: ArrayLike, lesion: ArrayLike, size: int = 16, count: int
             f"no {size} x {size} patch beside the lesion is free of it and shows speckle{found}: use a smaller patch size"
         )
     chosen = np.zeros(image.shape, bool)
-    for _, z, x in sorted(candidates)[:count]:
-        chosen[z : z + size, x : x + size] = True
-    return Patches(chosen, considered, dict(refused))
+    places = tuple((slice(z, z + size), slice(x, x + size)) for _, z, x in sorted(candidates)[:count])
+    for place in places:
+        chosen[place] = True
+    return Patches(chosen, considered, dict(refused), places)
 
 
 def not_speckle(patch: NDArray) -> str:

@@ -70,6 +70,29 @@ class Uncertainty:
         return float(_pearson(x[None], y[None])[0]), float(low), float(high)
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """How often intervals held the HQ grey level, over the pixels of one subject.
+
+    Attributes
+    ----------
+    subject : str
+    images, pixels : int
+    inside, below, above : float
+        Shares of the pixels whose HQ grey level the interval holds, or lies below or above it.
+    width : float
+        Mean width, grey levels in [0, 1].
+    """
+
+    subject: str
+    images: int
+    pixels: int
+    inside: float
+    below: float
+    above: float
+    width: float
+
+
 @dataclass
 class Result:
     """Everything a report shows."""
@@ -85,7 +108,14 @@ class Result:
     patches: dict[str, Counter[str]] = field(
         default_factory=dict
     )  # group of real images -> patches: images, kept, refused
+    coverage: list[Coverage] = field(default_factory=list)
+    intervals: str = ""  # what they are, in words
     pixels: str = "field"  # that PSNR and SSIM are of; "all"
+
+
+def percent(share: float) -> str:
+    """Return a share in words."""
+    return f"{share:.1%}".replace("%", " %")
 
 
 def _pearson(x: NDArray, y: NDArray) -> NDArray:

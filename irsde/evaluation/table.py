@@ -11,13 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from irsde.evaluation.results import Result, Row
+from irsde.evaluation.results import Result, Row, percent
 from ussim.io.atomic import replacing
 
-WITH_REFERENCE = ("psnr", "ssim", "aligned_psnr", "lpips")
-WITHOUT_REFERENCE = ("cnr", "gcnr", "enl", "speckle_snr_db", "brisque")
+WITH_REFERENCE = ("psnr", "ssim", "aligned_psnr", "texture_db", "contours", "bias", "speckle", "lpips")
+WITHOUT_REFERENCE = ("cnr", "gcnr", "gcnr_null", "enl", "speckle_snr_db", "drift", "brisque")
+LESIONS = ("kept_2", "kept_4", "kept_8", "lost", "made", "lesion_gcnr", "null_gcnr")
 HEADERS = {
     "psnr": "PSNR dB", "ssim": "SSIM", "aligned_psnr": "aligned PSNR dB", "lpips": "LPIPS", "seconds": "s/image",
+    "texture_db": "texture dB", "bias": "bias", "speckle": "speckle",
+    "contours": "contours", "gcnr_null": "gCNR of none", "drift": "drift",
+    "kept_2": "kept of -2 dB, %", "kept_4": "kept of -4 dB, %", "kept_8": "kept of -8 dB, %", "lost": "lost, %",
+    "made": "made, %", "lesion_gcnr": "gCNR of lesions", "null_gcnr": "gCNR of none",
     "cnr": "CNR", "gcnr": "gCNR", "enl": "ENL", "speckle_snr_db": "speckle SNR dB", "brisque": "BRISQUE",
 }  # fmt: skip
 
@@ -33,6 +38,8 @@ def write_report(result: Result, path: str | Path, title: str = "Evaluation") ->
     if result.uncertainty:
         lines += ["## Variance against error", "", *_uncertainty_table(result), ""]
         lines += [f"![variance against error]({scatter.name})", ""] if scatter else []
+    if result.coverage:
+        lines += ["## Coverage of intervals", "", *_coverage_table(result), ""]
     for group, picture in pictures.items():
         lines += [f"## Images: {group}", "", f"![{group}]({picture.name})", ""]
     if result.left_out:
@@ -51,7 +58,8 @@ def _tables(result: Result) -> list[str]:
     lines = []
     for group in dict.fromkeys(row.group for row in result.rows):
         rows = [row for row in result.rows if row.group == group]
-        names = [n for n in (*WITH_REFERENCE, *WITHOUT_REFERENCE) if any(n in r.values for r in rows) or n == "lpips"]
+        every = (*WITH_REFERENCE, *WITHOUT_REFERENCE, *LESIONS)
+        names = [n for n in every if any(n in r.values for r in rows) or n == "lpips"]
         if not any("psnr" in r.values for r in rows):
             names.remove("lpips")
         n_images = max((len(v) for row in rows for v in row.values.values()), default=0)
@@ -67,6 +75,23 @@ def _tables(result: Result) -> list[str]:
     if any("psnr" in row.values for row in result.rows):
         where = "all pixels" if result.pixels == "all" else "the pixels in the probe's field"
         lines += [f"PSNR and SSIM are over {where}, LPIPS is over all.", ""]
+    if any("texture_db" in row.values for row in result.rows):
+        lines += [
+            "Texture: distance of the local power spectra to those of HQ. Contours: steepness of the steepest hundredth of "
+            "calm tissue over its median; speckle has 3 to 7.", "",
+        ]  # fmt: skip
+    if any("speckle" in row.values for row in result.rows):
+        lines += [
+            "Bias and speckle: root mean squares, of 255, of what the mean over the draws of speckle misses, and of how far "
+            "one draw is from that mean.", "",
+        ]  # fmt: skip
+    if any("made" in row.values for row in result.rows):
+        lines += [
+            "Lesions: contrast of discs of known level over that in LQ; lost: less than half of it is left; made: over 1 dB "
+            "more contrast than in LQ where there is none. GCNR rises by smoothing alone: read it beside that of none.", "",
+        ]  # fmt: skip
+    if any("drift" in row.values for row in result.rows):
+        lines += ["Drift: mean distance of the local means to those of LQ, grey levels of 255.", ""]
     if any("enl" in row.values for row in result.rows):  # on amplitudes speckle has ENL 3.66, here far more
         lines += ["CNR, gCNR, ENL and speckle SNR are of log-compressed grey levels, not of amplitudes.", ""]
         lines += [_patches(group, counts) for group, counts in result.patches.items()] + [""]
@@ -104,7 +129,7 @@ def _patches(group: str, counts: Counter[str]) -> str:
 def _cell(row: Row, name: str) -> str:
     if not row.finite(name).size:
         return "n/a"
-    digits = 3 if name in ("ssim", "lpips", "cnr", "gcnr") else 2
+    digits = 3 if name in ("ssim", "lpips", "cnr", "gcnr", "gcnr_null", "lesion_gcnr", "null_gcnr") else 2
     middle = f" (median {row.median(name):.{digits}f})" if name in WITHOUT_REFERENCE else ""
     return f"{row.mean(name):.{digits}f} ± {row.std(name):.{digits}f}{middle}"
 
@@ -124,8 +149,24 @@ def _uncertainty_table(result: Result) -> list[str]:
     return lines
 
 
+def _coverage_table(result: Result) -> list[str]:
+    lines = [
+        "| subject | images | inside | below | above | mean width, grey levels |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {c.subject} | {c.images} | {percent(c.inside)} | {percent(c.below)} | {percent(c.above)} | {255 * c.width:.1f} |"
+        for c in result.coverage
+    ]
+    return [
+        *lines,
+        "",
+        f"Shares of the pixels whose HQ grey level the interval holds, or lies below or above it. {result.intervals}",
+    ]
+
+
 def _write_csv(result: Result, path: Path) -> None:
-    names = (*WITH_REFERENCE, *WITHOUT_REFERENCE, "seconds")
+    names = (*WITH_REFERENCE, *WITHOUT_REFERENCE, *LESIONS, "seconds")
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["group", "method", "steps", "setting", "image", *names])

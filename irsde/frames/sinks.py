@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irsde.stacks import beside, companions, is_dicom, is_nifti, write_png
+from irsde.stacks import beside, bounds_of, companions, is_dicom, is_nifti, write_png
 from ussim.io.atomic import replacing
 
 from .cine import Cine, Image
@@ -19,6 +19,8 @@ from .dicom_out import refuse_if_too_large, write_dicom
 from .source import quantized
 
 if TYPE_CHECKING:
+    from irsde.intervals import Intervals
+
     from .restoring import Restored
 
 Add = Callable[["Restored"], None]
@@ -26,7 +28,12 @@ Add = Callable[["Restored"], None]
 
 @contextmanager
 def open_sink(
-    path: Path, cine: Cine, with_variance: bool, method: str = "", keep_identity: bool = False
+    path: Path,
+    cine: Cine,
+    with_variance: bool,
+    method: str = "",
+    keep_identity: bool = False,
+    interval: Intervals | None = None,
 ) -> Iterator[Add]:
     """Give a function that takes restored batches in their order; files are whole when the block ends without an error.
 
@@ -39,6 +46,8 @@ def open_sink(
         How the frames were restored, for the DICOM file's description.
     keep_identity
         Keep in a DICOM file who and what study it is of; otherwise nothing of it is written.
+    interval
+        Write the bounds of its intervals into files beside too; what was not restored is its own bound.
     """
     with ExitStack() as opened:
         if is_dicom(path):
@@ -49,8 +58,13 @@ def open_sink(
             add = _only_mean(opened.enter_context(_array(path, cine, "restored")))
         spread = opened.enter_context(_array(companions(path)[0], cine, "variance")) if with_variance else None
 
+        bounds = [opened.enter_context(_array(p, cine, p.stem)) for p in bounds_of(path)] if interval else []
+
         def add_both(part: Restored) -> None:
             add(part)
+            if interval:
+                for write, bound in zip(bounds, interval.bounds(part.mean, part.variance), strict=True):
+                    write(np.where(part.where, bound, part.mean))
             if spread is not None and part.variance is not None:
                 spread(part.variance)
                 if cine.shape[0] == 1 and not is_nifti(path):
@@ -75,7 +89,7 @@ def _png(path: Path, cine: Cine) -> Add:
 
     def add(part: Restored) -> None:
         if not cine.has_color:
-            write_png(path, part.mean[0])
+            write_png(path, part.mean[0], cine.source.bits if cine.source.header is None else 8)
             return
         with replacing(path) as temporary:
             picture.fromarray(painted(part)[0]).save(temporary)
@@ -118,11 +132,11 @@ def _nifti_header(cine: Cine, what: str) -> Any:
     low, high = cine.grey
     seconds = cine.source.frame_time if n > 1 else None
     apart = f"; frames {seconds * 1e3:.4g} ms apart" if seconds else ""
-    said = (
-        f"restored; 0 to 1 was {low:.6g} to {high:.6g}" if what == "restored" else "variance over restorations (n - 1)"
-    )
+    said = {
+        "restored": f"restored; 0 to 1 was {low:.6g} to {high:.6g}", "variance": "variance over restorations (n - 1)"
+    }.get(what, f"bound of an interval; 0 to 1 was {low:.6g} to {high:.6g}")  # fmt: skip
     header["descrip"] = (said + apart).encode()[:79]
-    header["cal_max"] = 1.0 if what == "restored" else 0.0
+    header["cal_max"] = 0.0 if what == "variance" else 1.0
     header.set_slope_inter(1, 0)
     return header
 

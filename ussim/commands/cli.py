@@ -149,7 +149,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     "--channel-data",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Keep the echoes too (.npz), for `ussim beamform`.",
+    help="Keep the echoes too, for `ussim beamform`: .npz, .mat (MUST), .hdf5 (zea), .uff.",
 )
 @output_option("IMAGE_bmode.png")
 @figure_options

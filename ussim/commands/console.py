@@ -32,6 +32,7 @@ from .stopping import Terminated, terminable
 
 PACKAGES = ("ussim", "datagen", "irsde")
 PICTURES = (".png", ".pdf", ".svg")
+NUMBERS = ".mat"  # in place of a picture with its numbers beside it
 PLAIN_INTERVAL = 10.0  # s between progress lines when stderr is not a terminal
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
@@ -428,8 +429,12 @@ def check_picture(path: Path, *inputs: Path, beside: str | None = None, others: 
     `others` are what the command writes too.
     """
     check_output(path, *inputs)
+    if beside is not None and path.suffix.lower() == NUMBERS:
+        check_outputs([path, *others], inputs)
+        return path
     if path.suffix.lower() not in PICTURES:
-        raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg")
+        numbers = f", or {NUMBERS} for the numbers alone" if beside is not None else ""
+        raise click.UsageError(f"{path}: expected a picture name ending in .png, .pdf or .svg{numbers}")
     check_outputs([path, *([] if beside is None else [path.with_suffix(beside)]), *others], inputs)
     return path
 

@@ -100,7 +100,7 @@ def output_option(default: str, movie: bool = False) -> Callable[..., Any]:
         "--output",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help=f"{kinds}; the numbers go beside it as .npz.  [default: {default}]",
+        help=f"{kinds}; the numbers go beside it as .npz, or alone into a .mat.  [default: {default}]",
     )
 
 

@@ -327,8 +327,11 @@ def write_bmode(
 def write_result(
     output: Path, figure: Any, arrays: dict[str, Any], acquisition: ussim.Acquisition, settings: dict[str, Any]
 ) -> None:
-    """Write the picture (a figure, or a function that writes it) and an .npz of arrays and settings beside it."""
+    """Write the picture (a figure, or a function that writes it) and an .npz of arrays and settings beside it; or a .mat."""
     record = settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": ussim.__version__}
+    if output.suffix.lower() == console.NUMBERS:
+        write_mat(output, arrays, record)
+        return
     with replacing(output.with_suffix(".npz")) as temporary:
         with open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays, settings=np.array(json.dumps(record, allow_nan=False)))
@@ -336,6 +339,14 @@ def write_result(
             figure()
         else:
             save_figure(figure, output, record, **figure_size())
+
+
+def write_mat(output: Path, arrays: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write arrays, and the settings as JSON text, to a MATLAB file; axes are rows there, in m."""
+    from scipy.io import savemat
+
+    with replacing(output) as temporary, open(temporary, "wb") as file:
+        savemat(file, {**arrays, "settings": json.dumps(record, allow_nan=False)}, oned_as="row", do_compression=True)
 
 
 def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid) -> str:

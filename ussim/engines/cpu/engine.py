@@ -214,20 +214,15 @@ class _Work:
         self.n_full = self.n_groups - (self.n_left > 0)  # groups with lanes on transmits
         self.receive_samples = np.rint(plan.receive_delays * self.rate).astype(np.int64)
         self.elements = Elements(
-            *map(
-                as_input,
-                (
-                    plan.sub_x,
-                    plan.sub_z,
-                    plan.sin_element,
-                    plan.cos_element,
-                    acquisition.probe.element_x,
-                    acquisition.probe.element_z,
-                    plan.receive_delays * self.rate - self.receive_samples,
-                    plan.delays * self.rate,
-                    plan.weights,
-                ),
-            ),
+            as_input(plan.sub_x),
+            as_input(plan.sub_z),
+            as_input(plan.sin_element),
+            as_input(plan.cos_element),
+            as_input(acquisition.probe.element_x),
+            as_input(acquisition.probe.element_z),
+            as_input(plan.receive_delays * self.rate - self.receive_samples),
+            as_input(plan.delays * self.rate),
+            as_input(plan.weights),
             float(plan.minimum_distance),
             float(plan.baffle),
             float(plan.half_width_wavenumber),

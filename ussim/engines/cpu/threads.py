@@ -6,6 +6,7 @@ without the interpreter's lock, so the calling thread stays free to hear ctrl-C 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,17 @@ def as_input(array: np.ndarray) -> np.ndarray:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+def share_threads(n_processes: int) -> None:
+    """Leave each of several processes its share of the cores, from here on in this one; what the user set stays."""
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return
+    share = max(1, n_threads() // n_processes)
+    if getattr(parallel, "_is_initialized", False):
+        numba.set_num_threads(share)
+    else:
+        numba.config.NUMBA_NUM_THREADS = share  # type: ignore[attr-defined]
 
 
 def in_threads(

@@ -1,0 +1,285 @@
+"""Intervals that hold the HQ grey level of a pixel as often as they say: from samples, corrected on a calibration subject.
+
+    fit_intervals(models, subsets) ─► Intervals ─► intervals.bounds(mean, variance)
+
+Split conformal prediction (Vovk et al. 2005; Romano et al. 2019): where calibration and test pixels are exchangeable, the
+share below the interval and the share above it are each (1 - level) / 2, whatever the model. Pixels of another *subject* are
+not quite that: `irsde evaluate --interval` tells what the coverage was of each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irsde.data import DataError, Subset
+from irsde.evaluation.evaluate import check_unseen
+from irsde.evaluation.results import Coverage
+from irsde.network import Model
+from irsde.sample import Sampling, restore_members
+from irsde.stacks import image_seed
+from ussim.io.atomic import replacing
+
+FILE = "intervals.json"  # in a run folder
+FORMAT = 1
+N_BINS = 6  # of the mean's grey level, each with a correction of its own
+HALF = 0.5 / 255  # of the grey levels that an HQ image has
+LEAST = 200  # pixels of a bin, below which it joins its neighbor
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How wide intervals are: factors of the samples' standard deviation, by the grey level of their mean.
+
+    Attributes
+    ----------
+    level : float
+        Share of pixels that the intervals hold.
+    edges : tuple of float
+        n - 1 grey levels between n bins of the mean.
+    below, above : tuple of float
+        For each bin, how many scales the interval reaches below and above the mean. The scale is
+        sqrt(variance + floor²).
+    floor : float
+        Of the scale, grey levels in [0, 1]; all of it where there is one member and no variance.
+    n_samples, steps, sampler, fidelity
+        How the samples were drawn; they have to be so again.
+    subjects : tuple of str
+        Whom it was calibrated on.
+    n_pixels : int
+        How many pixels of them.
+    models : tuple of str
+        The runs whose samples these are.
+    """
+
+    level: float
+    edges: tuple[float, ...]
+    below: tuple[float, ...]
+    above: tuple[float, ...]
+    floor: float
+    n_samples: int
+    steps: int | None = None
+    sampler: str | None = None
+    fidelity: float = 1.0
+    subjects: tuple[str, ...] = ()
+    n_pixels: int = 0
+    models: tuple[str, ...] = ()
+
+    def bounds(self, mean: NDArray, variance: NDArray | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lower and upper bound of each pixel, grey levels in [0, 1], of the shape of `mean`."""
+        scale = np.sqrt((0 if variance is None else variance) + np.float64(self.floor) ** 2)
+        place = np.searchsorted(self.edges, mean)
+        lower = mean - np.asarray(self.below)[place] * scale
+        upper = mean + np.asarray(self.above)[place] * scale
+        return tuple(np.clip(bound, 0, 1).astype(np.float32) for bound in (lower, upper))  # type: ignore[return-value]
+
+    def sampling(self, tile: int = 512) -> Sampling:
+        """How members are to be drawn."""
+        return Sampling(self.steps, self.sampler, tile=tile, overlap=min(64, tile // 4), fidelity=self.fidelity)
+
+    def check_models(self, models: Sequence[Model]) -> list[Model]:
+        """Return the models; raises DataError where they are not those that the intervals were calibrated with."""
+        names = tuple(model.name for model in models)
+        if names != self.models:
+            raise DataError(
+                f"intervals of the runs {', '.join(self.models)}, got {', '.join(names)}: use those runs, or calibrate anew "
+                "(irsde calibrate-intervals)"
+            )
+        return list(models)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1), encoding="utf-8")
+
+
+def load_intervals(path: str | Path) -> Intervals:
+    """Return the intervals of a JSON file, or of a run folder that holds one.
+
+    Raises
+    ------
+    DataError
+        There is none, or it cannot be read.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ValueError("another format")
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        made = Intervals(**fields)
+        numbers = np.array([*made.edges, *made.below, *made.above, made.level, made.floor], np.float64)
+        if not (np.isfinite(numbers).all() and len(made.below) == len(made.above) == len(made.edges) + 1):
+            raise ValueError("bins and numbers do not fit")
+        return made
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no intervals here; make them with `irsde calibrate-intervals`") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not what `irsde calibrate-intervals` writes ({error})") from error
+
+
+def corrected_quantile(scores: NDArray, share: float, weights: NDArray | None = None) -> float:
+    """Return the score that a new one exceeds with probability of at most 1 - `share`, if it is exchangeable with these.
+
+    The ceil((n + 1) share)-th smallest of n; with `weights`, of the same count, their quantile instead of ranks.
+    """
+    order = np.argsort(scores, kind="stable")
+    if weights is None:
+        rank = math.ceil((len(scores) + 1) * share)
+        return float(scores[order[min(rank, len(scores)) - 1]])
+    share = min(1.0, share * (1 + 1 / len(scores)))
+    summed = np.cumsum(weights[order])
+    return float(scores[order[min(np.searchsorted(summed, share * summed[-1]), len(scores) - 1)]])
+
+
+def fit(
+    errors: NDArray, mean: NDArray, variance: NDArray, level: float, weights: NDArray | None = None
+) -> dict[str, Any]:
+    """Return the numbers of `Intervals` for pixels with these errors (HQ - mean); one-dimensional, of one length."""
+    floor = max(0.5 * float(np.sqrt(np.median(variance))), 1 / 255)
+    if variance.max() == 0:
+        floor = max(float(np.sqrt(np.mean(errors**2))), 1 / 255)
+    scores = errors / np.sqrt(variance + floor**2)
+    edges = np.unique(np.quantile(mean, np.linspace(0, 1, N_BINS + 1)[1:-1]))
+    if len(mean) < LEAST * N_BINS:
+        edges = edges[:0]
+    place = np.searchsorted(edges, mean)
+    share = (1 + level) / 2
+    below, above = [], []
+    for k in range(len(edges) + 1):
+        own = place == k if (place == k).sum() >= LEAST else np.full(len(mean), True)
+        weight = None if weights is None else weights[own]
+        below.append(corrected_quantile(-scores[own], share, weight))
+        above.append(corrected_quantile(scores[own], share, weight))
+    return {
+        "level": level,
+        "edges": tuple(map(float, edges)),
+        "below": tuple(below),
+        "above": tuple(above),
+        "floor": floor,
+    }
+
+
+def fit_intervals(
+    models: Sequence[Model],
+    subsets: Sequence[Subset],
+    *,
+    level: float = 0.9,
+    n_samples: int = 8,
+    steps: int | None = None,
+    sampler: str | None = None,
+    fidelity: float = 1.0,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Intervals:
+    """Calibrate the intervals of models on pairs of subjects that none was trained on.
+
+    Parameters
+    ----------
+    models
+        From `irsde.load`; their samples are put together. Of supervised ones the width is the same everywhere in a bin of
+        grey levels.
+    subsets
+        Calibration pairs; every subject counts the same.
+    level
+        Share of pixels that the intervals are to hold.
+    n_samples, steps, sampler, fidelity, seed
+        How samples are drawn, per model.
+
+    Raises
+    ------
+    DataError
+        There are no pairs, or a model was trained on a subject of them.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a share of the pixels between 0 and 1, got {level}")
+    if not any(map(len, subsets)):
+        raise DataError("no pairs to calibrate on")
+    for model in models:
+        check_unseen(model, subsets)
+    if not any(model.is_diffusion and fidelity > 0 for model in models):
+        n_samples = 1  # all would be the same
+    sampling = Sampling(steps, sampler, fidelity=fidelity)
+    subjects = sorted({s for subset in subsets for s in subset.subjects})
+    errors, means, variances, owners = [], [], [], []
+    for subset in subsets:
+        for i in range(len(subset)):
+            hq, lq = subset[i]
+            inside = subset.mask(i)
+            mean, variance = members_of(models, lq, inside, n_samples, image_seed(seed, subset.indices[i]), sampling)
+            errors.append((hq - mean)[inside])
+            means.append(mean[inside])
+            variances.append(variance[inside])
+            owners.append(np.full(len(errors[-1]), subjects.index(subset.subjects[i])))
+            advance(1)
+    who = np.concatenate(owners)
+    _, index, count = np.unique(who, return_inverse=True, return_counts=True)
+    off, middle, spread = (np.concatenate(part).astype(np.float64) for part in (errors, means, variances))
+    numbers = fit(off, middle, spread, level, (1 / count)[index])
+    names = tuple(model.name for model in models)
+    return Intervals(
+        **numbers, n_samples=n_samples, steps=steps, sampler=sampler, fidelity=fidelity, subjects=tuple(subjects),
+        n_pixels=len(who), models=names,
+    )  # fmt: skip
+
+
+def members_of(
+    models: Sequence[Model],
+    lq: NDArray[np.float32],
+    field: NDArray[np.bool_],
+    n_samples: int,
+    seed: int,
+    sampling: Sampling,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and variance, (nz, nx) each, of the samples of one LQ image of a store."""
+    members = [model for model in models for _ in range(n_samples)]
+    seeds = [[seed + k] for k in range(len(members))]
+    mean, variance = restore_members(members, lq[None], seeds, sampling, field=field)
+    return mean[0], np.zeros_like(mean[0]) if variance is None else variance[0]
+
+
+def coverage(
+    intervals: Intervals,
+    models: Sequence[Model],
+    subsets: Sequence[Subset],
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[Coverage]:
+    """Return the coverage of each subject, and of all of them together where there are several (each counts the same)."""
+    found: dict[str, list[tuple[int, float, float, float]]] = {}
+    for subset in subsets:
+        for i in range(len(subset)):
+            hq, lq = subset[i]
+            inside = subset.mask(i)
+            noise_seed = image_seed(seed, subset.indices[i])
+            mean, variance = members_of(models, lq, inside, intervals.n_samples, noise_seed, intervals.sampling())
+            low, high = intervals.bounds(mean, variance)
+            # The HQ image has 256 grey levels: half of one is no miss.
+            beneath, beyond = (hq < low - HALF)[inside], (hq > high + HALF)[inside]
+            values = (
+                int(inside.sum()),
+                float(beneath.mean()),
+                float(beyond.mean()),
+                float((high - low)[inside].mean()),
+            )
+            found.setdefault(subset.subjects[i], []).append(values)
+            advance(1)
+    rows = []
+    for subject, images in found.items():
+        pixels, below, above, width = np.array(images).T
+        below, above, width = (float(np.average(part, weights=pixels)) for part in (below, above, width))
+        rows.append(Coverage(subject, len(images), int(pixels.sum()), 1 - below - above, below, above, width))
+    if len(rows) > 1:
+        means = {
+            name: float(np.mean([getattr(r, name) for r in rows])) for name in ("inside", "below", "above", "width")
+        }
+        rows.append(Coverage("all", sum(r.images for r in rows), sum(r.pixels for r in rows), **means))
+    return rows

@@ -1,0 +1,202 @@
+"""Scan conversion and its inverse: images of beams from an apex (radius, angle) and images of pixels (z, x).
+
+What a sector probe scans is a rectangle in polar coordinates; on a Cartesian grid it is a sector with empty corners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..doors import own
+from ..types import ImageGrid
+
+DIRECTIONS = 361  # between which the largest sector is looked for
+
+
+@dataclass(frozen=True, eq=False)
+class PolarGrid:
+    """Points of a polar image: rows at `radius` from the apex, columns at `angle` from the z axis.
+
+    Attributes
+    ----------
+    radius : np.ndarray
+        (n_radii,) distances from the apex, m, increasing, above 0.
+    angle : np.ndarray
+        (n_angles,) directions, rad, increasing; positive to positive x.
+    apex : float
+        Depth z of the apex, m, at x = 0: below 0 for a convex array, 0 for a phased one (`phantoms.beam_apex`).
+    shape : tuple of int
+        (n_radii, n_angles).
+
+    Raises
+    ------
+    ValueError
+        An axis is not finite and increasing, a radius is not above 0, or an angle is not within ±π.
+    """
+
+    radius: np.ndarray
+    angle: np.ndarray
+    apex: float = 0.0
+
+    if TYPE_CHECKING:  # lists and numbers become arrays
+
+        def __init__(self, radius: ArrayLike, angle: ArrayLike, apex: float = 0.0) -> None: ...
+
+    def __post_init__(self) -> None:
+        for name, unit in (("radius", "m"), ("angle", "rad")):
+            axis = own(f"PolarGrid: {name}", getattr(self, name))
+            if axis.ndim != 1 or axis.size == 0 or not np.isfinite(axis).all() or (np.diff(axis) <= 0).any():
+                raise ValueError(f"PolarGrid: {name}: expected finite increasing {unit}, got {axis!r}")
+            object.__setattr__(self, name, axis)
+        if self.radius[0] <= 0:
+            raise ValueError(f"PolarGrid: radius: expected m above 0, got {self.radius[0]:g}")
+        if np.abs(self.angle).max() > np.pi:
+            raise ValueError(f"PolarGrid: angle: expected rad within ±π, got {np.abs(self.angle).max():g}")
+        if not np.isfinite(self.apex):
+            raise ValueError(f"PolarGrid: apex: expected a depth in m, got {self.apex!r}")
+
+    @classmethod
+    def within(cls, grid: ImageGrid, apex: float, shape: tuple[int, int] | None = None) -> PolarGrid:
+        """Lay the largest sector that lies wholly in an image: its polar image has no empty corners.
+
+        Parameters
+        ----------
+        grid : ImageGrid
+            Of the image.
+        apex : float
+            Depth of the apex, m; above the image.
+        shape : (int, int), optional
+            (n_radii, n_angles); the image's (nz, nx) by default.
+
+        Returns
+        -------
+        PolarGrid
+
+        Raises
+        ------
+        ValueError
+            The apex does not lie above the image.
+        """
+        top, bottom = (float(end) - apex for end in grid.z[[0, -1]])
+        left, right = (float(end) for end in grid.x[[0, -1]])
+        if top <= 0:
+            raise ValueError(f"apex: expected a depth above the image, which begins at {grid.z[0]:g} m, got {apex:g}")
+        ends = [float(np.arctan2(x, z)) for x in (left, right) for z in (top, bottom)]
+        # Straight down is among them: the largest radius is reached there first.
+        angles = np.unique(np.append(np.linspace(min(ends), max(ends), DIRECTIONS), 0.0))
+        angles = angles[(angles >= min(ends)) & (angles <= max(ends))]
+        sine, cosine = np.sin(angles), np.cos(angles)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sides = np.sort([left / sine, right / sine], axis=0)  # where a beam meets the image's sides, or their lines
+        sides = np.where(sine == 0, [[-np.inf if left <= 0 <= right else np.inf], [np.inf]], sides)
+        nearest, farthest = np.maximum(sides[0], top / cosine), np.minimum(sides[1], bottom / cosine)
+        best = (0.0, 0, 0, 0.0, 0.0)
+        for first in range(len(angles) - 1):
+            low, high = np.maximum.accumulate(nearest[first:]), np.minimum.accumulate(farthest[first:])
+            area = (angles[first:] - angles[first]) * np.where(high > low, high**2 - low**2, 0)
+            last = int(area.argmax())
+            if area[last] > best[0]:
+                best = (float(area[last]), first, first + last, float(low[last]), float(high[last]))
+        _, first, last, low_radius, high_radius = best
+        n_radii, n_angles = shape or grid.shape
+        return cls(
+            np.linspace(low_radius, high_radius, n_radii), np.linspace(angles[first], angles[last], n_angles), apex
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_radii, n_angles), the shape of an image on this grid."""
+        return len(self.radius), len(self.angle)
+
+    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and z of every point, each (n_radii, n_angles), m."""
+        radius, angle = self.radius[:, None], self.angle[None, :]
+        return radius * np.sin(angle), self.apex + radius * np.cos(angle)
+
+
+def scan_convert(image: np.ndarray, polar: PolarGrid, grid: ImageGrid, outside: float = 0.0) -> np.ndarray:
+    """Interpolate a polar image onto pixels.
+
+    Parameters
+    ----------
+    image : np.ndarray
+        (..., n_radii, n_angles) on `polar`.
+    polar : PolarGrid
+        Points of the image.
+    grid : ImageGrid
+        Pixels of the result.
+    outside : float
+        Value of pixels outside the sector, 0 by default.
+
+    Returns
+    -------
+    np.ndarray
+        (..., nz, nx) of the image's type, whole numbers rounded; linear between the points.
+
+    Raises
+    ------
+    ValueError
+        The image is not on the grid.
+    """
+    x, z = grid.mesh()
+    radius, angle = np.hypot(x, z - polar.apex), np.arctan2(x, z - polar.apex)
+    return _interpolate(image, (polar.radius, polar.angle), (radius, angle), outside)
+
+
+def to_polar(image: np.ndarray, grid: ImageGrid, polar: PolarGrid, outside: float = 0.0) -> np.ndarray:
+    """Interpolate an image of pixels onto the points of a polar one: the inverse of `scan_convert`.
+
+    Parameters
+    ----------
+    image : np.ndarray
+        (..., nz, nx) on `grid`.
+    grid : ImageGrid
+        Pixels of the image.
+    polar : PolarGrid
+        Points of the result; `PolarGrid.within` has those that lie in the image.
+    outside : float
+        Value of points outside the image, 0 by default.
+
+    Returns
+    -------
+    np.ndarray
+        (..., n_radii, n_angles) of the image's type, whole numbers rounded; linear between the pixels.
+
+    Raises
+    ------
+    ValueError
+        The image is not on the grid.
+    """
+    x, z = polar.mesh()
+    return _interpolate(image, (grid.z, grid.x), (z, x), outside)
+
+
+def _interpolate(
+    image: np.ndarray,
+    axes: tuple[np.ndarray, np.ndarray],
+    places: tuple[np.ndarray, np.ndarray],
+    outside: float,
+) -> np.ndarray:
+    """Values at places, linear between the points of two axes."""
+    from scipy.ndimage import map_coordinates
+
+    image = np.asarray(image)
+    shape = (len(axes[0]), len(axes[1]))
+    if image.shape[-2:] != shape:
+        raise ValueError(f"image: expected the grid's shape (..., {shape[0]}, {shape[1]}), got {image.shape}")
+    indices, inside = [], np.ones(places[0].shape, bool)
+    for axis, place in zip(axes, places, strict=True):
+        indices.append(np.interp(place, axis, np.arange(len(axis), dtype=float)))
+        slack = 1e-9 * max(abs(float(axis[0])), abs(float(axis[-1])))  # the rounding of sines and square roots
+        inside &= (place >= axis[0] - slack) & (place <= axis[-1] + slack)
+    whole = image.dtype.kind in "iub"
+    values = image.reshape(-1, *shape).astype(np.float64 if whole else image.dtype)
+    found = np.stack([map_coordinates(each, indices, order=1, mode="nearest") for each in values])
+    found = np.where(inside, found, outside).reshape(*image.shape[:-2], *places[0].shape)
+    if image.dtype.kind == "b":
+        return found > 0.5
+    return np.rint(found).astype(image.dtype) if whole else found.astype(image.dtype)
