@@ -26,11 +26,25 @@ from ussim.commands import console
     show_default=True,
     help="0 the mean, 1 a sample, between them their mix.",
 )
+@click.option(
+    "--strength",
+    type=console.Number(minimum=0, maximum=1),
+    default=1.0,
+    show_default=True,
+    help="Share of what the model changes that is changed.",
+)
 @click.option("--weights", type=click.Choice(("ema", "raw")), default="ema", help="Averaged weights, or the last.")
 @click.option("--opset", type=click.IntRange(17), default=17, show_default=True, help="Of ONNX.")
 @console.verbose_option
 def export(
-    run: Path, output: Path, steps: int | None, sampler: str | None, fidelity: float, weights: str, opset: int
+    run: Path,
+    output: Path,
+    steps: int | None,
+    sampler: str | None,
+    fidelity: float,
+    strength: float,
+    weights: str,
+    opset: int,
 ) -> None:
     """Write a model as ONNX: grey levels (1, 1, nz, nx) in [0, 1] in and out, normalization and steps inside, of any size.
 
@@ -38,6 +52,7 @@ def export(
     compared with `irsde restore` before it is written: they differ by less than 1e-4.
 
     \b
+    irsde export despeckler -o despeckler.onnx
     irsde export runs/a -o model.onnx --steps 5 --sampler ddim
     """
     if output.suffix.lower() != ".onnx":
@@ -48,7 +63,7 @@ def export(
     from irsde.sample import Sampling
 
     with console.working("exporting"):
-        facts = write(load(run, weights, "cpu"), output, Sampling(steps, sampler, fidelity=fidelity), opset)
+        facts = write(load(run, weights, "cpu"), output, Sampling(steps, sampler, fidelity=fidelity, strength=strength), opset)
     draws = int(facts["noise_draws"])
     steps_taken = f", {facts['steps']} steps of {facts['sampler']}, {draws} draws of noise" if draws else ""
     console.note(f"{facts['method']}{steps_taken}; opset {opset}")

@@ -45,7 +45,7 @@ class Unrolled(nn.Module):
     Parameters
     ----------
     model : from `irsde.load`.
-    sampling : steps and sampler; the rest of it concerns tiles.
+    sampling : steps, sampler, clamp, fidelity and strength; the rest of it concerns tiles and tone.
     """
 
     def __init__(self, model: Model, sampling: Sampling) -> None:
@@ -59,7 +59,8 @@ class Unrolled(nn.Module):
         mean, std = statistics(self.model.normalization, image)
         z_lq = ((image.double() - mean) / std).float()
         z = self._drawn(z_lq, noise, mean, std) if self.model.is_diffusion else self.network(z_lq)
-        return grey_levels(self.model.normalization, z, mean, std)
+        restored = grey_levels(self.model.normalization, z, mean, std)
+        return restored if self.sampling.strength == 1 else image + self.sampling.strength * (restored - image)
 
     def _drawn(self, z_lq: Tensor, noise: Tensor | None, mean: Tensor, std: Tensor) -> Tensor:
         self.n_draws = 0
@@ -83,7 +84,7 @@ def export(model: Model, path: str | Path, sampling: Sampling | None = None, ops
     ----------
     model : from `irsde.load`.
     path : the file, .onnx.
-    sampling : steps and sampler of a model that draws; None = as `irsde.restore` has them.
+    sampling : steps, sampler and fidelity of a model that draws, strength; None = as `irsde.restore` has them.
     opset : of ONNX.
 
     Returns
@@ -93,7 +94,7 @@ def export(model: Model, path: str | Path, sampling: Sampling | None = None, ops
     Raises
     ------
     ConfigError
-        The run's normalization asks for the HQ image.
+        The run's normalization asks for the HQ image, or the tone is not that of the picture itself.
     DataError
         ONNX Runtime, where it is installed, makes something else of the file than `irsde.restore` does: nothing is written.
     """
@@ -101,6 +102,8 @@ def export(model: Model, path: str | Path, sampling: Sampling | None = None, ops
     if model.normalization.kind == "own" and model.normalization.inverse == "oracle":
         raise ConfigError(f"{model.name}: the oracle inverse reads the HQ image, which the file would not have")
     sampling = sampling or Sampling()
+    if sampling.tone != "bmode":
+        raise ConfigError(f'tone: a file has "bmode" alone, got {sampling.tone!r}; restore by `irsde restore --tone`')
     unrolled = Unrolled(model, sampling).eval().cpu()
     n_draws = count_draws(unrolled)
     content = onnx.load_from_string(_traced(unrolled, n_draws, opset))
@@ -220,7 +223,7 @@ def _compare(content: bytes, model: Model, sampling: Sampling, n_draws: int) -> 
     run = runner(content, "the exported file")
     lq = np.random.default_rng(0).random(TESTED).astype(np.float32)
     found = run(lq[None, None], 0)[0, 0]
-    options = {name: getattr(sampling, name) for name in ("steps", "sampler", "clamp", "fidelity")}
+    options = {name: getattr(sampling, name) for name in ("steps", "sampler", "clamp", "fidelity", "strength")}
     expected = restore(model, lq, tile=max(TESTED), overlap=0, mask=None, **options)
     error = float(np.abs(found - expected).max())
     if not error <= EQUAL:

@@ -11,13 +11,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from speckle_pairs import SpecklePairs  # noqa: E402
 from test_restore import make_model  # noqa: E402
 
+import irsde  # noqa: E402
 from irsde import onnx_export  # noqa: E402
 from irsde.cli import cli  # noqa: E402
 from irsde.config import TrainConfig  # noqa: E402
@@ -25,6 +26,7 @@ from irsde.data import Normalization  # noqa: E402
 from irsde.evaluation.foreign import load_torch_model  # noqa: E402
 from irsde.onnx_export import EQUAL, Unrolled, count_draws, export, noise_of, runner  # noqa: E402
 from irsde.sample import Sampling, restore  # noqa: E402
+from irsde.shipped import network  # noqa: E402
 from irsde.training import train  # noqa: E402
 from ussim.errors import ConfigError, DataError  # noqa: E402
 
@@ -61,6 +63,27 @@ def test_file_restores_as_restore_does(tmp_path, name):
         )
         assert np.abs(expected - lq).max() > 1e-3  # the network did something
         np.testing.assert_allclose(run(lq[None, None], 3)[0, 0], expected, atol=EQUAL)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+@pytest.mark.parametrize("size", [(40, 30), (64, 48), (131, 202)])  # narrower than the guard reaches, traced, wider
+def test_shipped_model_is_exported(tmp_path, size, strength):
+    """Of a picture that is dark on one side: what the guard sees beyond a border is no rounding."""
+    model = irsde.load("despeckler", device="cpu")
+    export(model, tmp_path / "m.onnx", Sampling(strength=strength))
+    lq = np.random.default_rng(2).random(size).astype(np.float32) * np.linspace(0, 1, size[1], dtype=np.float32)
+    lq[:5] = 1
+    expected = restore(model, lq, mask=None, strength=strength)
+    assert np.abs(expected - lq).max() > 0.1
+    found = runner((tmp_path / "m.onnx").read_bytes(), "m.onnx")(lq[None, None], 0)[0, 0]
+    np.testing.assert_allclose(found, expected, atol=EQUAL)
+
+
+def test_mirroring_of_a_traced_image_is_that_of_another(monkeypatch):
+    image = torch.rand(1, 1, 7, 30)
+    expected = network._mirrored(image, 10)
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    torch.testing.assert_close(network._mirrored(image, 10), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +142,8 @@ def test_what_cannot_be_exported_is_said_and_not_written(tmp_path, monkeypatch):
     path = tmp_path / "m.onnx"
     with pytest.raises(ConfigError, match="oracle"):
         export(make_model(normalization=Normalization("own", "oracle")), path)
+    with pytest.raises(ConfigError, match="tone"):
+        export(make_model(method="unet"), path, Sampling(tone="mri"))
     monkeypatch.setattr(onnx_export, "grey_levels", lambda n, z, mean, std: z)  # a file that is wrong
     with pytest.raises(DataError, match="nothing written"):
         export(make_model(method="unet"), path)
