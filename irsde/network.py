@@ -392,6 +392,8 @@ def read_record(run: Path) -> dict[str, Any]:
     path = run / "config.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("kind") == "prior":
+            raise DataError(f"{run}: a prior of `irsde drus`, not a model that restores images")
         if not {"config", "normalization"} <= record.keys():
             raise ValueError("no config and normalization in it")
         written = record.get("format", 1)

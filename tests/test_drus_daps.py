@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 import ussim  # noqa: E402
-from irsde import drus  # noqa: E402
+from irsde import drus, models  # noqa: E402
 from irsde.cli import cli  # noqa: E402
 from irsde.drus import channels, imaging, mixture, phantoms, recordings, train  # noqa: E402
 
@@ -322,16 +322,21 @@ def test_command_samples_by_the_simulators_operator(tmp_path):
         "2",
         "--steps",
         "2",
+        "--engine",
+        "cpu",
     ]
     output = tmp_path / "drus.png"
-    result = CliRunner().invoke(cli, [*line, "--sampler", "daps", "-o", str(output)])
+    result = CliRunner().invoke(cli, [*line, "-o", str(output)])
     assert result.exit_code == 0, result.output
     record = json.loads(output.with_suffix(".json").read_text())
     assert record["sampler"] == "daps"
+    assert record["prior"] == models.PRIOR  # unasked
     assert record["operator"] == "ussim.imaging_operator"
     assert {"DRUSmean", "DRUSvar", "DRUSmean, true-map prior"} <= record["scores"].keys()
-    result = CliRunner().invoke(cli, [*line, "--sampler", "daps", "--chains", "3", "-o", str(output)])
-    assert result.exit_code == 2
+    for option in (["--chains", "3"], ["--operator", "patchwise"]):
+        result = CliRunner().invoke(cli, [*line, "--sampler", "daps", *option, "-o", str(output)])
+        assert result.exit_code == 2
+        assert option[0] in result.output
     with pytest.raises(ValueError, match="ddrm or daps"):
         imaging.reconstruct(None, drus.LocalVariancePrior(), sampler="dps")
 

@@ -37,6 +37,7 @@ _HOME = {
     "operator": "build",
     "reflectivity_scale": "ddrm",
     "sample": "ddrm",
+    "save_prior": "priors",
     "sample_posterior": "daps",
     "variance_image": "ddrm",
 }
@@ -65,6 +66,7 @@ __all__ = [
     "reflectivity_scale",
     "sample",
     "sample_posterior",
+    "save_prior",
     "variance_image",
 ]
 
@@ -76,6 +78,6 @@ if TYPE_CHECKING:
     from .daps import sample_posterior
     from .ddrm import Prior, estimate_noise, mean, reflectivity_scale, sample, variance_image
     from .operators import DenseOperator, IdentityOperator, PatchwiseOperator, SeparableOperator, SpectralOperator
-    from .priors import DDPMPrior, GaussianPrior, LocalVariancePrior, PriorError, load_prior
+    from .priors import DDPMPrior, GaussianPrior, LocalVariancePrior, PriorError, load_prior, save_prior
 else:  # what is not listed above is unknown to a type checker
     __getattr__, __dir__ = attach(__name__, _HOME)

@@ -53,12 +53,16 @@ class Attenuation(click.ParamType):
 @click.option(
     "--transmits", type=click.IntRange(1), default=31, help="Plane waves of the DAS with many (odd for a phantom)."
 )
-@click.option("--prior", default=LOCAL, help='A folder of `irsde drus-train` or diffusers, or "local" (no network).')
+@click.option(
+    "--prior",
+    help='A folder of `irsde drus-train` or diffusers, or "local" (no network).  [default: the shipped one, `irsde models`]',
+)
 @click.option(
     "--sampler",
     type=click.Choice(SAMPLERS),
     help="ddrm: in the singular basis of BH, --operator. daps: on the channel data, by the simulator's own operator; "
-    "resolves better, takes longer.  [default: daps with a prior that says how sure it is, else ddrm]",
+    "resolves better, takes longer.  [default: daps with a prior that says how sure it is, as the shipped one does, but ddrm "
+    "with --operator or --chains]",
 )
 @click.option(
     "--operator",
@@ -170,14 +174,14 @@ def drus(
     picmus: Path | None,
     picmus_phantom: Path | None,
     output: Path,
-    prior: str,
+    prior: str | None,
     **options: Any,
 ) -> None:
     """Image one transmit by diffusion: DAS, DENO, DRUSmean, DRUSvar and despeckled DRUSmean side by side at 60 dB.
 
     \b
-    irsde drus --phantom occlusion --prior priors/a -o drus.png
-    irsde drus channel_data.npz -o drus.png
+    irsde drus --phantom occlusion --pixels 128 64 -o drus.png
+    irsde drus channel_data.npz --prior priors/a -o drus.png
     irsde drus --picmus contrast_speckle_expe_dataset_rf.hdf5 --picmus-phantom ..._phantom.hdf5 -o drus.png
     """
     if sum(value is not None for value in (recording, phantom, picmus)) != 1:
@@ -202,10 +206,9 @@ def drus(
     from . import imaging
 
     _check_device(options["device"])
+    prior = prior or _shipped_prior()
     denoiser = _load_prior(prior, options["device"])
-    sampler = options["sampler"] or ("daps" if getattr(denoiser, "variance", False) is True else "ddrm")
-    if sampler == "daps" and options["chains"] > 1:
-        raise click.UsageError("--chains is of --sampler ddrm, got daps")
+    sampler = _sampler(options, denoiser)
     case, facts = _load_case(recording, phantom, picmus, picmus_phantom, options)
     with _Stages() as stages:
         result = imaging.reconstruct(
@@ -471,6 +474,26 @@ def _of_option(name: str, key: str, options: dict[str, Any]) -> Fact:
     given = click.get_current_context().get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
     option = f"--{key.replace('_', '-')}"
     return conditions.Fact(name, options[key], "", "option" if given else "default", f"Tukey(0.25): {option}")
+
+
+def _shipped_prior() -> str:
+    """Return the name of the prior that is used where none is named; the one without a network where none is shipped."""
+    from irsde import models
+
+    return models.PRIOR if models.PRIOR in models.names() else LOCAL
+
+
+def _sampler(options: dict[str, Any], denoiser: Any) -> str:
+    """Return the sampler asked for, else that of the options that only one has, else what the prior is for."""
+    source = click.get_current_context().get_parameter_source("kind")
+    of_ddrm = [f"--{name}" for name, given in (
+        ("chains", options["chains"] > 1), ("operator", source is not click.core.ParameterSource.DEFAULT)
+    ) if given]  # fmt: skip
+    if options["sampler"] == "daps" and of_ddrm:
+        raise click.UsageError(f"{' and '.join(of_ddrm)}: of --sampler ddrm, got daps")
+    if options["sampler"] is not None:
+        return options["sampler"]
+    return "daps" if getattr(denoiser, "variance", False) is True and not of_ddrm else "ddrm"
 
 
 def _load_prior(prior: str, device: str) -> Any:

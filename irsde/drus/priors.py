@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from irsde import models
+from irsde.checkpoints import DamagedError, read_tensors
 from ussim.errors import DataError
+from ussim.io.atomic import replacing
 
 from .ddrm import vp_sigmas
 from .operators import blend_weights, patch_corners
 
 PRIOR_FILE = "prior.json"  # beside a network of ours: the units that it was trained in
+SETTINGS = ("bright_std", "variance", "patch")  # of a prior, beside its network
 DEFAULT_BRIGHT_STD = 0.9  # o scaled to a maximum of 4 over 65,536 pixels has this standard deviation where p = 1
 
 
@@ -168,18 +172,27 @@ class DDPMPrior:
 
 
 def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> DDPMPrior:
-    """Return the prior of a folder that diffusers wrote: a pipeline (`unet/`, `scheduler/`) or a network alone.
+    """Return the prior of a folder that diffusers wrote, a pipeline (`unet/`, `scheduler/`) or a network alone, or a shipped one.
 
     Without a scheduler, linear betas from 1e-4 to 0.02 over 1,000 steps and noise prediction are assumed.
+
+    Parameters
+    ----------
+    folder
+        Where there is none of that name, one of `irsde models`.
+    device
+        Of torch.
 
     Raises
     ------
     PriorError
         No such folder, or not a UNet2DModel.
     """
+    folder = models.find(folder)
+    if (folder / models.WEIGHTS).is_file():
+        return _saved(folder).to(device)
     from diffusers import DDPMScheduler, UNet2DModel
 
-    folder = Path(folder)
     root = folder / "unet" if (folder / "unet").is_dir() else folder
     if not (root / "config.json").is_file():
         raise PriorError(
@@ -209,6 +222,58 @@ def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> DDPMPr
         patch=settings.get("patch"),
     )
     return prior.to(device)
+
+
+def save_prior(prior: DDPMPrior, folder: str | Path, **also: Any) -> Path:
+    """Write config.json and model.safetensors, float16, the folder that `load_prior` takes and the package ships.
+
+    Parameters
+    ----------
+    prior : DDPMPrior
+        Of a schedule of linear betas that predicts noise, as `irsde drus-train` makes it.
+    folder : str or Path
+        Made where there is none.
+    **also
+        Further entries of config.json.
+
+    Raises
+    ------
+    ValueError
+        A prior of another schedule or prediction.
+    """
+    from safetensors.torch import save
+
+    if prior.prediction_type != "epsilon" or not np.allclose(prior.sigmas, vp_sigmas(), rtol=1e-4):
+        raise ValueError("prior: expected one of linear betas that predicts noise, as `irsde drus-train` makes it")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().half().contiguous() for name, value in prior.network.state_dict().items()}
+    with replacing(folder / models.WEIGHTS) as temporary:
+        temporary.write_bytes(save(tensors))
+    network = {name: value for name, value in dict(prior.network.config).items() if not name.startswith("_")}
+    record = {"_class_name": "UNet2DModel", "kind": "prior", **{name: getattr(prior, name) for name in SETTINGS}}
+    with replacing(folder / models.RECORD) as temporary:  # last: with it the folder is whole
+        temporary.write_text(json.dumps(record | also | {"network": network}, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _saved(folder: Path) -> DDPMPrior:
+    """Return what `save_prior` wrote."""
+    from diffusers import UNet2DModel
+
+    path = folder / models.RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("kind") != "prior":
+            raise PriorError(f"{folder}: expected a prior, got a model of another kind ({record.get('kind', 'a despeckler')})")
+        network = UNet2DModel.from_config(record["network"])
+        settings = {name: record[name] for name in SETTINGS}
+        network.load_state_dict({name: value.float() for name, value in read_tensors(folder / models.WEIGHTS).items()})
+    except PriorError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, DamagedError) as error:
+        raise PriorError(f"{folder}: cannot be read as a prior ({str(error).splitlines()[0]})") from None
+    return DDPMPrior(network, 1 / (1 + vp_sigmas() ** 2), **settings)
 
 
 def _blur(images: torch.Tensor, width: float) -> torch.Tensor:

@@ -1,0 +1,99 @@
+"""The prior that comes with the package, of a run of `irsde drus-train`: float16 weights, its settings and its card.
+
+    irsde drus-train --out runs/prior --data mixture --variance --channels 16,32,64,96 --groups 8 \
+        --learning-rate 1e-3 --iterations 800
+    python benchmarks/shipped_prior.py runs/prior
+    python benchmarks/drus_samplers.py                  # what it gives: results/drus_samplers.json and pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from irsde import models
+from irsde.drus import mixture, priors
+from irsde.drus.train import DATA, LOG, PriorConfig
+
+SUMMARY = "reflectivity of points and tissue, for `irsde drus`"
+CARD = """# reflectivity
+
+What DRUS takes reflectivity for before it has heard an echo: a denoiser of maps of points and speckled tissue that also says,
+pixel by pixel, how sure it is (a U-Net of {parameters:,} parameters, float16). `irsde drus` uses it where no other is named.
+
+    irsde drus channel_data.npz -o drus.png
+
+## Training data and licences
+
+Maps drawn anew for every batch, {size} x {size} pixels, white Gaussian noise under an echogenicity, or single scatterers that lie
+between the pixels. Shares: {shares}. Shapes, layers and points are drawn at random.
+
+| source | licence |
+|---|---|
+| shapes, layers, points: `irsde.drus.mixture` and `irsde.drus.phantoms`; phantoms: `ussim.phantoms` | Apache-2.0, this package |
+| slices of MRI that pydicom ships | MIT |
+
+No recording and no clinical ultrasound was trained on, nor the test phantoms of `irsde drus --phantom`. The weights have this
+package's licence, Apache-2.0.
+
+## Recipe and command
+
+{iterations:,} iterations of {batch} maps, seed {seed}; loss at the end {loss:.3f}.
+
+    {command}
+    python benchmarks/shipped_prior.py runs/prior
+
+What it resolves, beside delay-and-sum, DDRM and the bound that knows the map: benchmarks/results/drus_samplers.json, docs/drus.md.
+
+## What it is not for
+
+Not for diagnosis, and not a medical device. Not for a grid whose axial step does not hold the carrier as `irsde drus` has it
+(half a cycle to one cycle per row). Smooth bright surfaces, neither points nor speckled tissue, were not in its training: what
+it makes of them is not known.
+"""
+
+
+def main() -> None:
+    """Write the folder of a run's prior."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, default=models.HOME / models.PRIOR)
+    arguments = parser.parse_args()
+    config = PriorConfig(**_tuples(json.loads((arguments.run / "config.json").read_text(encoding="utf-8"))))
+    last = json.loads((arguments.run / LOG).read_text(encoding="utf-8").splitlines()[-1])
+    prior = priors.load_prior(arguments.run)
+    training = {"data": DATA[config.data], "iterations": last["iteration"], "seed": config.seed, "loss": last["loss"]}
+    command = command_of(config)
+    folder = priors.save_prior(prior, arguments.out, summary=SUMMARY, training=training | {"command": command})
+    card = CARD.format(
+        parameters=sum(p.numel() for p in prior.network.parameters()),
+        size=config.size,
+        shares=", ".join(f"{name} {100 * share:.0f} %" for name, share in mixture.SHARES.items()),
+        iterations=last["iteration"],
+        batch=config.batch_size,
+        seed=config.seed,
+        loss=last["loss"],
+        command=command,
+    )
+    (folder / models.CARD).write_text(card, encoding="utf-8")
+    print(folder)
+
+
+def command_of(config: PriorConfig) -> str:
+    """Return the command that trains a prior so."""
+    channels = ",".join(map(str, config.channels))
+    command = f"irsde drus-train --out runs/prior --data {config.data}{' --variance' * config.variance} --channels {channels}"
+    return (
+        f"{command} --groups {config.groups} --learning-rate {config.learning_rate:g} --iterations {config.iterations} "
+        f"--seed {config.seed}"
+    )
+
+
+def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+if __name__ == "__main__":
+    main()
