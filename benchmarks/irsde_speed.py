@@ -1,8 +1,9 @@
-"""Seconds to restore an image of 256 x 256 on a CPU: the shipped model, and samplers in five steps, by four ways to run them.
+"""Seconds to restore an image of 256 x 256 on a CPU: the shipped model, and samplers in five steps, run in four ways.
 
 float32 as `irsde.restore` runs it; channels_last; bfloat16 (autocast) with channels_last; ONNX Runtime on the file that
 `irsde export` writes. Weights do not matter to the time: the samplers are of preset "small" and untrained. The fastest of
 some calls and the median of their processor time are kept: on a busy machine they say what the median of the clock does not.
+Set OMP_WAIT_POLICY=PASSIVE on such a machine: threads that wait by spinning take the time of those that they wait for.
 
     python benchmarks/irsde_speed.py                    # results/irsde_speed.json and .md
     python benchmarks/irsde_speed.py --threads 1 2 --repeats 9
@@ -44,10 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=list(MODELS))
     arguments = parser.parse_args()
     lq = np.random.default_rng(0).random((SIZE, SIZE)).astype(np.float32)
     rows = []
-    for name, (settings, sampling) in MODELS.items():
+    for name in arguments.models:
+        settings, sampling = MODELS[name]
         for threads in arguments.threads:
             for way in WAYS:
                 seconds = timing.time_calls(calls(way, model_of(settings), sampling, lq, threads), arguments.repeats)
@@ -90,6 +93,7 @@ def exported(model: Model, sampling: Sampling, lq: np.ndarray, threads: int) -> 
         content = (Path(folder) / "model.onnx").read_bytes()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     given = {"image": lq[None, None]}
     if draws:

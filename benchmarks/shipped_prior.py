@@ -1,9 +1,10 @@
 """The prior that comes with the package, of a run of `irsde drus-train`: float16 weights, its settings and its card.
 
-    irsde drus-train --out runs/prior --data mixture --variance --channels 16,32,64,96 --groups 8 \
-        --learning-rate 1e-3 --iterations 800
+    irsde drus-train --out runs/prior --data mixture --variance --channels 16,32,64,96 --groups 8 --learning-rate 1e-3
     python benchmarks/shipped_prior.py runs/prior
     python benchmarks/drus_samplers.py                  # what it gives: results/drus_samplers.json and pictures
+
+The card says with which numbers that of the package was trained.
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ from irsde.drus.train import DATA, LOG, PriorConfig
 SUMMARY = "reflectivity of points and tissue, for `irsde drus`"
 CARD = """# reflectivity
 
-What DRUS takes reflectivity for before it has heard an echo: a denoiser of maps of points and speckled tissue that also says,
-pixel by pixel, how sure it is (a U-Net of {parameters:,} parameters, float16). `irsde drus` uses it where no other is named.
+What DRUS takes reflectivity for before it has heard an echo: a denoiser of maps of points and speckled tissue that also
+says, pixel by pixel, how sure it is (a U-Net of {parameters:,} parameters, float16). `irsde drus` uses it where no other is
+named.
 
     irsde drus channel_data.npz -o drus.png
 
 ## Training data and licences
 
-Maps drawn anew for every batch, {size} x {size} pixels, white Gaussian noise under an echogenicity, or single scatterers that lie
+Maps drawn anew for every batch, {size} x {size} pixels: white Gaussian noise under an echogenicity, or scatterers that lie
 between the pixels. Shares: {shares}. Shapes, layers and points are drawn at random.
 
 | source | licence |
 |---|---|
-| shapes, layers, points: `irsde.drus.mixture` and `irsde.drus.phantoms`; phantoms: `ussim.phantoms` | Apache-2.0, this package |
+| shapes, layers and points of `irsde.drus`, phantoms of `ussim.phantoms` | Apache-2.0, this package |
 | slices of MRI that pydicom ships | MIT |
 
-No recording and no clinical ultrasound was trained on, nor the test phantoms of `irsde drus --phantom`. The weights have this
-package's licence, Apache-2.0.
+No recording and no clinical ultrasound was trained on, nor the test phantoms of `irsde drus --phantom`. The weights have
+this package's licence, Apache-2.0.
 
 ## Recipe and command
 
@@ -45,13 +47,14 @@ package's licence, Apache-2.0.
     {command}
     python benchmarks/shipped_prior.py runs/prior
 
-What it resolves, beside delay-and-sum, DDRM and the bound that knows the map: benchmarks/results/drus_samplers.json, docs/drus.md.
+What it resolves, beside delay-and-sum, DDRM and the bound that knows the map: docs/drus.md and
+benchmarks/results/drus_samplers.json.
 
 ## What it is not for
 
 Not for diagnosis, and not a medical device. Not for a grid whose axial step does not hold the carrier as `irsde drus` has it
-(half a cycle to one cycle per row). Smooth bright surfaces, neither points nor speckled tissue, were not in its training: what
-it makes of them is not known.
+(half a cycle to one cycle per row). Smooth bright surfaces, neither points nor speckled tissue, were not in its training:
+what it makes of them is not known.
 """
 
 
@@ -84,10 +87,10 @@ def main() -> None:
 def command_of(config: PriorConfig) -> str:
     """Return the command that trains a prior so."""
     channels = ",".join(map(str, config.channels))
-    command = f"irsde drus-train --out runs/prior --data {config.data}{' --variance' * config.variance} --channels {channels}"
+    sure = " --variance" if config.variance else ""
     return (
-        f"{command} --groups {config.groups} --learning-rate {config.learning_rate:g} --iterations {config.iterations} "
-        f"--seed {config.seed}"
+        f"irsde drus-train --out runs/prior --data {config.data}{sure} --channels {channels} --groups {config.groups} "
+        f"--learning-rate {config.learning_rate:g} --iterations {config.iterations} --seed {config.seed}"
     )
 
 

@@ -62,8 +62,9 @@ def export(
     from irsde.onnx_export import export as write
     from irsde.sample import Sampling
 
+    sampling = Sampling(steps, sampler, fidelity=fidelity, strength=strength)
     with console.working("exporting"):
-        facts = write(load(run, weights, "cpu"), output, Sampling(steps, sampler, fidelity=fidelity, strength=strength), opset)
+        facts = write(load(run, weights, "cpu"), output, sampling, opset)
     draws = int(facts["noise_draws"])
     steps_taken = f", {facts['steps']} steps of {facts['sampler']}, {draws} draws of noise" if draws else ""
     console.note(f"{facts['method']}{steps_taken}; opset {opset}")

@@ -69,7 +69,8 @@ def test_gaussian_posterior_is_drawn_exactly(steps, condition):
     error = (samples.mean(axis=0) - mean) / np.sqrt(np.diag(covariance))
     # Of means over 2,000 draws: 1 / sqrt(2000) = 0.022 standard deviations each, and what the solver leaves.
     assert np.sqrt(np.mean(error**2)) < 0.05
-    assert np.linalg.norm(samples.mean(axis=0) - mean) < 0.02 * np.linalg.norm(mean)
+    chance = np.sqrt(np.trace(covariance) / 2000)  # expected of the norm of the mean of so many draws
+    assert np.linalg.norm(samples.mean(axis=0) - mean) < 0.02 * np.linalg.norm(mean) + chance
     # The variance: 3.2 % is the error of 2,000 draws, three times that; DDRM's is off by up to 16 times (test_drus_ddrm).
     np.testing.assert_allclose(samples.var(axis=0), np.diag(covariance), rtol=0.13)
 

@@ -61,8 +61,8 @@ class Attenuation(click.ParamType):
     "--sampler",
     type=click.Choice(SAMPLERS),
     help="ddrm: in the singular basis of BH, --operator. daps: on the channel data, by the simulator's own operator; "
-    "resolves better, takes longer.  [default: daps with a prior that says how sure it is, as the shipped one does, but ddrm "
-    "with --operator or --chains]",
+    "resolves better, takes longer.  [default: daps with a prior that says how sure it is, as the shipped one does, but "
+    "ddrm with --operator or --chains]",
 )
 @click.option(
     "--operator",

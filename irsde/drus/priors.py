@@ -11,6 +11,7 @@ import torch
 
 from irsde import models
 from irsde.checkpoints import DamagedError, read_tensors
+from irsde.network import reflect_pad
 from ussim.errors import DataError
 from ussim.io.atomic import replacing
 
@@ -145,7 +146,7 @@ class DDPMPrior:
             both = self._in_patches(scaled, t)
         else:
             below, right = -height % self.multiple, -width % self.multiple
-            padded = torch.nn.functional.pad(scaled, (0, right, 0, below), mode="reflect")
+            padded = reflect_pad(scaled, below, right)
             both = self.network(padded, t).sample[..., :height, :width]
         answer, more = both[:, : self.channels], both[:, self.channels :]
         if self.prediction_type == "epsilon":
@@ -159,7 +160,7 @@ class DDPMPrior:
         assert self.patch is not None
         size = self.patch
         low, right = (max(0, size - n) for n in images.shape[-2:])
-        padded = torch.nn.functional.pad(images, (0, right, 0, low), mode="reflect")
+        padded = reflect_pad(images, low, right)  # of a field narrower than half a square, more than once
         height, width = padded.shape[-2:]
         corners = patch_corners((height, width), (size, size))
         parts = torch.stack([padded[..., z : z + size, x : x + size] for z, x in corners], dim=1)
@@ -172,7 +173,7 @@ class DDPMPrior:
 
 
 def load_prior(folder: str | Path, device: str | torch.device = "cpu") -> DDPMPrior:
-    """Return the prior of a folder that diffusers wrote, a pipeline (`unet/`, `scheduler/`) or a network alone, or a shipped one.
+    """Return a shipped prior, or that of a folder of diffusers: a pipeline (`unet/`, `scheduler/`) or a network alone.
 
     Without a scheduler, linear betas from 1e-4 to 0.02 over 1,000 steps and noise prediction are assumed.
 
@@ -265,7 +266,9 @@ def _saved(folder: Path) -> DDPMPrior:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record.get("kind") != "prior":
-            raise PriorError(f"{folder}: expected a prior, got a model of another kind ({record.get('kind', 'a despeckler')})")
+            raise PriorError(
+                f"{folder}: expected a prior, got a model of another kind, {record.get('kind', 'unnamed')}"
+            )
         network = UNet2DModel.from_config(record["network"])
         settings = {name: record[name] for name in SETTINGS}
         network.load_state_dict({name: value.float() for name, value in read_tensors(folder / models.WEIGHTS).items()})
