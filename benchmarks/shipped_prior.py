@@ -1,10 +1,9 @@
 """The prior that comes with the package, of a run of `irsde drus-train`: float16 weights, its settings and its card.
 
-    irsde drus-train --out runs/prior --data mixture --variance --channels 16,32,64,96 --groups 8 --learning-rate 1e-3
-    python benchmarks/shipped_prior.py runs/prior
-    python benchmarks/drus_samplers.py                  # what it gives: results/drus_samplers.json and pictures
-
-The card says with which numbers that of the package was trained.
+irsde drus-train --out runs/prior --data mixture --variance --channels 16,32,64,96 --groups 8 --learning-rate 1e-3
+irsde drus-train --out runs/prior-2 --init runs/prior ...        # the card says with which numbers
+python benchmarks/shipped_prior.py runs/prior-2
+python benchmarks/drus_samplers.py                  # what it gives: results/drus_samplers.json and pictures
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ this package's licence, Apache-2.0.
 
 ## Recipe and command
 
-{iterations:,} iterations of {batch} maps, seed {seed}; loss at the end {loss:.3f}.
+{iterations} iterations of {batch} maps each; loss at the end {loss:.3f}.
 
     {command}
-    python benchmarks/shipped_prior.py runs/prior
+    python benchmarks/shipped_prior.py {last}
 
 What it resolves, beside delay-and-sum, DDRM and the bound that knows the map: docs/drus.md and
 benchmarks/results/drus_samplers.json.
@@ -64,34 +63,53 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=models.HOME / models.PRIOR)
     arguments = parser.parse_args()
-    config = PriorConfig(**_tuples(json.loads((arguments.run / "config.json").read_text(encoding="utf-8"))))
+    runs = chain(arguments.run)
+    config = runs[-1]
     last = json.loads((arguments.run / LOG).read_text(encoding="utf-8").splitlines()[-1])
     prior = priors.load_prior(arguments.run)
-    training = {"data": DATA[config.data], "iterations": last["iteration"], "seed": config.seed, "loss": last["loss"]}
-    command = command_of(config)
-    folder = priors.save_prior(prior, arguments.out, summary=SUMMARY, training=training | {"command": command})
+    commands = [command_of(run, i) for i, run in enumerate(runs)]
+    iterations = [run.iterations for run in runs]
+    training = {"data": DATA[config.data], "iterations": iterations, "loss": last["loss"], "commands": commands}
+    folder = priors.save_prior(prior, arguments.out, summary=SUMMARY, training=training)
     card = CARD.format(
         parameters=sum(p.numel() for p in prior.network.parameters()),
         size=config.size,
         shares=", ".join(f"{name} {100 * share:.0f} %" for name, share in mixture.SHARES.items()),
-        iterations=last["iteration"],
+        iterations=" + ".join(map(str, iterations)),
         batch=config.batch_size,
-        seed=config.seed,
         loss=last["loss"],
-        command=command,
+        command="\n    ".join(commands),
+        last=name_of(len(runs) - 1),
     )
     (folder / models.CARD).write_text(card, encoding="utf-8")
     print(folder)
 
 
-def command_of(config: PriorConfig) -> str:
-    """Return the command that trains a prior so."""
-    channels = ",".join(map(str, config.channels))
-    sure = " --variance" if config.variance else ""
-    return (
-        f"irsde drus-train --out runs/prior --data {config.data}{sure} --channels {channels} --groups {config.groups} "
-        f"--learning-rate {config.learning_rate:g} --iterations {config.iterations} --seed {config.seed}"
-    )
+def chain(run: Path) -> list[PriorConfig]:
+    """Return the settings of a run and of those that it began with, first to last."""
+    config = PriorConfig(**_tuples(json.loads((run / "config.json").read_text(encoding="utf-8"))))
+    return [*(chain(Path(config.init)) if config.init else []), config]
+
+
+def name_of(i: int) -> str:
+    """Return the folder of the i-th run of a chain, as the card calls it."""
+    return f"runs/prior-{i + 1}"
+
+
+def command_of(config: PriorConfig, i: int) -> str:
+    """Return the command that trains the i-th prior of a chain."""
+    options = {
+        "out": name_of(i),
+        **({"init": name_of(i - 1)} if i else {}),
+        "channels": ",".join(map(str, config.channels)),
+        "groups": config.groups,
+        "learning-rate": f"{config.learning_rate:g}",
+        "iterations": config.iterations,
+        "seed": config.seed,
+        "data": config.data,
+    }
+    command = " ".join(["irsde drus-train", *(f"--{name} {value}" for name, value in options.items())])
+    return command + (" --variance" if config.variance else "")
 
 
 def _tuples(settings: dict[str, Any]) -> dict[str, Any]:

@@ -298,9 +298,16 @@ def test_trained_prior_says_how_sure_it_is_and_old_runs_resume(tmp_path):
     assert 0 < variance.min() <= variance.max() <= 0.25
     train.train(train.PriorConfig(**tiny), tmp_path / "old")
     settings = json.loads((tmp_path / "old" / "config.json").read_text())
-    before = {name: value for name, value in settings.items() if name not in ("data", "variance")}
+    before = {name: value for name, value in settings.items() if name not in ("data", "variance", "init")}
     (tmp_path / "old" / "config.json").write_text(json.dumps(before))
     train.train(train.PriorConfig(**tiny), tmp_path / "old", resume=True)
+    further = train.PriorConfig(**tiny | {"iterations": 1, "learning_rate": 1e-9}, init=str(tmp_path / "old"))
+    train.train(further, tmp_path / "further")
+    x = torch.randn(1, 16, 16)
+    before, after = (drus.load_prior(tmp_path / name).denoise(x, 0.5) for name in ("old", "further"))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-4)  # it begins where the other ended
+    with pytest.raises(drus.PriorError, match="network is another"):
+        train.train(train.PriorConfig(**tiny, init=str(tmp_path / "new")), tmp_path / "other")
     with pytest.raises(train.ResumeError, match="data was 'speckle', now 'mixture'"):
         train.train(train.PriorConfig(**tiny, data="mixture"), tmp_path / "old", resume=True)
     assert not drus.load_prior(tmp_path / "old").variance

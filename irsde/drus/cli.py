@@ -285,6 +285,7 @@ def drus(
 @click.option(
     "--variance/--no-variance", default=False, help="Also learn how sure it is: what --sampler daps resolves by."
 )
+@click.option("--init", default="", help="Begin with the weights of this prior, of the same network.")
 @click.option("--groups", type=click.IntRange(1), help="Of the normalizations.  [default: 16, or the finest channels]")
 @click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--device", default="cpu", help="Of torch: cpu, cuda, cuda:1.")

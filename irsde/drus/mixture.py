@@ -1,4 +1,4 @@
-"""Reflectivity maps of many kinds to train one prior on: sparse points, points in speckle, discs, layers, speckled anatomy.
+"""Reflectivity maps of many kinds to train one prior on: sparse points, points in speckle, tissue, discs, layers, anatomy.
 
 Tissue is white Gaussian noise under an echogenicity map. A point is not: it is one scatterer between the pixels, as the grid
 holds it, so that a prior that has seen points on an empty ground takes a narrow echo for one point and not for a small disc.
@@ -17,7 +17,7 @@ from ussim import phantoms as ussim_phantoms
 from .phantoms import training_map
 from .priors import DEFAULT_BRIGHT_STD
 
-SHARES = {"points": 0.3, "points in speckle": 0.15, "shapes": 0.3, "phantoms": 0.25}  # of the images
+SHARES = {"points": 0.25, "points in speckle": 0.15, "tissue": 0.25, "shapes": 0.2, "phantoms": 0.15}  # of the images
 POINT_DB = (0.0, 24.0)  # of the brightest point over tissue where p = 1
 SPREAD_DB = 20.0  # from the brightest point down
 PIXELS_PER_POINT = 100.0  # where points lie densest
@@ -43,11 +43,25 @@ def reflectivity(kind: str, shape: tuple[int, int], rng: np.random.Generator, ma
         return white * training_map(shape, rng, maps.slices)
     if kind == "phantoms":
         return white * maps.cut(shape, rng)
+    if kind == "tissue":
+        return white * tissue_map(shape, rng)
     if kind == "points":
         ground = 10 ** (rng.uniform(-80, -30) / 20) * white
     else:
         ground = 10 ** (rng.uniform(-40, 0) / 20) * white * training_map(shape, rng, maps.slices)
     return ground + points(shape, rng)
+
+
+def tissue_map(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return the echogenicity (nz, nx) of tissue all over the map, with up to three ellipses that echo less, or nothing."""
+    rows, columns = np.indices(shape)
+    image = np.ones(shape)
+    for _ in range(int(rng.integers(0, 4))):
+        half = rng.uniform(0.08, 0.6, 2) * shape
+        center = rng.uniform(-0.2, 1.2, 2) * shape
+        inside = ((rows - center[0]) / half[0]) ** 2 + ((columns - center[1]) / half[1]) ** 2 < 1
+        image[inside] = 0.0 if rng.random() < 0.5 else 10 ** (-rng.uniform(0, 30) / 20)
+    return image
 
 
 def points(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -21,13 +21,13 @@ import torch
 from ..training import ExistsError, ResumeError
 from . import mixture
 from .phantoms import load_slices, training_map
-from .priors import DEFAULT_BRIGHT_STD, PRIOR_FILE
+from .priors import DEFAULT_BRIGHT_STD, PRIOR_FILE, PriorError, load_prior
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 DATA = {  # what a prior is trained on -> in words
     "speckle": "random shapes, layers and MRI slices",
-    "mixture": "sparse points, points in speckle, discs, layers, MRI slices and procedural phantoms",
+    "mixture": "sparse points, points in speckle, tissue, discs, layers, MRI slices and procedural phantoms",
 }
 VARIANCE_WEIGHT = 0.05  # of the variance's loss beside the noise's
 
@@ -50,6 +50,7 @@ class PriorConfig:
     seed: int = 0
     slices: tuple[str, ...] = ()  # MRI files; none: those that pydicom ships
     data: str = "speckle"  # of DATA
+    init: str = ""  # a prior whose weights are the first, as `load_prior` takes it; none: random ones
     variance: bool = (
         False  # a second output, of the noise's variance: what the sampler "daps" takes for the spread of o
     )
@@ -82,7 +83,7 @@ def train(
     out = Path(out)
     _claim(config, out, resume)
     torch.manual_seed(config.seed)
-    network = build_network(config).to(device)
+    network = _first(config).to(device)
     scheduler: Any = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
     average = EMAModel(network.parameters(), decay=config.ema_decay)
     average.to(device)
@@ -136,6 +137,24 @@ def build_network(config: PriorConfig) -> Any:
         add_attention=config.attention,
         attention_head_dim=min(32, config.channels[-1]),
     )
+
+
+def _first(config: PriorConfig) -> Any:
+    """Return the network that a run begins with.
+
+    Raises
+    ------
+    PriorError
+        The prior to begin with is not there, or its network is another.
+    """
+    network = build_network(config)
+    if config.init:
+        given = load_prior(config.init).network.state_dict()
+        try:
+            network.load_state_dict(given)
+        except RuntimeError:
+            raise PriorError(f"{config.init}: its network is another than the one that was asked for") from None
+    return network.requires_grad_(True)
 
 
 def batch(config: PriorConfig, rng: np.random.Generator, slices: list[np.ndarray]) -> np.ndarray:
