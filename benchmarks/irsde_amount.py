@@ -1,4 +1,4 @@
-"""How much data is enough: pairs and subjects against dB, from MRI, from phantoms and from both.
+"""Amount of data that is enough: pairs and subjects against dB, from MRI, from phantoms and from both.
 
 Trains a small supervised U-Net on growing parts of the same pairs (`irsde_pairs`), each with as many optimizer steps, and
 tests it on a brain that it has never seen, and on phantoms. The spread is over seeds, which draw both the weights and

@@ -20,8 +20,8 @@ from irsde_pairs import CALIBRATION, Pairs, study_pairs
 from timing import machine, write_result
 
 from irsde.data import whole
+from irsde.evaluation.coverage import coverage, fit_intervals
 from irsde.evaluation.evaluate import split_error
-from irsde.intervals import coverage, fit_intervals
 from irsde.network import load
 from irsde.sample import restore
 from ussim.commands import console

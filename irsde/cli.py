@@ -642,7 +642,8 @@ def evaluate(
 
 def _cover(result: Any, models: list[Model], tests: list[Any], path: Path, seed: int) -> None:
     """Add to a result how often the intervals in a file hold."""
-    from irsde.intervals import coverage, load_intervals
+    from irsde.evaluation.coverage import coverage
+    from irsde.intervals import load_intervals
 
     made = load_intervals(path)
     with console.Progress("intervals", sum(map(len, tests))) as bar:

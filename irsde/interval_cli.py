@@ -61,8 +61,9 @@ def calibrate_intervals(
     irsde restore runs/a image.png -o clean.png --interval runs/a
     irsde evaluate runs/a --data test.zarr --interval runs/a -o table.md
     """
+    from irsde.evaluation.coverage import coverage, fit_intervals
     from irsde.evaluation.results import percent
-    from irsde.intervals import FILE, coverage, fit_intervals
+    from irsde.intervals import FILE
     from irsde.network import load
 
     target = output or runs[0] / FILE

@@ -17,13 +17,14 @@ import ussim
 from irsde.cli import run
 from irsde.data import DataError, whole
 from irsde.evaluation import lesions
+from irsde.evaluation.coverage import coverage, fit_intervals
 from irsde.evaluation.evaluate import evaluate, evaluate_real, split_error
 from irsde.evaluation.lesions import Case, Site, contrast_db, evaluate_lesions, lesion_cases, measure_case
 from irsde.evaluation.metrics import Patches, calm_patches
 from irsde.evaluation.results import Result
 from irsde.evaluation.table import write_report
 from irsde.evaluation.texture import calm_tissue, contour_ratio, drift, gcnr_null, local_spectrum, texture_distance
-from irsde.intervals import Intervals, corrected_quantile, coverage, fit, fit_intervals, load_intervals
+from irsde.intervals import Intervals, corrected_quantile, fit, load_intervals
 
 # --- intervals -------------------------------------------------------------------------------------------------------
 

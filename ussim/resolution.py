@@ -1,4 +1,4 @@
-"""How a point looks: its image under an acquisition, and how wide that is at some decibels below its peak."""
+"""Image of a point under an acquisition, and how wide that is at some decibels below its peak."""
 
 from __future__ import annotations
 

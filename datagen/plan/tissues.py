@@ -1,4 +1,4 @@
-"""What labels are as tissue: how bright, how densely scattering, how absorbing. The file behind `--tissues`.
+"""Labels as tissue: how bright, how densely scattering, how absorbing. The file behind `--tissues`.
 
     time_gain_db_cm_mhz = 0.5        # attenuation that the scanner makes up for (its time-gain curve)
 

@@ -1,4 +1,4 @@
-"""What is imaged of one sample: the HQ picture, and beside it what a grey level cannot say."""
+"""Scene of one sample: the HQ picture, and beside it what a grey level cannot say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Label:
-    """What one value of the labels is called, and its color in pictures."""
+    """Name of one value of the labels, and its color in pictures."""
 
     value: int
     name: str

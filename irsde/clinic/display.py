@@ -1,4 +1,4 @@
-"""What a scanner makes of the expected image and its speckle: looks, gain, tone, sharpness; drawn at random for training.
+"""Display of the expected image and its speckle as a scanner makes it: looks, gain, tone, sharpness; random, for training.
 
     look = draw_look(rng)
     lq, other, expected = show(expected_db, [speckle_db, other_db], look, rng)

@@ -72,7 +72,7 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often intervals held the HQ grey level, over the pixels of one subject.
+    """Share of HQ grey levels that intervals held, over the pixels of one subject.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What PSNR does not see: texture that is missing, contours that were not there, contrast that smoothing alone makes."""
+"""Faults that PSNR does not see: texture that is missing, contours that were not there, contrast by smoothing alone."""
 
 from __future__ import annotations
 

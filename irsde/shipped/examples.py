@@ -34,7 +34,7 @@ FLOOR = 1e-6  # of the largest envelope: -120 dB, less is silence
 
 @dataclass(frozen=True)
 class Example:
-    """What one example is made of.
+    """Parts of one example.
 
     Attributes
     ----------

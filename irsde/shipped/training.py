@@ -1,4 +1,4 @@
-"""What `irsde train --recipe shipped` learns from, and its loss: the rest is the training of every other run.
+"""Data and loss of `irsde train --recipe shipped`: the rest is the training of every other run.
 
 A batch has, beside LQ, two images: the expected one and another draw of LQ. What is validated, and shown in the sample
 sheets, are pairs as `datagen build` displays them, with the expected image in the place of HQ.

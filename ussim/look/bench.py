@@ -1,4 +1,4 @@
-"""What the page of `ussim look` shows: settings to a B-mode in stages, each kept; and how a point looks at the cursor.
+"""Stages of the page of `ussim look`: settings to a B-mode in stages, each kept; and how a point looks at the cursor.
 
     subject -> scatterers -> IQ data -> envelope -> grey levels
 

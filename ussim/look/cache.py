@@ -1,4 +1,4 @@
-"""What keeps a page quick: results of stages within a bound, and one worker that does the newest request of each line."""
+"""Cache that keeps a page quick: results of stages within a bound, and one worker for the newest request of each line."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a route answers: a body, its type, and facts about it that go with it."""
+    """Answer of a route: a body, its type, and facts about it that go with it."""
 
     body: bytes
     kind: str = "application/json"
@@ -55,7 +55,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """What a route is asked: the rest of the path, the fields of the address or of the JSON sent, and the bytes sent."""
+    """Request to a route: the rest of the path, the fields of the address or of the JSON sent, and the bytes sent."""
 
     rest: str
     values: dict[str, Any]

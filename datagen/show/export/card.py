@@ -16,7 +16,7 @@ _SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6,
 
 @dataclass(frozen=True)
 class Page:
-    """What a format has to say of itself.
+    """Page that says what a format holds.
 
     Attributes
     ----------

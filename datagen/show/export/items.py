@@ -53,7 +53,7 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is exported, and how."""
+    """Choice of what is exported, and how."""
 
     stored: Pairs
     name: str  # of the dataset

@@ -80,7 +80,7 @@ def write(shown: Shown, out: Path, on_pair: Callable[[int, int], None]) -> Page:
 
 
 class Scenes:
-    """What each sample's echoes are simulated from: its HQ image, or where that does not say all, its source's."""
+    """Scenes that echoes are simulated from: its HQ image, or where that does not say all, its source's."""
 
     def __init__(self, shown: Shown) -> None:
         recipe = shown.pairs.recipe
