@@ -58,7 +58,7 @@ WINGS = {
         ),
         ("pairs and stacks", "data stacks run_lock checkpoints shipped."),
         ("models", "network two_stage lessons initial run_folder"),
-        ("restoring", "sample intervals frames. file_restoration store_restoration"),
+        ("restoring", "sample onnx_export intervals frames. file_restoration store_restoration"),
         ("judging", "evaluation."),
         ("learning", "training"),
         ("variance imaging", "drus."),
