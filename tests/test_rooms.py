@@ -63,7 +63,7 @@ WINGS = {
         ("learning", "training"),
         ("variance imaging", "drus."),
         ("the package", "irsde"),
-        ("commands", "presets interval_cli cli __main__"),
+        ("commands", "presets interval_cli export_cli cli __main__"),
     ],
 }
 # Where a library may be imported; the rest does without it, or is given what was made with it.
