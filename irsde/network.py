@@ -406,7 +406,7 @@ def read_record(run: Path) -> dict[str, Any]:
         return record
     except DataError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
