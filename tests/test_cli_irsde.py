@@ -222,7 +222,7 @@ def test_train_takes_settings_from_a_file(store, tmp_path):
         (["restore", "{run}", "{png}", "-o", "{tmp}/x.png", "--steps", "11"], 2, "between 1 and 10"),
         (["restore", "{run}", "{store}", "-o", "{store}"], 2, "is an input"),
         (["restore", "{run}", "{store}", "-o", "{run}/samples"], 2, "lies in one"),
-        (["evaluate", "{run}", "-o", "{tmp}/t.md"], 2, "--data STORE or --real"),
+        (["evaluate", "{run}", "-o", "{tmp}/t.md"], 2, "--data STORE, --real FOLDER or --lesions N"),
         (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.CSV"], 2, "CSV and PNG go beside it"),
         (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md", "--torch-model", "net={tmp}/t.csv"], 2,
          "is the input"),
