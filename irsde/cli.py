@@ -1,4 +1,4 @@
-"""`irsde train | restore | models | evaluate | drus | drus-train`.
+"""`irsde train | restore | models | evaluate | export | drus | drus-train`.
 
 A command turns its options into one config or a few arguments, calls the library, and prints what it wrote. torch and
 diffusers are imported when a command runs, never for `--help`.
@@ -43,11 +43,12 @@ if TYPE_CHECKING:
     from irsde.network import Model
     from irsde.sample import Sampling
 
-ELSEWHERE = {
+ELSEWHERE = {  # command -> module that defines it
+    "export": "irsde.export_cli",
     "drus": "irsde.drus.cli",
     "drus-train": "irsde.drus.cli",
     "calibrate-intervals": "irsde.interval_cli",
-}  # command -> module that defines it
+}
 
 
 class Group(grammar.Group):
@@ -634,6 +635,7 @@ def models(name: str | None, as_json: bool) -> None:
     metavar="STORE",
     help="Training pairs: tune the filters, fit a tone curve to a median.",
 )
+@click.option("--onnx-model", multiple=True, metavar="NAME=FILE", help="A network of your own, as ONNX; may repeat.")
 @click.option("--torch-model", multiple=True, metavar="NAME=FILE", help="ONNX file or run; may repeat.")
 @click.option(
     "--trust", is_flag=True, help="Load TorchScript and torch.export files too: they can run code of their own."
@@ -656,6 +658,7 @@ def evaluate(
     pixels: str,
     baselines: bool,
     fit_data: str | None,
+    onnx_model: tuple[str, ...],
     torch_model: tuple[str, ...],
     trust: bool,
     lpips_backbone: Path | None,
@@ -688,7 +691,11 @@ def evaluate(
     sources: list[str | Path] = [*runs, *(given for given in (data, real) if given is not None)]
     if save is not None and any(console.is_inside(save, given) for given in sources):
         raise click.UsageError(f"{save}: is an input, or lies in one; choose another folder")
-    named = [_name_and_file(text) for text in torch_model]
+    named = [_name_and_file("--onnx-model", text) for text in onnx_model]
+    for _, file in named:
+        if file.suffix.lower() != ".onnx":
+            raise click.UsageError(f"--onnx-model: expected a file .onnx, got {file}")
+    named += [_name_and_file("--torch-model", text) for text in torch_model]
     read = [file for _, file in named] + ([] if lpips_backbone is None else [lpips_backbone])
     console.check_outputs([output, output.with_suffix(".csv")], read)
     with _memory():
@@ -752,10 +759,10 @@ def _subsets(store: str, probes: tuple[str, ...], fold: int | None, limit: int |
     return [s.select(np.unique(np.linspace(0, len(s) - 1, min(limit, len(s))).astype(int))) for s in opened]
 
 
-def _name_and_file(text: str) -> tuple[str, Path]:
+def _name_and_file(option: str, text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
-        raise click.UsageError(f"--torch-model: expected NAME=FILE, got {text!r}")
+        raise click.UsageError(f"{option}: expected NAME=FILE, got {text!r}")
     return name, Path(path)
 
 

@@ -158,6 +158,8 @@ class DnCNN(nn.Sequential):
 
 def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
     """Mirror (…, nz, nx) beyond its last row and column, repeatedly where it is smaller than the padding."""
+    if torch.jit.is_tracing():  # of any size: what is compared below would stay as it is for the traced one
+        return _mirrored(_mirrored(image, -2, bottom), -1, right)
     while bottom or right:
         rows, columns = min(bottom, image.shape[-2] - 1), min(right, image.shape[-1] - 1)
         if (bottom and not rows) or (right and not columns):
@@ -165,6 +167,13 @@ def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
         image = F.pad(image, (0, columns, 0, rows), mode="reflect")
         bottom, right = bottom - rows, right - columns
     return image
+
+
+def _mirrored(image: Tensor, axis: int, more: int) -> Tensor:
+    """Mirror an axis of at least 2 pixels beyond its end, by operations alone."""
+    last = image.shape[axis] - 1
+    place = torch.remainder(torch.arange(last + 1 + more, device=image.device), 2 * last)
+    return image.index_select(axis, torch.minimum(place, 2 * last - place))
 
 
 # --- methods ---------------------------------------------------------------------------------------------------------
@@ -384,6 +393,8 @@ def read_record(run: Path) -> dict[str, Any]:
     path = run / "config.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("kind") == "prior":
+            raise DataError(f"{run}: a prior of `irsde drus`, not a model that restores images")
         if not {"config", "normalization"} <= record.keys():
             raise ValueError("no config and normalization in it")
         written = record.get("format", 1)
@@ -396,7 +407,7 @@ def read_record(run: Path) -> dict[str, Any]:
         return record
     except DataError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         near = did_you_mean(run.name, models.names()) if len(run.parts) == 1 else ""
         raise DataError(
             f"{run}: not a run folder (no config.json); expected what `irsde train --out` wrote{near}"

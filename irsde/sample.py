@@ -252,11 +252,11 @@ def restore_normalized(
         if model.config.clamp if sampling.clamp is None else sampling.clamp:
             limits = torch.tensor([model.normalization.bounds(lq) for lq in images], device=device).view(-1, 2, 1, 1, 1)
             bounds = limits[:, 0], limits[:, 1]
-        z = _drawn(model, z_lq, sampling, norms, draw, bounds)
+        z = drawn(model, z_lq, sampling, norms, draw, bounds)
     return z[:, 0].float().cpu().numpy()
 
 
-def _drawn(
+def drawn(
     model: Model,
     z_lq: Tensor,
     sampling: Sampling,

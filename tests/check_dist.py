@@ -21,6 +21,8 @@ IN_WHEEL = {
     "ussim/py.typed", "datagen/py.typed", "irsde/py.typed", "ussim/presets/l11-5v.toml", "ussim/engines/cuda/simulate.cu",
     "ussim/engines/cuda/physics.cuh", "datagen/show/templates/report.html",
     "irsde/models/despeckler/model.safetensors", "irsde/models/despeckler/config.json", "irsde/models/despeckler/card.md",
+    "irsde/models/reflectivity/model.safetensors", "irsde/models/reflectivity/config.json",
+    "irsde/models/reflectivity/card.md",
     "irsde/evaluation/brisque.npz", "irsde/evaluation/brisque-LICENSE.txt",
 }  # fmt: skip
 IN_SDIST = {"CHANGELOG.md", "CITATION.cff", "LICENSE", "README.md", "constraints.txt", "pyproject.toml", "Makefile",

@@ -230,6 +230,11 @@ def test_train_takes_settings_from_a_file(store, tmp_path):
         (["drus", "{png}", "-o", "{png}"], 2, "is the input"),
         (["drus", "{json}", "-o", "{tmp}/recording.png"], 2, "is the input"),
         (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md", "--torch-model", "x"], 2, "NAME=FILE"),
+        (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md", "--onnx-model", "x"], 2, "--onnx-model: expe"),
+        (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md", "--onnx-model", "x=x.pt"], 2, "a file .onnx"),
+        (["export", "{run}", "-o", "{tmp}/x.pt"], 2, "ends in .onnx"),
+        (["export", "{png}", "-o", "{tmp}/x.onnx"], 3, "not a run folder"),
+        (["export", "{run}", "-o", "{tmp}/x.onnx", "--steps", "11"], 2, "between 1 and 10"),
         (["evaluate", "{run}", "--data", "{store}", "-o", "{tmp}/t.md"], 3, "trained on subject"),
         (["evaluate", "{run}", "--data", "{store}", "--fold", "1", "-o", "{tmp}/t.md", "--lpips-backbone", "x.pth"], 3,
          "x.pth"),
@@ -419,9 +424,10 @@ def test_evaluate_runs_without_a_model(store, tmp_path):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from irsde.cli import run; codes = [run([*c, '--help']) for c in ([], ['train'], ['restore'], "
-        "['evaluate'], ['drus'], ['drus-train'])]; heavy = {'torch', 'diffusers', 'numpy', 'scipy', 'matplotlib'}; "
+        "['evaluate'], ['export'], ['drus'], ['drus-train'])]; "
+        "heavy = {'torch', 'diffusers', 'numpy', 'scipy', 'matplotlib'}; "
         "print(codes, heavy & set(sys.modules))"
     )
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout.strip().endswith("[0, 0, 0, 0, 0, 0] set()"), done.stdout[-300:] + done.stderr[-300:]
+    assert done.stdout.strip().endswith("[0, 0, 0, 0, 0, 0, 0] set()"), done.stdout[-300:] + done.stderr[-300:]

@@ -203,6 +203,7 @@ def test_recordings_that_are_none_are_named(tmp_path):
 def test_phantom_from_end_to_end(tmp_path, capsys):
     out = tmp_path / "drus.png"
     small = ["--phantom", "occlusion", "--pixels", "112", "56", "--samples", "4", "--steps", "10", "--transmits", "3"]
+    small += ["--prior", "local"]
     assert console.run(drus_cli.drus, "irsde drus", [*small, "-o", str(out)]) == 0
     record = json.loads(out.with_suffix(".json").read_text())
     assert out.stat().st_size > 10_000

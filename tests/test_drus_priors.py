@@ -1,6 +1,7 @@
 """Priors: coordinates, the loader of diffusers folders, the prior that needs no training, and the training run."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from irsde import drus  # noqa: E402
-from irsde.drus import ddrm, phantoms, train  # noqa: E402
+from irsde import drus, models  # noqa: E402
+from irsde.drus import cli, ddrm, phantoms, train  # noqa: E402
+from irsde.network import load  # noqa: E402
+from ussim.errors import DataError  # noqa: E402
 
 TINY = train.PriorConfig(iterations=4, batch_size=2, size=16, channels=(8, 8), groups=4)
 
@@ -173,3 +176,75 @@ def test_mri_files_of_every_kind_are_read(shared):
     assert all(s.ndim == 2 and s.min() >= 0 and s.max() <= 1 for s in slices)
     with pytest.raises(ValueError, match="no such file"):
         phantoms.load_slices([folder / "none.npy"])
+
+
+# --- priors as a folder of safetensors, and the one of the package -------------------------------------------------------
+
+
+def test_saved_prior_is_the_trained_one_in_half_precision(tmp_path):
+    config = train.PriorConfig(iterations=2, batch_size=2, size=16, channels=(8, 8), groups=4, variance=True)
+    train.train(config, tmp_path / "run")
+    trained = drus.load_prior(tmp_path / "run")
+    folder = drus.save_prior(trained, tmp_path / "saved", summary="a trial")
+    saved = drus.load_prior(folder)
+    assert (saved.variance, saved.patch, saved.bright_std) == (trained.variance, trained.patch, trained.bright_std)
+    np.testing.assert_allclose(saved.sigmas, trained.sigmas, rtol=1e-4)
+    x = torch.randn(1, 21, 30, generator=torch.Generator().manual_seed(0))
+    for sigma in (0.1, 1.0, 10.0):
+        for found, expected in zip(
+            saved.denoise_with_variance(x, sigma), trained.denoise_with_variance(x, sigma), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-3 * (1 + sigma**2))  # 11 bits of a weight
+    assert json.loads((folder / "config.json").read_text())["summary"] == "a trial"
+    other = drus.DDPMPrior(FakeNetwork(np.linspace(0.9, 0.1, 1000)), np.linspace(0.9, 0.1, 1000))
+    with pytest.raises(ValueError, match="linear betas"):
+        drus.save_prior(other, tmp_path / "other")
+
+
+def test_package_has_a_prior_that_knows_how_sure_it_is():
+    prior = drus.load_prior(models.PRIOR)
+    assert prior.variance
+    generator = torch.Generator().manual_seed(0)
+    points = torch.zeros(1, 64, 64)
+    points[0, 20, 30], points[0, 44, 12] = 6.0, -6.0
+    noisy = points + 0.5 * torch.randn(points.shape, generator=generator)
+    mean, variance = prior.denoise_with_variance(noisy, 0.5)
+    # Points on an empty ground: three quarters of the noise gone, and sure that nothing echoes there.
+    assert float((mean - points).square().mean()) < 0.25 * 0.25
+    assert float(variance.median()) < 0.02
+    tissue = 0.9 * torch.randn(1, 64, 64, generator=generator)
+    noisy = tissue + 0.5 * torch.randn(points.shape, generator=generator)
+    mean, variance = prior.denoise_with_variance(noisy, 0.5)
+    best = 0.81 * 0.25 / (0.81 + 0.25)  # of Wiener's filter, which knows that all of it is tissue
+    # A network that has to find that out on its own: within a third.
+    assert float((mean - tissue).square().mean()) < 1.35 * best
+    assert float(variance.mean()) == pytest.approx(best, rel=0.6)
+
+
+def test_fields_narrower_than_a_square_go_through_it():
+    prior = drus.load_prior(models.PRIOR)
+    noisy = torch.randn(1, 70, 20, generator=torch.Generator().manual_seed(0))
+    mean, variance = prior.denoise_with_variance(noisy, 0.5)
+    assert mean.shape == variance.shape == (1, 70, 20)
+    assert float(mean.std()) > 0.3
+
+
+def test_what_is_no_prior_is_said(tmp_path):
+    with pytest.raises(drus.PriorError, match="another kind"):
+        drus.load_prior(models.DEFAULT)
+    with pytest.raises(DataError, match="prior of `irsde drus`"):
+        load(models.PRIOR)
+    for name, broken in (("config.json", "{}"), ("config.json", "["), ("model.safetensors", "pickle")):
+        folder = tmp_path / f"{name}{len(broken)}"
+        shutil.copytree(models.HOME / models.PRIOR, folder)
+        (folder / name).write_text(broken)
+        with pytest.raises(drus.PriorError, match="prior"):
+            drus.load_prior(folder)
+    with pytest.raises(drus.PriorError, match="drus-train"):
+        drus.load_prior(tmp_path / "nowhere")
+
+
+def test_command_uses_the_packages_prior_unasked(monkeypatch):
+    assert cli._shipped_prior() == models.PRIOR
+    monkeypatch.setattr(models, "names", list)
+    assert cli._shipped_prior() == cli.LOCAL

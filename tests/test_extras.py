@@ -59,6 +59,7 @@ CASES = [
     ("safetensors", TRAIN, "safetensors", "ussim[train]"),
     ("h5py", "irsde drus --picmus picmus.hdf5 -o drus.png", "h5py", "h5py"),
     ("onnxruntime", EVALUATE + " --torch-model net=model.onnx", "ONNX Runtime", "ussim[onnx]"),
+    ("onnxruntime", EVALUATE + " --onnx-model net=model.onnx", "ONNX Runtime", "ussim[onnx]"),
     ("cupy", "ussim render image.npy --engine cuda -o b.png", "CuPy", "ussim[cuda13]"),
     ("matplotlib", "ussim field --probe P4-2v -o field.png", "Matplotlib", "matplotlib"),
     ("zarr", "datagen verify pairs.zarr", "Zarr", "zarr"),

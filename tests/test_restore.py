@@ -9,7 +9,7 @@ from speckle_pairs import SpecklePairs
 
 from irsde.config import TrainConfig
 from irsde.data import Normalization
-from irsde.network import DnCNN, Model, build_network
+from irsde.network import DnCNN, Model, build_network, build_sde
 from irsde.sample import Sampling, draw_samples, ensemble, restore, restore_normalized, tiled
 from irsde.sde import IRSDE
 
@@ -21,7 +21,7 @@ def make_model(seed=0, normalization=None, **changes):
     """An untrained network: what it restores is no good, but everything around it is the same."""
     torch.manual_seed(seed)
     config = TrainConfig.create(store="none", **({"preset": "tiny", "n_steps": 10} | changes))
-    sde = IRSDE(config.n_steps, config.max_sigma, config.delta)
+    sde = build_sde(config)
     return Model(config, build_network(config, sde).eval(), sde, normalization or Normalization(), f"m{seed}")
 
 

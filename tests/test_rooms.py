@@ -58,12 +58,12 @@ WINGS = {
         ),
         ("pairs and stacks", "data stacks run_lock checkpoints shipped."),
         ("models", "network two_stage lessons initial run_folder"),
-        ("restoring", "sample intervals frames. file_restoration store_restoration"),
+        ("restoring", "sample onnx_export intervals frames. file_restoration store_restoration"),
         ("judging", "evaluation."),
         ("learning", "training"),
         ("variance imaging", "drus."),
         ("the package", "irsde"),
-        ("commands", "presets interval_cli cli __main__"),
+        ("commands", "presets interval_cli export_cli cli __main__"),
     ],
 }
 # Where a library may be imported; the rest does without it, or is given what was made with it.

@@ -14,7 +14,7 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, lfilter_zi
+from scipy.signal import butter, lfilter_zi, resample_poly
 
 from .arrays import as_float_array, device_of, to_numpy
 from .engines import engine_of
@@ -96,6 +96,29 @@ def demodulate(
     frequency = carrier if frequency is None else float(frequency)
     iq = _demodulated(rf.samples, frequency, float(bandwidth), rf.sampling_frequency, rf.start_time)
     return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
+
+
+def remodulate(iq: IQData, lowest_rate: float) -> RFData:
+    """Return the echoes with their carrier: RF(t) = Re[IQ(t) exp(2πi f t)].
+
+    Parameters
+    ----------
+    iq : IQData
+        Demodulated at f.
+    lowest_rate : float
+        Hz, of which the real samples have at least so many: a whole multiple of the rate of `iq`.
+
+    Returns
+    -------
+    RFData
+        float64, on the clock of `iq`, in host memory; its acquisition is that of `iq`, whatever the rate.
+    """
+    factor = max(1, math.ceil(lowest_rate / iq.sampling_frequency - 1e-9))
+    fine = resample_poly(to_numpy(iq.samples).astype(np.complex128), factor, 1, axis=-1)
+    rate = factor * iq.sampling_frequency
+    time = iq.start_times[:, None, None] + np.arange(fine.shape[-1]) / rate
+    samples = np.real(fine * np.exp(2j * np.pi * iq.demodulation_frequency * time))
+    return RFData(samples, iq.acquisition, rate, iq.start_time)
 
 
 def _demodulate_lines(

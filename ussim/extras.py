@@ -26,6 +26,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "torchmetrics": ("torchmetrics", TRAIN),
     "tensorboard": ("TensorBoard", TRAIN),
     "pywt": ("PyWavelets", TRAIN),
+    "onnx": ("ONNX", "ussim[onnx]"),
     "pyarrow": ("PyArrow", "ussim[export]"),
     "onnxruntime": ("ONNX Runtime", "ussim[onnx]"),
     "cupy": ("CuPy", "ussim[cuda13]"),

@@ -80,6 +80,12 @@ class EchoModel:
         energy = self.acquisition.sampling_frequency * self._waveform_energy
         return (_gather(self._positions, self.apodization, self._correlate(samples)) / energy).reshape(self.grid.shape)
 
+    @cached_property
+    def pixel_energy(self) -> np.ndarray:
+        """(nz, nx) sum of the squared samples of each pixel's echo of reflectivity 1: the diagonal of H' H."""
+        energy = self.acquisition.sampling_frequency * self._waveform_energy
+        return (energy * (self.gain**2).sum(axis=1)).reshape(self.grid.shape)
+
     def noise_gain(self) -> np.ndarray:
         """(nz, nx) standard deviation of B n for white channel noise n of standard deviation one."""
         norm = np.sqrt((self.apodization**2).sum(axis=1))

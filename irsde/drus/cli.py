@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .imaging import Case
 
 OPERATORS = ("kronecker", "patchwise", "dense")
+SAMPLERS = ("ddrm", "daps")
 LOCAL, PATH = "local", click.Path(path_type=Path)
 ESTIMATE = "estimate"
 
@@ -88,11 +89,19 @@ def _is_number(text: str) -> bool:
 @grammar.section("Diffusion")
 @click.option(
     "--prior",
-    default=LOCAL,
     metavar="DIR",
-    help='A folder of `irsde drus-train` or diffusers, or "local" (no network).',
+    help='A folder of `irsde drus-train` or diffusers, or "local" (no network).  [default: the shipped one, `irsde models`]',
 )
-@click.option("--operator", "kind", type=click.Choice(OPERATORS), default="kronecker", help="How BH is factored.")
+@click.option(
+    "--sampler",
+    type=click.Choice(SAMPLERS),
+    help="ddrm: in the singular basis of BH, --operator. daps: on the channel data, by the simulator's own operator; "
+    "resolves better, takes longer.  [default: daps with a prior that says how sure it is, as the shipped one does, but "
+    "ddrm with --operator or --chains]",
+)
+@click.option(
+    "--operator", "kind", type=click.Choice(OPERATORS), default="kronecker", help="How --sampler ddrm factors BH."
+)
 @click.option(
     "--samples",
     type=click.IntRange(2),
@@ -107,7 +116,9 @@ def _is_number(text: str) -> bool:
     show_default=True,
     help="Chains averaged to a sample; a network of as many channels couples them (the authors': 3).",
 )
-@click.option("--steps", type=click.IntRange(1, 1000), default=50, help="Evaluations of the prior per sample.")
+@click.option(
+    "--steps", type=click.IntRange(1, 1000), help="Evaluations of the prior per sample.  [default: ddrm 50, daps 20]"
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Samples through the prior at once (memory).  [default: all]"
 )
@@ -122,7 +133,8 @@ def _is_number(text: str) -> bool:
     "--noise-level",
     type=console.Number(minimum=0),
     metavar="RATIO",
-    help="Error of By over its rms for white tissue.  [default: estimated]",
+    help="ddrm: error of By over its rms for white tissue; daps: noise of the channel data over their rms.  "
+    "[default: estimated]",
 )
 @click.option(
     "--deno-noise-level",
@@ -209,7 +221,7 @@ def _is_number(text: str) -> bool:
 @grammar.section("Computation")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the noise.")
 @click.option("--device", default="auto", help="Of torch: auto, cpu, cuda, cuda:N.")
-@click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom.")
+@click.option("--engine", type=console.EngineType(), default="auto", help="Of ussim, for a phantom and for H.")
 @grammar.section("Output")
 @click.option(
     "-o", "--output", type=PATH, required=True, help="Picture; scores and images go beside it as .json and .npz."
@@ -222,14 +234,14 @@ def drus(
     picmus: Path | None,
     picmus_phantom: Path | None,
     output: Path,
-    prior: str,
+    prior: str | None,
     **options: Any,
 ) -> None:
     """Image one transmit by diffusion: DAS, DENO, DRUSmean, DRUSvar and despeckled DRUSmean side by side at 60 dB.
 
     \b
-    irsde drus --phantom occlusion --prior priors/a -o drus.png
-    irsde drus channel_data.npz -o drus.png
+    irsde drus --phantom occlusion --pixels 128 64 -o drus.png
+    irsde drus channel_data.npz --prior priors/a -o drus.png
     irsde drus --picmus contrast_speckle_expe_dataset_rf.hdf5 --picmus-phantom ..._phantom.hdf5 -o drus.png
     """
     if sum(value is not None for value in (recording, phantom, picmus)) != 1:
@@ -256,7 +268,9 @@ def drus(
     from . import imaging
 
     options["device"] = _check_device(options["device"])
+    prior = prior or _shipped_prior()
     denoiser = _load_prior(prior, options["device"])
+    sampler = _sampler(options, denoiser)
     case, facts = _load_case(recording, phantom, picmus, picmus_phantom, options)
     with _Stages() as stages:
         result = imaging.reconstruct(
@@ -275,6 +289,8 @@ def drus(
             batch_size=options["batch_size"],
             device=options["device"],
             progress=stages.report,
+            sampler=sampler,
+            engine=options["engine"],
         )
     images = dict(result.images)
     settings = {key: options[key] for key in ("seed", "steps", "f_number")}
@@ -287,8 +303,9 @@ def drus(
     record = {
         "case": case.name,
         "prior": str(prior),
-        "operator": options["kind"],
-        "operator_relative_residual": result.operator.relative_residual,
+        "sampler": sampler,
+        "operator": "ussim.imaging_operator" if result.operator is None else options["kind"],
+        "operator_relative_residual": None if result.operator is None else result.operator.relative_residual,
         "noise_level": result.noise_level,
         "deno_noise_level": result.denoise_level,
         "physics": {fact.name: fact.to_dict() for fact in facts},
@@ -308,10 +325,10 @@ def drus(
         console.warn(f"{objects} not scored: outside the field, or not to be measured. --depth-mm, --width-mm move it")
     if analytic:
         console.note("true-map prior: N(0, p²) with the phantom's own p, a bound and not a method")
-    console.note(
-        f"{output}: {options['kind']} operator, residual {100 * result.operator.relative_residual:.0f} %, "
-        f"noise level {result.noise_level:.3f} (DENO {result.denoise_level:.3f})"
-    )
+    how = f"{sampler}, the simulator's operator"
+    if result.operator is not None:
+        how = f"{options['kind']} operator, residual {100 * result.operator.relative_residual:.0f} %"
+    console.note(f"{output}: {how}, noise level {result.noise_level:.3f} (DENO {result.denoise_level:.3f})")
 
 
 @click.command(
@@ -334,6 +351,17 @@ def drus(
     multiple=True,
     help="MRI slices to learn from (.npy, .dcm, .nii); may repeat.  [default: those of pydicom]",
 )
+@click.option(
+    "--data",
+    type=click.Choice(("speckle", "mixture")),
+    default="speckle",
+    help="speckle under random shapes, layers and MRI; or that, phantoms and sparse points together (docs/drus.md).",
+)
+@click.option(
+    "--variance/--no-variance", default=False, help="Also learn how sure it is: what --sampler daps resolves by."
+)
+@click.option("--init", default="", metavar="DIR", help="Begin with the weights of this prior, of the same network.")
+@click.option("--groups", type=click.IntRange(1), help="Of the normalizations.  [default: 16, or the finest channels]")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, maps and noise.")
 @click.option("--device", default="auto", help="Of torch: auto, cpu, cuda, cuda:N.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
@@ -343,6 +371,7 @@ def drus_train(
     out: Path,
     iterations: int,
     channels: str,
+    groups: int | None,
     mri: tuple[Path, ...],
     device: str,
     resume: bool,
@@ -353,15 +382,17 @@ def drus_train(
 
     \b
     irsde drus-train --out priors/a
+    irsde drus-train --out priors/b --data mixture --variance
     """
     try:
         levels = tuple(int(c) for c in channels.split(","))
     except ValueError:
         raise click.UsageError(f"--channels: expected whole numbers with commas between, got {channels!r}") from None
     multiple = 2 ** (len(levels) - 1)
-    if any(c < 1 or c % min(levels[0], 16) for c in levels) or options["size"] % multiple:
+    groups = groups or min(levels[0], 16)
+    if any(c < 1 or c % groups for c in levels) or options["size"] % multiple:
         raise click.UsageError(
-            f"expected --channels divisible by {min(levels[0], 16)} and --size divisible by {multiple}, "
+            f"expected --channels divisible by {groups} and --size divisible by {multiple}, "
             f"got {channels} and {options['size']}"
         )
     if resume and overwrite:
@@ -372,7 +403,7 @@ def drus_train(
     config = train.PriorConfig(
         iterations=iterations,
         channels=levels,
-        groups=min(levels[0], 16),
+        groups=groups,
         slices=tuple(str(path) for path in mri),
         **options,
     )
@@ -557,6 +588,26 @@ def _of_option(name: str, key: str, options: dict[str, Any]) -> Fact:
     given = click.get_current_context().get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
     option = f"--{key.replace('_', '-')}"
     return conditions.Fact(name, options[key], "", "option" if given else "default", f"Tukey(0.25): {option}")
+
+
+def _shipped_prior() -> str:
+    """Return the name of the prior that is used where none is named; the one without a network where none is shipped."""
+    from irsde import models
+
+    return models.PRIOR if models.PRIOR in models.names() else LOCAL
+
+
+def _sampler(options: dict[str, Any], denoiser: Any) -> str:
+    """Return the sampler asked for, else that of the options that only one has, else what the prior is for."""
+    source = click.get_current_context().get_parameter_source("kind")
+    of_ddrm = [f"--{name}" for name, given in (
+        ("chains", options["chains"] > 1), ("operator", source is not click.core.ParameterSource.DEFAULT)
+    ) if given]  # fmt: skip
+    if options["sampler"] == "daps" and of_ddrm:
+        raise click.UsageError(f"{' and '.join(of_ddrm)}: of --sampler ddrm, got daps")
+    if options["sampler"] is not None:
+        return options["sampler"]
+    return "daps" if getattr(denoiser, "variance", False) is True and not of_ddrm else "ddrm"
 
 
 def _load_prior(prior: str, device: str) -> Any:

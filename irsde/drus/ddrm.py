@@ -176,7 +176,7 @@ def estimate_noise(operator: SpectralOperator, by: np.ndarray) -> float:
 
     Without an echo-free block in the image it errs on the high side: give the level where it is known.
     """
-    levels = _block_levels(np.abs(by), lambda block: MAD_TO_STD * np.median(block, axis=-1))
+    levels = block_levels(np.abs(by), lambda block: MAD_TO_STD * np.median(block, axis=-1))
     rms = float(np.sqrt(np.mean(np.square(by, dtype=np.float64))))
     return math.hypot(float(np.quantile(levels, 0.01)), rms * operator.relative_residual, rms * MODEL_ERROR)
 
@@ -197,13 +197,13 @@ def reflectivity_scale(operator: SpectralOperator, by: np.ndarray, n_probes: int
     heard = expected > floor
     if not heard.any() or not np.any(by):
         return 1.0
-    local = _block_levels(
+    local = block_levels(
         np.where(heard, by / np.maximum(expected, floor), 0.0), lambda b: np.sqrt(np.mean(b**2, axis=-1))
     )
     return max(float(np.quantile(local, 0.9)), 0.25 * float(local.max()))
 
 
-def _block_levels(image: np.ndarray, level: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def block_levels(image: np.ndarray, level: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`level` of each block of BLOCK pixels a side (or the image's, if smaller), the last ones flush with the edge."""
     height, width = (min(BLOCK, n) for n in image.shape)
     blocks = np.lib.stride_tricks.sliding_window_view(image, (height, width))

@@ -23,9 +23,10 @@ from ussim.simulation import simulate
 from ussim.transmits import PlaneWaves
 from ussim.types import ImageGrid, IQData, RFData, Scatterers
 
-from . import ddrm
+from . import daps, ddrm
 from .acoustics import F_NUMBER, TUKEY_FRACTION, bandpass_step, echo_model_of
 from .build import operator as build_operator
+from .channels import PEAK, ChannelModel, channel_model
 from .despeckle import srad
 from .operators import IdentityOperator, SpectralOperator
 from .phantoms import LAYOUTS, Layout
@@ -57,6 +58,7 @@ OVERHANG = 0.02  # of the field's depth that may go beyond what was recorded, un
 MOST_PIXELS = 120_000  # of a field that nobody asked for: H takes 3 kB a pixel and 128 elements
 DAS_F_NUMBER = 1.75  # with Tukey(0.25), as in the authors' files
 WINDOW_STEPS = 6  # apertures whose sum is the window of DAS
+SAMPLERS = {"ddrm": 50, "daps": daps.STEPS}  # steps, unless said
 OBJECTS = {  # what a score is read of
     "gCNR": "discs",
     "SNR": "regions",
@@ -91,11 +93,12 @@ class Result:
     """Images (nz, nx) by method, real and not yet logarithmic, and how they came about."""
 
     images: dict[str, np.ndarray]
-    operator: SpectralOperator
-    noise_level: float  # over the reflectivity's scale
+    operator: SpectralOperator | None  # of the sampler "ddrm"
+    noise_level: float  # over the reflectivity's scale; of "daps" that of the channel data over their rms
     denoise_level: float  # of DENO, over the brightness of By
     samples: np.ndarray  # (n_samples, nz, nx)
     noise_correlation: tuple[np.ndarray, np.ndarray]  # axial and lateral autocorrelation of B n, by pixels
+    model: ChannelModel | None = None  # of the sampler "daps"
 
 
 def imaging_grid(acquisition: Acquisition, shape: tuple[int, int], depth: float) -> ImageGrid:
@@ -245,7 +248,7 @@ def reconstruct(
     prior: ddrm.Prior,
     kind: str = "kronecker",
     n_samples: int = 10,
-    steps: int = 50,
+    steps: int | None = None,
     seed: int = 0,
     beta: float = 0.5,
     noise_level: float | None = None,
@@ -256,6 +259,8 @@ def reconstruct(
     batch_size: int | None = None,
     device: str = "cpu",
     progress: Callable[[str, int, int], None] | None = None,
+    sampler: str = "ddrm",
+    engine: str = "auto",
 ) -> Result:
     """Every method on the case; `progress(stage, done, total)`.
 
@@ -273,13 +278,24 @@ def reconstruct(
         Of the delay-and-sum images, Tukey(0.25).
     chains
         See `ddrm.sample`.
+    sampler
+        Of `SAMPLERS`. "ddrm": in the singular basis of BH, of the `kind` that is asked for. "daps": on the channel data, by
+        the simulator's own operator; `noise_level` is then that of the channel data over their rms, and `kind`, `f_number`
+        and `chains` are DENO's alone.
+    steps
+        None: those of the sampler.
+    engine
+        Of ussim, for the operator of "daps".
     """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler: expected {' or '.join(SAMPLERS)}, got {sampler!r}")
     flat = single(case.rf)
-    progressing = _stage(progress, "SVD of the patches")
-    operator = build_operator(flat.acquisition, case.grid, kind, f_number=f_number, progress=progressing)
+    operator = None
+    if sampler == "ddrm":
+        progressing = _stage(progress, "SVD of the patches")
+        operator = build_operator(flat.acquisition, case.grid, kind, f_number=f_number, progress=progressing)
     model = echo_model_of(flat, case.grid, f_number=f_number)
     by = model.beamform(flat.samples[0]).astype(np.float32)
-    scale = ddrm.reflectivity_scale(operator, by)
     amplified = time_gain_compensation(flat)
     images = {"DAS, 1 transmit": windowed_das(amplified, case.grid, das_f_number)}
     if case.rf.acquisition.n_transmits > 1:
@@ -287,12 +303,11 @@ def reconstruct(
         images[f"DAS, {case.rf.acquisition.n_transmits} transmits"] = many
     options: dict[str, Any] = {
         "n_samples": n_samples,
-        "steps": steps,
         "seed": seed,
-        "chains": chains,
         "batch_size": batch_size,
         "device": device,
     }
+    chain = options | {"chains": chains, "steps": (sampler == "ddrm" and steps) or SAMPLERS["ddrm"]}
 
     identity = IdentityOperator(case.grid.shape)
     bright = ddrm.reflectivity_scale(identity, by)
@@ -301,17 +316,26 @@ def reconstruct(
     if denoise_level is None:
         denoise_level = max(ddrm.estimate_noise(identity, by) / bright, DENOISE_FLOOR)
     progressing = _stage(progress, "DENO")
-    denoised = ddrm.sample(identity, by, prior, noise_level=denoise_level * bright, progress=progressing, **options)
+    denoised = ddrm.sample(identity, by, prior, noise_level=denoise_level * bright, progress=progressing, **chain)
     images["DENO"] = np.abs(ddrm.mean(denoised))
 
-    level = ddrm.estimate_noise(operator, by) if noise_level is None else noise_level * _gain(operator) * scale
-    samples = ddrm.sample(operator, by, prior, noise_level=level, progress=_stage(progress, "DRUS"), **options) / scale
+    progressing, channels = _stage(progress, "DRUS"), None
+    if operator is None:
+        channels = channel_model(flat, case.grid, engine, noise_level=noise_level)
+        options |= {"steps": steps or SAMPLERS["daps"], "progress": progressing}
+        samples = daps.sample_posterior(channels, prior, **options) / channels.scale  # type: ignore[arg-type]
+        level, unit = math.sqrt(float(np.mean(channels.noise**2))), math.sqrt(float(np.mean(flat.samples**2)))
+    else:
+        scale = ddrm.reflectivity_scale(operator, by)
+        unit = _gain(operator) * scale
+        level = ddrm.estimate_noise(operator, by) if noise_level is None else noise_level * unit
+        samples = ddrm.sample(operator, by, prior, noise_level=level, progress=progressing, **chain) / scale
     average = np.abs(ddrm.mean(samples))
     images["DRUSmean"] = average
     images["DRUSvar"] = ddrm.variance_image(samples, beta)
     images["DRUSmean + SRAD"] = srad(average)
-    noise_level = level / (_gain(operator) * scale)
-    return Result(images, operator, noise_level, denoise_level, samples, model.noise_correlation())
+    correlation = model.noise_correlation()
+    return Result(images, operator, level / unit, denoise_level, samples, correlation, channels)
 
 
 def authors_denoise_level(name: str) -> float | None:
@@ -333,11 +357,19 @@ def windowed_das(rf: RFData | IQData, grid: ImageGrid, f_number: float = DAS_F_N
 
 
 def with_analytic_prior(
-    case: Case, result: Result, seed: int = 0, steps: int = 50, f_number: float = F_NUMBER
+    case: Case, result: Result, seed: int = 0, steps: int | None = None, f_number: float = F_NUMBER
 ) -> dict[str, np.ndarray]:
     """DRUSmean and DRUSvar under N(0, p²) with the true p: a prior that knows the answer, to be shown as such."""
     if case.truth is None:
         return {}
+    n_samples = len(result.samples)
+    if result.model is not None:
+        channels = result.model
+        prior = GaussianPrior(channels.around(case.truth))
+        prior.bright_std = 1 / PEAK if len(case.targets) else 1.0
+        told = daps.sample_posterior(channels, prior, n_samples, steps or SAMPLERS["daps"], seed) / channels.scale
+        return _told(told)
+    assert result.operator is not None
     flat = single(case.rf)
     by = echo_model_of(flat, case.grid, f_number=f_number).beamform(flat.samples[0]).astype(np.float32)
     scale = ddrm.reflectivity_scale(result.operator, by)
@@ -347,12 +379,16 @@ def with_analytic_prior(
         result.operator,
         by,
         prior,
-        n_samples=len(result.samples),
-        steps=steps,
+        n_samples=n_samples,
+        steps=steps or SAMPLERS["ddrm"],
         seed=seed,
         noise_level=level,
         scale=scale,
     )
+    return _told(samples)
+
+
+def _told(samples: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "DRUSmean, true-map prior": np.abs(ddrm.mean(samples)),
         "DRUSvar, true-map prior": ddrm.variance_image(samples),

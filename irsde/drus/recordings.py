@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from ussim.acquisition import Acquisition
 from ussim.arrays import to_numpy
 from ussim.demodulation import demodulate
+from ussim.demodulation import remodulate as with_carrier
 from ussim.errors import DataError
 from ussim.io import formats
 from ussim.io.channel_data import ChannelDataFile
@@ -123,13 +123,9 @@ def as_fast_rf(rf: RFData) -> RFData:
 
 def remodulate(iq: IQData) -> RFData:
     """RF(t) = Re[IQ(t) exp(2πi f_0 t)] on a clock of at least 4 f_c, a whole multiple of the recording's."""
-    center = iq.acquisition.probe.center_frequency
-    factor = max(1, int(np.ceil(LOWEST_RATIO * center / iq.sampling_frequency - 1e-9)))
-    samples = resample_poly(to_numpy(iq.samples).astype(np.complex128), factor, 1, axis=-1)
-    rate = factor * iq.sampling_frequency
-    time = iq.start_times[:, None, None] + np.arange(samples.shape[-1]) / rate
-    rf = np.real(samples * np.exp(2j * np.pi * iq.demodulation_frequency * time))
-    return RFData(rf.astype(np.float32), _clocked(iq.acquisition, rate), rate, iq.start_time)
+    rf = with_carrier(iq, LOWEST_RATIO * iq.acquisition.probe.center_frequency)
+    rate = rf.sampling_frequency
+    return RFData(rf.samples.astype(np.float32), _clocked(iq.acquisition, rate), rate, iq.start_time)
 
 
 def single(rf: RFData) -> RFData:

@@ -19,11 +19,17 @@ import numpy as np
 import torch
 
 from ..training import ExistsError, ResumeError
+from . import mixture
 from .phantoms import load_slices, training_map
-from .priors import DEFAULT_BRIGHT_STD, PRIOR_FILE
+from .priors import DEFAULT_BRIGHT_STD, PRIOR_FILE, PriorError, load_prior
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
+DATA = {  # what a prior is trained on -> in words
+    "speckle": "random shapes, layers and MRI slices",
+    "mixture": "sparse points, points in speckle, tissue, discs, layers, MRI slices and procedural phantoms",
+}
+VARIANCE_WEIGHT = 0.05  # of the variance's loss beside the noise's
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,15 @@ class PriorConfig:
     gain: tuple[float, float] = (0.6, 1.5)  # range of the factor on o: data are never scaled quite as training images
     seed: int = 0
     slices: tuple[str, ...] = ()  # MRI files; none: those that pydicom ships
+    data: str = "speckle"  # of DATA
+    init: str = ""  # a prior whose weights are the first, as `load_prior` takes it; none: random ones
+    variance: bool = (
+        False  # a second output, of the noise's variance: what the sampler "daps" takes for the spread of o
+    )
+
+    def __post_init__(self) -> None:
+        if self.data not in DATA:
+            raise ValueError(f"data: expected {' or '.join(DATA)}, got {self.data!r}")
 
 
 def train(
@@ -68,24 +83,23 @@ def train(
     out = Path(out)
     _claim(config, out, resume)
     torch.manual_seed(config.seed)
-    network = build_network(config).to(device)
+    network = _first(config).to(device)
     scheduler: Any = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
     average = EMAModel(network.parameters(), decay=config.ema_decay)
     average.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     first = _restore(out, network, average, optimizer, device) if resume else 0
-    slices = load_slices(config.slices)
+    draw = _draws(config)
     started, losses = time.monotonic(), []
     network.train()
     for i in range(first, config.iterations):
         rng = np.random.default_rng([config.seed, i])  # by iteration: a resumed run sees what an unbroken one would
-        images = torch.as_tensor(batch(config, rng, slices), device=device)
+        images = torch.as_tensor(draw(rng), device=device)
         noise = torch.as_tensor(rng.standard_normal(images.shape, dtype=np.float32), device=device)
         t = torch.as_tensor(rng.integers(0, 1000, len(images)), device=device)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _rate(i, config)
-        predicted = network(scheduler.add_noise(images, noise, t), t).sample
-        loss = torch.nn.functional.mse_loss(predicted, noise)
+        loss = _loss(network(scheduler.add_noise(images, noise, t), t).sample, noise)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -107,14 +121,14 @@ def train(
 
 
 def build_network(config: PriorConfig) -> Any:
-    """UNet2DModel of one channel in and out."""
+    """UNet2DModel of one channel in and out, and one more out for the variance."""
     from diffusers import UNet2DModel
 
     levels = len(config.channels)
     return UNet2DModel(
         sample_size=config.size,
         in_channels=1,
-        out_channels=1,
+        out_channels=2 if config.variance else 1,
         layers_per_block=config.layers_per_block,
         block_out_channels=config.channels,
         down_block_types=("DownBlock2D",) * levels,
@@ -125,6 +139,24 @@ def build_network(config: PriorConfig) -> Any:
     )
 
 
+def _first(config: PriorConfig) -> Any:
+    """Return the network that a run begins with.
+
+    Raises
+    ------
+    PriorError
+        The prior to begin with is not there, or its network is another.
+    """
+    network = build_network(config)
+    if config.init:
+        given = load_prior(config.init).network.state_dict()
+        try:
+            network.load_state_dict(given)
+        except RuntimeError:
+            raise PriorError(f"{config.init}: its network is another than the one that was asked for") from None
+    return network.requires_grad_(True)
+
+
 def batch(config: PriorConfig, rng: np.random.Generator, slices: list[np.ndarray]) -> np.ndarray:
     """(batch_size, 1, size, size) float32 reflectivity maps g (m ∘ p), standard deviation 0.9 g where p = 1."""
     shape = (config.size, config.size)
@@ -133,6 +165,30 @@ def batch(config: PriorConfig, rng: np.random.Generator, slices: list[np.ndarray
         gain = DEFAULT_BRIGHT_STD * math.exp(rng.uniform(*np.log(config.gain)))
         image[0] = gain * rng.standard_normal(shape) * training_map(shape, rng, slices)
     return images
+
+
+def _draws(config: PriorConfig) -> Callable[[np.random.Generator], np.ndarray]:
+    """Return what gives the images of an iteration."""
+    slices = load_slices(config.slices)
+    if config.data == "speckle":
+        return lambda rng: batch(config, rng, slices)
+    maps = mixture.Maps(slices, config.seed)
+    return lambda rng: mixture.batch(config.batch_size, config.size, config.gain, rng, maps)
+
+
+def _loss(answer: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error of the noise and, where a second output says its variance v, the mean of log v + e² / v.
+
+    Minimal where v is the expected squared error e² of the first output, which it does not touch.
+    """
+    predicted = answer[:, :1]
+    loss = torch.nn.functional.mse_loss(predicted, noise)
+    if answer.shape[1] == 1:
+        return loss
+    log_variance = torch.nn.functional.logsigmoid(answer[:, 1:])
+    error = torch.square(predicted.detach() - noise)
+    misfit = log_variance + (error + 1e-6) * torch.exp(-log_variance).clamp(max=1e6)
+    return loss + VARIANCE_WEIGHT * misfit.mean()
 
 
 def _rate(i: int, config: PriorConfig) -> float:
@@ -148,7 +204,7 @@ def _claim(config: PriorConfig, out: Path, resume: bool) -> None:
     if path.is_file():
         if not resume:
             raise ExistsError(f"{out} holds a training run: give --resume to go on with it, or another --out")
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = json.loads(json.dumps(asdict(PriorConfig()))) | json.loads(path.read_text(encoding="utf-8"))
         changed = [name for name in settings if settings[name] != before.get(name)]
         if changed:
             name = changed[0]
@@ -198,7 +254,9 @@ def _export(out: Path, config: PriorConfig, network: Any, average: Any, schedule
     settings = {
         "bright_std": DEFAULT_BRIGHT_STD,
         "iterations": iteration,
-        "data": "random shapes, layers and MRI slices",
+        "data": DATA[config.data],
+        "variance": config.variance,
+        "patch": config.size if config.data == "mixture" else None,
     }
     (out / PRIOR_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from irsde.data import DataError
 from ussim.errors import ConfigError
-from ussim.extras import needs
 
 Image = NDArray[np.float32]
 Network = Callable[[NDArray[np.float32]], NDArray]  # (1, 1, nz, nx) -> the same, grey levels in [0, 1]
@@ -24,6 +23,8 @@ Network = Callable[[NDArray[np.float32]], NDArray]  # (1, 1, nz, nx) -> the same
 
 def load_torch_model(path: str | Path, trust: bool = False) -> Callable[[Image], Image]:
     """Load a network as a function of an image (nz, nx) in [0, 1].
+
+    One that `irsde export` wrote draws its noise as `irsde.restore` does with seed 0.
 
     Parameters
     ----------
@@ -72,29 +73,10 @@ def _run_folder(path: Path) -> Callable[[Image], Image]:
 
 
 def _onnx(path: Path) -> Network:
-    runtime = needs("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong is said by the error
-    try:
-        content = path.read_bytes()  # the file alone: weights kept beside it would be read from wherever it says
-        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        inputs = [each.name for each in session.get_inputs()]
-        if len(inputs) != 1:
-            raise ValueError(f"{len(inputs)} inputs")
-    except OSError:
-        raise
-    except Exception as error:  # ONNX Runtime's own classes, of no common base
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: expected an ONNX network of one image (1, 1, nz, nx) ({reason})") from None
+    from irsde.onnx_export import runner
 
-    def run(image: NDArray[np.float32]) -> NDArray:
-        try:
-            return np.asarray(session.run(None, {inputs[0]: image})[0])
-        except Exception as error:  # as above
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{path}: does not run on an image of shape {image.shape} ({reason})") from None
-
-    return run
+    run = runner(path.read_bytes(), str(path))  # the file alone: weights kept beside it would be read from anywhere
+    return lambda image: run(image, 0)
 
 
 def _torch(path: Path) -> Network:

@@ -1,8 +1,10 @@
 """Models that come with the package, each a folder: config.json, model.safetensors and card.md.
 
     irsde.load("despeckler")     irsde models     irsde restore image.png -o clean.png
+    irsde.drus.load_prior("reflectivity")         irsde drus channel_data.npz -o drus.png
 
-The same kind of folder is what `Model.save_pretrained` writes, `irsde.load` reads, and a hub keeps.
+The same kind of folder is what `Model.save_pretrained` and `drus.save_prior` write, `irsde.load` and `drus.load_prior` read,
+and a hub keeps.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from ussim.near import did_you_mean
 
 WEIGHTS, RECORD, CARD = "model.safetensors", "config.json", "card.md"
 DEFAULT = "despeckler"  # what `irsde restore` uses where no run is named
+PRIOR = "reflectivity"  # what `irsde drus` uses where no prior is named
 HOME = Path(__file__).parent
 
 

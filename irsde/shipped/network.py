@@ -98,7 +98,19 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
     places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)
     kernel = torch.exp(-0.5 * (places / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(image.dtype)
+    padded = _mirrored(image, reach)
+    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None, :])
+
+
+def _mirrored(image: Tensor, reach: int) -> Tensor:
+    """Return images (..., nz, nx) mirrored `reach` pixels beyond their borders, as far as they go; then held."""
+    if torch.jit.is_tracing():  # of any size: what is compared below would stay as it is for the traced one
+        for axis in (-2, -1):
+            last = torch.as_tensor(image.shape[axis] - 1, device=image.device)
+            place = torch.arange(-reach, image.shape[axis] + reach, device=image.device)
+            place = torch.maximum(torch.minimum(place, 2 * last), -last).abs()
+            image = image.index_select(axis, torch.minimum(place, 2 * last - place))
+        return image
     rows, columns = min(reach, image.shape[-2] - 1), min(reach, image.shape[-1] - 1)
     padded = F.pad(image, (columns, columns, rows, rows), mode="reflect")
-    padded = F.pad(padded, (reach - columns, reach - columns, reach - rows, reach - rows), mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None, :])
+    return F.pad(padded, (reach - columns, reach - columns, reach - rows, reach - rows), mode="replicate")

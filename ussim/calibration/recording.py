@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from scipy.signal import resample_poly
 
 from ..arrays import to_numpy
-from ..demodulation import demodulate
+from ..demodulation import demodulate, remodulate
 from ..errors import DataError
 from ..types import IQData, RFData
 
@@ -45,12 +42,7 @@ def as_rf(data: RFData | IQData) -> RFData:
         data = demodulate(
             data, data.acquisition.carrier_frequency, _widest(data)
         )  # the file's bandwidth is in question
-    factor = max(1, math.ceil(LOWEST_RATIO * center / data.sampling_frequency - 1e-9))
-    fine = resample_poly(to_numpy(data.samples).astype(np.complex128), factor, 1, axis=-1)
-    rate = factor * data.sampling_frequency
-    time = data.start_times[:, None, None] + np.arange(fine.shape[-1]) / rate
-    rf = np.real(fine * np.exp(2j * np.pi * data.demodulation_frequency * time))
-    return RFData(rf, data.acquisition, rate, data.start_time)
+    return remodulate(data, LOWEST_RATIO * center)
 
 
 def usable_band(data: RFData | IQData) -> tuple[float, float]:
