@@ -94,7 +94,7 @@ def _window(u: np.ndarray) -> np.ndarray:
 
 
 class Maps:
-    """Sources that maps are cut from: slices of MRI, and phantoms of `ussim.phantoms` of all kinds, not in their regular form."""
+    """Sources of maps: slices of MRI, and phantoms of `ussim.phantoms` of all kinds, not in their regular form."""
 
     def __init__(self, slices: Sequence[np.ndarray], seed: int) -> None:
         self.slices = list(slices)
