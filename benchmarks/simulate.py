@@ -32,7 +32,8 @@ from timing import RESULTS, machine, peak_memory_mb, time_calls, write_result
 
 import ussim
 from ussim.cells import make_cells
-from ussim.engines.cpu.simd import LANES, compiled, fma, load, store
+from ussim.engines.cpu.kernels.layout import LANES
+from ussim.engines.cpu.kernels.simd import compiled, fma, load, store
 from ussim.plan import make_plan
 
 N_TRANSMITS = 15

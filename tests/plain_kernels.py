@@ -14,9 +14,8 @@ import sys
 import numpy as np
 
 import ussim
-from ussim.engines.cpu import simd
-
-LANES = simd.LANES
+from ussim.engines.cpu.kernels import simd
+from ussim.engines.cpu.kernels.layout import LANES, ROWS
 
 
 def load(array, index):
@@ -37,7 +36,7 @@ def transpose_block(source, source_at, source_step, target, target_at, target_st
 
 
 def complex_outer(sums, at, scalars, s_at, s_part, s_row, s_step, vectors, v_at, v_part, v_step, n, rows):
-    assert 1 <= rows <= simd.ROWS
+    assert 1 <= rows <= ROWS
     for j in range(rows):
         for part in range(3):
             total = load(sums, at + 3 * LANES * j + LANES * part)

@@ -31,7 +31,7 @@ def installed(tmp_path):
     for package in ("ussim", "probes"):
         source = Path(ussim.__file__).parent.parent / package
         shutil.copytree(source, home / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in ("ussim", "ussim/engines", "ussim/engines/cpu"):
+    for folder in ("ussim", "ussim/engines", "ussim/engines/cpu", "ussim/engines/cpu/kernels"):
         (home / folder / "__pycache__").write_text("")
     (tmp_path / "file").write_text("")
     (tmp_path / "tmp").mkdir()

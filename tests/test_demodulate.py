@@ -63,7 +63,7 @@ def test_filter_is_filtfilt_with_its_edges(n_samples):
 def test_the_order_of_the_filter_is_written_once():
     """The kernels are compiled for it: a literal left in one of them, or another order, would read beside its arrays."""
     engines = Path(ussim.__file__).parent / "engines"
-    for file, function in (("cpu/beamform.py", "def _filter_in_place"), ("cuda/beamform.cu", "struct Filter")):
+    for file, function in (("cpu/kernels/beamform.py", "def _filter_in_place"), ("cuda/beamform.cu", "struct Filter")):
         kernel = (engines / file).read_text(encoding="utf-8").partition(function)[2].partition('extern "C"')[0]
         assert "FILTER_ORDER" in kernel
         assert re.findall(r"\b[2-9]\b|#define FILTER", kernel) == []

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from ussim import physics
-from ussim.engines.cpu import simd
-from ussim.engines.cpu.simd import (
-    LANES,
-    aligned_empty,
+from ussim.engines.cpu.kernels.layout import LANES, LINE, ROWS, aligned_empty
+from ussim.engines.cpu.kernels.simd import (
     compiled,
     complex_outer,
     cosine_sine,
@@ -110,7 +108,7 @@ def test_transpose_block():
             assert target[5 + 17 * j + i] == source[3 + 20 * i + j]
 
 
-@pytest.mark.parametrize("rows", range(1, simd.ROWS + 1))
+@pytest.mark.parametrize("rows", range(1, ROWS + 1))
 def test_complex_outer_is_three_real_products(rows):
     n = 37
     rng = np.random.default_rng(rows)
@@ -120,7 +118,7 @@ def test_complex_outer_is_three_real_products(rows):
     scalars[:, :, :rows] = np.stack([column.real, column.imag, column.real + column.imag], axis=1)
     vectors = aligned_empty(n * 3 * LANES)
     vectors[:] = np.stack([row.real, row.imag, row.real + row.imag], axis=1).astype(np.float32).reshape(-1)
-    sums = np.full((simd.ROWS, 3, LANES), 5.0, dtype=np.float32)
+    sums = np.full((ROWS, 3, LANES), 5.0, dtype=np.float32)
     _outer(sums.reshape(-1), scalars.reshape(-1), vectors, n, rows)
     a, b, c = (sums[:rows] - 5).transpose(1, 0, 2).astype(np.float64)
     np.testing.assert_allclose((a - b) + 1j * (c - a - b), column.T @ row, atol=1e-4)  # float32, sums of 37 around 100
@@ -144,7 +142,7 @@ def test_aligned_empty_begins_on_a_cache_line():
         buffer = aligned_empty(n)
         assert buffer.shape == (n,)
         assert buffer.dtype == np.float32
-        assert buffer.ctypes.data % simd.LINE == 0
+        assert buffer.ctypes.data % LINE == 0
 
 
 KERNELS_OF_EACH_MODULE = """
@@ -168,7 +166,7 @@ def test_importing_the_engine_compiles_nothing():
     found = [line.split() for line in done.stdout.splitlines()]
     kernels = {name for _, name, _ in found}
     # One of each file that compiles: what an engine calls, and what those call.
-    assert kernels >= {"cell_spectrum", "cell_power", "add_cells", "_sum_tiles", "_extreme_arrivals", "_mix_and_filter"}
+    assert kernels >= {"cell_spectrum", "cell_power", "add_cells", "sum_tiles", "extreme_arrivals", "mix_and_filter"}
     assert len(found) > 30
     assert [(module, name) for module, name, count in found if count != "0"] == []
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ussim
-from ussim.engines.cpu import beamform, cells, echoes
+from ussim.engines.cpu.kernels import beamform, cells, echoes
 from ussim.engines.cpu.threads import n_threads
 
 needs_compiler = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="kernels are not compiled")
@@ -19,9 +19,9 @@ needs_compiler = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="kern
 ENTRIES = (  # what Python calls; what they call is compiled into them
     cells.cell_spectrum,
     echoes.add_cells,
-    beamform._sum_tiles,
-    beamform._extreme_arrivals,
-    beamform._mix_and_filter,
+    beamform.sum_tiles,
+    beamform.extreme_arrivals,
+    beamform.mix_and_filter,
 )
 
 

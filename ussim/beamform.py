@@ -4,7 +4,7 @@ Delay-and-sum as in Perrot, Polichetti, Varray & Garcia 2021, "So you think you 
 beamforming", Ultrasonics 111: a pixel is the sum, over transmits and over the elements of its receive aperture, of what the
 element recorded when the echo of that pixel came in.
 
-    delay_and_sum ─► plan.Beamforming ─► engines.get_engine ─► Engine.delay_and_sum ─► kernels (`engines.cpu.beamform`,
+    delay_and_sum ─► plan.Beamforming ─► engines.get_engine ─► Engine.delay_and_sum ─► kernels (`engines.cpu.kernels`,
     `beamform.cu`), which asks `arrivals` for the times of the transmits
 """
 

@@ -4,7 +4,7 @@ RF(t) = Re[IQ(t) exp(2πi f t)]: RF is multiplied by 2 exp(-2πi f t) and low-pa
 forwards and backwards so that nothing is delayed (MUST's `rf2iq`; Madiena et al. 2018, IEEE TUFFC 65:795, for sampling below
 twice the carrier).
 
-    demodulate ─► filter_law ─► engines.engine_of ─► Engine.mix_and_filter ─► kernels (`engines.cpu.beamform`, `beamform.cu`)
+    demodulate ─► filter_law ─► engines.engine_of ─► Engine.mix_and_filter ─► kernels (`engines.cpu.kernels`, `beamform.cu`)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The way of a call, each hop to one place and none back:
 
-    simulate ─► plan.make_plan ─► engines.get_engine ─► Engine.simulate ─► kernels (`engines.cpu.cells`, `simulate.cu`)
+    simulate ─► plan.make_plan ─► engines.get_engine ─► Engine.simulate ─► kernels (`engines.cpu.kernels`, `simulate.cu`)
 """
 
 from __future__ import annotations

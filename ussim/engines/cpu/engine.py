@@ -1,6 +1,6 @@
-"""The fast engine: cells of scatterers, all transmits at once, vectors of 16 (`simd`), threads.
+"""The fast engine: cells of scatterers, all transmits at once, vectors of 16 (`kernels.simd`), threads.
 
-Echoes of one cell (`cells`), for each frequency of its grid and each tile of 16 scatterers:
+Echoes of one cell (`kernels.cells`), for each frequency of its grid and each tile of 16 scatterers:
 
     field      G_e(s), from the last frequency's by one complex product (a recurrence on phases relative to the cell)
     pressure   P_a(s) = Σ_e drive_ae G_e(s)         lanes on scatterers, drive broadcast
@@ -11,7 +11,7 @@ of a round in the first step and the elements in the second, where cells are add
 the same bytes whatever the number of threads. They are Python threads running compiled code without the interpreter's
 lock, so that the engine may be called from several threads (Dask) at once.
 
-What is compiled: `cells` for the first step, `echoes` for the second.
+What is compiled: `kernels.cells` for the first step, `kernels.echoes` for the second.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ...types import ImageGrid, Scatterers
 from ..protocol import Engine
 from ..reference import ENGINE as reference
 from . import beamform
-from .cells import BATCH, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, cell_adjoint, cell_power, cell_spectrum
-from .echoes import add_cells, take_echoes, twiddles_of
-from .simd import LANES, aligned_empty
+from .kernels.cells import cell_adjoint, cell_power, cell_spectrum
+from .kernels.echoes import add_cells, take_echoes
+from .kernels.layout import BATCH, LANES, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, aligned_empty
 from .threads import as_input, finish, n_threads, workers
 
 DEFAULT_MEMORY = 1e9  # bytes beside the result
@@ -304,6 +304,12 @@ class _Work:
 
     def workspace_bytes(self) -> int:
         return 4 * (sum(self.workspace_sizes()) + 3 * self.transform_size())
+
+
+def twiddles_of(n: int) -> np.ndarray:
+    """exp(-2πi k / n), (n, 2) float32."""
+    angle = -2 * np.pi * np.arange(n) / n
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
 def _in_rounds(

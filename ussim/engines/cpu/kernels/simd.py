@@ -11,7 +11,6 @@ np.maximum, np.where and np.sinc work on it, so that the scalar formulas of `phy
 `total(x)`           sum over the lanes
 `transpose_block`    a 16 x 16 block between two arrays
 `complex_outer`      the innermost loop of both matrix products of the simulator
-`aligned_empty`      arrays that begin on a cache line, as fast loads need
 """
 
 from __future__ import annotations
@@ -35,14 +34,11 @@ from numba.core.extending import lower_builtin, lower_cast, overload, register_m
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from ... import physics
-from ...compiling import njit
+from .... import physics
+from ....compiling import njit
+from .layout import LANES, ROWS
 
 intrinsic: Callable[..., Any] = numba_intrinsic  # its annotations count the typing context as an argument
-
-LANES = 16
-LINE = 64  # bytes of a cache line and of one vector
-ROWS = 8  # rows of `complex_outer`: 3 x 8 sums, 3 vectors and 5 temporaries fill AVX-512's 32 registers
 
 
 class _Vector(types.Type):
@@ -239,13 +235,6 @@ def _overload_sinc(x):
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
-
-
-def aligned_empty(n: int) -> np.ndarray:
-    """(n,) float32 uninitialised, beginning on a cache line."""
-    raw = np.empty(4 * n + LINE, dtype=np.uint8)
-    skip = -raw.ctypes.data % LINE
-    return raw[skip : skip + 4 * n].view(np.float32)
 
 
 def _pointer(context, builder, kind, array, index):

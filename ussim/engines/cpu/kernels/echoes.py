@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from .cells import PAIR, load_pair, product, spectrum_at
+from .cells import load_pair, product, spectrum_at
+from .layout import LANES, PAIR
 from .simd import (
-    LANES,
     compiled,
     fma,
     load,
     store,
     transpose_block,
 )
-
-
-def twiddles_of(n: int) -> np.ndarray:
-    """exp(-2πi k / n), (n, 2) float32."""
-    angle = -2 * np.pi * np.arange(n) / n
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
 @compiled

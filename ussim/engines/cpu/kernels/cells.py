@@ -9,14 +9,12 @@ imaginary) or, where a product follows, three (their sum as well: `simd.complex_
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
-from ... import physics
+from .... import physics
+from .layout import BATCH, LANES, PAIR, ROWS, STATE, TILES, TRIPLE, WIDE
 from .simd import (
-    LANES,
-    ROWS,
     compiled,
     complex_outer,
     cosine_sine,
@@ -29,62 +27,6 @@ from .simd import (
     transpose_block,
     turn_minus_one,
 )
-
-BATCH = 4  # frequencies a load of the recurrence's state
-PAIR = 2 * LANES  # floats of a complex vector in two parts
-TRIPLE = 3 * LANES  # and in three
-STATE = 2 * PAIR  # floats of a recurrence: a complex vector, and what the next frequency adds to 1 in its factor
-TILES = 2  # tiles of scatterers whose echoes are summed in registers at a time
-WIDE = TILES * LANES
-
-
-class Elements(NamedTuple):
-    """The plan as the compiled functions take it; arrays and numbers float64."""
-
-    sub_x: np.ndarray  # (n_elements, n_subelements) m
-    sub_z: np.ndarray
-    sine: np.ndarray  # (n_elements,) of the normal
-    cosine: np.ndarray
-    x: np.ndarray  # (n_elements,) m
-    z: np.ndarray
-    receive_fraction: np.ndarray  # (n_elements,) receive delay beyond whole samples, samples
-    delays: np.ndarray  # (n_transmits, n_foci, n_elements) samples
-    weights: np.ndarray  # (n_transmits, n_foci, n_elements)
-    minimum_distance: float  # m
-    baffle: float
-    half_width_wavenumber: float  # k L / 2 at the center frequency
-    half_width_per_hertz: float  # k L / 2 at 1 Hz
-    speed_of_sound: float  # m/s
-    attenuation_db_cm_mhz: float
-    full_directivity: bool
-
-
-class Cell(NamedTuple):
-    """One cell, for the compiled functions."""
-
-    points: np.ndarray  # (3, n_tiles * 16) float32: x and z from the center, reflectivity
-    center: np.ndarray  # (2,) m
-    element_reference: np.ndarray  # (n_elements,) samples
-    transmit_reference: np.ndarray  # (n_transmits,) samples
-    first_bin: int
-    window_length: int
-    rate: float  # Hz
-    factor: np.ndarray  # (n_bins,) complex64: S B² and the scale
-
-
-class Workspace(NamedTuple):
-    """One thread's buffers."""
-
-    waves: np.ndarray  # [tile][element][sub-element][re, im, step - 1 (re, im)]
-    widths: np.ndarray  # [tile][element][sub-element]: k L / 2 sin θ a Hz, for full-frequency directivity only
-    drive_waves: np.ndarray  # [focus][element][group][re, im, step - 1 (re, im)]
-    drive: np.ndarray  # [frequency][element][3][group]: group and lane number the transmits
-    field: np.ndarray  # [frequency][element][3][tile of two]
-    pressure: np.ndarray  # [transmit][3]
-    rows: np.ndarray  # [transmit in group][2]: the same in two parts
-    source: np.ndarray  # [group][scatterer of two tiles][3]: lanes on transmits
-    sums: np.ndarray  # [frequency][group][element][3], then [frequency][left-over transmit][element][3]
-
 
 _incidence = compiled(physics.incidence)
 _obliquity = compiled(physics.obliquity)
