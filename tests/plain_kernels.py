@@ -14,6 +14,7 @@ import sys
 import numpy as np
 
 import ussim
+from ussim.beamforming.adaptive import COMBINATIONS
 from ussim.engines.cpu.kernels import simd
 from ussim.engines.cpu.kernels.layout import LANES, ROWS
 
@@ -77,6 +78,13 @@ def main() -> None:
                 same = {"interpolation": method, "compounding": compounding}
                 images = [ussim.delay_and_sum(iq, grid, engine=engine, **same) for engine in ("cpu", "reference")]
                 show(f"image, {method}, {compounding}", n_transmits, relative(*images), 1e-5)
+        for combine in ("sum", *COMBINATIONS) if n_transmits == 2 else ():
+            taper = {} if combine in ("mv", "slsc") else {"apodization": "hann", "f_number": 0.8}
+            images = [
+                ussim.delay_and_sum(iq, grid, combine=combine, engine=engine, **taper)
+                for engine in ("cpu", "reference")
+            ]
+            show(f"image, {combine}", n_transmits, relative(*images), 1e-5)
         fields = [ussim.pressure_field(acquisition, grid, engine=engine) for engine in ("cpu", "reference")]
         show("field", n_transmits, relative(*fields), 1e-4)
 

@@ -33,6 +33,7 @@ VALUES = {
         {key: np.full(3, 5e-3, np.float32) for key in ("x", "z", "reflectivity")},
     ],
     "ImageGrid": [{"x": np.arange(3) * 1e-4, "z": np.arange(1, 4) * 1e-4}],
+    "PointGrid": [{"x": np.zeros(3), "z": np.full(3, 5e-3)}],
     "PolarGrid": [{"radius": np.arange(1, 4) * 1e-2, "angle": np.arange(3) * 0.1}],
     "Waveform": [{"samples": np.array([0.0, 1.0, -1.0, 0.0]), "rate": 20e6}],
     "ImpulseResponse": [{"samples": np.array([0.0, 1.0, -1.0, 0.0]), "rate": 20e6}],
@@ -54,8 +55,15 @@ VALUES = {
         }
     ],
 }
+COMBINATIONS = {
+    "CoherenceFactor",
+    "GeneralizedCoherenceFactor",
+    "MinimumVariance",
+    "DelayMultiplyAndSum",
+    "ShortLagSpatialCoherence",
+}
 LARGE = {("RFData", "samples"), ("IQData", "samples")}  # channel data are too large to copy: they stay the caller's
-WITHOUT_ARRAYS = {"Probe", "Imaging", "Medium"}
+WITHOUT_ARRAYS = {"Probe", "Imaging", "Medium", *COMBINATIONS}
 RESULTS = {"Calibration", "TimeZero"}  # made by the library, which hands their arrays over
 
 

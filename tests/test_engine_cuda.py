@@ -22,6 +22,7 @@ from ussim.arrays import to_numpy
 from ussim.beamform import transmit_time
 from ussim.beamforming.apertures import automatic_f_number
 from ussim.beamforming.weights import beam_weights
+from ussim.beamforming.windows import WINDOWS
 from ussim.engines import get_engine
 from ussim.engines.cpu import beamform as cpu_beamform
 from ussim.engines.cuda import cupy as cuda
@@ -389,6 +390,48 @@ def test_delay_and_sum_of_many_transmits_and_simultaneous_laws(engine, small_arr
         image = engine.delay_and_sum(samples, beamforming(acquisition, grid))
         expected = reference.delay_and_sum(samples, beamforming(acquisition, grid))
         assert relative_error(image, expected) < DAS_TOLERANCE
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("iq", [True, False])
+def test_windows_over_the_aperture_equal_the_reference(engine, iq, masked):
+    probe = replace(ussim.load_probe("C5-2v"), n_elements=24)
+    mask = (np.random.default_rng(1).random((3, 24)) < 0.6) & (np.arange(24) != 3) if masked else None
+    acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(np.deg2rad([-10, 0, 10])), receive_mask=mask)
+    grid = ussim.ImageGrid(x=np.linspace(-15e-3, 15e-3, 40), z=np.linspace(-1e-3, 30e-3, 9))
+    samples = some_channels(acquisition, 700, 2, iq)
+    gains = np.random.default_rng(2).uniform(0, 2, 24).round()  # some of them 0
+    rows = ("hann", None, 1.2), ("tukey", None, 0.7), ("boxcar", gains, 0.0), ("blackman", gains, 1.0)
+    for window, weights, f_number in rows:  # to normalize by windows alone would divide by their rounded ends, nearly 0
+        law = beamforming(acquisition, grid, iq=iq, f_number=f_number, normalize=window == "boxcar")
+        law = replace(law, window=WINDOWS[window], gains=weights)
+        images, expected = to_numpy(engine.delay_and_sum(samples, law)), reference.delay_and_sum(samples, law)
+        assert relative_error(images, expected) < 2 * DAS_TOLERANCE  # the window in float32 beside: 1e-7 a weight
+
+
+@pytest.mark.parametrize("kind", ["polar", "line of points", "volume of points"])
+def test_any_grid_equals_the_reference(engine, small_array, kind):
+    acquisition = ussim.Acquisition(small_array, ussim.FocusedWaves(x=[0.0, 2e-3], z=[10e-3, 8e-3]))
+    rng = np.random.default_rng(0)
+    shape = (37,) if kind == "line of points" else (3, 4, 5)
+    points = ussim.PointGrid(rng.uniform(-5e-3, 5e-3, shape), rng.uniform(-1e-3, 20e-3, shape))
+    polar = ussim.PolarGrid(np.linspace(4e-3, 20e-3, 9), np.linspace(-0.5, 0.5, 40), apex=-3e-3)
+    grid = polar if kind == "polar" else points
+    samples = some_channels(acquisition, 400, 2, True)
+    for compounding in ("coherent", "none"):
+        law = replace(beamforming(acquisition, grid), weights=beam_weights(acquisition, grid), compounding=compounding)
+        images, expected = to_numpy(engine.delay_and_sum(samples, law)), reference.delay_and_sum(samples, law)
+        assert images.shape == expected.shape == ((2, 2, *grid.shape) if compounding == "none" else (2, *grid.shape))
+        assert expected.any()
+        assert relative_error(images, expected) < DAS_TOLERANCE
+
+
+def test_combinations_of_elements_are_refused_in_one_line(engine, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.0))
+    grid = ussim.ImageGrid(x=[0.0], z=[10e-3])
+    law = replace(beamforming(acquisition, grid), combination=ussim.MinimumVariance())
+    with pytest.raises(ussim.EngineError, match='combine "mv" is computed on the CPU: use engine="cpu"'):
+        engine.delay_and_sum(some_channels(acquisition, 400, 1, True), law)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -16,6 +16,12 @@ __version__ = "0.1.0"
 _HOME = {
     "Acquisition": "acquisition",
     "Calibration": "calibration.result",
+    "CoherenceFactor": "beamforming.adaptive",
+    "GeneralizedCoherenceFactor": "beamforming.adaptive",
+    "MinimumVariance": "beamforming.adaptive",
+    "DelayMultiplyAndSum": "beamforming.adaptive",
+    "ShortLagSpatialCoherence": "beamforming.adaptive",
+    "PointGrid": "beamforming.grids",
     "ChannelDataFile": "io.channel_data",
     "TimeZero": "time_zero",
     "check_time_zero": "time_zero",
@@ -70,23 +76,29 @@ __all__ = [
     "Acquisition",
     "Calibration",
     "ChannelDataFile",
+    "CoherenceFactor",
     "CustomTransmits",
     "DataError",
+    "DelayMultiplyAndSum",
     "DivergingWaves",
     "EngineError",
     "FocusedWaves",
+    "GeneralizedCoherenceFactor",
     "IQData",
     "ImageGrid",
     "Imaging",
     "ImagingOperator",
     "ImpulseResponse",
     "Medium",
+    "MinimumVariance",
     "PlaneWaves",
+    "PointGrid",
     "PolarGrid",
     "Probe",
     "ProbeError",
     "RFData",
     "Scatterers",
+    "ShortLagSpatialCoherence",
     "SyntheticAperture",
     "TimeZero",
     "UssimError",
@@ -124,6 +136,14 @@ if TYPE_CHECKING:
     from . import phantoms
     from .acquisition import Acquisition
     from .beamform import delay_and_sum, envelope, field_mask, log_compress
+    from .beamforming.adaptive import (
+        CoherenceFactor,
+        DelayMultiplyAndSum,
+        GeneralizedCoherenceFactor,
+        MinimumVariance,
+        ShortLagSpatialCoherence,
+    )
+    from .beamforming.grids import PointGrid
     from .beamforming.scan_convert import PolarGrid, scan_convert, to_polar
     from .calibration.result import Calibration
     from .calibration.run import calibrate

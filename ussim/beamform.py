@@ -6,6 +6,8 @@ element recorded when the echo of that pixel came in.
 
     delay_and_sum ─► plan.Beamforming ─► engines.get_engine ─► Engine.delay_and_sum ─► kernels (`engines.cpu.kernels`,
     `beamform.cu`), which asks `arrivals` for the times of the transmits
+
+In place of the sum over the elements may stand another combination of them (`beamforming.adaptive`).
 """
 
 from __future__ import annotations
@@ -18,15 +20,24 @@ import numpy as np
 
 from .acquisition import Acquisition
 from .arrays import device_of, is_on_device, to_numpy
-from .arrivals import SOURCES_PER_ELEMENT, apertures, arrival_times, has_ray
-from .beamforming.apertures import automatic_f_number, cos_acceptance, is_seen, unseen_share
+from .arrivals import arrival_times
+from .beamforming.adaptive import (
+    OWN_WEIGHTS,
+    Combination,
+    ShortLagSpatialCoherence,
+    name_of,
+    resolve_combination,
+)
+from .beamforming.apertures import automatic_f_number, reached, unseen_share
+from .beamforming.grids import AnyGrid
 from .beamforming.weights import resolve_weights
+from .beamforming.windows import resolve_apodization
 from .doors import check_speed
 from .engines import engine_of, get_engine
 from .interpolation import INTERPOLATIONS
 from .plan import Beamforming
 from .reach import check_reach
-from .types import ImageGrid, IQData, RFData
+from .types import IQData, RFData
 
 RECORDS = 30.0  # a grid whose times are more than this many records away has nothing to do with them
 COMPOUNDINGS = ("coherent", "incoherent", "none")
@@ -39,9 +50,11 @@ class UnseenWarning(UserWarning):
 
 def delay_and_sum(
     data: IQData | RFData,
-    grid: ImageGrid,
+    grid: AnyGrid,
     f_number: float | None = None,
     *,
+    apodization: str | np.ndarray | None = None,
+    combine: str | Combination = "sum",
     interpolation: str = "linear",
     normalize: bool = False,
     speed_of_sound: float | None = None,
@@ -60,17 +73,28 @@ def delay_and_sum(
     ----------
     data : IQData or RFData
         (..., n_transmits, n_elements, n_samples): one record or a stack.
-    grid : ImageGrid
-        Pixel centers; any Cartesian grid, for linear, phased and convex arrays alike.
+    grid : ImageGrid, PolarGrid or PointGrid
+        Pixel centers: a Cartesian grid, a polar one, or any points; for linear, phased and convex arrays alike.
     f_number : float, optional
         Receive aperture: an element counts where the pixel is within atan(1 / (2 f_number)) of its normal, which is
         |x - x_e| <= z / (2 f_number) on a flat array. None: all elements where they are at most 0.7 wavelengths apart, else
         from the elements' directivity (`automatic_f_number`); 0: all elements.
+    apodization : str, np.ndarray or None
+        Weights of the elements in the receive aperture. "boxcar" (None): all count alike. "hann", "hamming", "blackman" or
+        "tukey" (flat over its inner half): a window that moves and grows with the aperture, over the tangent of the angle to
+        the element's normal; where `f_number` is 0, over the whole array. Or weights (n_elements,), at least 0.
+    combine : str or a value of `beamforming.adaptive`
+        How the elements' delayed samples make a pixel. "sum"; "cf" and "gcf", the sum times a coherence factor; "mv",
+        minimum variance; "dmas", delay-multiply-and-sum; "slsc", short-lag spatial coherence. Parameters as in
+        "mv,loading=0.1", or by a value as `MinimumVariance(loading=0.1)`. All but the sum need IQ data and the engines
+        "cpu" or "reference"; "auto" is the CPU's then. They combine the elements after the sum over transmits, or of
+        each transmit where `compounding` is not coherent.
     interpolation : str
         "nearest", "linear", "quadratic", "lanczos3" or "lanczos5".
     normalize : bool
-        Divide each pixel by the number of elements in its aperture (MUST does not: shallow rows are darker), of those that
-        the acquisition's receive_mask lets receive; of a mask that changes with the transmit, by the mean over transmits.
+        Divide each pixel by the number of elements in its aperture (MUST does not: shallow rows are darker), or the sum of
+        their apodization, of those that the acquisition's receive_mask lets receive; of a mask that changes with the
+        transmit, by the mean over transmits. A coherence ("slsc") is the same with and without.
     speed_of_sound : float, optional
         For the way from the array to a pixel and back, m/s; the acquisition's medium by default. When elements fired is not
         affected, so that focused waves come together elsewhere, nearer at a higher speed: arrivals change there from the
@@ -90,8 +114,9 @@ def delay_and_sum(
     Returns
     -------
     np.ndarray
-        (..., nz, nx) complex64 of IQ data, float32 of RF data and of "incoherent" (the reference engine: complex128,
-        float64), an image a record; (..., n_transmits, nz, nx) with "none"; on a card where the engine is "cuda".
+        (..., nz, nx) complex64 of IQ data, float32 of RF data, of "incoherent" and of "slsc" (the reference engine:
+        complex128, float64), an image a record, (..., *grid.shape) of other grids; (..., n_transmits, nz, nx) with "none";
+        on a card where the engine is "cuda".
 
     Warns
     -----
@@ -102,6 +127,8 @@ def delay_and_sum(
     ------
     ValueError
         A value is out of range or of no known name.
+    EngineError
+        The engine is on a card, and `combine` is not the sum.
     """
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
@@ -116,6 +143,9 @@ def delay_and_sum(
         raise ValueError(
             "compounding: incoherent needs IQData, whose magnitude is an envelope: use ussim.demodulate first"
         )
+    combination = resolve_combination(combine)
+    _check_combination(combination, data, compounding, apodization)
+    window, gains = resolve_apodization(apodization, data.acquisition.probe, f_number)
     weights = resolve_weights(transmit_weights, data.acquisition, grid)
     _check_record(data, grid, speed_of_sound)
     unseen = unseen_share(data.acquisition, grid, f_number)
@@ -126,6 +156,13 @@ def delay_and_sum(
             UnseenWarning,
             stacklevel=2,
         )
+    if combination is not None and engine == "auto":
+        engine = "cpu"
+        if is_on_device(data.samples):
+            warnings.warn(
+                f'combine "{name_of(combination)}" is computed on the CPU: samples are copied there, and the image is there',
+                stacklevel=2,
+            )
     there = engine == "auto" and is_on_device(data.samples)
     machine = engine_of(data.samples) if there else get_engine(engine)
     return machine.delay_and_sum(
@@ -143,6 +180,9 @@ def delay_and_sum(
             weights=weights,
             compounding=compounding,
             progress=progress,
+            window=window,
+            gains=gains,
+            combination=combination,
         ),
     )
 
@@ -269,7 +309,7 @@ def transmit_time(
     return arrival_times(acquisition, x, z, _check_speed(speed_of_sound, acquisition), bounds)
 
 
-def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None = None) -> np.ndarray:
+def field_mask(acquisition: Acquisition, grid: AnyGrid, f_number: float | None = None) -> np.ndarray:
     """Tell which pixels are in the probe's field: in front of the array, reached by a transmit, seen by an element.
 
     Within reach of a transmit: a ray of its wave passes there, that is, the arrival τ_e + d_e/c has its extremum inside the
@@ -282,7 +322,7 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     ----------
     acquisition : Acquisition
         Probe, waves, medium and sampling.
-    grid : ImageGrid
+    grid : ImageGrid, PolarGrid or PointGrid
         Pixel centers, m.
     f_number : float, optional
         As in `delay_and_sum`.
@@ -290,37 +330,35 @@ def field_mask(acquisition: Acquisition, grid: ImageGrid, f_number: float | None
     Returns
     -------
     np.ndarray
-        (nz, nx) bool.
+        (nz, nx) bool, the grid's shape.
     """
-    probe, c = acquisition.probe, acquisition.medium.speed_of_sound
-    check_reach("grid", grid.x, grid.z, acquisition)
-    x, z = (axis.ravel() for axis in grid.mesh())
-    mask = np.zeros(x.size, dtype=bool)
-    front = np.flatnonzero(~probe.is_behind(x, z))
-    period = 1 / acquisition.carrier_frequency
-    hears = np.asarray(acquisition.receiving.any(axis=0))
-    block = max(1, 4_000_000 // (SOURCES_PER_ELEMENT * probe.n_elements))
-    acceptance = cos_acceptance(automatic_f_number(probe, c) if f_number is None else f_number)
-    for first in range(0, len(front), block):
-        part = front[first : first + block]
-        px, pz = x[part], z[part]
-        seen = is_seen(probe, px, pz, acceptance, hears)
-        reached = np.zeros(len(part), dtype=bool)
-        for aperture in apertures(acquisition):
-            way = np.hypot(px[:, None] - aperture.x, pz[:, None] - aperture.z) / c
-            for law in aperture.delays:
-                reached |= has_ray(way + law, period)
-        mask[part] = seen & reached
-    return mask.reshape(grid.shape)
+    x, z = grid.mesh()
+    check_reach("grid", x, z, acquisition)
+    return reached(acquisition, x, z, f_number)
 
 
 def _check_speed(speed_of_sound: float | None, acquisition: Acquisition) -> float:
     return acquisition.medium.speed_of_sound if speed_of_sound is None else check_speed(speed_of_sound)
 
 
-def _check_record(data: IQData | RFData, grid: ImageGrid, speed_of_sound: float) -> None:
+def _check_combination(
+    combination: Combination | None, data: IQData | RFData, compounding: str, apodization: str | np.ndarray | None
+) -> None:
+    """Refuse what a combination cannot be asked for."""
+    if combination is None:
+        return
+    name = name_of(combination)
+    if isinstance(data, RFData):
+        raise ValueError(f'combine: "{name}" needs IQData, whose samples have phases: use ussim.demodulate first')
+    if isinstance(combination, OWN_WEIGHTS) and not (apodization is None or np.array_equal(apodization, "boxcar")):
+        raise ValueError(f'combine: "{name}" weighs the elements itself: expected apodization None')
+    if isinstance(combination, ShortLagSpatialCoherence) and compounding == "incoherent":
+        raise ValueError(f'combine: "{name}" is no magnitude to compound: expected compounding coherent or none')
+
+
+def _check_record(data: IQData | RFData, grid: AnyGrid, speed_of_sound: float) -> None:
     """Refuse a record whose times are beyond all reason for the pixels."""
-    x, z = grid.x, grid.z
+    x, z = grid.mesh()
     check_reach("grid", x, z, data.acquisition)
     starts = np.asarray(data.start_time)
     first, last = float(starts.min()), float(starts.max()) + data.samples.shape[-1] / data.sampling_frequency

@@ -8,6 +8,7 @@ each pixel gets the peak of its cell.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from . import physics
 from .acquisition import Acquisition
 from .arrays import device_of, to_numpy
 from .beamform import delay_and_sum, log_compress
+from .beamforming.grids import AnyGrid
+from .beamforming.scan_convert import PolarGrid
 from .demodulation import demodulate
 from .probes import Probe
 from .receive import time_gain_compensation
@@ -96,7 +99,7 @@ def bmode(
 
 def envelope_image(
     data: IQData | RFData,
-    grid: ImageGrid,
+    grid: AnyGrid,
     f_number: float | None = None,
     *,
     fine: tuple[int, int] | None = None,
@@ -112,8 +115,8 @@ def envelope_image(
     ----------
     data : IQData or RFData
         (..., n_transmits, n_elements, n_samples); RF data are demodulated first.
-    grid : ImageGrid
-        Pixel centers asked for.
+    grid : ImageGrid, PolarGrid or PointGrid
+        Pixel centers asked for. Points have no cells: the envelope is that at them.
     f_number : float, optional
         As in `delay_and_sum`.
     fine : (int, int), optional
@@ -125,7 +128,8 @@ def envelope_image(
     Returns
     -------
     np.ndarray
-        (..., nz, nx) envelope, float32 (the reference engine: float64), where the engine computes.
+        (..., nz, nx) envelope, float32 (the reference engine: float64), where the engine computes; of coherences (combine
+        "slsc") those above 0.
 
     Raises
     ------
@@ -139,7 +143,7 @@ def envelope_image(
         options["transmit_weights"] = to_numpy(weights).repeat(nz, axis=-2).repeat(nx, axis=-1)
     image = delay_and_sum(iq, refine(grid, nz, nx), f_number, **options)
     with device_of(image):
-        return peaks(abs(image), nz, nx)
+        return peaks(abs(image) if image.dtype.kind == "c" else image.clip(0), nz, nx)
 
 
 def peaks(image: np.ndarray, nz: int, nx: int) -> np.ndarray:
@@ -151,9 +155,16 @@ def peaks(image: np.ndarray, nz: int, nx: int) -> np.ndarray:
     return blocks
 
 
-def fine_factors(probe: Probe, grid: ImageGrid, speed_of_sound: float) -> tuple[int, int]:
-    """Return samples per cell in z and in x that resolve a point's echo, 1 where the cells do already."""
+def fine_factors(probe: Probe, grid: AnyGrid, speed_of_sound: float) -> tuple[int, int]:
+    """Return samples per cell in z and in x that resolve a point's echo, 1 where the cells do already.
+
+    Of a polar grid along the radius and along its longest arc.
+    """
     height, width = echo_size(probe, speed_of_sound)
+    if isinstance(grid, PolarGrid):
+        return _factor(grid.radius, height), _factor(grid.angle * grid.radius[-1], width)
+    if not isinstance(grid, ImageGrid):
+        return 1, 1
     return _factor(grid.z, height), _factor(grid.x, width)
 
 
@@ -168,9 +179,15 @@ def echo_size(probe: Probe, speed_of_sound: float) -> tuple[float, float]:
     return height, width
 
 
-def refine(grid: ImageGrid, nz: int, nx: int) -> ImageGrid:
+def refine(grid: AnyGrid, nz: int, nx: int) -> AnyGrid:
     """Return the grid of nz x nx samples spread evenly over the cell of each pixel."""
-    return grid if (nz, nx) == (1, 1) else ImageGrid(x=_split(grid.x, nx), z=_split(grid.z, nz))
+    if (nz, nx) == (1, 1):
+        return grid
+    if isinstance(grid, PolarGrid):
+        return replace(grid, radius=_split(grid.radius, nz), angle=_split(grid.angle, nx))
+    if not isinstance(grid, ImageGrid):
+        raise ValueError(f"fine: expected (1, 1) of points, which have no cells, got {(nz, nx)}")
+    return replace(grid, x=_split(grid.x, nx), z=_split(grid.z, nz))
 
 
 def _factor(axis: np.ndarray, size: float) -> int:

@@ -183,9 +183,7 @@ def check_name(name: str) -> str:
 
 def beam_apex(probe: Probe) -> float | None:
     """Return the depth, m, that a probe's beams run from; None where they run straight down."""
-    if not probe.is_flat:
-        return probe.center_of_curvature
-    return 0.0 if probe.imaging is not None and probe.imaging.transmit == "diverging" else None
+    return probe.beam_apex
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------

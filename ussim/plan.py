@@ -18,9 +18,12 @@ from . import physics
 from .acquisition import Acquisition
 from .arrays import to_numpy
 from .arrivals import ArrivalBounds, arrival_times
+from .beamforming.adaptive import Combination, ShortLagSpatialCoherence
 from .beamforming.apertures import cos_acceptance
+from .beamforming.grids import AnyGrid
+from .beamforming.windows import BOXCAR, Window
 from .interpolation import Interpolation
-from .types import ImageGrid, Scatterers
+from .types import Scatterers
 
 Progress = Callable[
     [int, int], None
@@ -234,7 +237,7 @@ class Beamforming:
     """A delay-and-sum in checked numbers: what `Plan` is to a simulation."""
 
     acquisition: Acquisition
-    grid: ImageGrid
+    grid: AnyGrid
     speed_of_sound: float  # m/s
     sampling_frequency: float  # Hz
     start_time: np.ndarray  # (n_transmits,) s; one number serves all
@@ -245,11 +248,20 @@ class Beamforming:
     weights: np.ndarray | None = None  # (n_transmits, nz, nx) float32; None: 1 everywhere
     compounding: str = "coherent"  # or "incoherent", "none"
     progress: Progress | None = None
+    window: Window = BOXCAR  # over the aperture of a pixel
+    gains: np.ndarray | None = None  # (n_elements,) weights of the elements; None: 1
+    combination: Combination | None = None  # of the elements; None: their sum
 
     @property
     def has_phase(self) -> bool:
-        """Whether images are sums of samples, complex where those are; otherwise magnitudes."""
-        return self.compounding != "incoherent"
+        """Whether images are sums of samples, complex where those are; otherwise magnitudes or coherences."""
+        return self.compounding != "incoherent" and not isinstance(self.combination, ShortLagSpatialCoherence)
+
+    @property
+    def rows_and_columns(self) -> tuple[int, int]:
+        """The pixels as rows of neighbors, whatever their arrangement."""
+        *rows, columns = self.grid.shape
+        return math.prod(rows), columns
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -267,10 +279,16 @@ class Beamforming:
             )
 
     @cached_property
+    def extents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest x, and z, of the pixels, m."""
+        x, z = self.grid.mesh()
+        return np.array([x.min(), x.max()]), np.array([z.min(), z.max()])
+
+    @cached_property
     def receive_reach(self) -> tuple[float, float]:
         """Bounds of the time from a pixel of the grid to an element, with the receive delay, in samples."""
         probe, delays = self.acquisition.probe, self.receive_delays * self.sampling_frequency
-        x, z = np.meshgrid(self.grid.x[[0, -1]], self.grid.z[[0, -1]])  # a corner is farthest from any element
+        x, z = np.meshgrid(*self.extents)  # a corner of the box about the pixels is the farthest from any element
         with np.errstate(over="ignore"):
             way = np.hypot(x.ravel()[:, None] - probe.element_x, z.ravel()[:, None] - probe.element_z).max()
             way = way / self.speed_of_sound * self.sampling_frequency
@@ -315,6 +333,32 @@ class Beamforming:
         """(n_elements,) share of the transmits in which an element receives: 1 without a receive mask."""
         weights: np.ndarray = self.acquisition.receiving.mean(axis=0)
         return weights
+
+    @cached_property
+    def element_gains(self) -> np.ndarray:
+        """(n_elements,) weights of the elements, 1 unless given."""
+        return np.ones(self.acquisition.probe.n_elements) if self.gains is None else self.gains.copy()
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether elements of an aperture count differently."""
+        return self.gains is not None or self.window != BOXCAR
+
+    def element_weights(self, element: int, dx: np.ndarray, dz: np.ndarray) -> np.ndarray:
+        """Return how much an element counts at pixels that lie dx, dz from it: its weight and the window's, 0 outside.
+
+        |arcsin(dx / d) - θ_e| <= atan(1 / (2 f#)), which is |dx| <= z / (2 f#) where θ_e = 0; the window is over the tangent
+        of that angle, from 0 on the normal to 1 at the aperture's edge: over |dx| / (z / (2 f#)).
+        """
+        angle = self.acquisition.probe.element_angle[element]
+        sine, cosine = np.sin(angle), np.cos(angle)
+        toward = np.abs(dz) * cosine + dx * sine
+        weight: np.ndarray = np.asarray(toward >= self.cos_acceptance * np.hypot(dx, dz)) * self.element_gains[element]
+        if self.window != BOXCAR:
+            across = np.abs(dx * cosine - np.abs(dz) * sine)
+            place = np.where(toward > 0, 2 * self.f_number * across / np.where(toward > 0, toward, 1), 0)
+            weight = weight * self.window.at(np.minimum(place, 1))
+        return weight
 
     def transmit_times(self, x: np.ndarray, z: np.ndarray, arrival_bounds: ArrivalBounds) -> np.ndarray:
         """`transmit_time` at points: (n_transmits, *shape) s; the bounds are found by the engine that asks."""

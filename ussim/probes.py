@@ -98,6 +98,8 @@ class Probe(Shown):
         Gap between neighboring elements, m.
     center_of_curvature : float
         z of the center of curvature of a convex array, m, negative; the apex lies at center_of_curvature + radius.
+    beam_apex : float or None
+        z that the probe's beams run from, m; None where they run straight down.
     element_angle : np.ndarray
         (n_elements,) angle of each element's normal to the z axis, rad.
     element_x, element_z : np.ndarray
@@ -175,6 +177,16 @@ class Probe(Shown):
     def center_of_curvature(self) -> float:
         """Z of the center of curvature of a convex array (x = 0), m: negative, behind the array."""
         return -self.radius * math.cos(self._span / 2)
+
+    @property
+    def beam_apex(self) -> float | None:
+        """Z that the probe's beams run from (x = 0), m; None of a linear array, whose beams run straight down.
+
+        The center of curvature of a convex array; the face of a phased one, which is one whose default waves diverge.
+        """
+        if not self.is_flat:
+            return self.center_of_curvature
+        return 0.0 if self.imaging is not None and self.imaging.transmit == "diverging" else None
 
     def plot(self) -> Figure:
         """Draw the array, its default field and the firing times of its default transmits.

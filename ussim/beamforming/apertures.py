@@ -1,17 +1,31 @@
-"""Receive apertures: which elements hear a pixel, by the f-number, or by the elements' own directivity."""
+"""Apertures: which elements hear a pixel, by the f-number or by the elements' own directivity; which waves reach it."""
 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 
 from .. import physics
 from ..acquisition import Acquisition
+from ..arrivals import SOURCES_PER_ELEMENT, apertures, has_ray
 from ..probes import Probe
-from ..types import ImageGrid
 
 FINE_PITCH = 0.7  # wavelengths at the center frequency, below which all elements receive
+
+
+class Mesh(Protocol):
+    """Points in rows and columns, or in any arrangement."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The arrangement."""
+        ...
+
+    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and z of every point, m."""
+        ...
 
 
 def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
@@ -31,16 +45,54 @@ def directivity_f_number(probe: Probe, speed_of_sound: float) -> float:
     return physics.automatic_f_number(probe.element_width, shortest)
 
 
-def unseen_share(acquisition: Acquisition, grid: ImageGrid, f_number: float) -> float:
+def unseen_share(acquisition: Acquisition, grid: Mesh, f_number: float) -> float:
     """Share of the pixels in front of the array that no element receives from, judged by some 32 x 32 of them."""
     probe, hears = acquisition.probe, np.asarray(acquisition.receiving.any(axis=0))
     if f_number == 0 and hears.any():
         return 0.0
-    x, z = (axis.ravel() for axis in np.meshgrid(grid.x[:: len(grid.x) // 32 or 1], grid.z[:: len(grid.z) // 32 or 1]))
+    some = tuple(slice(None, None, n // 32 or 1) for n in grid.shape)
+    x, z = (axis[some].ravel() for axis in grid.mesh())
     front = ~probe.is_behind(x, z)
     if not front.any():
         return 0.0
     return 1 - float(is_seen(probe, x[front], z[front], cos_acceptance(f_number), hears).mean())
+
+
+def reached(acquisition: Acquisition, x: np.ndarray, z: np.ndarray, f_number: float | None = None) -> np.ndarray:
+    """Tell which points are in front of the array, reached by a ray of a transmit, seen by an element that ever receives.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+    x, z : np.ndarray
+        Points of one shape, m.
+    f_number : float, optional
+        Of the receive aperture, automatic by default.
+
+    Returns
+    -------
+    np.ndarray
+        bool, of the points' shape (`beamform.field_mask` says what counts as reached).
+    """
+    probe, c = acquisition.probe, acquisition.medium.speed_of_sound
+    shape, x, z = x.shape, x.ravel(), z.ravel()
+    mask = np.zeros(x.size, dtype=bool)
+    front = np.flatnonzero(~probe.is_behind(x, z))
+    period = 1 / acquisition.carrier_frequency
+    hears = np.asarray(acquisition.receiving.any(axis=0))
+    block = max(1, 4_000_000 // (SOURCES_PER_ELEMENT * probe.n_elements))
+    acceptance = cos_acceptance(automatic_f_number(probe, c) if f_number is None else f_number)
+    for first in range(0, len(front), block):
+        part = front[first : first + block]
+        px, pz = x[part], z[part]
+        seen = is_seen(probe, px, pz, acceptance, hears)
+        lit = np.zeros(len(part), dtype=bool)
+        for aperture in apertures(acquisition):
+            way = np.hypot(px[:, None] - aperture.x, pz[:, None] - aperture.z) / c
+            for law in aperture.delays:
+                lit |= has_ray(way + law, period)
+        mask[part] = seen & lit
+    return mask.reshape(shape)
 
 
 def cos_acceptance(f_number: float) -> float:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..acquisition import Acquisition
 from ..doors import own
 from ..types import ImageGrid
+from .apertures import reached
 
+PROBED_DEPTHS, PROBED_ANGLES = 33, 181  # at which it is looked whether transmits reach a sector
 DIRECTIONS = 361  # between which the largest sector is looked for
 
 
@@ -28,7 +31,7 @@ class PolarGrid:
     angle : np.ndarray
         (n_angles,) directions, rad, increasing; positive to positive x.
     apex : float
-        Depth z of the apex, m, at x = 0: below 0 for a convex array, 0 for a phased one (`phantoms.beam_apex`).
+        Depth z of the apex, m, at x = 0: below 0 for a convex array, 0 for a phased one (`Probe.beam_apex`).
     shape : tuple of int
         (n_radii, n_angles).
 
@@ -58,6 +61,63 @@ class PolarGrid:
             raise ValueError(f"PolarGrid: angle: expected rad within ±π, got {np.abs(self.angle).max():g}")
         if not np.isfinite(self.apex):
             raise ValueError(f"PolarGrid: apex: expected a depth in m, got {self.apex!r}")
+
+    @classmethod
+    def for_acquisition(
+        cls,
+        acquisition: Acquisition,
+        shape: tuple[int, int] = (256, 256),
+        depth: tuple[float, float] | None = None,
+        angle: tuple[float, float] | None = None,
+    ) -> PolarGrid:
+        """Lay points over the sector that a convex or phased probe scans: `delay_and_sum` on them leaves no corner empty.
+
+        Parameters
+        ----------
+        acquisition : Acquisition
+            Its probe has the default field of view.
+        shape : (int, int)
+            (n_radii, n_angles), (256, 256) by default.
+        depth : (float, float), optional
+            Low and high, m along a beam from the array's face; from the probe's field of view by default.
+        angle : (float, float), optional
+            Low and high, rad; by default as far to either side as the transmits reach at all depths, at most to the
+            outermost elements' normals, of a phased array the sector of the probe's diverging waves.
+
+        Returns
+        -------
+        PolarGrid
+
+        Raises
+        ------
+        ValueError
+            The probe is linear, or has no default field of view and `depth` is missing, or a value is out of range.
+        """
+        probe = acquisition.probe
+        apex, imaging = probe.beam_apex, probe.imaging
+        if apex is None:
+            raise ValueError(
+                f"PolarGrid: expected a convex or phased probe, got {probe.name}, whose beams run straight down: "
+                "use ImageGrid"
+            )
+        if depth is None and imaging is None:
+            raise ValueError(
+                f"{probe.name} has no default field of view ([imaging] in its file): give depth, (low, high) in m"
+            )
+        face = 0.0 if probe.is_flat else probe.radius
+        if depth is None:
+            top = apex + face  # z of the face, on the axis
+            depth = max(imaging.z[0] - top, 0.0), imaging.z[1] - top  # type: ignore[union-attr]
+        if angle is None:
+            half = imaging.width / 2 if probe.is_flat and imaging is not None else float(probe.element_angle[-1])
+            angle = _lit_angles(acquisition, apex, face + np.linspace(*depth, PROBED_DEPTHS), half)
+        for name, extent in (("depth", depth), ("angle", angle)):
+            if not extent[0] < extent[1]:
+                raise ValueError(f"PolarGrid: {name}: expected (low, high) with low < high, got {tuple(extent)}")
+        if min(shape) < 1:
+            raise ValueError(f"shape: expected (n_radii, n_angles) of at least 1, got {shape}")
+        radius = np.linspace(face + depth[0], face + depth[1], shape[0])
+        return cls(radius, np.linspace(*angle, shape[1]), apex)
 
     @classmethod
     def within(cls, grid: ImageGrid, apex: float, shape: tuple[int, int] | None = None) -> PolarGrid:
@@ -116,6 +176,20 @@ class PolarGrid:
         """Return x and z of every point, each (n_radii, n_angles), m."""
         radius, angle = self.radius[:, None], self.angle[None, :]
         return radius * np.sin(angle), self.apex + radius * np.cos(angle)
+
+
+def _lit_angles(acquisition: Acquisition, apex: float, radius: np.ndarray, half: float) -> tuple[float, float]:
+    """Return the beams about the middle one, within ± half, at all of whose radii a transmit passes; ± half without any."""
+    angle = np.linspace(-half, half, PROBED_ANGLES)
+    x, z = radius[:, None] * np.sin(angle), apex + radius[:, None] * np.cos(angle)
+    lit: np.ndarray = np.logical_and.reduce(reached(acquisition, x, z), axis=0)
+    middle = PROBED_ANGLES // 2
+    if not lit[middle]:
+        return -half, half
+    dark = np.flatnonzero(~lit)
+    first = int(dark[dark < middle].max(initial=-1)) + 1
+    last = int(dark[dark > middle].min(initial=PROBED_ANGLES)) - 1
+    return (float(angle[first]), float(angle[last])) if first < last else (-half, half)
 
 
 def scan_convert(image: np.ndarray, polar: PolarGrid, grid: ImageGrid, outside: float = 0.0) -> np.ndarray:

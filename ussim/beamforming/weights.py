@@ -17,24 +17,24 @@ from .. import physics
 from ..acquisition import Acquisition
 from ..arrays import to_numpy
 from ..foci import has_foci, law_foci
-from ..types import ImageGrid
+from .grids import AnyGrid
 from .scanlines import line_weights
 
 WAIST = 1.0  # half width of a beam at its focus, in wavelengths x the transmit's f-number: the first zero of a flat aperture
 
 
-def resolve_weights(weights: str | np.ndarray | None, acquisition: Acquisition, grid: ImageGrid) -> np.ndarray | None:
+def resolve_weights(weights: str | np.ndarray | None, acquisition: Acquisition, grid: AnyGrid) -> np.ndarray | None:
     """Return the weights that `delay_and_sum` is asked for.
 
     Parameters
     ----------
     weights : str, np.ndarray or None
-        "beam", "line", or weights of shape (n_transmits,) or (n_transmits, nz, nx).
+        "beam", "line", or weights of shape (n_transmits,) or (n_transmits, *grid.shape).
 
     Returns
     -------
     np.ndarray or None
-        (n_transmits, nz, nx) float32, None where each transmit counts everywhere.
+        (n_transmits, *grid.shape) float32, None where each transmit counts everywhere.
 
     Raises
     ------
@@ -56,11 +56,11 @@ def resolve_weights(weights: str | np.ndarray | None, acquisition: Acquisition, 
     if values.dtype.kind not in "biuf" or not (np.abs(values) <= np.finfo(np.float32).max).all():
         raise ValueError("transmit_weights: expected finite real numbers")
     values = values.astype(np.float32)
-    return values if values.ndim == 3 else np.broadcast_to(values[:, None, None], shape).copy()
+    return values if values.ndim > 1 else np.broadcast_to(values.reshape(-1, *[1] * len(grid.shape)), shape).copy()
 
 
 @lru_cache(maxsize=1)
-def beam_weights(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray | None:
+def beam_weights(acquisition: Acquisition, grid: AnyGrid) -> np.ndarray | None:
     """Return the weight of each transmit at each pixel: 1 on the axis of its beam, 1/2 at its edge, 0 half a width outside.
 
     The beam's edges are the rays from the ends of the transmit aperture through the focus, rounded off to a waist where they
@@ -70,7 +70,7 @@ def beam_weights(acquisition: Acquisition, grid: ImageGrid) -> np.ndarray | None
     Returns
     -------
     np.ndarray or None
-        (n_transmits, nz, nx) float32, not to be written to; None where no transmit is focused: each counts everywhere.
+        (n_transmits, *grid.shape) float32, not to be written to; None where no transmit is focused: each counts everywhere.
     """
     if not has_foci(acquisition):
         return None

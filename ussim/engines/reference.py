@@ -14,7 +14,7 @@ from scipy.signal import filtfilt
 from .. import physics
 from ..plan import Beamforming, FilterLaw, Plan, Progress
 from ..types import ImageGrid, Scatterers
-from . import reference_beamform
+from . import reference_adaptive, reference_beamform
 from .protocol import Engine
 
 
@@ -122,6 +122,8 @@ class ReferenceEngine(Engine):
 
     def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         """Images (..., nz, nx), complex128 or float64 as the samples are."""
+        if beamforming.combination is not None:
+            return reference_adaptive.combine(samples, beamforming)
         return reference_beamform.delay_and_sum(samples, beamforming)
 
     def mix_and_filter(self, samples: np.ndarray, law: FilterLaw) -> np.ndarray:

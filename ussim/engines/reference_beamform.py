@@ -43,10 +43,8 @@ def _image(samples: np.ndarray, b: Beamforming, number: int, n_records: int) -> 
     for e in range(n_elements):
         dx, dz = x - probe.element_x[e], z - probe.element_z[e]
         distance = np.hypot(dx, dz)
-        # |arcsin(dx / d) - θ_e| <= atan(1 / (2 f#)), which is |dx| <= z / (2 f#) where θ_e = 0
-        toward = np.abs(dz) * np.cos(probe.element_angle[e]) + dx * np.sin(probe.element_angle[e])
-        active = toward >= b.cos_acceptance * distance
-        n_active += active * b.live[e]
+        weight = b.element_weights(e, dx, dz)
+        n_active += weight * b.live[e]
         receive_position = (distance / b.speed_of_sound + b.receive_delays[e]) * b.sampling_frequency
         for a in np.flatnonzero(b.acquisition.receiving[:, e]):
             index = transmit_positions[a] + receive_position
@@ -60,7 +58,7 @@ def _image(samples: np.ndarray, b: Beamforming, number: int, n_records: int) -> 
             if b.demodulation_frequency:
                 cycles = index * (b.demodulation_frequency / b.sampling_frequency) + b.transmit_phases[a]
                 value = value * np.exp(2j * np.pi * cycles)
-            images[a] += np.where(active, value, 0)
+            images[a] += np.where(weight != 0, weight * value, 0)
         if b.progress is not None:
             b.progress(number * n_elements + e + 1, n_records * n_elements)
     if b.weights is not None:

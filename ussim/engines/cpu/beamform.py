@@ -10,11 +10,14 @@ same bytes whatever the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ...plan import FILTER_ORDER, Beamforming
+from ...types import ImageGrid
 from .kernels import beamform as kernels
-from .kernels.layout import TABLE, Aperture, Clock, Pixels, Transmits
+from .kernels.layout import TABLE, Aperture, Clock, Pixels, Taper, Transmits
 from .threads import as_input, in_threads
 
 TILE_SAMPLES = 96  # two-way samples across a tile at most; the stretches of 16 transmits then fill a 32 KiB cache
@@ -36,13 +39,46 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     n_transmits, n_elements, n_samples = samples.shape[-3:]
     pairs = np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32)
     records = as_input(pairs.reshape(-1, n_transmits, n_elements, pairs.shape[-1]))
-    probe, z_all, x = b.acquisition.probe, b.grid.z.copy(), b.grid.x.copy()
+    x, z = (axis.reshape(b.rows_and_columns) for axis in b.grid.mesh())
     n_images = n_transmits if b.compounding == "none" else 1
-    images = np.zeros((len(records), n_images, *b.grid.shape), dtype=np.complex64)
-    rows = max(1, BLOCK_VALUES // (n_transmits * len(x)))
-    fraction = np.arange(TABLE + 2) / TABLE
-    table = b.interpolation.weights(fraction).astype(np.float32)
-    aperture = Aperture(
+    images = np.zeros((len(records), n_images, *x.shape), dtype=np.complex64)
+    weights = None if b.weights is None else b.weights.reshape(n_transmits, *x.shape)
+    aperture, clock, tile_shape = aperture_of(b), clock_of(b), _tile_shape(b)
+    done, total = 0, len(records) * x.size
+    for part in _blocks(x.shape, BLOCK_VALUES // n_transmits):
+        xx, zz = x[part].copy(), z[part].copy()
+        positions = b.transmit_samples(xx, zz, n_samples, arrival_bounds)
+        tile = (1, 1) if _jumps(positions) else tile_shape
+        pixels = Pixels(xx, zz, ~b.acquisition.probe.is_behind(xx, zz), *tile)
+        transmits = Transmits(
+            positions,
+            b.transmit_phases,
+            NO_WEIGHTS if weights is None else weights[:, *part].copy(),
+            b.weights is not None,
+            COMPOUNDINGS.index(b.compounding),
+        )
+        for record, image in zip(records, images, strict=True):
+            block = np.zeros((n_images, *xx.shape), dtype=np.complex64)
+            in_threads(kernels.sum_tiles, (record, pixels, transmits, aperture, clock, block), b.progress, done, total)
+            done += xx.size
+            image[:, *part] = block
+    images = images.reshape(*samples.shape[:-3], *b.image_shape)
+    return images if b.has_phase and np.iscomplexobj(samples) else images.real.copy()
+
+
+def _blocks(shape: tuple[int, int], most: int) -> Iterator[tuple[slice, slice]]:
+    """Cut rows and columns into blocks of at most that many pixels: of whole rows, where one fits."""
+    columns = min(shape[1], max(1, most))
+    rows = max(1, most // columns)
+    for row in range(0, shape[0], rows):
+        for column in range(0, shape[1], columns):
+            yield slice(row, row + rows), slice(column, column + columns)
+
+
+def aperture_of(b: Beamforming) -> Aperture:
+    """Return the elements as they receive."""
+    probe = b.acquisition.probe
+    return Aperture(
         probe.element_x,
         probe.element_z,
         np.sin(probe.element_angle),
@@ -52,34 +88,20 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         b.live,
         float(b.cos_acceptance),
         bool(b.normalize),
+        Taper(b.is_windowed, b.element_gains, 2.0 * float(b.f_number), *map(float, b.window)),
     )
-    clock = Clock(
+
+
+def clock_of(b: Beamforming) -> Clock:
+    """Return samples in meters and cycles, and the interpolation between them."""
+    fraction = np.arange(TABLE + 2) / TABLE
+    return Clock(
         float(b.speed_of_sound),
         float(b.sampling_frequency),
         float(b.demodulation_frequency),
         int(b.interpolation.first_tap),
-        table,
+        b.interpolation.weights(fraction).astype(np.float32),
     )
-    done, total = 0, len(records) * z_all.size * x.size
-    for first in range(0, len(z_all), rows):
-        z = z_all[first : first + rows]
-        xx, zz = np.meshgrid(x, z)
-        positions = b.transmit_samples(xx, zz, n_samples, arrival_bounds)
-        pixels = Pixels(x, z, ~probe.is_behind(xx, zz), *((1, 1) if _jumps(positions) else _tile_shape(b)))
-        transmits = Transmits(
-            positions,
-            b.transmit_phases,
-            NO_WEIGHTS if b.weights is None else b.weights[:, first : first + rows].copy(),
-            b.weights is not None,
-            COMPOUNDINGS.index(b.compounding),
-        )
-        for record, image in zip(records, images, strict=True):
-            block = np.zeros((n_images, *xx.shape), dtype=np.complex64)
-            in_threads(kernels.sum_tiles, (record, pixels, transmits, aperture, clock, block), b.progress, done, total)
-            done += xx.size
-            image[:, first : first + rows] = block
-    images = images.reshape(*samples.shape[:-3], *b.image_shape)
-    return images if b.has_phase and np.iscomplexobj(samples) else images.real.copy()
 
 
 def _jumps(positions: np.ndarray) -> bool:
@@ -92,12 +114,16 @@ def _jumps(positions: np.ndarray) -> bool:
 def _tile_shape(b: Beamforming) -> tuple[int, int]:
     """Rows and columns of a tile: small enough that its stretch of samples stays short on coarse grids too."""
 
-    def count(axis: np.ndarray, samples_a_meter: float, largest: int) -> int:
-        step = float(np.diff(axis).max()) if len(axis) > 1 else 0.0
+    def count(step: float, samples_a_meter: float, largest: int) -> int:
         return int(np.clip(TILE_SAMPLES / max(step * samples_a_meter, 1e-9), 1, largest))
 
     rate = b.sampling_frequency / b.speed_of_sound
-    return count(b.grid.z, 2 * rate, TILE_ROWS), count(b.grid.x, rate, TILE_COLUMNS)
+    if isinstance(b.grid, ImageGrid):
+        down, across = (float(np.diff(axis).max(initial=0.0)) for axis in (b.grid.z, b.grid.x))
+        return count(down, 2 * rate, TILE_ROWS), count(across, rate, TILE_COLUMNS)
+    x, z = (axis.reshape(b.rows_and_columns) for axis in b.grid.mesh())
+    down, across = (float(np.hypot(np.diff(x, axis=i), np.diff(z, axis=i)).max(initial=0.0)) for i in range(2))
+    return count(down, 2 * rate, TILE_ROWS), count(across, 2 * rate, TILE_COLUMNS)
 
 
 # --- transmit delays -------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from ...plan import Beamforming, FilterLaw, Plan, Progress
 from ...types import ImageGrid, Scatterers
 from ..protocol import Engine
 from ..reference import ENGINE as reference
-from . import beamform
+from . import adaptive, beamform
 from .kernels.cells import cell_adjoint, cell_power, cell_spectrum
 from .kernels.echoes import add_cells, take_echoes
 from .kernels.layout import BATCH, LANES, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, aligned_empty
@@ -169,6 +169,8 @@ class CpuEngine(Engine):
 
     def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         """Images (..., nz, nx), complex64 or float32 as the samples are."""
+        if beamforming.combination is not None:
+            return adaptive.combine(samples, beamforming)
         return beamform.delay_and_sum(samples, beamforming)
 
     def mix_and_filter(self, samples: np.ndarray, law: FilterLaw) -> np.ndarray:

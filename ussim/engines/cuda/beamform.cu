@@ -7,6 +7,8 @@
 //
 // Sizes, as -D: TRANSMITS and FRAMES a thread; TAPS of the interpolation, by table unless LINEAR (1: two taps, 1 - f and f);
 // IQ (1: complex data, 0: real); MASKED (1: some channels are left out); WEIGHTED (1: each transmit has a weight at each pixel);
+// POINTS (1: each pixel has its own x and z, not its column's and its row's); WINDOWED (1: elements of an aperture count
+// differently);
 // COMPOUNDING (0: the coherent sum of the transmits, 1: the root of the sum of their powers, 2: none, an image per transmit);
 // FILTER_ORDER of the low-pass that demodulates, FILTER_EDGE samples at most by which it extends a record.
 
@@ -50,6 +52,7 @@ struct Das {
     float samples_per_meter, samples_per_metre_rest;
     float cycles_per_sample, cycles_per_sample_rest;  // demodulation frequency; 0 for RF data
     float cos_acceptance;
+    float double_f_number, a0, a1, a2, flat;  // window over the aperture (beamforming/windows.py)
 };
 
 // whole + rest = the distance of a point to an element in samples, to float64's worth of a sample's 1e-6.
@@ -76,6 +79,17 @@ __device__ inline float sample_cycles(float whole, float rest, Das das) {
     return (product - rintf(product)) + (error + rest * das.cycles_per_sample);
 }
 
+#if WINDOWED
+// How much an element counts within its aperture: the window at |tan θ| 2 f#, θ the angle to its normal.
+__device__ inline float window_at(float dx, float dz, float toward, Element element, Das das) {
+    const float across = fabsf(dx * element.cosine - fabsf(dz) * element.sine);
+    const float place = toward > 0.0f ? fminf(das.double_f_number * across / toward, 1.0f) : 0.0f;
+    const float s = fmaxf(0.0f, (place - das.flat) / (1.0f - das.flat));
+    const float cosine = rotation(0.5f * s).x;
+    return das.a0 + das.a1 * cosine + das.a2 * (2.0f * cosine * cosine - 1.0f);
+}
+#endif
+
 // The record at sample `first` + `fraction`; samples outside it are 0.
 __device__ inline Sample interpolate(const Sample* record, int n_samples, int first, float fraction, const float* table) {
     Sample value = zero();
@@ -97,11 +111,12 @@ __device__ inline Sample interpolate(const Sample* record, int n_samples, int fi
 
 // Block (tile of pixels, group of frames). Images (frames, nz, nx) of samples (frames, transmits, elements, n_samples).
 extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
-    const Sample* samples, const Position* columns, const Position* rows,                 // x of (nx), z of (nz)
+    const Sample* samples, const Position* columns, const Position* rows,  // x of (nx), z of (nz); if POINTS x, z of (nz, nx)
     const unsigned char* in_front, const int* transmit_whole, const float* transmit_part, // (nz, nx); (transmits, nz, nx)
     const float* transmit_phase,                                                          // (transmits) cycles at index 0
     const Element* elements, const float* table, const Das* constants,
     const unsigned char* receiving, const float* live,  // (transmits, elements); share of the transmits (elements): if MASKED
+    const float* gains,                                 // (elements): if WINDOWED
     const float* weights,                               // (transmits, nz, nx): if WEIGHTED
     int n_frames, int n_transmits, int n_elements, int n_samples, int nx, int nz, int first_tap, int normalize, Sample* images
 ) {
@@ -113,7 +128,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
     const long long n_pixels = (long long)nx * nz, pixel = (long long)row * nx + column;
     const long long frame_size = (long long)n_transmits * n_elements * n_samples;
     const Das das = *constants;
+#if POINTS
+    const Position here = columns[pixel];
+    const float x = here.x, x_rest = here.x_rest, z = here.z, z_rest = here.z_rest;
+#else
     const float x = columns[column].x, x_rest = columns[column].x_rest, z = rows[row].z, z_rest = rows[row].z_rest;
+#endif
     float n_active = 0.0f;
 #if COMPOUNDING < 2
     Sample total[FRAMES];
@@ -151,17 +171,28 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
             const Element element = elements[e];
             const float dx = x - element.at.x, dz = z - element.at.z;
             const float distance = fmaxf(sqrtf(dx * dx + dz * dz), 1e-9f);
-            if (fabsf(dz) * element.cosine + dx * element.sine < das.cos_acceptance * distance) continue;
-#if MASKED
-            n_active += live[e];
+            const float toward = fabsf(dz) * element.cosine + dx * element.sine;
+            if (toward < das.cos_acceptance * distance) continue;
+#if WINDOWED
+            const float taper = gains[e] * window_at(dx, dz, toward, element, das);
+            if (taper == 0.0f) continue;
 #else
-            n_active += 1.0f;
+            const float taper = 1.0f;
+#endif
+#if MASKED
+            n_active += taper * live[e];
+#else
+            n_active += taper;
 #endif
             const float2 there =
                 distance_samples(dx, dz, x_rest - element.at.x_rest, z_rest - element.at.z_rest, distance, das);
             const float receive_whole = there.x + element.delay, receive_part = there.y + element.delay_rest;
 #if IQ
-            const float2 turn = rotation(sample_cycles(receive_whole, receive_part, das));
+            float2 turn = rotation(sample_cycles(receive_whole, receive_part, das));
+#if WINDOWED
+            turn.x *= taper;
+            turn.y *= taper;
+#endif
 #endif
             const Sample* record = samples + first_frame * frame_size + ((long long)first * n_elements + e) * n_samples;
 #pragma unroll
@@ -182,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
                     sums[a][f].x = fmaf(turn.x, value.x, fmaf(-turn.y, value.y, sums[a][f].x));
                     sums[a][f].y = fmaf(turn.x, value.y, fmaf(turn.y, value.x, sums[a][f].y));
 #else
-                    sums[a][f] += value;
+                    sums[a][f] = fmaf(taper, value, sums[a][f]);
 #endif
                 }
             }

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ...arrivals import ArrivalBounds
+from ...beamforming.grids import AnyGrid
 from ...plan import FILTER_EDGE, FILTER_ORDER, Beamforming, FilterLaw
+from ...types import ImageGrid
 from . import structs
 from .backend import Backend, Launch
 
@@ -31,6 +33,8 @@ ANY_SIZES = FILTER | {
     "MASKED": 0,
     "WEIGHTED": 0,
     "COMPOUNDING": 0,
+    "POINTS": 0,
+    "WINDOWED": 0,
 }
 
 
@@ -65,9 +69,11 @@ class Beamformer:
                 "MASKED": int(b.acquisition.receive_mask is not None),
                 "WEIGHTED": int(b.weights is not None),
                 "COMPOUNDING": COMPOUNDINGS.index(b.compounding),
+                "POINTS": int(not isinstance(b.grid, ImageGrid)),
+                "WINDOWED": int(b.is_windowed),
             },
         )
-        nz, nx = b.grid.shape
+        nz, nx = b.rows_and_columns
         images = xp.zeros((n_frames, *b.image_shape), dtype=data.dtype)  # transmits without weight are not written
         launch(
             "delay_and_sum",
@@ -161,14 +167,16 @@ class Beamformer:
     def _tables(self, b: Beamforming, n_samples: int) -> _GridTables:
         key = (
             b.acquisition.key(),
-            b.grid.x.tobytes(),
-            b.grid.z.tobytes(),
+            type(b.grid),
+            *(axis.tobytes() for axis in _axes(b.grid)),
             b.speed_of_sound,
             b.sampling_frequency,
             b.start_time.tobytes(),
             n_samples,
             b.demodulation_frequency,
             b.f_number,
+            b.window,
+            None if b.gains is None else b.gains.tobytes(),
             b.interpolation.n_taps,
             b.interpolation.first_tap,
             b.interpolation.shift,
@@ -186,7 +194,7 @@ class _GridTables:
 
     def __init__(self, backend: Backend, b: Beamforming, n_samples: int, arrival_bounds: ArrivalBounds) -> None:
         probe = b.acquisition.probe
-        x, z = b.grid.mesh()
+        x, z = (axis.reshape(b.rows_and_columns) for axis in b.grid.mesh())
         index = b.transmit_samples(x, z, n_samples, arrival_bounds)
         whole = np.floor(index)
         receive_delay = b.receive_delays * b.sampling_frequency
@@ -208,11 +216,12 @@ class _GridTables:
             cycles_per_sample=cycles_per_sample,
             cycles_per_sample_rest=cycles_per_sample_rest,
             cos_acceptance=b.cos_acceptance,
+            double_f_number=2 * b.f_number,
+            **b.window._asdict(),
         )
         fraction = np.arange(TABLE + 2) / TABLE
         tables = (
-            structs.plain(_positions(b.grid.x, np.zeros(len(b.grid.x)))),
-            structs.plain(_positions(np.zeros(len(b.grid.z)), b.grid.z)),
+            *(structs.plain(table) for table in _places(b.grid)),
             (~probe.is_behind(x, z)).astype(np.uint8),
             whole.astype(np.int32),
             (index - whole).astype(np.float32),
@@ -222,8 +231,22 @@ class _GridTables:
             structs.plain(das),
             b.acquisition.receiving.astype(np.uint8),
             b.live.astype(np.float32),
+            b.element_gains.astype(np.float32),
         )
         self.arrays = tuple(backend.to_device(table) for table in tables)
+
+
+def _axes(grid: AnyGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and z of columns and rows, or of all points where those are not lines of the axes."""
+    return (grid.x, grid.z) if isinstance(grid, ImageGrid) else grid.mesh()
+
+
+def _places(grid: AnyGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Return `Position`s of columns and of rows, or of all points in the place of the first."""
+    x, z = (axis.ravel() for axis in _axes(grid))
+    if isinstance(grid, ImageGrid):
+        return _positions(x, np.zeros(len(x))), _positions(np.zeros(len(z)), z)
+    return _positions(x, z), _positions(np.zeros(1), np.zeros(1))
 
 
 def _positions(x: np.ndarray, z: np.ndarray) -> np.ndarray:

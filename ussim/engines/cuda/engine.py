@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 
 from ...arrays import device_errors
+from ...beamforming.adaptive import name_of
 from ...errors import EngineError
 from ...plan import Beamforming, FilterLaw, Plan, Progress
 from ...types import ImageGrid, Scatterers
@@ -105,7 +106,18 @@ class GpuEngine(Engine):
             return pressure
 
     def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
-        """Images (..., nz, nx) of channel data (..., n_transmits, n_elements, n_samples)."""
+        """Images (..., nz, nx) of channel data (..., n_transmits, n_elements, n_samples).
+
+        Raises
+        ------
+        EngineError
+            The elements are to be combined in another way than their sum.
+        """
+        if beamforming.combination is not None:
+            raise EngineError(
+                f'engine "{self.name}" sums the elements; combine "{name_of(beamforming.combination)}" is computed on the '
+                'CPU: use engine="cpu"'
+            )
         with self._device():
             return self._beamformer.delay_and_sum(samples, beamforming)
 

@@ -24,7 +24,8 @@ POSITION = _struct(np.float32, "x x_rest z z_rest")
 ELEMENT = np.dtype([("at", POSITION), *_struct(np.float32, "sine cosine delay delay_rest").descr])
 DAS = _struct(
     np.float32,
-    "samples_per_meter samples_per_metre_rest cycles_per_sample cycles_per_sample_rest cos_acceptance",
+    "samples_per_meter samples_per_metre_rest cycles_per_sample cycles_per_sample_rest cos_acceptance "
+    "double_f_number a0 a1 a2 flat",
 )
 
 

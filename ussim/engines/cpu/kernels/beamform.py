@@ -25,7 +25,7 @@ def sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker,
     x, z, in_front, tile_rows, tile_columns = pixels
     positions, phases, weights, weighted, compounding = transmits
     first_tap, table, sampling_frequency = clock.first_tap, clock.table, clock.sampling_frequency
-    live, normalize = aperture.live, aperture.normalize
+    live, normalize, tapered = aperture.live, aperture.normalize, aperture.taper.used
     n_transmits, n_elements, _ = samples.shape  # (re, im) pairs on the last axis
     n_taps = table.shape[1]
     n_pixels = tile_rows * tile_columns
@@ -46,16 +46,18 @@ def sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker,
     plain, ones = compounding == 0 and not weighted, np.ones(n_pixels)
     stretch = np.zeros(LANES * 256 * 2, np.float32)  # (lanes, length, 2): grows when a tile needs more
 
-    n_tile_columns = (len(x) + tile_columns - 1) // tile_columns
-    n_tiles = (len(z) + tile_rows - 1) // tile_rows * n_tile_columns
+    n_rows, n_columns = x.shape
+    n_tile_columns = (n_columns + tile_columns - 1) // tile_columns
+    n_tiles = (n_rows + tile_rows - 1) // tile_rows * n_tile_columns
     for tile in range(worker, n_tiles, n_workers):
         if watch[0]:
             break
         row0, column0 = tile // n_tile_columns * tile_rows, tile % n_tile_columns * tile_columns
-        rows, columns = min(tile_rows, len(z) - row0), min(tile_columns, len(x) - column0)
+        rows, columns = min(tile_rows, n_rows - row0), min(tile_columns, n_columns - column0)
         used = rows * columns
         for p in range(used):
-            px[p], pz[p] = x[column0 + p % columns], z[row0 + p // columns]
+            row, column = row0 + p // columns, column0 + p % columns
+            px[p], pz[p] = x[row, column], z[row, column]
             total[p, 0] = total[p, 1] = 0.0
 
         if weighted:
@@ -82,7 +84,7 @@ def sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker,
             n_active[:used] = 0
 
             for e in range(n_elements):
-                if live[e] == 0.0:
+                if live[e] == 0.0 or (tapered and aperture.taper.gains[e] == 0.0):
                     continue
                 nearest, farthest = _distances(px[:used], pz[:used], e, aperture, distance, rx_active)
                 if nearest > farthest:  # the element is in no pixel's aperture
@@ -100,6 +102,9 @@ def sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker,
                     rx_cos,
                     rx_sin,
                 )
+
+                if tapered:
+                    _taper(px[:used], pz[:used], distance, e, aperture, rx_active, rx_cos, rx_sin, n_active)
 
                 # Copy what the tile needs of each transmit; samples outside the record are zero.
                 length = np.int64(0)
@@ -121,8 +126,9 @@ def sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker,
                         begin, end, lanes, n_taps, tx_index, rx_index, rx_active, stretch, length, table, value_re, value_im
                     )  # fmt: skip
                     _accumulate(begin, end, rx_active, rx_cos, rx_sin, value_re, value_im, sum_re, sum_im)
-                for p in range(used):
-                    n_active[p] += rx_active[p] * live[e]
+                if not tapered:
+                    for p in range(used):
+                        n_active[p] += rx_active[p] * live[e]
 
             for p in range(used):  # the transmit's part of the rotation, and the sum over transmits
                 for a in range(lanes):
@@ -191,6 +197,31 @@ def _distances(px, pz, e, aperture, distance, active):
         if active[p]:
             nearest, farthest = min(nearest, distance[p]), max(farthest, distance[p])
     return nearest, farthest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _taper(px, pz, distance, e, aperture, active, rx_cos, rx_sin, n_active):
+    """Weigh the receive factors of one element at pixels, and count it by its weight."""
+    for p in range(len(px)):
+        if active[p]:
+            weight = element_weight(px[p] - aperture.x[e], pz[p] - aperture.z[e], distance[p], e, aperture)
+            rx_cos[p] *= np.float32(weight)
+            rx_sin[p] *= np.float32(weight)
+            n_active[p] += weight * aperture.live[e]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def element_weight(dx, dz, distance, e, aperture):
+    """Return how much an element counts at a point that lies dx, dz from it (`plan.Beamforming.element_weights`)."""
+    cosine, sine, taper = aperture.cosine[e], aperture.sine[e], aperture.taper
+    toward = abs(dz) * cosine + dx * sine
+    if toward < aperture.cos_acceptance * distance:
+        return 0.0
+    if not taper.used:
+        return 1.0
+    place = min(taper.double_f_number * abs(dx * cosine - abs(dz) * sine) / toward, 1.0) if toward > 0.0 else 0.0
+    s = max(0.0, (place - taper.flat) / (1.0 - taper.flat))
+    return taper.gains[e] * (taper.a0 + taper.a1 * math.cos(math.pi * s) + taper.a2 * math.cos(2.0 * math.pi * s))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})

@@ -87,11 +87,40 @@ class Transmits(NamedTuple):
 class Pixels(NamedTuple):
     """Some rows of the image."""
 
-    x: np.ndarray  # (nx,) m
-    z: np.ndarray  # (rows,) m
+    x: np.ndarray  # (rows, nx) m
+    z: np.ndarray
     in_front: np.ndarray  # (rows, nx) bool, of the array
     tile_rows: int
     tile_columns: int
+
+
+class Points(NamedTuple):
+    """Some points in front of the array."""
+
+    x: np.ndarray  # (n_points,) m
+    z: np.ndarray
+
+
+class Arrivals(NamedTuple):
+    """Some points as the transmits see them."""
+
+    positions: np.ndarray  # (n_transmits, n_points) samples from the record's first to the wave's arrival
+    phases: np.ndarray  # (n_transmits,) cycles
+    weights: np.ndarray  # (n_transmits, n_points) float32, used if `weighted`
+    weighted: bool
+    margin: float  # samples outside the record, from where on nothing is heard
+
+
+class Taper(NamedTuple):
+    """How elements of an aperture count: by weights of their own, and by a window (`beamforming.windows.Window`)."""
+
+    used: bool  # otherwise all count alike
+    gains: np.ndarray  # (n_elements,)
+    double_f_number: float
+    a0: float
+    a1: float
+    a2: float
+    flat: float
 
 
 class Aperture(NamedTuple):
@@ -105,7 +134,8 @@ class Aperture(NamedTuple):
     receiving: np.ndarray  # (n_transmits, n_elements) bool
     live: np.ndarray  # (n_elements,) share of the transmits that each receives
     cos_acceptance: float
-    normalize: bool  # divide by the number of elements that see a pixel
+    normalize: bool  # divide by the number of elements that see a pixel, or the sum of their weights
+    taper: Taper
 
 
 class Clock(NamedTuple):

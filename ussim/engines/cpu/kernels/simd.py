@@ -20,7 +20,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,15 @@ def _splat(builder, scalar):
     return builder.shuffle_vector(first, ir.Constant(_V, ir.Undefined), zeros)
 
 
-def compiled(function):
-    """Compile `function` without the interpreter's lock, kept on disk for the machine's kind.
+def compiled(*function, **options):
+    """Compile as `njit` does, without the interpreter's lock, kept on disk for the machine's kind.
 
     Numba renews what it kept when the function's own file changes; here also when the formulas or another file of the
     engine do, since their code is compiled in.
     """
-    dispatcher = njit(nogil=True, cache=True)(function)
+    if not function:
+        return partial(compiled, **options)
+    dispatcher = njit(nogil=True, cache=True, **options)(*function)
     files: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(files, "_source_stamp"):
         files._source_stamp = (files._source_stamp, _sources_digest())
