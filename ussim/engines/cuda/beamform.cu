@@ -81,7 +81,8 @@ __device__ inline float sample_cycles(float whole, float rest, Das das) {
 
 #if WINDOWED
 // How much an element counts within its aperture: the window at |tan θ| 2 f#, θ the angle to its normal.
-__device__ inline float window_at(float dx, float dz, float toward, Element element, Das das) {
+__device__ inline float window_at(float dx, float dz, Element element, Das das) {
+    const float toward = fabsf(dz) * element.cosine + dx * element.sine;
     const float across = fabsf(dx * element.cosine - fabsf(dz) * element.sine);
     const float place = toward > 0.0f ? fminf(das.double_f_number * across / toward, 1.0f) : 0.0f;
     const float s = fmaxf(0.0f, (place - das.flat) / (1.0f - das.flat));
@@ -174,7 +175,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) delay_and_sum(
             const float toward = fabsf(dz) * element.cosine + dx * element.sine;
             if (toward < das.cos_acceptance * distance) continue;
 #if WINDOWED
-            const float taper = gains[e] * window_at(dx, dz, toward, element, das);
+            // Coarse positions alone are off by 0.1 um, a weight by 3e-5.
+            const float taper = gains[e] * window_at(
+                dx + (x_rest - element.at.x_rest), dz + (z_rest - element.at.z_rest), element, das
+            );
             if (taper == 0.0f) continue;
 #else
             const float taper = 1.0f;
