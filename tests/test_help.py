@@ -59,14 +59,18 @@ def look_up(path: str):
 
 
 def test_every_public_name_is_a_class_a_function_or_a_module_of_such():
-    assert sorted([*CLASSES, *FUNCTIONS, "phantoms"]) == sorted(ussim.__all__)
-    from ussim import phantoms
+    assert sorted([*CLASSES, *FUNCTIONS, "flow", "phantoms"]) == sorted(ussim.__all__)
+    from ussim import flow, phantoms
 
     kinds = [getattr(phantoms, name) for name in phantoms.names()]
     for function in (phantoms.make, phantoms.names, phantoms.beam_apex, phantoms.Phantom.scatterers, *kinds):
         assert inspect.getdoc(function)
     assert parameters(phantoms.make) - documented(phantoms.make) == set()
     assert attributes(phantoms.Phantom) - documented(phantoms.Phantom) == set()
+    for function in (flow.parabolic_vessel, flow.rotating_disk):
+        assert parameters(function) - documented(function) == set()
+    for kind in (flow.ParabolicVessel, flow.RotatingDisk):
+        assert attributes(kind) - documented(kind) == set()
 
 
 @pytest.mark.parametrize("name", CLASSES)

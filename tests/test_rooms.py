@@ -30,8 +30,8 @@ WINGS = {
         ("engines", "engines."),
         (
             "public steps",
-            "scatterers phantoms receive pulses compression demodulation simulation operator beamform time_zero imaging "
-            "resolution",
+            "scatterers phantoms flow receive pulses compression demodulation simulation motion operator beamform time_zero "
+            "imaging resolution doppler tracking",
         ),
         ("files in", "io. volumes."),
         ("words and pictures", "show."),

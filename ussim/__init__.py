@@ -35,6 +35,8 @@ _HOME = {
     "ImageGrid": "types",
     "Imaging": "probes",
     "Medium": "medium",
+    "Motion": "motion",
+    "MovingScatterers": "motion",
     "PlaneWaves": "transmits",
     "PolarGrid": "beamforming.scan_convert",
     "Probe": "probes",
@@ -43,10 +45,13 @@ _HOME = {
     "Scatterers": "types",
     "SyntheticAperture": "transmits",
     "Waveform": "waveforms",
+    "beam_directions": "doppler",
     "bmode": "imaging",
     "calibrate": "calibration.run",
+    "color_doppler": "doppler",
     "delay_and_sum": "beamform",
     "demodulate": "demodulation",
+    "echo_frequency": "doppler",
     "envelope": "beamform",
     "envelope_image": "imaging",
     "field_mask": "beamform",
@@ -58,7 +63,9 @@ _HOME = {
     "load_probe": "probes",
     "log_compress": "beamform",
     "matched_filter": "compression",
+    "nyquist_velocity": "doppler",
     "open_channel_data": "io.channel_data",
+    "power_doppler": "doppler",
     "pressure_field": "simulation",
     "probe_names": "probes",
     "pulse": "pulses",
@@ -66,12 +73,18 @@ _HOME = {
     "scatterers_from_image": "scatterers",
     "simulate": "simulation",
     "simulate_batch": "simulation",
+    "simulate_frames": "motion",
     "simulate_stack": "simulation",
     "UssimError": "errors",
     "time_gain_compensation": "receive",
     "to_polar": "beamforming.scan_convert",
+    "track_speckle": "tracking",
+    "vector_doppler": "doppler",
+    "velocity_from_beams": "doppler",
+    "velocity_spread": "doppler",
+    "wall_filter": "doppler",
 }
-_MODULES = {"phantoms": "phantoms"}
+_MODULES = {"flow": "flow", "phantoms": "phantoms"}
 __all__ = [
     "Acquisition",
     "Calibration",
@@ -91,6 +104,8 @@ __all__ = [
     "ImpulseResponse",
     "Medium",
     "MinimumVariance",
+    "Motion",
+    "MovingScatterers",
     "PlaneWaves",
     "PointGrid",
     "PolarGrid",
@@ -103,14 +118,18 @@ __all__ = [
     "TimeZero",
     "UssimError",
     "Waveform",
+    "beam_directions",
     "bmode",
     "calibrate",
     "check_time_zero",
+    "color_doppler",
     "delay_and_sum",
     "demodulate",
+    "echo_frequency",
     "envelope",
     "envelope_image",
     "field_mask",
+    "flow",
     "focused_scan",
     "imaging_operator",
     "imaging_waves",
@@ -118,8 +137,10 @@ __all__ = [
     "load_probe",
     "log_compress",
     "matched_filter",
+    "nyquist_velocity",
     "open_channel_data",
     "phantoms",
+    "power_doppler",
     "pressure_field",
     "probe_names",
     "pulse",
@@ -127,13 +148,19 @@ __all__ = [
     "scatterers_from_image",
     "simulate",
     "simulate_batch",
+    "simulate_frames",
     "simulate_stack",
     "time_gain_compensation",
     "to_polar",
+    "track_speckle",
+    "vector_doppler",
+    "velocity_from_beams",
+    "velocity_spread",
+    "wall_filter",
 ]
 
 if TYPE_CHECKING:
-    from . import phantoms
+    from . import flow, phantoms
     from .acquisition import Acquisition
     from .beamform import delay_and_sum, envelope, field_mask, log_compress
     from .beamforming.adaptive import (
@@ -149,10 +176,22 @@ if TYPE_CHECKING:
     from .calibration.run import calibrate
     from .compression import matched_filter
     from .demodulation import demodulate
+    from .doppler import (
+        beam_directions,
+        color_doppler,
+        echo_frequency,
+        nyquist_velocity,
+        power_doppler,
+        vector_doppler,
+        velocity_from_beams,
+        velocity_spread,
+        wall_filter,
+    )
     from .errors import DataError, EngineError, UssimError
     from .imaging import bmode, envelope_image
     from .io.channel_data import ChannelDataFile, load_channel_data, open_channel_data
     from .medium import Medium
+    from .motion import Motion, MovingScatterers, simulate_frames
     from .operator import ImagingOperator, imaging_operator
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse
@@ -160,6 +199,7 @@ if TYPE_CHECKING:
     from .scatterers import scatterers_from_image
     from .simulation import pressure_field, simulate, simulate_batch, simulate_stack
     from .time_zero import TimeZero, check_time_zero
+    from .tracking import track_speckle
     from .transmits import (
         CustomTransmits,
         DivergingWaves,

@@ -95,7 +95,7 @@ def demodulate(
         bandwidth = probe.bandwidth if narrow else min(2.0, probe.bandwidth * probe.center_frequency / carrier)
     frequency = carrier if frequency is None else float(frequency)
     iq = _demodulated(rf.samples, frequency, float(bandwidth), rf.sampling_frequency, rf.start_time)
-    return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time)
+    return IQData(iq, rf.acquisition, rf.sampling_frequency, frequency, rf.start_time, rf.firing_times)
 
 
 def remodulate(iq: IQData, lowest_rate: float) -> RFData:
@@ -118,7 +118,7 @@ def remodulate(iq: IQData, lowest_rate: float) -> RFData:
     rate = factor * iq.sampling_frequency
     time = iq.start_times[:, None, None] + np.arange(fine.shape[-1]) / rate
     samples = np.real(fine * np.exp(2j * np.pi * iq.demodulation_frequency * time))
-    return RFData(samples, iq.acquisition, rate, iq.start_time)
+    return RFData(samples, iq.acquisition, rate, iq.start_time, firing_times=iq.firing_times)
 
 
 def _demodulate_lines(

@@ -6,7 +6,7 @@ were acquired with is an `Acquisition` (`ussim.acquisition`).
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -251,6 +251,11 @@ class RFData(Shown):
         Hz.
     start_time : float or np.ndarray
         Time of the first sample, s: one, or (n_transmits,) of each transmit; 0 by default.
+    firing_times : np.ndarray, optional
+        (..., n_transmits) s: when the transmits of each record fired, on one clock for all of them, which `start_time` does
+        not have: time within a record begins anew with each transmit. None, the default: not known.
+    frame_rate : float or None
+        Records per second of a stack, from `firing_times`, Hz.
     start_times : np.ndarray
         (n_transmits,) time of each transmit's first sample, s.
     pulse_time : float
@@ -267,6 +272,7 @@ class RFData(Shown):
     sampling_frequency: float
     start_time: float | np.ndarray = 0.0
     pulse_time: InitVar[float] = 0.0
+    firing_times: np.ndarray | None = None
 
     def __post_init__(self, pulse_time: float) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
@@ -275,6 +281,7 @@ class RFData(Shown):
         object.__setattr__(self, "sampling_frequency", float(self.sampling_frequency))
         started = _checked_start(self.start_time, self.acquisition)
         object.__setattr__(self, "start_time", _checked_start(started - pulse_time, self.acquisition))
+        object.__setattr__(self, "firing_times", _checked_firings(self.firing_times, self.samples))
         if np.iscomplexobj(self.samples):
             raise ValueError("RFData: expected real samples, got complex ones (demodulated? use IQData)")
 
@@ -283,9 +290,14 @@ class RFData(Shown):
         """(n_transmits,) time of each transmit's first sample, s."""
         return np.broadcast_to(self.start_time, self.acquisition.n_transmits)
 
+    @property
+    def frame_rate(self) -> float | None:
+        """Records per second of a stack, Hz; None of one record, or where `firing_times` are not known."""
+        return frame_rate_of(self.firing_times)
+
     def to_numpy(self) -> RFData:
         """Return the same data in host memory."""
-        return RFData(to_numpy(self.samples), self.acquisition, self.sampling_frequency, self.start_time)
+        return replace(self, samples=to_numpy(self.samples))
 
     def plot(self, transmit: int = 0, dynamic_range_db: float = 60.0) -> Figure:
         """Draw the channel data of one transmit: elements across, time down, in dB of their largest value.
@@ -348,6 +360,11 @@ class IQData(Shown):
         Carrier that was taken away, Hz.
     start_time : float or np.ndarray
         Time of the first sample, s: one, or (n_transmits,) of each transmit; 0 by default.
+    firing_times : np.ndarray, optional
+        (..., n_transmits) s: when the transmits of each record fired, on one clock for all of them, which `start_time` does
+        not have: time within a record begins anew with each transmit. None, the default: not known.
+    frame_rate : float or None
+        Records per second of a stack, from `firing_times`, Hz.
     start_times : np.ndarray
         (n_transmits,) time of each transmit's first sample, s.
 
@@ -362,11 +379,13 @@ class IQData(Shown):
     sampling_frequency: float
     demodulation_frequency: float
     start_time: float | np.ndarray = 0.0
+    firing_times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_channels(self.samples, self.acquisition, self.sampling_frequency)
         object.__setattr__(self, "sampling_frequency", float(self.sampling_frequency))
         object.__setattr__(self, "start_time", _checked_start(self.start_time, self.acquisition))
+        object.__setattr__(self, "firing_times", _checked_firings(self.firing_times, self.samples))
         if not np.isfinite(self.demodulation_frequency):
             raise ValueError(f"demodulation_frequency: expected Hz, got {self.demodulation_frequency!r}")
         check_frequency("demodulation_frequency", self.demodulation_frequency, self.acquisition.probe.center_frequency)
@@ -378,15 +397,14 @@ class IQData(Shown):
         """(n_transmits,) time of each transmit's first sample, s."""
         return np.broadcast_to(self.start_time, self.acquisition.n_transmits)
 
+    @property
+    def frame_rate(self) -> float | None:
+        """Records per second of a stack, Hz; None of one record, or where `firing_times` are not known."""
+        return frame_rate_of(self.firing_times)
+
     def to_numpy(self) -> IQData:
         """Return the same data in host memory."""
-        return IQData(
-            to_numpy(self.samples),
-            self.acquisition,
-            self.sampling_frequency,
-            self.demodulation_frequency,
-            self.start_time,
-        )
+        return replace(self, samples=to_numpy(self.samples))
 
     def plot(self, transmit: int = 0, dynamic_range_db: float = 60.0) -> Figure:
         """Draw the channel data of one transmit: elements across, time down, in dB of their largest value.
@@ -449,7 +467,30 @@ def _as_recording(data: RFData | IQData, path: str | PathLike[str]) -> Recording
         n_samples=samples.shape[-1],
         read=lambda frame: to_numpy(samples[frame]),
         demodulation_frequency=data.demodulation_frequency if isinstance(data, IQData) else None,
+        firing_times=None if data.firing_times is None else data.firing_times.reshape(len(samples), -1),
     )
+
+
+def frame_rate_of(firing_times: np.ndarray | None) -> float | None:
+    """Return records per second, the mean, of firing times (n_frames, n_transmits), s; None of less than two records."""
+    if firing_times is None or firing_times.ndim != 2 or len(firing_times) < 2:
+        return None
+    span = float(firing_times[-1, 0] - firing_times[0, 0])
+    return (len(firing_times) - 1) / span if span > 0 else None
+
+
+def _checked_firings(firing_times: Any, samples: Any) -> np.ndarray | None:
+    """Return the firing times as a read-only float64 array of its own: one per record and transmit."""
+    if firing_times is None:
+        return None
+    times: np.ndarray = own("firing_times", firing_times)
+    expected = tuple(samples.shape[:-2])
+    if times.shape != expected or not np.all(np.isfinite(times)):
+        raise ValueError(
+            f"firing_times: expected finite seconds (..., n_transmits) = {expected}, as the samples have, "
+            f"got {times.shape}; with samples[i] goes firing_times[i], or None"
+        )
+    return times
 
 
 def _check_channels(samples: np.ndarray, acquisition: Acquisition, sampling_frequency: float) -> None:

@@ -305,7 +305,10 @@ def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) ->
     mask = mask if mask is None or mask.ndim == 1 else mask[transmits]
     acquisition = dataclasses.replace(data.acquisition, waves=type(waves)(**values), receive_mask=mask)
     start_time = data.start_time if np.ndim(data.start_time) == 0 else data.start_times[transmits]
-    return dataclasses.replace(data, samples=data.samples[transmits], acquisition=acquisition, start_time=start_time)
+    fired = None if data.firing_times is None else data.firing_times[..., transmits]
+    return dataclasses.replace(
+        data, samples=data.samples[transmits], acquisition=acquisition, start_time=start_time, firing_times=fired
+    )
 
 
 # --- results ---------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def write_record(
     if samples.ndim > 3:
         raise ValueError(
             f"save: a file holds one record (n_transmits, n_elements, n_samples), got a stack {samples.shape}: "
-            "save each of its records, dataclasses.replace(data, samples=data.samples[i])"
+            "save each of its records, dataclasses.replace(data, samples=data.samples[i], firing_times=None)"
         )
     header: dict[str, Any] = {"kind": kind}
     header |= {name: to_plain(number) for name, number in numbers.items()}

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..acquisition import Acquisition
 from ..errors import DataError
-from ..types import IQData, RFData
+from ..types import IQData, RFData, frame_rate_of
 from .formats import open_recording, writer_of
 from .formats.facts import facts_from
 from .formats.recording import Recording
@@ -36,6 +38,10 @@ class ChannelDataFile:
         What time 0 of the format is, in words.
     notes : tuple of str
         What was taken for granted where the file is silent.
+    firing_times : np.ndarray or None
+        (n_frames, n_transmits) s, when the transmits fired; None where the file is silent.
+    frame_rate : float or None
+        Frames per second, Hz; None where the file is silent.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -81,6 +87,16 @@ class ChannelDataFile:
         """What was taken for granted where the file is silent."""
         return self._recording.notes
 
+    @property
+    def firing_times(self) -> np.ndarray | None:
+        """(n_frames, n_transmits) s, when the transmits fired; None where the file is silent."""
+        return self._recording.firing_times
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second, Hz; None where the file is silent."""
+        return frame_rate_of(self.firing_times)
+
     def __len__(self) -> int:
         return self.n_frames
 
@@ -108,13 +124,42 @@ class ChannelDataFile:
         r = self._recording
         try:
             samples = r.read(0) if r.format == "ussim" and frame == 0 else r.samples(frame)
+            fired = None if r.firing_times is None else r.firing_times[frame]
             if r.demodulation_frequency is not None:
-                return IQData(samples, r.acquisition, r.sampling_frequency, r.demodulation_frequency, r.start_time)
-            return RFData(samples, r.acquisition, r.sampling_frequency, r.start_time)
+                carrier = r.demodulation_frequency
+                return IQData(samples, r.acquisition, r.sampling_frequency, carrier, r.start_time, fired)
+            return RFData(samples, r.acquisition, r.sampling_frequency, r.start_time, firing_times=fired)
         except DataError:
             raise
         except (ValueError, TypeError, MemoryError, OSError) as error:
             raise DataError(f"{r.path}: {error}") from None
+
+    def stack(self, frames: Sequence[int] | None = None) -> RFData | IQData:
+        """Read frames into one stack, which `demodulate` and `delay_and_sum` take whole.
+
+        Parameters
+        ----------
+        frames : sequence of int, optional
+            Their numbers, all by default.
+
+        Returns
+        -------
+        RFData or IQData
+            (n_frames, n_transmits, n_elements, n_samples), in host memory.
+
+        Raises
+        ------
+        DataError
+            There is no such frame, or it is damaged.
+        ValueError
+            No frame was asked for.
+        """
+        chosen = list(range(self.n_frames) if frames is None else frames)
+        if not chosen:
+            raise ValueError("frames: expected at least one number, got none")
+        records = [self.frame(i) for i in chosen]
+        fired = None if self.firing_times is None else self.firing_times[chosen]
+        return replace(records[0], samples=np.stack([record.samples for record in records]), firing_times=fired)
 
     def save(self, path: str | Path, frames: Sequence[int] | None = None) -> None:
         """Write frames to another file, one by one.
@@ -136,7 +181,9 @@ class ChannelDataFile:
         chosen = list(range(self.n_frames) if frames is None else frames)
         write = writer_of(path)
         if write is not None:
-            write(path, replace(self._recording, n_frames=len(chosen), read=lambda i: self.frame(chosen[i]).samples))
+            fired = None if self.firing_times is None else self.firing_times[chosen]
+            kept = replace(self._recording, n_frames=len(chosen), firing_times=fired)
+            write(path, replace(kept, read=lambda i: self.frame(chosen[i]).samples))
             return
         if len(chosen) != 1:
             raise ValueError(

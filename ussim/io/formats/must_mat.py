@@ -38,7 +38,7 @@ USUAL = ("samples", "elements", "transmits", "frames")
 NEEDED = ("fs", "fc", "pitch", "Nelements")
 NUMBERS = {
     "fs", "fc", "c", "pitch", "Nelements", "width", "kerf", "bandwidth", "height", "focus", "radius",
-    "TXdelay", "TXapodization", "t0", "attenuation", "TXfreq", "TXnow",
+    "TXdelay", "TXapodization", "t0", "attenuation", "TXfreq", "TXnow", "PRF", "PRP",
 }  # fmt: skip
 BANDWIDTH, KERF = 75.0, 0.1  # %, and of the pitch, where a file is silent: MUST's defaults
 CLOCK = "MUST's: the transmit delays are 0"
@@ -151,6 +151,9 @@ def write_mat(path: str | PathLike[str], recording: Recording) -> None:
         "TXapodization": acquisition.transmit_weights,
         "t0": float(start[0]),
     }
+    intervals = None if recording.firing_times is None else np.diff(recording.firing_times.ravel())
+    if intervals is not None and intervals.size and np.ptp(intervals) < 1e-6 * intervals.mean():
+        param["PRF"] = 1 / float(intervals.mean())
     with replacing(path) as temporary, open(temporary, "wb") as file:
         savemat(file, {"RF" if iq is None else "IQ": samples, "param": param}, do_compression=False)
 
@@ -222,7 +225,21 @@ def _recording(
         clock=CLOCK,
         notes=tuple(notes),
         stated=frozenset(name for name, key in ((ATTENUATION, "attenuation"), (TIME_ZERO, "t0")) if key in param),
+        firing_times=_firing_times(param, layout.length("frames"), acquisition.n_transmits),
     )
+
+
+def _firing_times(param: Mapping[str, np.ndarray], n_frames: int, n_transmits: int) -> np.ndarray | None:
+    """(n_frames, n_transmits) s: one transmit after the other, param.PRF per second or param.PRP apart."""
+    interval = 1 / _one(param, "PRF") if _one(param, "PRF") > 0 else _one(param, "PRP")
+    if not (np.isfinite(interval) and interval > 0):
+        return None
+    return np.arange(n_frames * n_transmits).reshape(n_frames, n_transmits) * interval
+
+
+def _one(param: Mapping[str, np.ndarray], name: str) -> float:
+    """Return a parameter of one number, 0 where there is none."""
+    return float(param[name]) if name in param and np.size(param[name]) == 1 else 0.0
 
 
 def _probe(path: Path, param: Mapping[str, np.ndarray], notes: list[str]) -> Probe:

@@ -34,6 +34,7 @@ class Recording:
     clock : what time 0 of the format is, in words.
     notes : what was taken for granted where the file is silent.
     stated : ATTENUATION and TIME_ZERO where the file holds them.
+    firing_times : (n_frames, n_transmits) s, when the transmits fired; None where the file is silent.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Recording:
     clock: str = ""
     notes: tuple[str, ...] = ()
     stated: frozenset[str] = frozenset({TIME_ZERO})
+    firing_times: np.ndarray | None = None
 
     def samples(self, frame: int) -> np.ndarray:
         """Return the samples of a frame, (n_transmits, n_elements, n_samples) float32 or complex64, checked to be numbers.

@@ -86,6 +86,7 @@ def open_zea(path: Path, variable: str | None, facts: Facts) -> Recording:
         weights = _table(scan, "tx_apodizations", (n_transmits, probe.n_elements))
         angles = _table(scan, "polar_angles", (n_transmits,))
         times = _table(scan, "initial_times", (n_transmits,))
+        waits = _waits(scan)
         peak = _time_to_peak(scan, carrier, n_transmits)
         start_times = (np.zeros(n_transmits) if times is None else times) - peak
         places = _apertures(scan, n_transmits, n_channels, probe.n_elements)
@@ -137,6 +138,7 @@ def open_zea(path: Path, variable: str | None, facts: Facts) -> Recording:
         demodulation_frequency=demodulation,
         clock=CLOCK,
         notes=tuple(notes),
+        firing_times=_firing_times(waits, n_frames, n_transmits),
     )
 
 
@@ -176,6 +178,10 @@ def write_zea(path: str | PathLike[str], recording: Recording) -> None:
         "polar_angles": (_angles(acquisition), "rad", "Angle of each transmit."),
         "sound_speed": (acquisition.medium.speed_of_sound, "m/s", "Speed of sound."),
     }
+    if recording.firing_times is not None and recording.firing_times.size > 1:
+        fired = recording.firing_times.ravel()
+        waits = np.append(np.diff(fired), np.diff(fired).mean()).reshape(recording.firing_times.shape)
+        scan["time_to_next_transmit"] = (waits, "s", "Time from each transmit to the next.")
     geometry = np.stack([probe.element_x, np.zeros(probe.n_elements), probe.element_z - probe.element_z.max()], axis=1)
     array = {
         "name": (probe.name, "–", "Name of the probe."),
@@ -252,6 +258,23 @@ def _table(scan: Any, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
     if values.shape != shape or not np.isfinite(values).all():
         raise ValueError(f"scan/{name}: expected {shape} finite numbers, got shape {values.shape}")
     return values
+
+
+def _waits(scan: Any) -> np.ndarray | None:
+    """(n_frames, n_transmits) s from each transmit to the next; None where there is no such table that can be read."""
+    try:
+        return numbers(scan, "time_to_next_transmit")
+    except ValueError:  # only what needs the times asks for them: the echoes are there all the same
+        return None
+
+
+def _firing_times(waits: np.ndarray | None, n_frames: int, n_transmits: int) -> np.ndarray | None:
+    """(n_frames, n_transmits) s, from the times between transmits; None where they are not told, or are no times."""
+    if waits is None or waits.shape != (n_frames, n_transmits):
+        return None
+    if not (np.isfinite(waits).all() and (waits.ravel()[:-1] > 0).all()):
+        return None
+    return np.concatenate([[0.0], np.cumsum(waits.ravel()[:-1], dtype=np.float64)]).reshape(n_frames, n_transmits)
 
 
 def _time_to_peak(scan: Any, carrier: float, n_transmits: int) -> np.ndarray:
