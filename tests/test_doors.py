@@ -32,6 +32,15 @@ VALUES = {
         {"x": np.zeros(3), "z": np.full(3, 5e-3), "reflectivity": np.ones(3)},
         {key: np.full(3, 5e-3, np.float32) for key in ("x", "z", "reflectivity")},
     ],
+    "MovingScatterers": [
+        {
+            "x": np.zeros(3),
+            "z": np.full(3, 5e-3),
+            "reflectivity": np.ones(3),
+            "velocity_x": np.ones(3),
+            "velocity_z": np.full(3, 0.1),
+        }
+    ],
     "ImageGrid": [{"x": np.arange(3) * 1e-4, "z": np.arange(1, 4) * 1e-4}],
     "PointGrid": [{"x": np.zeros(3), "z": np.full(3, 5e-3)}],
     "PolarGrid": [{"radius": np.arange(1, 4) * 1e-2, "angle": np.arange(3) * 0.1}],
@@ -43,6 +52,7 @@ VALUES = {
             "acquisition": ACQUISITION,
             "sampling_frequency": 20e6,
             "start_time": np.zeros(2),
+            "firing_times": np.zeros(2),
         }
     ],
     "IQData": [
@@ -52,6 +62,7 @@ VALUES = {
             "sampling_frequency": 20e6,
             "demodulation_frequency": 5e6,
             "start_time": np.zeros(2),
+            "firing_times": np.zeros(2),
         }
     ],
 }

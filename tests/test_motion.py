@@ -182,6 +182,11 @@ def test_wrong_sequences_are_refused(options, said):
         ussim.simulate_frames(point(0.1), THREE, **({"n_frames": 2, "prf": PRF, "engine": "cpu"} | options))
 
 
+def test_velocities_in_other_units_are_refused():
+    with pytest.raises(ValueError, match=r"velocity: expected m/s .* got 300 \(mm/s"):
+        ussim.simulate_frames(point(0.0, 300.0), ONE, 2, PRF, "cpu")
+
+
 def test_firing_times_are_those_of_the_records():
     with pytest.raises(ValueError, match=r"firing_times: expected finite seconds .* = \(2, 3\)"):
         ussim.RFData(np.zeros((2, 3, 32, 8)), THREE, 20e6, firing_times=np.zeros((3, 2)))

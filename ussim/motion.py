@@ -248,6 +248,8 @@ def simulate_frames(
         As `simulate`.
     """
     motion = moving if isinstance(moving, Motion) else _Function(moving)
+    if isinstance(motion, MovingScatterers):
+        _check_speed(motion, acquisition)
     times = firing_times(n_frames, acquisition.n_transmits, prf, frame_interval)
     rests = _together([medium for medium in (motion.still, still) if medium is not None])
     length = _record_length(motion, rests, acquisition, times) if n_samples is None else n_samples
@@ -314,6 +316,17 @@ def _parts(
             media = [motion.at(float(time)) for time in times[frames, transmit]]
             if any(len(medium) for medium in media):
                 yield frames, transmit, simulate_stack(media, alone, engine, max_memory, n_samples).samples
+
+
+def _check_speed(moving: MovingScatterers, acquisition: Acquisition) -> None:
+    """Refuse what moves while its echoes travel, as nothing does that is told in m/s."""
+    fastest = float(np.hypot(moving.velocity_x, moving.velocity_z).max(initial=0.0))
+    limit = LARGEST_SPEED * acquisition.medium.speed_of_sound
+    if fastest > limit:
+        raise ValueError(
+            f"velocity: expected m/s of at most a tenth of the speed of sound ({limit:g}), got {fastest:g} "
+            "(mm/s? divide them by 1000)"
+        )
 
 
 def _together(media: list[Scatterers]) -> Scatterers:
