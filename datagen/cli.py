@@ -156,7 +156,7 @@ def build(context: click.Context, **options: Any) -> int:
     out = options["out"] or _default_out(recipe)
     if options["dry_run"]:
         return _dry_run(recipe, out)
-    from ussim.compiling import announce
+    from ussim.waiting import announce
 
     from .make import build as pipeline
 

@@ -22,7 +22,10 @@ LAZY = ("ussim", "datagen", "irsde", "irsde.drus", "irsde.frames")  # names are 
 # Each wing: modules, or a folder of them by its name and a dot. What comes first is imported by what comes after.
 WINGS = {
     "ussim": [
-        ("the ground", "errors extras near shown lazy compiling physics interpolation arrays doors io.atomic"),
+        (
+            "the ground",
+            "errors extras near shown lazy waiting cached compiling numerics physics interpolation arrays doors io.atomic",
+        ),
         ("what there is", "probes medium waveforms transmits acquisition"),
         ("the values that pass", "reach io.plain io.archive io.formats. types"),
         ("laws", "foci arrivals beamforming."),

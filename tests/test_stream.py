@@ -174,14 +174,17 @@ def test_workers_share_the_cores(monkeypatch):
     from ussim.engines.cpu import threads
 
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads.parallel, "_is_initialized", False)  # Numba's own threads were not started
-    monkeypatch.setattr(threads.numba.config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.setattr(threads, "_share", 0)
+    monkeypatch.setattr(threads, "_n_cores", lambda: 8)
+    monkeypatch.setattr("numba.np.ufunc.parallel._is_initialized", False)  # Numba's own threads were not started
     threads.share_threads(3)
     assert threads.n_threads() == 2
+    monkeypatch.setattr(threads, "_share", 0)
     threads.share_threads(100)
     assert threads.n_threads() == 1
     monkeypatch.setenv("NUMBA_NUM_THREADS", "4")  # what the user says holds
-    monkeypatch.setattr(threads.numba.config, "NUMBA_NUM_THREADS", 4)
+    monkeypatch.setattr(threads, "_share", 0)
+    monkeypatch.setattr(threads, "_n_cores", lambda: 4)
     threads.share_threads(4)
     assert threads.n_threads() == 4
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
 
 from .acquisition import Acquisition
 from .foci import has_foci, law_foci_at
+from .numerics import spline
 
 # An engine's `arrival_bounds` (see `engines.protocol`), which finds the bounds over the sources.
 ArrivalBounds = Callable[..., tuple[np.ndarray, np.ndarray | None]]
@@ -63,8 +63,7 @@ def _interpolate_runs(rows: np.ndarray, mask: np.ndarray) -> np.ndarray:
         if n == 1:
             pieces.append(rows[:, run])
             continue
-        spline = make_interp_spline(np.arange(n), rows[:, run], k=min(3, n - 1), axis=1)
-        pieces.append(spline(np.linspace(0, n - 1, SOURCES_PER_ELEMENT * n)))
+        pieces.append(spline(rows[:, run], np.linspace(0, n - 1, SOURCES_PER_ELEMENT * n)))
     return np.concatenate(pieces, axis=1)
 
 

@@ -13,9 +13,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.fft import next_fast_len
 
 from . import physics
+from .numerics import fast_length
 from .plan import Plan
 
 BAND_THRESHOLD_DB = -80.0  # two-way spectrum, after the attenuation of the shortest way; a tighter band costs accuracy
@@ -298,7 +298,7 @@ def _band(
     lowest = np.maximum(frequency[first] - step, low)
     highest = np.minimum(frequency[last] + step, high)
     length = window.length + 2 * pulse.samples(window.farthest)
-    length = np.array([next_fast_len(int(n), real=True) for n in length], dtype=np.int64)
+    length = np.array([fast_length(int(n)) for n in length], dtype=np.int64)
     # Neither 0 nor half the sampling frequency, which have no mirror in a real transform; the band all but ends before.
     start = np.maximum(np.ceil(lowest * length / rate).astype(np.int64), 1)
     stop = np.minimum(np.floor(highest * length / rate).astype(np.int64) + 1, (length + 1) // 2)

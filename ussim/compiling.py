@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import pickle
-import stat
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache as once
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import event
+
+from .cached import private_folder
+from .waiting import taking
 
 # What reading a damaged cache raises, by which of its bytes are wrong.
 DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError, pickle.PickleError)
@@ -33,23 +35,21 @@ def njit(*function: Callable[..., Any], cache: bool = False, **options: Any) -> 
 
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**options)(function)
-        if cache and dispatcher is not function:  # NUMBA_DISABLE_JIT leaves functions as they are
-            _keep_on_disk(dispatcher)
+        if cache:
+            keep_on_disk(dispatcher)
         return dispatcher
 
     return compiled(*function) if function else compiled
 
 
-def announce(say: Callable[[str], None]) -> None:
-    """Call `say` with one line when something is compiled for the first time in this process."""
-    _Announcer.say = say
-    _register()
-
-
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 
-def _keep_on_disk(dispatcher: Any) -> None:
+def keep_on_disk(dispatcher: Any, stamp: str = "") -> None:
+    """Have Numba keep what it makes of a function, and renew it when the function's file or `stamp` changes."""
+    if not hasattr(dispatcher, "enable_caching"):  # NUMBA_DISABLE_JIT leaves functions as they are
+        return
+    _register()
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # "no locator available": no folder that Numba knows of can be written
@@ -57,6 +57,9 @@ def _keep_on_disk(dispatcher: Any) -> None:
             return
         dispatcher.enable_caching()
     cache = dispatcher._cache
+    files: Any = getattr(cache, "_cache_file", None)
+    if stamp and hasattr(files, "_source_stamp"):
+        files._source_stamp = (files._source_stamp, stamp)
     for name in ("load_overload", "save_overload"):
         setattr(cache, name, _forgiving(getattr(cache, name), cache.flush))
 
@@ -64,7 +67,7 @@ def _keep_on_disk(dispatcher: Any) -> None:
 @once
 def _use_temporary_cache() -> bool:
     """Have Numba keep its results in the user's own temporary folder; whether it can. Say so, once."""
-    folder = _private_folder(Path(tempfile.gettempdir()) / f"ussim-numba-{_user()}")
+    folder = private_folder(Path(tempfile.gettempdir()) / f"ussim-numba-{_user()}")
     if folder is None:
         warnings.warn(f"no folder for compiled code can be written: every run compiles again; {ADVICE}", stacklevel=2)
         return False
@@ -72,20 +75,6 @@ def _use_temporary_cache() -> bool:
     numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     os.environ["NUMBA_CACHE_DIR"] = str(folder)  # of the processes that this one starts
     return True
-
-
-def _private_folder(folder: Path) -> Path | None:
-    """Return the folder, if it is this user's and nobody else can write to it: what is read there is run."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return None
-    if not hasattr(os, "getuid"):  # Windows: the temporary files are the user's own, and modes say nothing
-        return folder if stat.S_ISDIR(found.st_mode) else None
-    own = found.st_uid == os.getuid() and not found.st_mode & 0o022
-    return folder if own and stat.S_ISDIR(found.st_mode) else None
 
 
 def _user() -> str:
@@ -128,20 +117,23 @@ def _warn_once(text: str) -> None:
 # --- saying that it compiles -----------------------------------------------------------------------------------------
 
 
-class _Announcer(event.Listener):
+class _Listener(event.Listener):
     """Hears from Numba what is really compiled: what is read from the cache makes no event."""
 
-    say: Callable[[str], None] | None = None
+    def __init__(self) -> None:
+        self._depth, self._block = 0, ExitStack()
 
     def on_start(self, event: Any) -> None:
-        say, _Announcer.say = _Announcer.say, None
-        if say is not None:
-            say("compiling for this processor: about half a minute, the first time only")
+        if not self._depth:
+            self._block.enter_context(taking("compiling for this processor: up to half a minute, the first time only"))
+        self._depth += 1
 
     def on_end(self, event: Any) -> None:
-        return
+        self._depth -= 1
+        if not self._depth:
+            self._block.close()
 
 
 @once
 def _register() -> None:
-    event.register("numba:compile", _Announcer())
+    event.register("numba:compile", _Listener())

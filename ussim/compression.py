@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-from scipy.fft import next_fast_len
 
 from .arrays import device_of, to_numpy
 from .engines import engine_of
@@ -50,6 +49,8 @@ def matched_filter(data: Channels) -> Channels:
             f"sampling_frequency: expected at least {2 * highest:g} Hz, twice the pulse's highest frequency, to filter RF, "
             f"got {rate:g} Hz: demodulate first"
         )
+    from scipy.fft import next_fast_len
+
     n = next_fast_len(n_samples + int(np.ceil(2 * half * rate)), real=is_rf)  # nothing wraps into the record
     frequency = np.fft.rfftfreq(n, 1 / rate) if is_rf else carrier + np.fft.fftfreq(n, 1 / rate)
     response = _response(plan, frequency, n)

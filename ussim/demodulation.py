@@ -14,10 +14,10 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, lfilter_zi, resample_poly
 
 from .arrays import as_float_array, device_of, to_numpy
 from .engines import engine_of
+from .numerics import butterworth, steady_state
 from .plan import FILTER_EDGE, FILTER_ORDER, FilterLaw
 from .types import IQData, RFData
 
@@ -114,6 +114,8 @@ def remodulate(iq: IQData, lowest_rate: float) -> RFData:
         float64, on the clock of `iq`, in host memory; its acquisition is that of `iq`, whatever the rate.
     """
     factor = max(1, math.ceil(lowest_rate / iq.sampling_frequency - 1e-9))
+    from scipy.signal import resample_poly
+
     fine = resample_poly(to_numpy(iq.samples).astype(np.complex128), factor, 1, axis=-1)
     rate = factor * iq.sampling_frequency
     time = iq.start_times[:, None, None] + np.arange(fine.shape[-1]) / rate
@@ -175,11 +177,11 @@ def filter_law(
 ) -> FilterLaw:
     """Return the carrier of a record, and the low-pass filter after it."""
     cutoff = bandwidth * frequency / sampling_frequency  # -6 dB, of half the sampling frequency; at most 0.5
-    numerator, denominator = butter(FILTER_ORDER, cutoff)
+    numerator, denominator = butterworth(FILTER_ORDER, cutoff)
     time = start_time + np.arange(n_samples) / sampling_frequency
     carrier = 2 * np.exp(-2j * np.pi * ((frequency * time) % 1.0))
     return FilterLaw(
-        carrier, numerator, denominator, lfilter_zi(numerator, denominator), min(FILTER_EDGE, n_samples - 1)
+        carrier, numerator, denominator, steady_state(numerator, denominator), min(FILTER_EDGE, n_samples - 1)
     )
 
 

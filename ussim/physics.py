@@ -144,11 +144,11 @@ def automatic_f_number(element_width: float, wavelength: float) -> float:
 
     2021, "So you think you can DAS?", Ultrasonics 111).
     """
-    from scipy.optimize import brentq
+    from .numerics import bracketed_root
 
     def excess(angle: float) -> float:
         excess: float = np.cos(angle) * np.sinc(element_width * np.sin(angle) / wavelength) - 0.71
         return excess
 
-    f_number: float = 1 / (2 * np.tan(brentq(excess, 1e-6, np.pi / 2)))
+    f_number: float = 1 / (2 * np.tan(bracketed_root(excess, 1e-6, np.pi / 2)))
     return f_number

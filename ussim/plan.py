@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.fft import irfft, next_fast_len
 
 from . import physics
 from .acquisition import Acquisition
@@ -23,6 +22,7 @@ from .beamforming.apertures import cos_acceptance
 from .beamforming.grids import AnyGrid
 from .beamforming.windows import BOXCAR, Window
 from .interpolation import Interpolation
+from .numerics import fast_length
 from .types import Scatterers
 
 Progress = Callable[
@@ -142,13 +142,13 @@ class Plan:
         """`pulse_half_length` of a pulse of period `span`, s: at most half of it."""
         acquisition = self.acquisition
         rate = 4 * acquisition.sampling_frequency
-        n = next_fast_len(math.ceil(span * rate), real=True)
+        n = fast_length(math.ceil(span * rate))
         frequency = np.fft.rfftfreq(n, 1 / rate)
         low, high = self.band()
         loss = physics.attenuation(frequency, acquisition.medium.attenuation_db_cm_mhz)
         spectrum = self.excitation(frequency) * self.response(frequency) * np.exp(-loss * path)
         spectrum[(frequency < low) | (frequency > high)] = 0
-        energy = irfft(np.conj(spectrum), n) ** 2
+        energy = np.fft.irfft(np.conj(spectrum), n) ** 2
         n_half = n // 2
         two_sided = energy[: n_half + 1].copy()  # energy at ±t, by t
         two_sided[1:n_half] += energy[:-n_half:-1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.fft import irfft, next_fast_len
 
 from .acquisition import Acquisition
+from .numerics import fast_length
 from .plan import make_plan
 
 TIME_STEP = 1e-9  # s, as MUST; between 20 and 1000 steps per period
@@ -39,14 +39,14 @@ def pulse(acquisition: Acquisition, ways: int = 2) -> tuple[np.ndarray, np.ndarr
     plan = make_plan(acquisition)
     period = 1 / acquisition.probe.center_frequency
     step = min(max(TIME_STEP, period / 1000), period / 20)
-    n = next_fast_len(int(8 * plan.pulse_half_length(0.0, tail=1e-6) / step), real=True)
+    n = fast_length(int(8 * plan.pulse_half_length(0.0, tail=1e-6) / step))
     frequency = np.fft.rfftfreq(n, step)
     inside = frequency <= 2 * acquisition.probe.center_frequency
     spectrum = np.zeros(len(frequency), dtype=np.complex128)
     spectrum[inside] = plan.excitation(frequency[inside])
     if ways == 2:
         spectrum[inside] *= plan.response(frequency[inside])
-    wave = np.fft.fftshift(irfft(np.conj(spectrum), n))
+    wave = np.fft.fftshift(np.fft.irfft(np.conj(spectrum), n))
     wave /= np.abs(wave).max()
     center = n // 2
     half = np.abs(np.flatnonzero(np.abs(wave) > SMALLEST) - center).max()

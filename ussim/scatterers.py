@@ -7,6 +7,7 @@ import numpy as np
 from . import physics
 from .acquisition import Acquisition
 from .doors import check_real
+from .numerics import bilinear
 from .reach import check_reach
 from .types import ImageGrid, Scatterers
 
@@ -120,11 +121,8 @@ def _apart(x: np.ndarray, z: np.ndarray, distance: float) -> np.ndarray:
 
 def _sample(image: np.ndarray, grid: ImageGrid, x: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Bilinear grey level at points, the image stretched onto the grid's extent."""
-    from scipy.ndimage import map_coordinates
-
     coordinates = []
     for position, axis, n in ((z, grid.z, image.shape[0]), (x, grid.x, image.shape[1])):
         index = np.interp(position, axis, np.arange(axis.size, dtype=np.float64))
         coordinates.append(index * ((n - 1) / max(axis.size - 1, 1)))
-    grey: np.ndarray = np.clip(map_coordinates(image, coordinates, order=1, mode="nearest"), 0.0, 1.0)
-    return grey
+    return np.clip(bilinear(image, *coordinates), 0.0, 1.0)

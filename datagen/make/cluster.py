@@ -82,13 +82,13 @@ class Cluster(Workers):
     ----------
     client : of the scheduler.
     watcher : told of each item that `map` has done.
-    numba_threads : a task's share, where tasks share a process.
+    kernel_threads : a task's share, where tasks share a process.
     """
 
-    def __init__(self, client: Client, watcher: Watcher, numba_threads: int | None = None) -> None:
+    def __init__(self, client: Client, watcher: Watcher, kernel_threads: int | None = None) -> None:
         super().__init__(watcher)
         self.client = client
-        self.numba_threads = numba_threads
+        self.kernel_threads = kernel_threads
 
     @property
     def n_threads(self) -> int:
@@ -149,7 +149,7 @@ class Cluster(Workers):
         def submit() -> None:
             job = next(waiting, None)
             if job is not None:
-                future = client.submit(_shard_task, job, self.numba_threads, pure=False, retries=1)
+                future = client.submit(_shard_task, job, self.kernel_threads, pure=False, retries=1)
                 futures[future] = job
                 completed.add(future)
 
@@ -347,16 +347,16 @@ def _now_and_then(tell: Callable[[int], None], interval: float = 0.5) -> Callabl
     return told
 
 
-def _shard_task(job: Job, numba_threads: int | None) -> ShardRecord | Exception:
+def _shard_task(job: Job, kernel_threads: int | None) -> ShardRecord | Exception:
     """Return a shard, on a worker; the error of its card as a value: raised, Dask would try again, perhaps on that card."""
     from distributed import get_worker
 
     from ussim import EngineError
 
-    if numba_threads is not None:
-        import numba
+    if kernel_threads is not None:
+        from ussim.engines.cpu.threads import share_of_this_thread
 
-        numba.set_num_threads(numba_threads)  # of this thread: the others have their own share
+        share_of_this_thread(kernel_threads)
     worker = get_worker()
     try:
         return make_shard(job, _now_and_then(lambda done: worker.log_event(TOPIC, (job.index, done))))

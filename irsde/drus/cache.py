@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,23 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ussim.cached import cache_directory
 from ussim.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
-
-
-def cache_directory() -> Path:
-    """`USSIM_CACHE`, else the platform's user cache directory for ussim."""
-    override = os.environ.get("USSIM_CACHE")
-    if override:
-        return Path(override)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "ussim"
 
 
 def digest(*parts: Any) -> str:

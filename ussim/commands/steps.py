@@ -20,7 +20,6 @@ import ussim
 from ..arrays import to_numpy
 from ..beamform import UNSEEN_SHARE, UnseenWarning
 from ..beamforming.apertures import automatic_f_number, unseen_share
-from ..compiling import announce
 from ..engines import get_engine
 from ..errors import DataError
 from ..io.atomic import replacing
@@ -28,6 +27,7 @@ from ..io.plain import acquisition_to_dict
 from ..show.describe import describe_excitation, describe_waves
 from ..show.figures import bmode_figure, save_figure
 from ..volumes.own import bare_path
+from ..waiting import announce
 from . import console
 from .options import figure_size
 

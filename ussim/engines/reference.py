@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.fft import irfft, next_fast_len, rfft
-from scipy.signal import filtfilt
 
 from .. import physics
+from ..numerics import fast_length
 from ..plan import Beamforming, FilterLaw, Plan, Progress
 from ..types import ImageGrid, Scatterers
 from . import reference_adaptive, reference_beamform
@@ -57,7 +56,7 @@ class ReferenceEngine(Engine):
         spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
         # Integral over frequency, Σ df = f_s irfft: independent of the record length.
         scale = acquisition.probe.element_width * acquisition.sampling_frequency
-        rf = scale * irfft(np.conj(spectrum), n_fft, axis=-1)
+        rf = scale * np.fft.irfft(np.conj(spectrum), n_fft, axis=-1)
         record: np.ndarray = rf[:, :, start_sample : start_sample + n_samples]
         return record
 
@@ -78,7 +77,7 @@ class ReferenceEngine(Engine):
         n_fft, frequency, bins = _frequency_bins(plan, points, start_sample + n_samples)
         record = np.zeros((*samples.shape[:-1], n_fft))
         record[..., start_sample : start_sample + n_samples] = samples
-        spectrum = rfft(record, axis=-1) * plan.response(frequency)
+        spectrum = np.fft.rfft(record, axis=-1) * plan.response(frequency)
         spectrum *= np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
         mirrored = np.where((bins == 0) | (2 * bins == n_fft), 1, 2)  # bins stand for their mirror in a real record
         scale = acquisition.probe.element_width * acquisition.sampling_frequency / n_fft
@@ -128,6 +127,8 @@ class ReferenceEngine(Engine):
 
     def mix_and_filter(self, samples: np.ndarray, law: FilterLaw) -> np.ndarray:
         """`scipy.signal.filtfilt` of the mixed samples: computed as complex128, returned as complex64."""
+        from scipy.signal import filtfilt
+
         mixed = samples * law.carrier
         filtered = filtfilt(law.numerator, law.denominator, mixed, axis=-1, padtype="odd", padlen=law.edge)
         return np.asarray(filtered, dtype=np.complex64)
@@ -155,7 +156,7 @@ def _frequency_bins(plan: Plan, scatterers: Scatterers, last_sample: int) -> tup
     longest = plan.longest_distance(scatterers.x, scatterers.z)
     span = plan.echo_end(longest) + 2 * plan.pulse_half_length(2 * longest)
     early = math.ceil(max(0.0, -float(plan.firing_times[0].min())) * rate)  # fired before time 0
-    n_fft = next_fast_len(max(last_sample, math.ceil(span * rate)) + early, real=True)
+    n_fft = fast_length(max(last_sample, math.ceil(span * rate)) + early)
     frequency = np.fft.rfftfreq(n_fft, 1 / rate)
     low, high = plan.band()
     return n_fft, frequency, np.flatnonzero((frequency >= low) & (frequency <= high))

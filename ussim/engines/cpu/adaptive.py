@@ -21,8 +21,7 @@ from ...beamforming.adaptive import (
     kernel_times,
 )
 from ...plan import OUTSIDE, Beamforming
-from . import beamform
-from .kernels import adaptive as kernels
+from . import beamform, kernels
 from .kernels.layout import Arrivals, Points
 from .threads import as_input, in_threads
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...plan import FILTER_ORDER, Beamforming
 from ...types import ImageGrid
-from .kernels import beamform as kernels
+from . import kernels
 from .kernels.layout import TABLE, Aperture, Clock, Pixels, Taper, Transmits
 from .threads import as_input, in_threads
 

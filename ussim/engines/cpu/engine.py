@@ -32,8 +32,7 @@ from ...types import ImageGrid, Scatterers
 from ..protocol import Engine
 from ..reference import ENGINE as reference
 from . import adaptive, beamform
-from .kernels.cells import cell_adjoint, cell_power, cell_spectrum
-from .kernels.echoes import add_cells, take_echoes
+from .kernels import add_cells, cell_adjoint, cell_power, cell_spectrum, take_echoes
 from .kernels.layout import BATCH, LANES, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, aligned_empty
 from .threads import as_input, finish, n_threads, workers
 
@@ -118,18 +117,19 @@ class CpuEngine(Engine):
         def run(i: int) -> None:
             cell = work.cell(i)
             space, back, spectra, buffers = spaces.get()
+            here, there, rows = buffers
             try:
-                window = tuple(
-                    int(field[i]) for field in (cells.window_length, cells.window_start, cells.first_bin, cells.n_bins)
-                )
+                n, start = int(cells.window_length[i]), int(cells.window_start[i])
                 take_echoes(
                     record,
                     shape,
-                    window,
+                    (n, start, int(cells.first_bin[i]), int(cells.n_bins[i])),
                     cells.transmit_reference[i] - start_sample,
                     cells.element_reference[i] + work.receive_samples,
-                    work.twiddles[work.twiddles_at[window[0]] :],
-                    *buffers,
+                    work.twiddles[work.twiddles_at[n] :],
+                    here,
+                    there,
+                    rows,
                     spectra,
                 )
                 out = np.zeros(cell.points.shape[1], np.float32)

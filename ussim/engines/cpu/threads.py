@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
-import numba
 import numpy as np
-from numba.np.ufunc import parallel
 
 from ...plan import Progress
 
@@ -62,13 +61,36 @@ def _raise_if_heard() -> None:
 
 
 def n_threads() -> int:
-    """Return the share that `numba.set_num_threads` gave this thread, else NUMBA_NUM_THREADS: by default the cores allowed.
+    """Return this thread's share of the cores: that of `share_of_this_thread`, `share_threads` or `numba.set_num_threads`.
 
-    Numba is asked only where its own threads were started: asking starts them, and a fork after that is unsafe.
+    Without any, NUMBA_NUM_THREADS: by default the cores that the process may use. Numba is asked only where it is loaded
+    and its own threads were started: asking starts them, and a fork after that is unsafe.
     """
-    if getattr(parallel, "_is_initialized", False):
-        return int(numba.get_num_threads())
-    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    share = getattr(_of_this_thread, "share", _share)
+    if share:
+        return int(share)
+    if getattr(sys.modules.get("numba.np.ufunc.parallel"), "_is_initialized", False):
+        return int(sys.modules["numba"].get_num_threads())
+    return _n_cores()
+
+
+def _n_cores() -> int:
+    """NUMBA_NUM_THREADS as Numba reads it, which may be set in the program too."""
+    if "numba" in sys.modules:
+        return int(sys.modules["numba"].config.NUMBA_NUM_THREADS)
+    asked = os.environ.get("NUMBA_NUM_THREADS", "")
+    if asked.strip().isdecimal() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_share = 0  # of several processes; 0 where there is one
+_of_this_thread = threading.local()
+
+
+def share_of_this_thread(n: int) -> None:
+    """Let kernels that this thread calls run in n threads: others of the process have their own share."""
+    _of_this_thread.share = n
 
 
 def as_input(array: np.ndarray) -> np.ndarray:
@@ -80,13 +102,9 @@ def as_input(array: np.ndarray) -> np.ndarray:
 
 def share_threads(n_processes: int) -> None:
     """Leave each of several processes its share of the cores, from here on in this one; what the user set stays."""
-    if "NUMBA_NUM_THREADS" in os.environ:
-        return
-    share = max(1, n_threads() // n_processes)
-    if getattr(parallel, "_is_initialized", False):
-        numba.set_num_threads(share)
-    else:
-        numba.config.NUMBA_NUM_THREADS = share  # type: ignore[attr-defined]
+    global _share
+    if "NUMBA_NUM_THREADS" not in os.environ:
+        _share = max(1, n_threads() // n_processes)
 
 
 def in_threads(

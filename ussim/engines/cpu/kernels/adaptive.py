@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 
-from ....compiling import njit
 from .beamform import element_weight
 from .simd import compiled
 
@@ -76,13 +76,13 @@ def align(samples, points, transmits, aperture, clock, shifts, channels, counts,
                     channels[first + p, e, t] = turn[p] * sums[p, t]
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _unit(cycles):
     phase = 2 * math.pi * (cycles - math.floor(cycles))
     return complex(math.cos(phase), math.sin(phase))
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _sample(record, n_samples, index, first_tap, n_taps, steps, table):
     """Return the record between its samples; those outside it are 0."""
     floor = math.floor(index)
@@ -103,7 +103,7 @@ def _sample(record, n_samples, index, first_tap, n_taps, steps, table):
 # --- ways to combine -------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def weigh_by_coherence(channels, counts, scales, order, exponent, out, watch, worker, n_workers):
     """Out = sum of the weighted channels times the share of their energy at spatial frequencies up to `order`."""
     n_points, n_elements, n_times = channels.shape
@@ -126,7 +126,7 @@ def weigh_by_coherence(channels, counts, scales, order, exponent, out, watch, wo
         watch[1 + worker] += 1
 
 
-@njit(cache=True)
+@njit
 def _power_at(channels, counts, frequency):
     """|Σ s_i exp(-2πi f i)|² over the elements that count, numbered one after the other."""
     step = _unit(-frequency)
@@ -138,7 +138,7 @@ def _power_at(channels, counts, frequency):
     return total.real * total.real + total.imag * total.imag
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def multiply_pairs(channels, counts, scales, out, watch, worker, n_workers):
     """Out = Σ_{i<j} ŝ_i ŝ_j times 2 / (n - 1), as half of (Σ ŝ)² - Σ ŝ²; ŝ = s / √|s|."""
     n_points, n_elements, n_times = channels.shape
@@ -160,7 +160,7 @@ def multiply_pairs(channels, counts, scales, out, watch, worker, n_workers):
         watch[1 + worker] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def correlate_short_lags(channels, counts, most, out, watch, worker, n_workers):
     """Out = mean over lags up to most[n] of the mean normalized correlation of channels so far apart."""
     n_points, n_elements, n_times = channels.shape
@@ -191,7 +191,7 @@ def correlate_short_lags(channels, counts, most, out, watch, worker, n_workers):
         watch[1 + worker] += 1
 
 
-@njit(cache=True)
+@njit
 def _choose(counts, chosen):
     """List the elements that count, and return how many there are."""
     n = 0
@@ -202,7 +202,7 @@ def _choose(counts, chosen):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def minimize_variance(channels, counts, lengths, loading, times_n, out, watch, worker, n_workers):
     """Out = mean of wᴴs over the subarrays of lengths[n] channels, w = R⁻¹1 / (1ᴴR⁻¹1); times n if `times_n`."""
     n_points, n_elements, n_times = channels.shape
@@ -227,7 +227,7 @@ def minimize_variance(channels, counts, lengths, loading, times_n, out, watch, w
         watch[1 + worker] += 1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _covariance(values, n, length, re, im):
     """Fill the lower triangle of R, the mean over subarrays and times; return the mean power on its diagonal.
 
@@ -257,7 +257,7 @@ def _covariance(values, n, length, re, im):
     return power / length
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"})
+@njit(error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"})
 def _solve_for_ones(re, im, length, power, loading, solution):
     """Solve (R + loading power I) u = 1 by Cholesky's decomposition, R's lower triangle overwritten."""
     if math.isinf(loading):
@@ -290,7 +290,7 @@ def _solve_for_ones(re, im, length, power, loading, solution):
         solution[i] = value / re[i, i]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _mean_over_subarrays(values, n, length, solution):
     """Σ_i conj(w_i) (mean of s_i over the subarrays), w the solution over its sum."""
     n_parts = n - length + 1

@@ -7,8 +7,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 
-from ....compiling import njit
 from ....plan import FILTER_ORDER
 from .layout import GROUP, LANES, POINTS, ROUNDING, ROUNDING_BITS, TABLE
 from .simd import compiled, fma, load, store
@@ -16,7 +16,7 @@ from .simd import compiled, fma, load, store
 # --- delay-and-sum ---------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker, n_workers):
     """Sum every n_workers-th tile: deep tiles have more elements than shallow ones.
 
@@ -161,7 +161,7 @@ def sum_tiles(samples, pixels, transmits, aperture, clock, image, watch, worker,
         watch[1 + worker] += used
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _compound(chosen, used, place, sum_re, sum_im, transmits, in_front, scaled, total, image):
     """Weigh what the chosen transmits gave a tile's pixels, and sum it, sum its power, or keep it, divided by `scaled`."""
     row0, column0, columns = place
@@ -183,7 +183,7 @@ def _compound(chosen, used, place, sum_re, sum_im, transmits, in_front, scaled, 
                 image[chosen[a], row, column] = complex(re / count, im / count)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan", "arcp"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan", "arcp"})
 def _distances(px, pz, e, aperture, distance, active):
     """Distance of pixels to element e and whether it is in their aperture; the least and the greatest of those."""
     element_x, element_z, sin_element, cos_element = aperture.x[e], aperture.z[e], aperture.sine[e], aperture.cosine[e]
@@ -199,7 +199,7 @@ def _distances(px, pz, e, aperture, distance, active):
     return nearest, farthest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _taper(px, pz, distance, e, aperture, active, rx_cos, rx_sin, n_active):
     """Weigh the receive factors of one element at pixels, and count it by its weight."""
     for p in range(len(px)):
@@ -210,7 +210,7 @@ def _taper(px, pz, distance, e, aperture, active, rx_cos, rx_sin, n_active):
             n_active[p] += weight * aperture.live[e]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def element_weight(dx, dz, distance, e, aperture):
     """Return how much an element counts at a point that lies dx, dz from it (`plan.Beamforming.element_weights`)."""
     cosine, sine, taper = aperture.cosine[e], aperture.sine[e], aperture.taper
@@ -224,7 +224,7 @@ def element_weight(dx, dz, distance, e, aperture):
     return taper.gains[e] * (taper.a0 + taper.a1 * math.cos(math.pi * s) + taper.a2 * math.cos(2.0 * math.pi * s))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def _receive(used, distance, slowness, delay, first, cycles_a_sample, rx_index, rx_cos, rx_sin):
     """Index and phase factor of the way back from pixels to one element. Those not in the aperture get no valid index."""
     for p in range(used):
@@ -235,7 +235,7 @@ def _receive(used, distance, slowness, delay, first, cycles_a_sample, rx_index, 
         rx_cos[p], rx_sin[p] = cos, sin
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _cos_sin(turn):
     """Cos and sin of 2π turn, |turn| <= 1/2, float32: Taylor series of the half angle (error 2e-7), which vectorize."""
     h = np.float32(math.pi) * turn
@@ -249,7 +249,7 @@ def _cos_sin(turn):
     return np.float32(1) - np.float32(2) * s * s, np.float32(2) * s * c
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _copy_stretch(record, begin, length, out):
     """out[:length] = record[begin : begin + length], zero outside the record."""
     low, high = min(max(0, -begin), length), max(0, min(length, len(record) - begin))
@@ -313,7 +313,7 @@ def _accumulate(begin, end, active, rx_cos, rx_sin, value_re, value_im, sum_re, 
 # --- transmit delays -------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
 def extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, watch, worker, n_workers):
     """Out = sign min(sign (delay + distance / c)): the first arrivals with sign 1, the last ones with -1."""
     n_laws, n_sources = delays.shape
@@ -343,7 +343,7 @@ def extreme_arrivals(x, z, source_x, source_z, delays, slowness, sign, out, watc
 # --- demodulation ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def mix_and_filter(singles, doubles, carrier, numerator, denominator, steady, edge, out, watch, worker, n_workers):
     """Demodulate every n_workers-th block of LANES channels, of the two arrays that which has any."""
     single = len(singles) > 0
@@ -372,7 +372,7 @@ def mix_and_filter(singles, doubles, carrier, numerator, denominator, steady, ed
                 out[first + k, j] = complex(signal[edge + j, 2 * k], signal[edge + j, 2 * k + 1])
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _filter_in_place(signal, begin, end, step, numerator, denominator, steady):
     """Direct form II transposed along the first axis, order FILTER_ORDER, the lanes of the second axis abreast."""
     width = signal.shape[1]

@@ -1,4 +1,4 @@
-"""Layout of what the kernels read and write: constants, and tuples of arrays. No compiler is imported here.
+"""Layout of what the kernels read and write: constants, types of arguments, tuples of them. No compiler is imported here.
 
 Arrays of `cells` and `echoes` are flat float32, their layout given as [axes], the last axis 16 lanes. A complex number is
 two vectors (real, imaginary) or, where a product follows, three (their sum as well: `simd.complex_outer`).
@@ -6,7 +6,7 @@ two vectors (real, imaginary) or, where a product follows, three (their sum as w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -25,19 +25,34 @@ ROUNDING_BITS = 0x4B400000
 GROUP = 8  # pixels interpolated before they are added up: their values stay close, the stores have landed
 POINTS = 64  # points at once in the search for first arrivals
 
+# Arrays as kernels take them: C-contiguous, dtype and number of axes.
+Boolx2 = Annotated[np.ndarray, "bool", 2]
+Int64x1 = Annotated[np.ndarray, "int64", 1]
+Int64x2 = Annotated[np.ndarray, "int64", 2]
+Float32x1 = Annotated[np.ndarray, "float32", 1]
+Float32x2 = Annotated[np.ndarray, "float32", 2]
+Float32x3 = Annotated[np.ndarray, "float32", 3]
+Float64x1 = Annotated[np.ndarray, "float64", 1]
+Float64x2 = Annotated[np.ndarray, "float64", 2]
+Float64x3 = Annotated[np.ndarray, "float64", 3]
+Complex64x1 = Annotated[np.ndarray, "complex64", 1]
+Complex64x2 = Annotated[np.ndarray, "complex64", 2]
+Complex64x3 = Annotated[np.ndarray, "complex64", 3]
+Complex128x1 = Annotated[np.ndarray, "complex128", 1]
+
 
 class Elements(NamedTuple):
     """The plan as the compiled functions take it; arrays and numbers float64."""
 
-    sub_x: np.ndarray  # (n_elements, n_subelements) m
-    sub_z: np.ndarray
-    sine: np.ndarray  # (n_elements,) of the normal
-    cosine: np.ndarray
-    x: np.ndarray  # (n_elements,) m
-    z: np.ndarray
-    receive_fraction: np.ndarray  # (n_elements,) receive delay beyond whole samples, samples
-    delays: np.ndarray  # (n_transmits, n_foci, n_elements) samples
-    weights: np.ndarray  # (n_transmits, n_foci, n_elements)
+    sub_x: Float64x2  # (n_elements, n_subelements) m
+    sub_z: Float64x2
+    sine: Float64x1  # (n_elements,) of the normal
+    cosine: Float64x1
+    x: Float64x1  # (n_elements,) m
+    z: Float64x1
+    receive_fraction: Float64x1  # (n_elements,) receive delay beyond whole samples, samples
+    delays: Float64x3  # (n_transmits, n_foci, n_elements) samples
+    weights: Float64x3  # (n_transmits, n_foci, n_elements)
     minimum_distance: float  # m
     baffle: float
     half_width_wavenumber: float  # k L / 2 at the center frequency
@@ -50,36 +65,36 @@ class Elements(NamedTuple):
 class Cell(NamedTuple):
     """One cell, for the compiled functions."""
 
-    points: np.ndarray  # (3, n_tiles * 16) float32: x and z from the center, reflectivity
-    center: np.ndarray  # (2,) m
-    element_reference: np.ndarray  # (n_elements,) samples
-    transmit_reference: np.ndarray  # (n_transmits,) samples
+    points: Float32x2  # (3, n_tiles * 16) float32: x and z from the center, reflectivity
+    center: Float64x1  # (2,) m
+    element_reference: Int64x1  # (n_elements,) samples
+    transmit_reference: Int64x1  # (n_transmits,) samples
     first_bin: int
     window_length: int
     rate: float  # Hz
-    factor: np.ndarray  # (n_bins,) complex64: S B² and the scale
+    factor: Complex64x1  # (n_bins,) complex64: S B² and the scale
 
 
 class Workspace(NamedTuple):
     """One thread's buffers."""
 
-    waves: np.ndarray  # [tile][element][sub-element][re, im, step - 1 (re, im)]
-    widths: np.ndarray  # [tile][element][sub-element]: k L / 2 sin θ a Hz, for full-frequency directivity only
-    drive_waves: np.ndarray  # [focus][element][group][re, im, step - 1 (re, im)]
-    drive: np.ndarray  # [frequency][element][3][group]: group and lane number the transmits
-    field: np.ndarray  # [frequency][element][3][tile of two]
-    pressure: np.ndarray  # [transmit][3]
-    rows: np.ndarray  # [transmit in group][2]: the same in two parts
-    source: np.ndarray  # [group][scatterer of two tiles][3]: lanes on transmits
-    sums: np.ndarray  # [frequency][group][element][3], then [frequency][left-over transmit][element][3]
+    waves: Float32x1  # [tile][element][sub-element][re, im, step - 1 (re, im)]
+    widths: Float32x1  # [tile][element][sub-element]: k L / 2 sin θ a Hz, for full-frequency directivity only
+    drive_waves: Float32x1  # [focus][element][group][re, im, step - 1 (re, im)]
+    drive: Float32x1  # [frequency][element][3][group]: group and lane number the transmits
+    field: Float32x1  # [frequency][element][3][tile of two]
+    pressure: Float32x1  # [transmit][3]
+    rows: Float32x1  # [transmit in group][2]: the same in two parts
+    source: Float32x1  # [group][scatterer of two tiles][3]: lanes on transmits
+    sums: Float32x1  # [frequency][group][element][3], then [frequency][left-over transmit][element][3]
 
 
 class Transmits(NamedTuple):
     """Some rows of the image as the transmits see them, for the compiled functions."""
 
-    positions: np.ndarray  # (n_transmits, rows, nx) samples from the record's first to the wave's arrival
-    phases: np.ndarray  # (n_transmits,) cycles
-    weights: np.ndarray  # (n_transmits, rows, nx) float32, used if `weighted`
+    positions: Float64x3  # (n_transmits, rows, nx) samples from the record's first to the wave's arrival
+    phases: Float64x1  # (n_transmits,) cycles
+    weights: Float32x3  # (n_transmits, rows, nx) float32, used if `weighted`
     weighted: bool
     compounding: int  # place in COMPOUNDINGS
 
@@ -87,9 +102,9 @@ class Transmits(NamedTuple):
 class Pixels(NamedTuple):
     """Some rows of the image."""
 
-    x: np.ndarray  # (rows, nx) m
-    z: np.ndarray
-    in_front: np.ndarray  # (rows, nx) bool, of the array
+    x: Float64x2  # (rows, nx) m
+    z: Float64x2
+    in_front: Boolx2  # (rows, nx) bool, of the array
     tile_rows: int
     tile_columns: int
 
@@ -97,16 +112,16 @@ class Pixels(NamedTuple):
 class Points(NamedTuple):
     """Some points in front of the array."""
 
-    x: np.ndarray  # (n_points,) m
-    z: np.ndarray
+    x: Float64x1  # (n_points,) m
+    z: Float64x1
 
 
 class Arrivals(NamedTuple):
     """Some points as the transmits see them."""
 
-    positions: np.ndarray  # (n_transmits, n_points) samples from the record's first to the wave's arrival
-    phases: np.ndarray  # (n_transmits,) cycles
-    weights: np.ndarray  # (n_transmits, n_points) float32, used if `weighted`
+    positions: Float64x2  # (n_transmits, n_points) samples from the record's first to the wave's arrival
+    phases: Float64x1  # (n_transmits,) cycles
+    weights: Float32x2  # (n_transmits, n_points) float32, used if `weighted`
     weighted: bool
     margin: float  # samples outside the record, from where on nothing is heard
 
@@ -115,7 +130,7 @@ class Taper(NamedTuple):
     """How elements of an aperture count: by weights of their own, and by a window (`beamforming.windows.Window`)."""
 
     used: bool  # otherwise all count alike
-    gains: np.ndarray  # (n_elements,)
+    gains: Float64x1  # (n_elements,)
     double_f_number: float
     a0: float
     a1: float
@@ -126,13 +141,13 @@ class Taper(NamedTuple):
 class Aperture(NamedTuple):
     """The elements as they receive."""
 
-    x: np.ndarray  # (n_elements,) m
-    z: np.ndarray
-    sine: np.ndarray  # of the normal
-    cosine: np.ndarray
-    delays: np.ndarray  # (n_elements,) s
-    receiving: np.ndarray  # (n_transmits, n_elements) bool
-    live: np.ndarray  # (n_elements,) share of the transmits that each receives
+    x: Float64x1  # (n_elements,) m
+    z: Float64x1
+    sine: Float64x1  # of the normal
+    cosine: Float64x1
+    delays: Float64x1  # (n_elements,) s
+    receiving: Boolx2  # (n_transmits, n_elements) bool
+    live: Float64x1  # (n_elements,) share of the transmits that each receives
     cos_acceptance: float
     normalize: bool  # divide by the number of elements that see a pixel, or the sum of their weights
     taper: Taper
@@ -145,7 +160,7 @@ class Clock(NamedTuple):
     sampling_frequency: float  # Hz
     frequency: float  # Hz, of demodulation
     first_tap: int  # samples from the one before
-    table: np.ndarray  # (TABLE + 2, n_taps) weights over the fraction of a sample
+    table: Float32x2  # (TABLE + 2, n_taps) weights over the fraction of a sample
 
 
 def aligned_empty(n: int) -> np.ndarray:

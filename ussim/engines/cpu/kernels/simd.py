@@ -15,13 +15,10 @@ np.maximum, np.where and np.sinc work on it, so that the scalar formulas of `phy
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import math
 import operator
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numba as nb
@@ -34,8 +31,6 @@ from numba.core.extending import lower_builtin, lower_cast, overload, register_m
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from .... import physics
-from ....compiling import njit
 from .layout import LANES, ROWS
 
 intrinsic: Callable[..., Any] = numba_intrinsic  # its annotations count the typing context as an argument
@@ -75,25 +70,10 @@ def _splat(builder, scalar):
 
 
 def compiled(*function, **options):
-    """Compile as `njit` does, without the interpreter's lock, kept on disk for the machine's kind.
-
-    Numba renews what it kept when the function's own file changes; here also when the formulas or another file of the
-    engine do, since their code is compiled in.
-    """
+    """Compile as `njit` does, without the interpreter's lock; what is kept on disk is the kernel that calls it (`native`)."""
     if not function:
         return partial(compiled, **options)
-    dispatcher = njit(nogil=True, cache=True, **options)(*function)
-    files: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if hasattr(files, "_source_stamp"):
-        files._source_stamp = (files._source_stamp, _sources_digest())
-    return dispatcher
-
-
-@cache
-def _sources_digest() -> str:
-    here = Path(__file__)
-    sources = [*sorted(here.parent.glob("*.py")), Path(inspect.getfile(physics))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return nb.njit(nogil=True, **options)(*function)
 
 
 # --- operators and NumPy functions -----------------------------------------------------------------------------------
