@@ -1,4 +1,7 @@
-"""Compiled code where nothing can be kept: each case in a process of its own, with a copy of the package without a cache."""
+"""What Numba compiles where nothing can be kept: each case in a process of its own, with a copy of the package.
+
+`USSIM_KERNELS` has Numba compile what is shipped compiled.
+"""
 
 import os
 import shutil
@@ -15,8 +18,9 @@ from ussim.compiling import _forgiving
 # Demodulation compiles in seconds, by the same decorator as everything else.
 PROGRAM = """
 import sys, numpy as np, ussim
-from ussim.compiling import announce
-announce(lambda text: print("SAID", text))
+from ussim import waiting
+waiting.DELAY = 0.01
+waiting.announce(lambda text: print("SAID", text))
 acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves([0.0]))
 samples = np.random.default_rng(0).standard_normal((1, 64, 400)).astype(np.float32)
 iq = ussim.demodulate(ussim.RFData(samples, acquisition, acquisition.sampling_frequency))
@@ -46,7 +50,8 @@ def run(installed, tmp_path):
         kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "PYTHONPATH")}
         nowhere = str(tmp_path / "file" / "cache")  # below a file: not even root can make it
         environment = kept | {
-            "PYTHONPATH": str(installed), "XDG_CACHE_HOME": nowhere, "HOME": nowhere, "TMPDIR": str(tmp_path / "tmp"),
+            "USSIM_KERNELS": "numba", "PYTHONPATH": str(installed),
+            "XDG_CACHE_HOME": nowhere, "HOME": nowhere, "TMPDIR": str(tmp_path / "tmp"),
         } | environment  # fmt: skip
         out = tmp_path / "out.npy"
         out.unlink(missing_ok=True)

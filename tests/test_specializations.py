@@ -1,4 +1,7 @@
-"""Each compiled kernel exists once: whatever the user's arrays are like, nothing is compiled a second time for them."""
+"""Where Numba compiles the kernels, each exists once: whatever the user's arrays are like, none is compiled again for them.
+
+What is shipped has one type of each argument, and takes no others.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 import ussim
+from ussim.engines.cpu import kernels
 from ussim.engines.cpu.kernels import beamform, cells, echoes
 from ussim.engines.cpu.threads import n_threads
 
@@ -29,8 +33,16 @@ def specializations() -> dict[str, int]:
     return {kernel.__name__: len(kernel.signatures) for kernel in ENTRIES}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def numba_compiles():
+    with pytest.MonkeyPatch.context() as patch:
+        for kernel in kernels.KERNELS:
+            patch.setattr(kernel, "_run", kernel.by_numba())
+        yield
+
+
 @pytest.fixture(scope="module")
-def recorded():
+def recorded(numba_compiles):
     acquisition = ussim.Acquisition(ussim.load_probe("P4-2v"), ussim.PlaneWaves(angles=np.deg2rad([-5.0, 0.0, 5.0])))
     points = ussim.Scatterers(x=[0.0, 2e-3], z=[30e-3, 40e-3], reflectivity=[1.0, 1.0])
     grid = ussim.ImageGrid.for_acquisition(acquisition, shape=(16, 16))
