@@ -208,7 +208,9 @@ def minimize_variance(channels, counts, lengths, loading, times_n, out, watch, w
     n_points, n_elements, n_times = channels.shape
     chosen = np.empty(n_elements, np.int64)
     values = np.empty((n_times, n_elements), np.complex128)
-    largest = np.max(lengths)
+    largest = 0
+    for n in range(len(lengths)):  # np.max would bring code of Numba's runtime along
+        largest = max(largest, lengths[n])
     re, im = np.zeros((largest, largest)), np.zeros((largest, largest))
     solution = np.empty(largest, np.complex128)
     for p in range(worker, n_points, n_workers):

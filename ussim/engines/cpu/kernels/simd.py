@@ -70,7 +70,7 @@ def _splat(builder, scalar):
 
 
 def compiled(*function, **options):
-    """Compile as `njit` does, without the interpreter's lock; what is kept on disk is the kernel that calls it (`native`)."""
+    """Compile as `njit` does, without the interpreter's lock; kept on disk is the kernel that calls it (`native`)."""
     if not function:
         return partial(compiled, **options)
     return nb.njit(nogil=True, **options)(*function)
