@@ -19,7 +19,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 IN_WHEEL = {
     "ussim/py.typed", "datagen/py.typed", "irsde/py.typed", "ussim/presets/l11-5v.toml", "ussim/engines/cuda/simulate.cu",
-    "ussim/engines/cuda/physics.cuh", "datagen/show/templates/report.html",
+    "ussim/engines/cuda/physics.cuh", "ussim/engines/cpu/native/bitcode/index.json",
+    "ussim/engines/cpu/native/bitcode/cell_spectrum.bc", "datagen/show/templates/report.html",
     "irsde/models/despeckler/model.safetensors", "irsde/models/despeckler/config.json", "irsde/models/despeckler/card.md",
     "irsde/models/reflectivity/model.safetensors", "irsde/models/reflectivity/config.json",
     "irsde/models/reflectivity/card.md",

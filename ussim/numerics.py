@@ -74,7 +74,8 @@ def spline(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
     b = at - left
     a = 1 - b
     line = a * rows[:, left] + b * rows[:, left + 1]
-    return line + ((a**3 - a) * bend[:, left] + (b**3 - b) * bend[:, left + 1]) / 6
+    value: np.ndarray = line + ((a**3 - a) * bend[:, left] + (b**3 - b) * bend[:, left + 1]) / 6
+    return value
 
 
 def _second_derivatives(rows: np.ndarray) -> np.ndarray:
@@ -115,7 +116,7 @@ def bilinear(image: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarr
         low = np.minimum(np.floor(position).astype(np.intp), max(n - 2, 0))
         share = position - low
         places.append(((low, 1 - share), (np.minimum(low + 1, n - 1), share)))
-    value = np.zeros(np.shape(row))
+    value: np.ndarray = np.zeros(np.shape(row))
     for r, row_share in places[0]:
         for c, column_share in places[1]:
             value = value + image[r, c] * row_share * column_share

@@ -125,4 +125,5 @@ def _sample(image: np.ndarray, grid: ImageGrid, x: np.ndarray, z: np.ndarray) ->
     for position, axis, n in ((z, grid.z, image.shape[0]), (x, grid.x, image.shape[1])):
         index = np.interp(position, axis, np.arange(axis.size, dtype=np.float64))
         coordinates.append(index * ((n - 1) / max(axis.size - 1, 1)))
-    return np.clip(bilinear(image, *coordinates), 0.0, 1.0)
+    grey: np.ndarray = np.clip(bilinear(image, *coordinates), 0.0, 1.0)
+    return grey

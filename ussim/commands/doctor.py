@@ -162,7 +162,6 @@ def _codecs() -> Iterator[Finding]:
 def _processor() -> Iterator[Finding]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        import numba
         from llvmlite import binding
 
         features = binding.get_host_cpu_features()
@@ -172,9 +171,23 @@ def _processor() -> Iterator[Finding]:
             OK,
             f"{binding.get_host_cpu_name()}, {usable} usable cores, {' '.join(wide) or 'no vector units known'}",
         )
-        yield Finding("Numba threads", OK, f"{numba.get_num_threads()} (NUMBA_NUM_THREADS sets them)")
+        from ..engines.cpu.threads import n_threads
+
+        yield Finding("kernel threads", OK, f"{n_threads()} (NUMBA_NUM_THREADS sets them)")
+        yield _kernels()
     except (ImportError, RuntimeError, OSError) as error:
-        yield Finding("processor", FAIL, f"Numba cannot be used: {error}")
+        yield Finding("processor", FAIL, f"LLVM (llvmlite, Numba) cannot be used: {error}")
+
+
+def _kernels() -> Finding:
+    """Return who compiles the CPU engine here: by the smallest of its kernels."""
+    from ..engines.cpu.kernels import extreme_arrivals
+
+    try:
+        extreme_arrivals.by_llvm()
+    except ImportError as error:
+        return Finding("kernels", NOTE, f"compiled here by Numba, half a minute once: {error}")
+    return Finding("kernels", OK, "as shipped, their machine code made here by LLVM")
 
 
 def _memory() -> Finding:
@@ -250,5 +263,5 @@ def _engine_agrees(engine: str) -> Iterator[Finding]:
     yield Finding(
         f"engine {engine} speed",
         OK,
-        f"100 scatterers x 3 transmits: {again:.3f} s (the first time {first:.1f} s, with compiling)",
+        f"100 scatterers x 3 transmits: {again:.3f} s (the first time {first:.1f} s)",
     )
