@@ -33,8 +33,8 @@ from timing import RESULTS, machine, write_result
 
 from datagen import Recipe, build, open_pairs
 from datagen.make.progress import Watcher
-from datagen.make.shards import Job, image_of
-from datagen.plan.samples import make_plan
+from datagen.make.shards import Job
+from datagen.plan.samples import image_of, make_plan
 from datagen.store import layout, write
 from datagen.store.location import open_storage
 

@@ -337,8 +337,12 @@ def test_command_samples_by_the_simulators_operator(tmp_path):
     result = CliRunner().invoke(cli, [*line, "-o", str(output)])
     assert result.exit_code == 0, result.output
     record = json.loads(output.with_suffix(".json").read_text())
+    assert (record["sampler"], record["prior"], record["operator"]) == ("ddrm", models.PRIOR, "kronecker")  # unasked
+    result = CliRunner().invoke(cli, [*line, "--sampler", "daps", "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    record = json.loads(output.with_suffix(".json").read_text())
     assert record["sampler"] == "daps"
-    assert record["prior"] == models.PRIOR  # unasked
+    assert record["prior"] == models.PRIOR
     assert record["operator"] == "ussim.imaging_operator"
     assert {"DRUSmean", "DRUSvar", "DRUSmean, true-map prior"} <= record["scores"].keys()
     for option in (["--chains", "3"], ["--operator", "patchwise"]):
