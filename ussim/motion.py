@@ -38,7 +38,7 @@ LARGEST_SPEED = 0.1  # of the speed of sound: positions are held while echoes tr
 
 @runtime_checkable
 class Motion(Protocol):
-    """What `simulate_frames` takes: scatterers at any time, and those that never move.
+    """Scatterers for `simulate_frames`: where they are at any time, and those that never move.
 
     Attributes
     ----------

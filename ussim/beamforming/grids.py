@@ -1,4 +1,4 @@
-"""Where pixels may lie: on a Cartesian grid, on a polar one, or at any points."""
+"""Places of pixels: on a Cartesian grid, on a polar one, or at any points."""
 
 from __future__ import annotations
 

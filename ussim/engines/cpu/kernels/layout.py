@@ -127,7 +127,7 @@ class Arrivals(NamedTuple):
 
 
 class Taper(NamedTuple):
-    """How elements of an aperture count: by weights of their own, and by a window (`beamforming.windows.Window`)."""
+    """Weights of the elements of an aperture: of their own, and by a window (`beamforming.windows.Window`)."""
 
     used: bool  # otherwise all count alike
     gains: Float64x1  # (n_elements,)
