@@ -225,3 +225,17 @@ def test_a_disk_that_rotates(run, shared):
         level = 60 * arrays["bmode"]
         disk, water = np.hypot(x + 1e-3, z - 22e-3) < 9e-3, np.hypot(x + 1e-3, z - 22e-3) > 13e-3
     assert np.median(level[disk]) > np.median(level[water]) + 12
+
+
+def test_doppler_of_a_point_that_recedes(run):
+    moving = ussim.MovingScatterers([0.0], [8e-3], [1.0], 0.0, 0.1)
+    ussim.simulate_frames(moving, CENTERED, 4, 9000.0, "cpu").save("moving.mat")
+    code, out, err = run("doppler", "moving.mat", *SMALL, "-o", "a.png")
+    assert code == 0, err
+    assert "4 frames at 3000 Hz" in out
+    with np.load("a.npz") as arrays:
+        brightest = np.unravel_index(arrays["power"].argmax(), arrays["power"].shape)
+        assert arrays["velocity"][brightest] == pytest.approx(-0.1, rel=0.12)  # carrier, f/1 and 16 degrees: 9 % slow
+    code, _, err = run("doppler", "zea.hdf5", *SMALL)
+    assert (code, "--frame-rate-hz" in err) == (2, True)
+    assert run("doppler", "zea.hdf5", *SMALL, "--frame-rate-hz", "1000", "--wall-order", "0", "-o", "b.png")[0] == 0

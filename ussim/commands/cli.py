@@ -20,6 +20,7 @@ from ..errors import ExitCode
 from . import console, grammar
 from .calibrate import calibrate
 from .demo import demo
+from .doppler import doppler
 from .look import look
 from .options import (
     attenuation_option,
@@ -63,6 +64,7 @@ def cli() -> None:
 cli.add_command(demo)
 cli.add_command(beamform)
 cli.add_command(convert)
+cli.add_command(doppler)
 cli.add_command(calibrate)
 cli.add_command(look)
 
