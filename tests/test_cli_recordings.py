@@ -239,3 +239,47 @@ def test_doppler_of_a_point_that_recedes(run):
     code, _, err = run("doppler", "zea.hdf5", *SMALL)
     assert (code, "--frame-rate-hz" in err) == (2, True)
     assert run("doppler", "zea.hdf5", *SMALL, "--frame-rate-hz", "1000", "--wall-order", "0", "-o", "b.png")[0] == 0
+
+
+# --- the aperture's elements -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("combine", ["cf", "gcf,order=1", "mv,kernel=0", "dmas", "slsc"])
+def test_elements_are_combined_as_asked(run, combine):
+    code, _, err = run("beamform", "zea.hdf5", *SMALL, "--combine", combine, "-o", "a.png")
+    assert code == 0, err
+    with np.load("a.npz") as arrays:
+        assert json.loads(str(arrays["settings"]))["combine"] == combine
+        assert arrays["bmode"].min() >= 0
+        assert arrays["bmode"].max() == pytest.approx(1, abs=0.2 if combine == "slsc" else 0)
+    x, z = brightest("a.npz")
+    if combine != "slsc":  # which is as coherent beside a point as in it
+        assert abs(x) < 0.3e-3
+        assert z == pytest.approx(8e-3, abs=0.3e-3)
+
+
+def test_a_window_makes_another_picture(run):
+    pictures = []
+    for window in ("boxcar", "hann"):
+        assert run("beamform", "zea.hdf5", *SMALL, "--apodization", window, "-o", "a.png")[0] == 0
+        with np.load("a.npz") as arrays:
+            pictures.append(arrays["bmode"])
+            assert json.loads(str(arrays["settings"]))["apodization"] == window
+    assert np.abs(pictures[0] - pictures[1]).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--combine", "vm"], "--combine"),
+        (["--combine", "mv,loading=0"], "loading: expected from"),
+        (["--combine", "mv", "--apodization", "hann"], "--apodization: --combine mv weighs the elements itself"),
+        (["--combine", "slsc", "--frames", "all", "-o", "a.gif"], "--combine slsc: a coherence has no decibels"),
+        (["--combine", "slsc", "--compounding", "incoherent"], "--combine slsc: no magnitude to compound"),
+    ],
+)
+def test_what_elements_cannot_be_asked_for_is_one_line(run, words, said):
+    code, _, err = run("beamform", "zea.hdf5", *SMALL, *words)
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    assert "Traceback" not in err

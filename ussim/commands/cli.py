@@ -23,13 +23,13 @@ from .demo import demo
 from .doppler import doppler
 from .look import look
 from .options import (
+    aperture_options,
     attenuation_option,
     bare_option,
     demodulation_options,
     dynamic_range_of,
     dynamic_range_option,
     engine_option,
-    f_number_option,
     figure_options,
     figure_size,
     focus_options,
@@ -153,7 +153,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @grid_options
 @dynamic_range_option
 @demodulation_options
-@f_number_option
+@aperture_options
 @engine_option
 @grammar.section("Output")
 @click.option(
@@ -192,6 +192,8 @@ def render(
     seed: int,
     engine: str,
     f_number: float | None,
+    apodization: str,
+    combine: str,
     slice_index: int | None,
     plane: str | None,
     channel_data: Path | None,
@@ -219,6 +221,7 @@ def render(
     )
     medium = ussim.Medium(speed_of_sound, attenuation)
     acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=sub_elements)
+    steps.check_aperture(apodization, combine)
     receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
     engine = steps.resolve_engine(engine)
@@ -252,7 +255,16 @@ def render(
         rf.save(channel_data)
     with clock("beamform", f"beamforming {steps.pixels(grid)}") as progress:
         iq = steps.demodulated(rf, receive)
-        picture = steps.beamform_bmode(iq, grid, dynamic_range_db, progress=progress, f_number=f_number, engine=engine)
+        picture = steps.beamform_bmode(
+            iq,
+            grid,
+            dynamic_range_db,
+            progress=progress,
+            f_number=f_number,
+            apodization=apodization,
+            combine=combine,
+            engine=steps.combining_engine(engine, combine),
+        )
 
     settings = {
         "image": None if image is None else image.name,
@@ -266,6 +278,8 @@ def render(
         "dynamic_range_db": dynamic_range_db,
         "scatterer_range_db": None if image is None else scatterer_range_db or dynamic_range_db,
         "f_number": f_number,
+        "apodization": apodization,
+        "combine": combine,
         "engine": engine,
         **receive,
     }

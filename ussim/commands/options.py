@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..near import did_you_mean
 from . import console
 
 
@@ -147,6 +148,54 @@ def apply(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) ->
     for option in reversed(options):
         command = option(command)
     return command
+
+
+class CombinationType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
+    """A way to combine elements, with parameters as in mv,loading=0.1; the value is what was typed."""
+
+    name = "combination"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Check what was typed."""
+        from ..beamforming.adaptive import COMBINATIONS, SUM, resolve_combination
+
+        text = str(value)
+        try:
+            resolve_combination(text)
+        except ValueError as error:
+            near = did_you_mean(text.partition(",")[0], (SUM, *COMBINATIONS))
+            self.fail(f"{error}{near}", parameter, context)
+        return text
+
+    def shell_complete(self, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the names that begin as typed."""
+        from click.shell_completion import CompletionItem
+
+        from ..beamforming.adaptive import COMBINATIONS, SUM
+
+        return [CompletionItem(name) for name in (SUM, *COMBINATIONS) if name.startswith(incomplete)]
+
+
+def aperture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the receive f-number, the window over the aperture, and what is made of its elements."""
+    options = (
+        f_number_option,
+        click.option(
+            "--apodization",
+            type=click.Choice(["boxcar", "hann", "hamming", "blackman", "tukey"]),
+            default="boxcar",
+            help="Window over the receive aperture: lower side lobes for a wider main lobe.",
+        ),
+        click.option(
+            "--combine",
+            type=CombinationType(),
+            default="sum",
+            metavar="NAME[,KEY=VALUE...]",
+            help="What is made of the elements of an aperture: sum, cf or gcf (coherence factors), mv (minimum variance), "
+            "dmas (delay-multiply-and-sum), slsc (spatial coherence, on a linear scale).",
+        ),
+    )
+    return apply(options, command)
 
 
 bare_option = click.option(

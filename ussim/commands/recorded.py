@@ -45,6 +45,11 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
         raise click.UsageError("--bare: expected one picture to write")
     if options["compare"] is not None and movie:
         raise click.UsageError("--compare: expected a picture to write, got a movie")
+    steps.check_aperture(options["apodization"], options["combine"])
+    if options["combine"].startswith("slsc") and (movie or options["compare"] is not None):
+        raise click.UsageError("--combine slsc: a coherence has no decibels: expected one picture to write")
+    if options["combine"].startswith("slsc") and options["compounding"] == "incoherent":
+        raise click.UsageError("--combine slsc: no magnitude to compound: expected --compounding coherent")
     data = chosen_transmits(file.frame(frames[0]), options)
     grid = field_of(file, data, options)
     settings = settings_of(path, options)
@@ -56,7 +61,7 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
     for note in file.notes:
         console.note(f"taken for granted: {note}")
 
-    engine = settings["engine"] = steps.resolve_engine(options["engine"])
+    engine = settings["engine"] = steps.combining_engine(steps.resolve_engine(options["engine"]), options["combine"])
     clock = steps.Clock()
     words = f"beamforming {steps.count_transmits(data.acquisition)} onto {steps.pixels(grid)}"
     steps.say_if_unseen(data.acquisition, grid, options["f_number"])
@@ -68,7 +73,7 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
             envelopes.append(envelope(record, grid, options, engine, report))
             if len(frames) > 1:
                 progress(i + 1, len(frames))
-    pictures = ussim.log_compress(np.stack(envelopes), range_db)
+    pictures = steps.compressed(np.stack(envelopes), range_db, options["combine"])
     if options["check_time_zero"]:
         with clock("time zero", "checking time zero"):
             found = check_time_zero(steps.demodulated(data, receive_of(options)), grid, engine=engine)
@@ -228,6 +233,8 @@ def envelope(
         progress,
         speed_of_sound=options["speed_of_sound"],
         f_number=options["f_number"],
+        apodization=options["apodization"],
+        combine=options["combine"],
         engine=engine,
         interpolation=options["interpolation"],
         normalize=options["normalize"],
@@ -247,6 +254,8 @@ def settings_of(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         "speed_of_sound": options["speed_of_sound"],
         **receive_of(options),
         "f_number": options["f_number"],
+        "apodization": options["apodization"],
+        "combine": options["combine"],
     }
 
 
@@ -266,7 +275,7 @@ def compare(
     described = any(options[name] is not None for name in ("sampling_mhz", "angles_deg", "facts"))
     file = open_file(other, options, options["speed_of_sound"] if described else None)
     data = chosen_transmits(file.frame(frame_numbers(options["frames"], file.n_frames, every=False)[0]), options)
-    second = ussim.log_compress(envelope(data, grid, options, engine), range_db)
+    second = steps.compressed(envelope(data, grid, options, engine), range_db, options["combine"])
     shown = (picture > 0) | (second > 0)
     difference = range_db * (picture - second)[shown]
     figure = comparison_figure([picture, second], grid, range_db, [path.name, other.name])

@@ -10,12 +10,12 @@ import click
 
 from . import console, grammar
 from .options import (
+    aperture_options,
     apply,
     bare_option,
     demodulation_options,
     dynamic_range_of,
     engine_option,
-    f_number_option,
     figure_options,
     grid_options,
     output_option,
@@ -109,7 +109,7 @@ def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @dynamic_range_of("40; 60 of a recording of another program")
 @demodulation_options
 @speed_option("For the way to a pixel and back.  [default: that of the file]")
-@f_number_option
+@aperture_options
 @click.option(
     "--transmits",
     metavar="N[,N...]",

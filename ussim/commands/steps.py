@@ -19,6 +19,7 @@ import ussim
 
 from ..arrays import to_numpy
 from ..beamform import UNSEEN_SHARE, UnseenWarning
+from ..beamforming.adaptive import OWN_WEIGHTS, resolve_combination
 from ..beamforming.apertures import automatic_f_number, unseen_share
 from ..engines import get_engine
 from ..errors import DataError
@@ -221,7 +222,30 @@ def beamform_bmode(
 ) -> np.ndarray:
     """Channel data to the B-mode on the host, (nz, nx) in [0, 1]; `options` are those of `delay_and_sum`."""
     say_if_unseen(data.acquisition, grid, options.get("f_number"))
-    return ussim.log_compress(beamform_envelope(data, grid, compounding, progress, **options), dynamic_range_db)
+    envelope = beamform_envelope(data, grid, compounding, progress, **options)
+    return compressed(envelope, dynamic_range_db, options.get("combine", "sum"))
+
+
+def compressed(envelope: np.ndarray, dynamic_range_db: float, combine: str) -> np.ndarray:
+    """Return grey levels of envelopes in [0, 1]: by their decibels; of coherences, as they are."""
+    if combine.startswith("slsc"):
+        grey: np.ndarray = np.clip(envelope, 0, 1).astype(np.float32)
+        return grey
+    return ussim.log_compress(envelope, dynamic_range_db)
+
+
+def check_aperture(apodization: str, combine: str) -> None:
+    """Refuse a window where the elements are weighed otherwise."""
+    if apodization != "boxcar" and isinstance(resolve_combination(combine), OWN_WEIGHTS):
+        raise click.UsageError(f"--apodization: --combine {combine} weighs the elements itself: expected boxcar")
+
+
+def combining_engine(engine: str, combine: str) -> str:
+    """Return the engine that beamforms: the CPU's for what no card computes, and the user is told."""
+    if engine.startswith("cuda") and resolve_combination(combine) is not None:
+        console.note(f"--combine {combine} is computed on the CPU")
+        return "cpu"
+    return engine
 
 
 def beamform_envelope(
@@ -325,7 +349,8 @@ def write_bmode(
 ) -> None:
     """Write the picture, its numbers beside it, and with `bare` its pixels alone."""
     title = f"{acquisition.probe.name}, {describe_waves(acquisition)}"
-    figure = bmode_figure(picture, grid, dynamic_range_db, title)
+    coherence = str(settings.get("combine", "")).startswith("slsc")
+    figure = bmode_figure(picture, grid, None if coherence else dynamic_range_db, title)
     write_result(output, figure, {"bmode": picture, "x": grid.x, "z": grid.z}, acquisition, settings)
     if bare:
         write_bare(bare_path(output), picture)

@@ -38,12 +38,15 @@ TITLE_LETTER = 7.0  # points that a letter of a title takes
 FIELD_COLOUR, ELEMENT_COLOUR = "#1f6feb", "#111111"
 
 
-def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float, title: str = "") -> Figure:
-    """Return a B-mode (nz, nx) in [0, 1] with its decibel bar."""
+def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float | None, title: str = "") -> Figure:
+    """Return a B-mode (nz, nx) in [0, 1] with its decibel bar; without a range, a coherence and its own bar."""
     figure, (axes,) = image_row(grid, 1)
     show_grey(axes, bmode, grid)
     axes.set_title(title)
-    decibel_bar(figure, axes, dynamic_range_db)
+    if dynamic_range_db is None:
+        _bar(figure, axes, axes.images[0], "coherence")
+    else:
+        decibel_bar(figure, axes, dynamic_range_db)
     return figure
 
 
