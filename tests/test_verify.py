@@ -9,8 +9,11 @@ from datasets import PROBE, fast_recipe, write_stacks
 
 from datagen.make.build import build
 from datagen.make.verify import verify
+from datagen.store import write
 from datagen.store.layout import StoreError
 from datagen.store.location import open_storage
+from datagen.store.read import read_attributes
+from ussim.engines.cpu.native import shipped
 from ussim.errors import DataError, ExistsError
 
 
@@ -33,6 +36,31 @@ def test_a_store_as_built_passes(built):
     report = verify(path, resimulate=3, root=str(root), seed=0)
     assert (report.faults, report.notes) == ((), ())
     assert (report.n_samples, report.n_resimulated) == (5, 3)
+
+
+def test_the_kernels_are_recorded_and_other_ones_noted(built, copy, monkeypatch):
+    root, _ = built
+    recorded = read_attributes(open_storage(copy)).versions
+    assert recorded["kernels"] == shipped.identity()
+    assert "numba" in recorded
+    monkeypatch.setattr(shipped, "identity", lambda: "bitcode of tomorrow")
+    report = verify(copy, resimulate=1, root=str(root), seed=0)
+    assert report.faults == ()
+    assert report.notes == (f"made by other kernels ({recorded['kernels']}; here bitcode of tomorrow)",)
+
+
+def test_a_store_that_names_no_kernels_opens_passes_and_is_resumed(built, tmp_path, monkeypatch):
+    """As those made before the kernels were shipped."""
+    root, path = built
+    recipe = fast_recipe(root, limit=5, samples_per_shard=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "provenance", lambda engine: write.versions())
+        build(recipe, tmp_path / "old.zarr")
+    assert "kernels" not in read_attributes(open_storage(tmp_path / "old.zarr")).versions
+    (tmp_path / "old.zarr" / "build" / "shards" / "000001.json").unlink()
+    build(recipe, tmp_path / "old.zarr", resume=True)
+    report = verify(tmp_path / "old.zarr", resimulate=2, root=str(root), seed=0)
+    assert (report.faults, report.notes, report.digest) == ((), (), verify(path).digest)
 
 
 def test_any_flipped_byte_of_a_shard_is_found(copy):

@@ -214,7 +214,7 @@ def _attributes(plan: Plan, samples_per_shard: int | None) -> Attributes:
         subject_rules=plan.subject_rules,
         skipped=plan.skipped,
         unreadable=tuple(f"{volume}: {reason}" for volume, reason in plan.unreadable),
-        versions=write.versions(),
+        versions=write.provenance(recipe.engine),
         labels=plan.labels,
     )
 

@@ -14,7 +14,7 @@ from ussim.volumes.volume import VolumeRef
 from ..plan.resolved import ResolvedRecipe
 from ..plan.samples import Sample
 from ..sources import get_source, resolve_root
-from ..store import layout, read, seal
+from ..store import layout, read, seal, write
 from ..store.layout import Attributes, ShardRecord
 from ..store.location import Storage, open_storage
 from .shards import Job, make_sample
@@ -92,6 +92,7 @@ def verify(
     faults += [f"{name}: {fault}" for name, fault in broken.items() if not any(name in said for said in faults)]
     n_resimulated = 0
     if resimulate:
+        notes += _other_kernels(attributes)
         for wrong, text in _resimulate(storage, attributes, resimulate, root, seed):
             n_resimulated += 1
             if text:
@@ -193,6 +194,12 @@ def _resimulate(
             raise DataError(f"{row['id']}: the volume {row['volume']!r} is not in the source any more")
         shard, position = divmod(i, attributes.samples_per_shard)
         yield _compare(storage, shard, position, Sample.of_row(row, ref), job)
+
+
+def _other_kernels(attributes: Attributes) -> list[str]:
+    """Return a note where other kernels made the store: what is simulated again may differ in the last grey level."""
+    made, here = attributes.versions.get("kernels"), write.provenance(attributes.recipe.engine).get("kernels")
+    return [f"made by other kernels ({made}; here {here})"] if made and here and made != here else []
 
 
 def _row(storage: Storage, sample: int, samples_per_shard: int) -> layout.Row:

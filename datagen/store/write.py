@@ -98,6 +98,15 @@ def reopen(storage: Storage) -> None:
         storage.write("zarr.json", json.dumps(document, indent=2).encode())
 
 
+def provenance(engine: str) -> dict[str, str]:
+    """Return `versions`, and which kernels of the CPU engine run: they decide the bytes, not Numba's version."""
+    if engine != "cpu":
+        return versions()
+    from ussim.engines.cpu.native.shipped import identity
+
+    return versions() | {"kernels": identity()}
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages that shape a dataset."""
     found = {"python": platform.python_version()}

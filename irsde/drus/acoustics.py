@@ -20,9 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
-import numba
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.interpolate import RegularGridInterpolator
@@ -31,11 +29,12 @@ from scipy.signal.windows import tukey
 from ussim import physics
 from ussim.acquisition import Acquisition
 from ussim.arrays import to_numpy
-from ussim.compiling import njit
 from ussim.engines.reference import Geometry, transmitted_pressure
 from ussim.plan import Plan, make_plan
 from ussim.transmits import CustomTransmits
 from ussim.types import ImageGrid, RFData
+
+from .loops import banded, entries, gather, scatter
 
 F_NUMBER = 1.4  # of B, unless said: the authors'
 TUKEY_FRACTION = 0.25
@@ -68,17 +67,17 @@ class EchoModel:
 
     def forward(self, image: np.ndarray) -> np.ndarray:
         """H o: channel data (n_elements, n_samples) of an image (nz, nx)."""
-        impulses = _scatter(self._positions, self.gain, np.ravel(image).astype(np.float64), self._n_fine)
+        impulses = scatter(self._positions, self.gain, np.ravel(image).astype(np.float64), self._n_fine)
         return self._resample(rfft(impulses, axis=-1) * self._spectrum)
 
     def adjoint(self, samples: np.ndarray) -> np.ndarray:
         """H' y (nz, nx): the transpose of `forward`, channel data (n_elements, n_samples)."""
-        return _gather(self._positions, self.gain, self._correlate(samples)).reshape(self.grid.shape)
+        return gather(self._positions, self.gain, self._correlate(samples)).reshape(self.grid.shape)
 
     def beamform(self, samples: np.ndarray) -> np.ndarray:
         """B y (nz, nx): the weighted matched filter of channel data (n_elements, n_samples)."""
         energy = self.acquisition.sampling_frequency * self._waveform_energy
-        return (_gather(self._positions, self.apodization, self._correlate(samples)) / energy).reshape(self.grid.shape)
+        return (gather(self._positions, self.apodization, self._correlate(samples)) / energy).reshape(self.grid.shape)
 
     @cached_property
     def pixel_energy(self) -> np.ndarray:
@@ -110,7 +109,7 @@ class EchoModel:
         """Entries of BH (len(rows), len(columns)) float32 for pixel indices: exact in continuous time."""
         table, step = self._autocorrelation
         first, last = self._aperture
-        return _entries(self.arrival, self.gain, self.apodization, first, last, table, step, rows, columns)
+        return entries((self.arrival, self.gain, self.apodization, first, last, table, step), rows, columns)
 
     def banded(self, max_memory: float = 2e9) -> tuple[np.ndarray, float]:
         """BH near its diagonal, rearranged for `nearest_kronecker`.
@@ -134,7 +133,7 @@ class EchoModel:
         table, step = self._autocorrelation
         first, last = self._aperture
         model = (self.arrival, self.gain, self.apodization, first, last, table, step)
-        return _banded(*model, nz, nx, half_z, half_x), outside
+        return banded(model, nz, nx, half_z, half_x), outside
 
     def _band_size(self) -> tuple[tuple[int, int], float]:
         """Return the half sizes (z, x) of the smallest window about a point, and the share of the energy outside it.
@@ -408,112 +407,6 @@ def _apodization(acquisition: Acquisition, x: np.ndarray, z: np.ndarray, f_numbe
     nearest = np.abs(dx).argmin(axis=1)  # a very shallow pixel keeps one element
     weights[np.arange(len(x)), nearest] = np.maximum(weights[np.arange(len(x)), nearest], 1e-3)
     return weights
-
-
-@njit(cache=True, parallel=True)
-def _scatter(positions: np.ndarray, weights: np.ndarray, values: np.ndarray, n_fine: int) -> np.ndarray:
-    """Impulses (n_elements, n_fine): each value at its position on every element, shared by the two nearest samples."""
-    n_pixels, n_elements = positions.shape
-    out = np.zeros((n_elements, n_fine))
-    for e in numba.prange(n_elements):
-        for j in range(n_pixels):
-            position = positions[j, e]
-            if position >= 0 and values[j] != 0:
-                sample = int(position)
-                fraction = position - sample
-                value = values[j] * weights[j, e]
-                out[e, sample] += (1 - fraction) * value
-                out[e, sample + 1] += fraction * value
-    return out
-
-
-@njit(cache=True, parallel=True)
-def _gather(positions: np.ndarray, weights: np.ndarray, signals: np.ndarray) -> np.ndarray:
-    """(n_pixels,) weighted sum over elements of the signals at each pixel's positions: the transpose of `_scatter`."""
-    n_pixels, n_elements = positions.shape
-    out = np.zeros(n_pixels)
-    for j in numba.prange(n_pixels):
-        total = 0.0
-        for e in range(n_elements):
-            position = positions[j, e]
-            if position >= 0 and weights[j, e] != 0:
-                sample = int(position)
-                fraction = position - sample
-                total += weights[j, e] * ((1 - fraction) * signals[e, sample] + fraction * signals[e, sample + 1])
-        out[j] = total
-    return out
-
-
-@njit(cache=True, fastmath=True)
-def _entry(
-    arrival: np.ndarray,
-    gain: np.ndarray,
-    apodization: np.ndarray,
-    first: int,
-    last: int,
-    table: np.ndarray,
-    step: float,
-    i: int,
-    j: int,
-) -> float:
-    """(BH)_ij = Σ_e a_e(i) g_e(j) R(τ_e(i) - τ_e(j))."""
-    total = 0.0
-    end = len(table) - 1
-    for e in range(first, last):
-        lag = abs(arrival[i, e] - arrival[j, e]) / step
-        if lag < end:
-            k = int(lag)
-            fraction = lag - k
-            total += apodization[i, e] * gain[j, e] * (table[k] + fraction * (table[k + 1] - table[k]))
-    return total
-
-
-@njit(cache=True, parallel=True, fastmath=True)
-def _entries(
-    arrival: np.ndarray,
-    gain: np.ndarray,
-    apodization: np.ndarray,
-    first: np.ndarray,
-    last: np.ndarray,
-    table: np.ndarray,
-    step: float,
-    rows: np.ndarray,
-    columns: np.ndarray,
-) -> np.ndarray:
-    out = np.empty((len(rows), len(columns)), dtype=np.float32)
-    for r in numba.prange(len(rows)):
-        i = rows[r]
-        for c in range(len(columns)):
-            out[r, c] = _entry(arrival, gain, apodization, first[i], last[i], table, step, i, columns[c])
-    return out
-
-
-@njit(cache=True, parallel=True, fastmath=True)
-def _banded(
-    arrival: np.ndarray,
-    gain: np.ndarray,
-    apodization: np.ndarray,
-    first: np.ndarray,
-    last: np.ndarray,
-    table: np.ndarray,
-    step: float,
-    nz: int,
-    nx: int,
-    half_z: int,
-    half_x: int,
-) -> np.ndarray:
-    out = np.zeros((nz, 2 * half_z + 1, nx, 2 * half_x + 1), dtype=np.float32)
-    for row in numba.prange(nz):
-        z: Any = np.int64(row)  # prange counts unsigned, and -z would wrap around
-        for x in range(nx):
-            i = z * nx + x
-            for dz in range(max(-half_z, -z), min(half_z, nz - 1 - z) + 1):
-                for dx in range(max(-half_x, -x), min(half_x, nx - 1 - x) + 1):
-                    j = i + dz * nx + dx
-                    out[z, dz + half_z, x, dx + half_x] = _entry(
-                        arrival, gain, apodization, first[i], last[i], table, step, i, j
-                    )
-    return out
 
 
 __all__ = ["EchoModel", "bandpass_step", "beamform", "echo_model", "echo_model_of", "of_transmit", "waveform_spectrum"]

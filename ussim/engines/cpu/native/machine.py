@@ -54,7 +54,7 @@ def load(name: str) -> Callable[[bytes], int]:
     try:
         here = Machine.here()
         return here.add(name, here.object_code(name, shipped.bitcode(name)))
-    except (OSError, ValueError, RuntimeError) as error:  # bitcode of a newer LLVM is a RuntimeError
+    except (OSError, ValueError, RuntimeError, AttributeError) as error:  # of a newer LLVM; an older llvmlite
         raise ImportError(f"{name}.bc: {error}") from error
 
 

@@ -41,6 +41,14 @@ def index() -> dict[str, Any]:
     return found
 
 
+def identity() -> str:
+    """Return what decides the bytes of results, beside the recipe: the shipped bitcode, or sources that Numba compiles."""
+    if not is_current():
+        return f"sources {sources_digest()[:16]}"
+    code = json.dumps(index()["kernels"], sort_keys=True)
+    return f"bitcode {hashlib.sha256(code.encode()).hexdigest()[:16]}"
+
+
 @cache
 def is_current() -> bool:
     """Whether what is shipped was made of the sources at hand."""
