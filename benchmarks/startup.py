@@ -1,4 +1,4 @@
-"""What a process waits for before it computes, beside another checkout, and whether its kernels run as fast.
+"""Time that a process waits before it computes, beside another checkout, and the speed of its kernels in both.
 
     python benchmarks/startup.py --before ../other-checkout
 
