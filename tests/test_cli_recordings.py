@@ -236,6 +236,10 @@ def test_doppler_of_a_point_that_recedes(run):
     with np.load("a.npz") as arrays:
         brightest = np.unravel_index(arrays["power"].argmax(), arrays["power"].shape)
         assert arrays["velocity"][brightest] == pytest.approx(-0.1, rel=0.12)  # carrier, f/1 and 16 degrees: 9 % slow
+    silent = ussim.MovingScatterers([0.0], [8e-3], [0.0], 0.0, 0.1)
+    ussim.simulate_frames(silent, CENTERED, 4, 9000.0, "cpu").save("silent.mat")
+    code, out, err = run("doppler", "silent.mat", *SMALL, "-o", "silent.png")
+    assert (code, "nothing echoes" in out, "warning" in err) == (0, True, False), out + err
     code, _, err = run("doppler", "zea.hdf5", *SMALL)
     assert (code, "--frame-rate-hz" in err) == (2, True)
     assert run("doppler", "zea.hdf5", *SMALL, "--frame-rate-hz", "1000", "--wall-order", "0", "-o", "b.png")[0] == 0

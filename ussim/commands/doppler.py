@@ -119,9 +119,8 @@ def doppler(channel_data: Path, **options: Any) -> None:
         "dynamic_range_db": range_db,
         "engine": engine,
     }
+    seen = shown[np.isfinite(shown)]
+    drawn = f"drawn {seen.min():.3g} to {seen.max():.3g} m/s towards the array" if seen.size else "nothing echoes"
     arrays = {"velocity": velocity, "power": power, "bmode": bmode, "x": grid.x, "z": grid.z}
     steps.write_result(output, figure, arrays, data.acquisition, settings)
-    console.result(
-        f"{output}: {len(frames)} frames at {rate:g} Hz, Nyquist velocity {limit:.3g} m/s, drawn "
-        f"{np.nanmin(shown):.3g} to {np.nanmax(shown):.3g} m/s towards the array; {clock}"
-    )
+    console.result(f"{output}: {len(frames)} frames at {rate:g} Hz, Nyquist velocity {limit:.3g} m/s, {drawn}; {clock}")
