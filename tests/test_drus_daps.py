@@ -17,6 +17,7 @@ import ussim  # noqa: E402
 from irsde import drus, models  # noqa: E402
 from irsde.cli import cli  # noqa: E402
 from irsde.drus import channels, imaging, mixture, phantoms, recordings, train  # noqa: E402
+from irsde.drus.cli import SAMPLERS  # noqa: E402
 
 SHAPE = (6, 5)
 
@@ -338,6 +339,7 @@ def test_command_samples_by_the_simulators_operator(tmp_path):
     assert result.exit_code == 0, result.output
     record = json.loads(output.with_suffix(".json").read_text())
     assert (record["sampler"], record["prior"], record["operator"]) == ("ddrm", models.PRIOR, "kronecker")  # unasked
+    assert tuple(imaging.SAMPLERS) == SAMPLERS  # named twice, as the command imports no torch
     result = CliRunner().invoke(cli, [*line, "--sampler", "daps", "-o", str(output)])
     assert result.exit_code == 0, result.output
     record = json.loads(output.with_suffix(".json").read_text())

@@ -97,7 +97,7 @@ def _is_number(text: str) -> bool:
     type=click.Choice(SAMPLERS),
     default="ddrm",
     help="ddrm: in the singular basis of BH, --operator. daps: on the channel data, by the simulator's own operator, an "
-    "exact posterior; 3 to 10 times as long.",
+    "exact posterior; 3 to 7 times as long.",
 )
 @click.option(
     "--operator", "kind", type=click.Choice(OPERATORS), default="kronecker", help="How --sampler ddrm factors BH."
