@@ -17,7 +17,7 @@ from . import physics
 from .acquisition import Acquisition
 from .arrays import to_numpy
 from .arrivals import ArrivalBounds, arrival_times
-from .beamforming.adaptive import Combination, ShortLagSpatialCoherence
+from .beamforming.adaptive import COHERENCES, Combination
 from .beamforming.apertures import cos_acceptance
 from .beamforming.grids import AnyGrid
 from .beamforming.windows import BOXCAR, Window
@@ -255,7 +255,7 @@ class Beamforming:
     @property
     def has_phase(self) -> bool:
         """Whether images are sums of samples, complex where those are; otherwise magnitudes or coherences."""
-        return self.compounding != "incoherent" and not isinstance(self.combination, ShortLagSpatialCoherence)
+        return self.compounding != "incoherent" and not isinstance(self.combination, COHERENCES)
 
     @property
     def rows_and_columns(self) -> tuple[int, int]:

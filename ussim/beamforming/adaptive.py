@@ -164,6 +164,7 @@ COMBINATIONS: Mapping[str, type[Combination]] = MappingProxyType(
 )
 SUM = "sum"
 OWN_WEIGHTS = MinimumVariance, ShortLagSpatialCoherence  # no window has a say in them
+COHERENCES = (ShortLagSpatialCoherence,)  # pictures of likeness: real, at most 1, without phase and decibels
 
 
 def resolve_combination(combine: str | Combination) -> Combination | None:
@@ -209,6 +210,11 @@ def name_of(combination: Combination | None) -> str:
     if combination is None:
         return SUM
     return next(name for name, kind in COMBINATIONS.items() if kind is type(combination))
+
+
+def is_coherence(combine: str | Combination) -> bool:
+    """Tell whether pictures by a combination are coherences, to be shown on a linear scale."""
+    return isinstance(resolve_combination(combine), COHERENCES)
 
 
 def kernel_times(combination: Combination, frequency: float) -> list[float]:

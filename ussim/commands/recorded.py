@@ -12,6 +12,7 @@ import numpy as np
 
 import ussim
 
+from ..beamforming.adaptive import is_coherence
 from ..errors import DataError
 from ..show.figures import comparison_figure
 from ..show.movies import save_movie
@@ -46,10 +47,11 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
     if options["compare"] is not None and movie:
         raise click.UsageError("--compare: expected a picture to write, got a movie")
     steps.check_aperture(options["apodization"], options["combine"])
-    if options["combine"].startswith("slsc") and (movie or options["compare"] is not None):
-        raise click.UsageError("--combine slsc: a coherence has no decibels: expected one picture to write")
-    if options["combine"].startswith("slsc") and options["compounding"] == "incoherent":
-        raise click.UsageError("--combine slsc: no magnitude to compound: expected --compounding coherent")
+    if is_coherence(options["combine"]):
+        if movie or options["compare"] is not None:
+            raise click.UsageError("--combine slsc: a coherence has no decibels: expected one picture to write")
+        if options["compounding"] == "incoherent":
+            raise click.UsageError("--combine slsc: no magnitude to compound: expected --compounding coherent")
     data = chosen_transmits(file.frame(frames[0]), options)
     grid = field_of(file, data, options)
     settings = settings_of(path, options)

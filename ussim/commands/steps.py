@@ -19,7 +19,7 @@ import ussim
 
 from ..arrays import to_numpy
 from ..beamform import UNSEEN_SHARE, UnseenWarning
-from ..beamforming.adaptive import OWN_WEIGHTS, resolve_combination
+from ..beamforming.adaptive import OWN_WEIGHTS, SUM, is_coherence, resolve_combination
 from ..beamforming.apertures import automatic_f_number, unseen_share
 from ..engines import get_engine
 from ..errors import DataError
@@ -223,12 +223,12 @@ def beamform_bmode(
     """Channel data to the B-mode on the host, (nz, nx) in [0, 1]; `options` are those of `delay_and_sum`."""
     say_if_unseen(data.acquisition, grid, options.get("f_number"))
     envelope = beamform_envelope(data, grid, compounding, progress, **options)
-    return compressed(envelope, dynamic_range_db, options.get("combine", "sum"))
+    return compressed(envelope, dynamic_range_db, options.get("combine", SUM))
 
 
 def compressed(envelope: np.ndarray, dynamic_range_db: float, combine: str) -> np.ndarray:
     """Return grey levels of envelopes in [0, 1]: by their decibels; of coherences, as they are."""
-    if combine.startswith("slsc"):
+    if is_coherence(combine):
         grey: np.ndarray = np.clip(envelope, 0, 1).astype(np.float32)
         return grey
     return ussim.log_compress(envelope, dynamic_range_db)
@@ -349,8 +349,8 @@ def write_bmode(
 ) -> None:
     """Write the picture, its numbers beside it, and with `bare` its pixels alone."""
     title = f"{acquisition.probe.name}, {describe_waves(acquisition)}"
-    coherence = str(settings.get("combine", "")).startswith("slsc")
-    figure = bmode_figure(picture, grid, None if coherence else dynamic_range_db, title)
+    is_linear = is_coherence(settings.get("combine", SUM))
+    figure = bmode_figure(picture, grid, None if is_linear else dynamic_range_db, title)
     write_result(output, figure, {"bmode": picture, "x": grid.x, "z": grid.z}, acquisition, settings)
     if bare:
         write_bare(bare_path(output), picture)
