@@ -61,8 +61,13 @@ def _place() -> Path | None:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+    return private_folder(folder) or private_folder(temporary_folder("ussim"))
+
+
+def temporary_folder(name: str) -> Path:
+    """Return the path of this user's own folder of that name among the temporary files; it need not be there."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    return private_folder(folder) or private_folder(Path(tempfile.gettempdir()) / f"ussim-{user}")
+    return Path(tempfile.gettempdir()) / f"{name}-{user}"
 
 
 def private_folder(folder: Path) -> Path | None:

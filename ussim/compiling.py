@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import cache as once
-from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import event
 
-from .cached import private_folder
+from .cached import private_folder, temporary_folder
 from .waiting import taking
 
 # What reading a damaged cache raises, by which of its bytes are wrong.
@@ -67,7 +65,7 @@ def keep_on_disk(dispatcher: Any, stamp: str = "") -> None:
 @once
 def _use_temporary_cache() -> bool:
     """Have Numba keep its results in the user's own temporary folder; whether it can. Say so, once."""
-    folder = private_folder(Path(tempfile.gettempdir()) / f"ussim-numba-{_user()}")
+    folder = private_folder(temporary_folder("ussim-numba"))
     if folder is None:
         warnings.warn(f"no folder for compiled code can be written: every run compiles again; {ADVICE}", stacklevel=2)
         return False
@@ -75,10 +73,6 @@ def _use_temporary_cache() -> bool:
     numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     os.environ["NUMBA_CACHE_DIR"] = str(folder)  # of the processes that this one starts
     return True
-
-
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else "user"
 
 
 def _forgiving(step: Callable[..., Any], flush: Callable[[], None]) -> Callable[..., Any]:
