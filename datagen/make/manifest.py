@@ -67,7 +67,7 @@ def restored(storage: Storage, recipe: ResolvedRecipe, found: FoundVolumes) -> P
     conditions = json.loads(json.dumps(_conditions(recipe.digest, found.refs, recipe.labels)))
     if any(state is None for *_, state in conditions["found"]):
         return None
-    if whole.hexdigest().encode() != total or any(head[name] != value for name, value in conditions.items()):
+    if whole.hexdigest().encode() != total or any(head.get(name) != value for name, value in conditions.items()):
         return None
     blocks, at = [], 0
     for length in head["blocks"]:
