@@ -117,7 +117,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 
 def _start_of(process: int) -> float | None:
-    """When a process of this host was started, s; None where there is none."""
+    """Return when a process of this host was started, s; None where there is none."""
     import psutil  # comes with dask.distributed
 
     try:

@@ -127,7 +127,7 @@ def on_terminal(width):
 
 
 def sent_to_terminal(width, program, **variables):
-    """What a program sends to a terminal of some width."""
+    """Return what a program sends to a terminal of some width."""
     import fcntl
     import pty
     import struct

@@ -41,7 +41,7 @@ def digest(root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
-    """What starts workers as a queue does: as jobs, here processes of this machine."""
+    """A cluster that starts workers as a queue does: as jobs, here processes of this machine."""
     from dask_jobqueue.local import LocalCluster
 
     def started(**options):

@@ -1,4 +1,4 @@
-"""What Numba compiles where nothing can be kept: each case in a process of its own, with a copy of the package.
+"""Compilation by Numba where nothing can be kept: each case in a process of its own, with a copy of the package.
 
 `USSIM_KERNELS` has Numba compile what is shipped compiled.
 """

@@ -54,7 +54,7 @@ def is_whole(option):
 
 
 def faults_of(option, context):
-    """What is out of line with an option, and what to do."""
+    """Yield what is out of line with an option, and what to do."""
     name, text = max(option.opts, key=len), option.help or ""
     if not re.fullmatch(r"(-\w|--[a-z0-9]+(-[a-z0-9]+)*)", name):
         yield "name it in lower case, words with hyphens between"
@@ -141,7 +141,7 @@ def test_short_summaries_fit_a_line(program, width):
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_help_fits_the_terminal(name, width, monkeypatch):
-    """What is set in one piece (a command to copy, a metavar of choices) may be longer."""
+    """Text that is set in one piece (a command to copy, a metavar of choices) may be longer."""
     program, _, command = name.partition(" ")
     group = importlib.import_module(PROGRAMS[program]).cli
     monkeypatch.setenv("COLUMNS", str(width))

@@ -342,7 +342,7 @@ def name_after(path: Path) -> str:
 
 
 def _can_name_a_file(name: str) -> bool:
-    """Whether arrays and files can be named after a probe: neither empty, nor a path, nor what a store has a use for."""
+    """Tell whether arrays and files can have a name: neither empty, nor a path, nor what a store has a use for."""
     parts = name.replace("\\", "/").split("/")
     words = all(part == part.strip() and part.strip(".") for part in parts)
     return words and name.isprintable() and name not in ("zarr.json", "c") and len(name.encode()) <= 100

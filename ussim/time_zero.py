@@ -189,7 +189,7 @@ def _coherence(
 def _transmit_shifts(
     iq: IQData, points: np.ndarray, wavelength: float, speed: float, options: dict[str, Any]
 ) -> np.ndarray:
-    """How much later than the flattest transmit each has the points, (n_transmits,) s; NaN where it sees something else."""
+    """Return by how much each transmit has the points later than the flattest, (n_transmits,) s; NaN: other points."""
     delays = iq.acquisition.transmit_delays
     if len(delays) == 1:
         return np.zeros(1)

@@ -560,7 +560,7 @@ def _segmenter(cutting: Cutting, source: str) -> Segmenter | None:
 
 
 def _enough(holding: Mapping[str | None, int], recipe: ResolvedRecipe) -> bool:
-    """Whether reading more volumes could not change the choice: each limit is met by the first sample of each volume.
+    """Tell whether reading more volumes would change nothing: each limit is met by the first sample of each volume.
 
     Parameters
     ----------
@@ -585,7 +585,7 @@ def _kind_of_reason(reason: str) -> str:
 def _nothing(
     recipe: ResolvedRecipe, n_volumes: int, skipped: Counter[str], unreadable: Sequence[tuple[str, str]]
 ) -> str:
-    """Why there is no sample at all."""
+    """Return why there is no sample at all."""
     reasons = [f"{count} {reason}" for reason, count in skipped.most_common()]
     reasons += [f"{what}: {reason}" for what, reason in unreadable[:1]]
     more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""

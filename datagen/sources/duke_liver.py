@@ -70,7 +70,7 @@ class DukeLiver(Source):
 
 
 def series_reason(files: list[Path]) -> str:
-    """Why a folder of DICOM files is no usable series, judged by its first file; "" where it is."""
+    """Return why a folder of DICOM files is no usable series, judged by its first file; "" where it is."""
     if not files:
         return "no DICOM files"
     header = read_header(files[0])
@@ -78,6 +78,6 @@ def series_reason(files: list[Path]) -> str:
 
 
 def why_not_curated(header: Any) -> str:
-    """Why an image of a collection is not used: what its owners chose is taken, reformatted or not, but for phase images."""
+    """Return why an image of a collection is not used: what its owners chose is taken, but for phase images."""
     derived = derived_by_header(header)
     return why_not(header, include_derived=True) or (derived if derived == "phase image" else "")

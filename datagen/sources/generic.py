@@ -37,7 +37,7 @@ class _Own(Source):
     redistributable = True
 
     def _reason(self, shown: str) -> str:
-        """Why a file is no anatomy, by its path under the root; "" where it may be."""
+        """Return why a file is no anatomy, by its path under the root; "" where it may be."""
         return label_reason(shown) or ("" if self.selection.include_derived else derived_by_name(shown))
 
     @staticmethod

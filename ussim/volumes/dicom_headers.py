@@ -177,7 +177,7 @@ def not_an_image(header: Any, secondary_captures: bool = False) -> str:
 
 
 def why_not(header: Any, include_derived: bool = False) -> str:
-    """Why an image is not used, or "" where it is."""
+    """Return why an image is not used, or "" where it is."""
     nothing = not_an_image(header)
     if nothing:
         return nothing

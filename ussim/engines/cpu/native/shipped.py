@@ -51,13 +51,13 @@ def identity() -> str:
 
 @cache
 def is_current() -> bool:
-    """Whether what is shipped was made of the sources at hand."""
+    """Tell whether what is shipped was made of the sources at hand."""
     return bool(index()) and index()["sources"] == sources_digest()
 
 
 @cache
 def sources_digest() -> str:
-    """SHA-256 of all that is compiled in: the kernels, the formulas of `physics`, the order of the filter."""
+    """Return the SHA-256 of all that is compiled in: the kernels, the formulas of `physics`, the order of the filter."""
     sources = [Path(physics.__file__), *sorted(KERNELS.glob("*.py"))]
     texts = [path.read_bytes().replace(b"\r\n", b"\n") for path in sources]
     return hashlib.sha256(b"\0".join([str(plan.FILTER_ORDER).encode(), *texts])).hexdigest()
