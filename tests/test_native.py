@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import resource
 import shutil
@@ -20,7 +21,7 @@ import pytest
 import ussim
 from ussim import cached, waiting
 from ussim.engines.cpu import kernels
-from ussim.engines.cpu.native import shipped
+from ussim.engines.cpu.native import machine, shipped
 from ussim.engines.cpu.native.kernel import Array, Group, Kernel, Number, declared
 
 ROOT = Path(ussim.__file__).parents[1]
@@ -138,6 +139,43 @@ def test_every_recent_processor_gives_the_same_bytes(usual, cpu):
         pytest.skip(f"this processor is no {cpu}")
     done, _ = run(RESULTS, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
     assert done.stdout.splitlines()[:-1] == usual
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64 processors")
+@pytest.mark.parametrize(
+    ("cpu", "wide"), [("x86-64", False), ("haswell", False), ("znver3", False), ("x86-64-v4", True), ("znver4", True)]
+)
+def test_the_innermost_loops_hold_their_sums_in_the_registers_of_the_processor(cpu, wide):
+    """24 sums of 16 numbers in AVX-512's registers; in AVX2's they would go to the stack and back with every product."""
+    target = machine.target_machine(cpu, "")
+    assert machine.has_wide_registers(target) is wide
+    module = machine.optimized(shipped.bitcode("cell_spectrum"), target)
+    assert machine.WIDE_REGISTERS not in {item.name for item in module.global_variables}
+    if cpu == "x86-64":  # neither registers nor fused products for such loops
+        return
+    products = [loop for loop in innermost_loops(target.emit_assembly(module)) if is_outer_product(loop)]
+    most = max(sum("vfmadd" in line for line in loop) for loop in products)
+    assert most >= (24 if wide else 2 * 6)
+    spilled = [line for loop in products for line in loop if re.search(r"\(%rsp\).*[xyz]mm|[xyz]mm.*\(%rsp\)", line)]
+    assert spilled == []
+
+
+def innermost_loops(assembly):
+    """Bodies of the loops that are a single block, line by line."""
+    lines = assembly.splitlines()
+    label = 0
+    for i, line in enumerate(lines):
+        if re.match(r"\.?\w+:", line):
+            label = i
+        jump = re.match(r"\s+j\w+\s+(\S+)$", line)
+        if jump and lines[label].startswith(f"{jump[1]}:"):
+            yield lines[label:i]
+
+
+def is_outer_product(loop):
+    """Whether a loop does nothing but fused products of vectors."""
+    others = r"\s+v(mul|add|sub|sqrt|div|fm(sub|addsub)|fnm)"
+    return any("vfmadd" in line for line in loop) and not any(re.match(others, line) for line in loop)
 
 
 @pytest.mark.parametrize("change", ["a kernel edited", "a formula edited", "bitcode of a newer LLVM", "no bitcode"])

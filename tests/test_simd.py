@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ussim import physics
+from ussim.engines.cpu.kernels import simd
 from ussim.engines.cpu.kernels.layout import LANES, LINE, ROWS, aligned_empty
 from ussim.engines.cpu.kernels.simd import (
     compiled,
@@ -109,7 +110,8 @@ def test_transpose_block():
 
 
 @pytest.mark.parametrize("rows", range(1, ROWS + 1))
-def test_complex_outer_is_three_real_products(rows):
+def test_complex_outer_is_three_real_products(rows, monkeypatch):
+    """Whatever the registers: the same bytes with all sums in them at once as with a few at a time."""
     n = 37
     rng = np.random.default_rng(rows)
     column = rng.normal(size=(n, rows)) + 1j * rng.normal(size=(n, rows))
@@ -118,8 +120,13 @@ def test_complex_outer_is_three_real_products(rows):
     scalars[:, :, :rows] = np.stack([column.real, column.imag, column.real + column.imag], axis=1)
     vectors = aligned_empty(n * 3 * LANES)
     vectors[:] = np.stack([row.real, row.imag, row.real + row.imag], axis=1).astype(np.float32).reshape(-1)
-    sums = np.full((ROWS, 3, LANES), 5.0, dtype=np.float32)
-    _outer(sums.reshape(-1), scalars.reshape(-1), vectors, n, rows)
+    outcomes = []
+    for wide in (False, True):
+        monkeypatch.setattr(simd._wide, "value", wide)
+        sums = np.full((ROWS, 3, LANES), 5.0, dtype=np.float32)
+        _outer(sums.reshape(-1), scalars.reshape(-1), vectors, n, rows)
+        outcomes.append(sums.tobytes())
+    assert outcomes[0] == outcomes[1]
     a, b, c = (sums[:rows] - 5).transpose(1, 0, 2).astype(np.float64)
     np.testing.assert_allclose((a - b) + 1j * (c - a - b), column.T @ row, atol=1e-4)  # float32, sums of 37 around 100
     assert np.all(sums[rows:] == 5)

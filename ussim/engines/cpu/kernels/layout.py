@@ -13,6 +13,7 @@ import numpy as np
 LANES = 16
 LINE = 64  # bytes of a cache line and of one vector
 ROWS = 8  # rows of `complex_outer`: 3 x 8 sums, 3 vectors and 5 temporaries fill AVX-512's 32 registers
+NARROW_SUMS = 6  # of these sums at once where each takes two of AVX2's 16 registers, or four of 64-bit Arm's 32
 BATCH = 4  # frequencies a load of the recurrence's state
 PAIR = 2 * LANES  # floats of a complex vector in two parts
 TRIPLE = 3 * LANES  # and in three

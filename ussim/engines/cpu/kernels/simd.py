@@ -15,12 +15,14 @@ np.maximum, np.where and np.sinc work on it, so that the scalar formulas of `phy
 
 from __future__ import annotations
 
+import ctypes
 import math
 import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba as nb
 import numpy as np
 from llvmlite import ir
@@ -31,7 +33,8 @@ from numba.core.extending import lower_builtin, lower_cast, overload, register_m
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from .layout import LANES, ROWS
+from ..native.machine import WIDE_REGISTERS, has_wide_registers, processor, target_machine
+from .layout import LANES, NARROW_SUMS, ROWS
 
 intrinsic: Callable[..., Any] = numba_intrinsic  # its annotations count the typing context as an argument
 
@@ -67,6 +70,11 @@ def _splat(builder, scalar):
     first = builder.insert_element(ir.Constant(_V, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(_V, ir.Undefined), zeros)
+
+
+# The constant that `native.machine` links with bitcode; what Numba itself compiles finds it in the process.
+_wide = ctypes.c_uint8(has_wide_registers(target_machine(*processor())))
+llvm.add_symbol(WIDE_REGISTERS, ctypes.addressof(_wide))
 
 
 def compiled(*function, **options):
@@ -302,6 +310,58 @@ def transpose_block(typingctx, source, source_at, source_step, target, target_at
 # --- the innermost loop ----------------------------------------------------------------------------------------------
 
 
+def _wide_registers(builder):
+    """Whether one register takes a vector: a constant of the machine, which code for several leaves open."""
+    byte = ir.IntType(8)
+    if WIDE_REGISTERS not in builder.module.globals:
+        told = ir.GlobalVariable(builder.module, byte, WIDE_REGISTERS)
+        told.global_constant = True
+    value = builder.load(builder.module.globals[WIDE_REGISTERS])
+    return builder.icmp_unsigned("!=", value, ir.Constant(byte, 0))
+
+
+def _evenly(items, most):
+    """Cut a list into the fewest pieces of at most `most`, as equal as can be."""
+    n = -(-len(items) // most)
+    return [items[len(items) * i // n : len(items) * (i + 1) // n] for i in range(n)]
+
+
+def _add_products(builder, chosen, base, column, row, n):
+    """Add n products to the chosen sums (part, row), which stay in registers. Each has its own: their number is free."""
+    (column, s_part, s_row, s_step), (row, v_part, v_step) = column, row
+    word, fuse = n.type, _llvm("fmuladd")
+    before = builder.block
+    places = [builder.gep(base, [ir.Constant(word, LANES * (3 * j + p))]) for p, j in chosen]
+    starts = [_load_vector(builder, place) for place in places]
+    offsets = [
+        builder.add(builder.mul(s_row, ir.Constant(word, j)), builder.mul(s_part, ir.Constant(word, p)))
+        for p, j in chosen
+    ]
+    loop, after = builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(word)
+    k.add_incoming(ir.Constant(word, 0), before)
+    totals = [builder.phi(_V) for _ in starts]
+    for phi, start in zip(totals, starts, strict=True):
+        phi.add_incoming(start, before)
+    here = builder.gep(row, [builder.mul(k, v_step)])
+    parts = {
+        p: _load_vector(builder, builder.gep(here, [builder.mul(v_part, ir.Constant(word, p))]))
+        for p in sorted({p for p, _ in chosen})
+    }
+    step = builder.gep(column, [builder.mul(k, s_step)])
+    for (p, _), offset, phi in zip(chosen, offsets, totals, strict=True):
+        scalar = _splat(builder, builder.load(builder.gep(step, [offset])))
+        phi.add_incoming(fuse(builder, scalar, parts[p], phi), loop)
+    following = builder.add(k, ir.Constant(word, 1))
+    k.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+    builder.position_at_end(after)
+    for phi, place in zip(totals, places, strict=True):
+        _store_vector(builder, phi.incomings[1][0], place)
+
+
 @intrinsic
 def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vectors, v_at, v_part, v_step, n, rows):
     """Add n outer products of a complex column (scalars) and a complex row of 16 lanes (vectors) to `sums`.
@@ -313,7 +373,8 @@ def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vec
         sums[at + 48 j + 16 p + lane] +=
             scalars[s_at + s_part p + s_row j + s_step k] * vectors[v_at + v_part p + v_step k + lane]
 
-    The sums stay in registers; `rows` is 1 to 8, each with code of its own.
+    `rows` is 1 to 8, each with code of its own. The sums stay in registers: all of them where one register takes 16 lanes,
+    else NARROW_SUMS at a time, in as many loops over k. No sum's order depends on it, so the bytes are the same.
     """
 
     def codegen(context, builder, sig, args):
@@ -322,43 +383,19 @@ def complex_outer(typingctx, sums, at, scalars, s_at, s_part, s_row, s_step, vec
         base = _pointer(context, builder, sig.args[0], sums, at)
         column = _pointer(context, builder, sig.args[2], scalars, s_at)
         row = _pointer(context, builder, sig.args[7], vectors, v_at)
-        fuse = _llvm("fmuladd")
         done = builder.append_basic_block("outer.done")
-        choice = builder.switch(rows, done)
-        for count in range(1, ROWS + 1):
-            case = builder.append_basic_block(f"outer.{count}")
-            choice.add_case(ir.Constant(word, count), case)
-            builder.position_at_end(case)
-            places = [builder.gep(base, [ir.Constant(word, LANES * i)]) for i in range(3 * count)]
-            starts = [_load_vector(builder, place) for place in places]
-            offsets = [
-                builder.add(builder.mul(s_row, ir.Constant(word, j)), builder.mul(s_part, ir.Constant(word, p)))
-                for j in range(count)
-                for p in range(3)
-            ]
-            loop, after = builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            k = builder.phi(word)
-            k.add_incoming(ir.Constant(word, 0), case)
-            totals = [builder.phi(_V) for _ in starts]
-            for phi, start in zip(totals, starts, strict=True):
-                phi.add_incoming(start, case)
-            here = builder.gep(row, [builder.mul(k, v_step)])
-            parts = [
-                _load_vector(builder, builder.gep(here, [builder.mul(v_part, ir.Constant(word, p))])) for p in range(3)
-            ]
-            step = builder.gep(column, [builder.mul(k, s_step)])
-            for i, phi in enumerate(totals):
-                scalar = _splat(builder, builder.load(builder.gep(step, [offsets[i]])))
-                phi.add_incoming(fuse(builder, scalar, parts[i % 3], phi), loop)
-            following = builder.add(k, ir.Constant(word, 1))
-            k.add_incoming(following, loop)
-            builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
-            builder.position_at_end(after)
-            for phi, place in zip(totals, places, strict=True):
-                _store_vector(builder, phi.incomings[1][0], place)
-            builder.branch(done)
+        wide, narrow = builder.append_basic_block("outer.wide"), builder.append_basic_block("outer.narrow")
+        builder.cbranch(_wide_registers(builder), wide, narrow)
+        for block, held in ((wide, 3 * ROWS), (narrow, NARROW_SUMS)):
+            builder.position_at_end(block)
+            choice = builder.switch(rows, done)
+            for count in range(1, ROWS + 1):
+                case = builder.append_basic_block(f"{block.name}.{count}")
+                choice.add_case(ir.Constant(word, count), case)
+                builder.position_at_end(case)
+                for some in _evenly([(p, j) for p in range(3) for j in range(count)], held):
+                    _add_products(builder, some, base, (column, s_part, s_row, s_step), (row, v_part, v_step), n)
+                builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 

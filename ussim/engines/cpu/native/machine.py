@@ -40,6 +40,14 @@ CALLED = (
     "fmaf",
 )
 
+# What kernels leave open: whether one register takes 16 float32 (AVX-512) or several do (AVX2, Arm). How many sums are held
+# in registers at once follows it, no result does.
+WIDE_REGISTERS = "ussim_wide_registers"
+VECTOR_SUM = """define <16 x float> @sum(<16 x float> %x) {
+  %y = fadd <16 x float> %x, %x
+  ret <16 x float> %y
+}"""
+
 
 def load(name: str) -> Callable[[bytes], int]:
     """Return a kernel, callable with its block of arguments and returning 0.
@@ -58,6 +66,57 @@ def load(name: str) -> Callable[[bytes], int]:
         raise ImportError(f"{name}.bc: {error}") from error
 
 
+def processor(cpu: str | None = None, features: str | None = None) -> tuple[str, str]:
+    """Return the name and features of a processor as LLVM has them; by default of the one at hand."""
+    import llvmlite.binding as llvm
+
+    if cpu is None:
+        cpu = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+        features = os.environ.get("NUMBA_CPU_FEATURES")
+    return cpu, llvm.get_host_cpu_features().flatten() if features is None else features
+
+
+def target_machine(cpu: str, features: str, triple: str | None = None) -> Any:
+    """Return LLVM's target machine of a processor, by default on the platform at hand."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(triple or llvm.get_process_triple())
+    relocation = "static" if target.name.startswith("x86") else "default"
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc=relocation, codemodel="jitdefault", jit=True
+    )
+
+
+def has_wide_registers(target: Any) -> bool:
+    """Whether code for a target machine of LLVM keeps a vector of 16 float32 in one register."""
+    import llvmlite.binding as llvm
+
+    return "%zmm" in target.emit_assembly(llvm.parse_assembly(VECTOR_SUM))
+
+
+def optimized(bitcode: bytes, target: Any) -> Any:
+    """Return a kernel's module, optimized for a target machine of LLVM."""
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_bitcode(bitcode)
+    module.triple, module.data_layout = target.triple, str(target.target_data)
+    told = llvm.parse_assembly(f"@{WIDE_REGISTERS} = linkonce_odr constant i8 {has_wide_registers(target):d}")
+    told.triple, told.data_layout = module.triple, module.data_layout
+    module.link_in(told)
+    for round_ in ROUNDS:
+        options = llvm.create_pipeline_tuning_options(speed_level=round_["speed"])
+        options.loop_vectorization, options.slp_vectorization = round_["loops"], False
+        builder = llvm.create_pass_builder(target, options)
+        passes = builder.getModulePassManager()
+        for name in round_["passes"]:
+            getattr(passes, f"add_{name}_pass")()
+        passes.add_refprune_pass()
+        passes.run(module, builder)
+    return module
+
+
 class Machine:
     """A processor, and an engine that holds machine code for it.
 
@@ -72,21 +131,12 @@ class Machine:
         import llvmlite.binding as llvm
 
         self._llvm = llvm
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        if cpu is None:
-            cpu = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
-            features = os.environ.get("NUMBA_CPU_FEATURES")
-        if features is None:
-            features = llvm.get_host_cpu_features().flatten()
-        triple = llvm.get_process_triple()
-        target = llvm.Target.from_triple(triple)
-        relocation = "static" if target.name.startswith("x86") else "default"
-        self._target = target.create_target_machine(
-            cpu=cpu, features=features, opt=3, reloc=relocation, codemodel="jitdefault", jit=True
-        )
+        cpu, features = processor(cpu, features)
+        self._target = target_machine(cpu, features)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target)
-        self._stamp = repr((llvmlite.__version__, llvm.llvm_version_info, triple, cpu, features, ROUNDS)).encode()
+        self._stamp = repr(
+            (llvmlite.__version__, llvm.llvm_version_info, self._target.triple, cpu, features, ROUNDS)
+        ).encode()
 
     @staticmethod
     @cache
@@ -122,19 +172,7 @@ class Machine:
         RuntimeError
             The bitcode is of a newer LLVM, or damaged.
         """
-        llvm = self._llvm
-        module = llvm.parse_bitcode(bitcode)
-        module.triple, module.data_layout = self._target.triple, str(self._target.target_data)
-        for round_ in ROUNDS:
-            options = llvm.create_pipeline_tuning_options(speed_level=round_["speed"])
-            options.loop_vectorization, options.slp_vectorization = round_["loops"], False
-            builder = llvm.create_pass_builder(self._target, options)
-            passes = builder.getModulePassManager()
-            for name in round_["passes"]:
-                getattr(passes, f"add_{name}_pass")()
-            passes.add_refprune_pass()
-            passes.run(module, builder)
-        code: bytes = self._target.emit_object(module)
+        code: bytes = self._target.emit_object(optimized(bitcode, self._target))
         return code
 
     def add(self, name: str, code: bytes) -> Callable[[bytes], int]:
