@@ -19,6 +19,7 @@ from commands import reference  # noqa: E402
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}  # at the top of the repository -> in the site
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)([^)]*\))")
 COMMANDS = re.compile(r"^<!-- commands of ([\w.]+) as (\w+) -->$", re.MULTILINE)
+FUNCTIONS = re.compile(r"^<!-- functions of ([\w/.]+) -->$", re.MULTILINE)
 NAMES = re.compile(r"^<!-- names of (\w+) -->$", re.MULTILINE)
 
 
@@ -46,6 +47,17 @@ def names_of(match: re.Match[str]) -> str:
     for home, names in sorted(homes.items()):
         parts.append(f"## `{match[1]}.{home}`" if home else f"## `{match[1]}`")
         parts += [f"::: {match[1]}.{name}" for name in names]
+    return "\n\n".join(parts)
+
+
+def functions_of(match: re.Match[str]) -> str:
+    """Return the functions of a file up to its second ruled comment, a heading and a block of code each."""
+    text = (REPOSITORY / match[1]).read_text(encoding="utf-8")
+    scripts = re.split(r"^# --- .*$", text, flags=re.MULTILINE)[1]
+    parts = []
+    for code in re.split(r"\n(?=def )", scripts.strip()):
+        name = code.removeprefix("def ").partition("(")[0]
+        parts.append(f"## {name.replace('_', ' ')}\n\n```python\n{code.strip()}\n```")
     return "\n\n".join(parts)
 
 
@@ -103,4 +115,5 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
         uri = uri_of(source)
         return f"{before}{posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{after}"
 
-    return COMMANDS.sub(lambda m: reference(m[1], m[2]), NAMES.sub(names_of, LINK.sub(led, markdown)))
+    markdown = FUNCTIONS.sub(functions_of, NAMES.sub(names_of, LINK.sub(led, markdown)))
+    return COMMANDS.sub(lambda match: reference(match[1], match[2]), markdown)
