@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check format coverage dist-check benchmark gpu gpu-check clean
+.PHONY: demo test test-all check format docs gallery coverage dist-check benchmark gpu gpu-check clean
 
 demo: $(VENV)/.base
 	$(BIN)/ussim demo demo
@@ -25,6 +25,16 @@ check: $(VENV)/.all
 format: $(VENV)/.all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in build/site: a warning (a link that leads nowhere, a page that is not in the menu) is an error.
+docs: $(VENV)/.all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The pictures and pages that scripts make: the gallery, the page beside MUST, the figures. A few minutes.
+gallery: $(VENV)/.all
+	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/parity.py
+	$(BIN)/python docs/figures.py
 
 # The lines that the default tests run, by package; then the kernels' own, which the compiler hides, in plain Python.
 coverage: $(VENV)/.all

@@ -11,23 +11,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = {
-    name: (REPOSITORY / name).read_text(encoding="utf-8")
-    for name in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "tests/fixtures/README.md",
-        "docs/despeckling.md",
-        "docs/drus.md",
-        "docs/shipped.md",
-        "docs/command-line.md",
-        "docs/time.md",
-        "docs/recordings.md",
-        "docs/excitation.md",
-        "docs/clinical.md",
-        "docs/sources.md",
-        "docs/datasets.md",
-        "docs/gpu.md",
-        "docs/calibration.md",
+    str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8")
+    for path in (
+        *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "tests/fixtures/README.md")),
+        *sorted((REPOSITORY / "docs").rglob("*.md")),
     )
 }
 PROGRAMS = ("ussim", "datagen", "irsde")

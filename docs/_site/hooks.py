@@ -111,7 +111,8 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
         before, target, after = match.groups()
         source = posixpath.normpath(posixpath.join(folder, target))
         if not (REPOSITORY / source).exists():
-            return match.group()  # MkDocs says that it leads nowhere
+            # MkDocs says that it leads nowhere; but the history may name what is gone.
+            return f"{before}changes.md{after}" if page.file.src_uri == "changes.md" else match.group()
         uri = uri_of(source)
         return f"{before}{posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{after}"
 
