@@ -110,7 +110,15 @@ def frame() -> plt.Figure:
         axis.plot(12, 18, "o", color="tab:orange")
         axis.text(13, 18, "a pixel: image[iz, ix]", va="center", color="tab:orange")
         axis.text(x[0], z[0] - 1.5, "element 0", color="tab:blue", va="bottom", ha="center", fontsize=8)
-        axis.text(x[-1], z[-1] - 1.5, f"element {probe.n_elements - 1}", color="tab:blue", va="bottom", ha="center", fontsize=8)
+        axis.text(
+            x[-1],
+            z[-1] - 1.5,
+            f"element {probe.n_elements - 1}",
+            color="tab:blue",
+            va="bottom",
+            ha="center",
+            fontsize=8,
+        )
         axis.set(title=name, xlim=(-36, 38), ylim=(28, -7), xlabel="mm", ylabel="mm", aspect="equal")
     return figure
 
@@ -129,7 +137,13 @@ def record() -> plt.Figure:
     axis.imshow(20 * np.log10(np.maximum(level, 1e-3)), cmap="gray_r", vmin=-40, vmax=0, extent=extent, aspect="auto")
     back = np.hypot(probe.element_x - point.x, point.z) / SPEED
     there = np.min(delays + np.hypot(probe.element_x - point.x, point.z) / SPEED)
-    axis.plot(1e6 * (there + back), np.arange(probe.n_elements), color="tab:red", linewidth=1, label="delay + (there + back) / c")
+    axis.plot(
+        1e6 * (there + back),
+        np.arange(probe.n_elements),
+        color="tab:red",
+        linewidth=1,
+        label="delay + (there + back) / c",
+    )
     axis.plot(1e6 * delays, np.arange(probe.n_elements), color="tab:blue", label="firing times")
     axis.set(xlabel="time [µs], sample k at start_time + k / sampling_frequency", ylabel="element", xlim=(-1, 45))
     axis.legend(frameon=False, fontsize=8, loc="upper center")
@@ -146,7 +160,9 @@ def roofline() -> plt.Figure:
     given, made = result["workload"], 128 * result["workload"]["n_samples"] * 4
     moved = 3 * 8 * given["scatterers"] + given["transmits"] * made
     intensity = np.geomspace(1, 2e4, 100)  # flop per byte
-    axes[0].loglog(intensity, np.minimum(peak, 10 * intensity), color="0.4", label="measured FMA peak; 10 GB/s of memory")
+    axes[0].loglog(
+        intensity, np.minimum(peak, 10 * intensity), color="0.4", label="measured FMA peak; 10 GB/s of memory"
+    )
     axes[0].loglog(1e9 * ours["gflop"] / moved, ours["gflop_s"], "o", color="tab:red", label="ussim, 20,000 scatterers")
     for name, color in (("fastsimus", "tab:blue"), ("pymust", "tab:green")):
         rate = ours["gflop"] / result[name]["all_transmits_s"]  # of the same frame, by our count of its work

@@ -19,8 +19,10 @@ MOST = 60_000  # bytes per picture
 
 HEAD = """# Gallery
 
-Each picture is the end of a short script in `examples/`. Run it from any folder (`python examples/psf.py`); it writes the picture there. With
-`USSIM_SMALL=1` in the environment it takes fewer pixels and a few seconds. This page is made by `python docs/gallery.py` from the scripts'
+Each picture is the end of a short script in `examples/`. Run it from any folder (`python examples/psf.py`); it
+writes the picture there. With
+`USSIM_SMALL=1` in the environment it takes fewer pixels and a few seconds. This page is made by `python
+docs/gallery.py` from the scripts'
 docstrings.
 """
 

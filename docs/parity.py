@@ -39,11 +39,14 @@ OPTIONS = {  # of MUST -> (words, baffle, arguments of Acquisition; a string nam
 
 HEAD = """# Beside MUST
 
-What this package computes and what [MUST](https://www.biomecardio.com/MUST)'s algorithm computes, on the golden arrays that come with the tests
-(PyMUST 0.1.9 with float64 in place of float32; [how they are made](../tests/fixtures/README.md)). Every number and picture here is written by
+What this package computes and what [MUST](https://www.biomecardio.com/MUST)'s algorithm computes, on the
+golden arrays that come with the tests
+(PyMUST 0.1.9 with float64 in place of float32; [how they are made](../tests/fixtures/README.md)). Every number
+and picture here is written by
 `python docs/parity.py`. The tests hold the same arrays to 1e-4 ([reliability](reliability.md)).
 
-An *error* is a relative L2 norm, |ours - MUST's| / |MUST's|. `reference` is our float64 engine, `cpu` the fast one in float32. For these comparisons
+An *error* is a relative L2 norm, |ours - MUST's| / |MUST's|. `reference` is our float64 engine, `cpu` the fast
+one in float32. For these comparisons
 elements are cut as MUST cuts them (`n_subelements="must"`); by default ours are cut more finely.
 """
 
@@ -60,7 +63,7 @@ def error(got: np.ndarray, expected: np.ndarray) -> float:
 
 
 def channel_data(arrays: dict, tag: str, acquisition: ussim.Acquisition, engine: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return our RF in MUST's scale and MUST's, (n_channels, n_samples); the scale is explained in tests/test_reference.py."""
+    """Return our RF in MUST's scale and MUST's, (n_channels, n_samples): tests/test_reference.py has the scale."""
     n_samples = int(arrays[f"RFlen_{tag}"])
     scatterers = ussim.Scatterers(arrays["scat_x"], arrays["scat_z"], arrays["scat_RC"])
     rf = ussim.simulate(scatterers, acquisition, engine=engine, n_samples=n_samples)
@@ -108,7 +111,9 @@ def panels(axes: np.ndarray, ours: np.ndarray, must: np.ndarray, extent: list[fl
     peak = np.abs(must).max()
     for axis, values, lowest in zip(axes, (must, ours, ours - must), (limit, limit, -140.0), strict=True):
         level = 20 * np.log10(np.maximum(np.abs(values) / peak, 1e-9))
-        picture = axis.imshow(level, vmin=lowest, vmax=0, cmap="magma" if lowest == limit else "viridis", extent=extent, aspect="auto")
+        picture = axis.imshow(
+            level, vmin=lowest, vmax=0, cmap="magma" if lowest == limit else "viridis", extent=extent, aspect="auto"
+        )
         axis.tick_params(labelsize=6)
         axis.figure.colorbar(picture, ax=axis, fraction=0.08).ax.tick_params(labelsize=6)
 
@@ -203,7 +208,8 @@ def page(field_rows: str, image_rows: str) -> str:
     return f"""{HEAD}
 ## Channel data
 
-20 scatterers, four elements of each probe. What is left of it is MUST's fade of samples below -100 dB of the peak, which we do not reproduce, and
+20 scatterers, four elements of each probe. What is left of it is MUST's fade of samples below -100 dB of the
+peak, which we do not reproduce, and
 its frequency step at the ends of the band.
 
 ![One channel of MUST's and the difference, in dB](images/parity-rf.webp)
@@ -233,7 +239,8 @@ Both beamform the same RF, rounded to 9 bits; ours with the `cpu` engine.
 ## What MUST does and we do not
 
 - MUST multiplies by its step in frequency, so that its RF depends on the length of its record; ours is the integral.
-- MUST's `genscat` in Python draws other amplitudes than MUST's in MATLAB; ours has a law of its own ([the physics](physics.md#speckle)).
+- MUST's `genscat` in Python draws other amplitudes than MUST's in MATLAB; ours has a law of its own ([the
+physics](physics.md#speckle)).
 - PyMUST's `lanczos5` has the window of `lanczos3`; ours is the wider one.
 """
 

@@ -15,7 +15,9 @@ SMALL = "USSIM_SMALL" in os.environ  # a quick run
 probe = ussim.load_probe("L11-5v")
 acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(np.deg2rad(np.linspace(-8, 8, 5))))
 scatterers = ussim.Scatterers(x=[-6e-3, 0.0, 6e-3], z=[15e-3, 20e-3, 25e-3], reflectivity=[1.0, 1.0, 1.0])
-grid = ussim.ImageGrid(np.linspace(-10e-3, 10e-3, 80 if SMALL else 320), np.linspace(12e-3, 28e-3, 120 if SMALL else 480))
+grid = ussim.ImageGrid(
+    np.linspace(-10e-3, 10e-3, 80 if SMALL else 320), np.linspace(12e-3, 28e-3, 120 if SMALL else 480)
+)
 ways = {
     "f-number 1, box": (1.0, None),
     "f-number 3, box": (3.0, None),

@@ -12,7 +12,9 @@ SMALL = "USSIM_SMALL" in os.environ  # a quick run
 nominal = ussim.load_probe("P4-2v")
 true = replace(nominal, name="scanner", center_frequency=2.9e6, bandwidth=0.6)
 angles = ussim.PlaneWaves(np.deg2rad([-8.0, 0.0, 8.0]))
-waves = ussim.CustomTransmits(angles.delays(nominal, ussim.Medium(1540.0)))  # as the scanner fires, which assumes 1540 m/s
+waves = ussim.CustomTransmits(
+    angles.delays(nominal, ussim.Medium(1540.0))
+)  # as the scanner fires, which assumes 1540 m/s
 depths = np.linspace(20e-3, 60e-3, 3 if SMALL else 5)
 wires = ussim.Scatterers(np.linspace(-8e-3, 8e-3, depths.size), depths, np.ones(depths.size))
 rf = ussim.simulate(wires, ussim.Acquisition(true, waves, ussim.Medium(1520.0), sampling_frequency=16e6))

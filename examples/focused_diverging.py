@@ -12,7 +12,9 @@ import ussim
 
 SMALL = "USSIM_SMALL" in os.environ  # a quick run
 probe = ussim.load_probe("P4-2v")
-grid = ussim.ImageGrid(*(np.linspace(low, high, 64 if SMALL else 256) for low, high in ((-25e-3, 25e-3), (30e-3, 80e-3))))
+grid = ussim.ImageGrid(
+    *(np.linspace(low, high, 64 if SMALL else 256) for low, high in ((-25e-3, 25e-3), (30e-3, 80e-3)))
+)
 sequences = {
     "focused at 55 mm": ussim.focused_scan(probe, focus_depth=55e-3, n_lines=16 if SMALL else 64),
     "5 diverging waves": ussim.imaging_waves(probe, n_transmits=5),

@@ -24,7 +24,13 @@ for axis, distance in zip(axes, (4.0, 1.5, 0.5), strict=False):
     axis.imshow(ussim.log_compress(envelope, 50), cmap="gray", extent=(-6, 6, 27, 15))
     axis.set_title(f"{distance:g} λ apart: SNR {envelope.mean() / envelope.std():.2f}", fontsize=10)
     bins = np.linspace(0, 4, 40)
-    axes[3].hist((envelope / np.sqrt((envelope**2).mean() / 2)).ravel(), bins, density=True, histtype="step", label=f"{distance:g} λ")
+    axes[3].hist(
+        (envelope / np.sqrt((envelope**2).mean() / 2)).ravel(),
+        bins,
+        density=True,
+        histtype="step",
+        label=f"{distance:g} λ",
+    )
 amplitude = np.linspace(0, 4, 100)
 axes[3].plot(amplitude, amplitude * np.exp(-(amplitude**2) / 2), "k--", label="Rayleigh")
 axes[3].set_title("Rayleigh: SNR 1.91", fontsize=10)

@@ -25,7 +25,13 @@ axis.imshow(ussim.log_compress(images[0], 40), cmap="gray", extent=(-8, 8, 28, 1
 velocity_x, velocity_z = found.displacement_x * rate, found.displacement_z * rate
 speed = np.hypot(velocity_x, velocity_z)
 arrows = axis.quiver(
-    1e3 * x[inside], 1e3 * z[inside], velocity_x[inside], velocity_z[inside], 1e3 * speed[inside], angles="xy", cmap="plasma"
+    1e3 * x[inside],
+    1e3 * z[inside],
+    velocity_x[inside],
+    velocity_z[inside],
+    1e3 * speed[inside],
+    angles="xy",
+    cmap="plasma",
 )
 axis.set(xlabel="x [mm]", ylabel="z [mm]", title="10 rad/s")
 figure.colorbar(arrows, label="speed found [mm/s]")

@@ -48,6 +48,8 @@ def test_an_example_is_short_and_has_a_small_picture(script):
 
 
 def test_the_page_is_made_of_the_scripts():
-    assert (REPOSITORY / "docs" / "gallery.md").read_text(encoding="utf-8") == GALLERY.page(), "run python docs/gallery.py"
+    assert (REPOSITORY / "docs" / "gallery.md").read_text(encoding="utf-8") == GALLERY.page(), (
+        "run python docs/gallery.py"
+    )
     pictures = {path.stem for path in GALLERY.PICTURES.glob("*.webp")}
     assert pictures == {script.stem for script in EXAMPLES}

@@ -11,7 +11,14 @@ import click
 
 def cell(text: str) -> str:
     """Return text as it may stand in a table; click's columns are joined, and names in capitals are no HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
+    return (
+        " ".join(text.split())
+        .replace("|", "\\|")
+        .replace("[", "\\[")
+        .replace("<", "&lt;")
+        .replace("*", "\\*")
+        .replace("_", "\\_")
+    )
 
 
 def prose(text: str) -> str:
@@ -29,7 +36,9 @@ def prose(text: str) -> str:
 def options(command: click.Command, context: click.Context) -> str:
     """Return the table of a command's options."""
     records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    rows = [f"| `{' '.join(record[0].split()).replace('|', '¦')}` | {cell(record[1])} |" for record in records if record]
+    rows = [
+        f"| `{' '.join(record[0].split()).replace('|', '¦')}` | {cell(record[1])} |" for record in records if record
+    ]
     return "\n".join(["| option | what |", "|---|---|", *rows])
 
 
@@ -42,5 +51,10 @@ def reference(module: str, program: str) -> str:
         command = group.get_command(top, name)
         context = click.Context(command, info_name=name, parent=top)
         usage = command.get_usage(context).removeprefix("Usage: ")
-        parts += [f"### {program} {name}", f"```text\n{usage}\n```", prose(command.help or ""), options(command, context)]
+        parts += [
+            f"### {program} {name}",
+            f"```text\n{usage}\n```",
+            prose(command.help or ""),
+            options(command, context),
+        ]
     return "\n\n".join(parts)

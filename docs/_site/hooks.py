@@ -16,7 +16,10 @@ REPOSITORY = DOCS.parent
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import reference  # noqa: E402
 
-PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}  # at the top of the repository -> in the site
+PAGES = {
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changes.md",
+}  # at the top of the repository -> in the site
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)([^)]*\))")
 COMMANDS = re.compile(r"^<!-- commands of ([\w.]+) as (\w+) -->$", re.MULTILINE)
 FUNCTIONS = re.compile(r"^<!-- functions of ([\w/.]+) -->$", re.MULTILINE)
