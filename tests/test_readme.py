@@ -138,7 +138,11 @@ def program_of(name):
 
 
 @pytest.mark.parametrize("words", [pytest.param(w, id=" ".join(w)) for page in PAGES.values() for w in commands(page)])
-def test_commands_parse(words):
+def test_commands_parse(words, tmp_path, monkeypatch):
+    if "my-probe.toml" in words:  # the file that the page has
+        (toml,) = re.findall(r"```toml\n(.*?)```", PAGES["docs/how-to/probe.md"], re.DOTALL)
+        (tmp_path / "my-probe.toml").write_text(toml, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
     program, name, *arguments = words
     command = program_of(program).get_command(None, name)
     assert command is not None, f"no command {name!r}"
