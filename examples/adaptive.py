@@ -33,8 +33,8 @@ methods = {
 figure, axes = plt.subplots(1, 5, figsize=(13, 2.9), sharey=True, layout="constrained")
 for axis, (title, combine) in zip(axes, methods.items(), strict=True):
     image = ussim.delay_and_sum(iq, grid, 1.5, combine=combine)
-    shown = np.clip(image.real / image.real.max(), 0, 1), ussim.log_compress(image, 50)  # coherence is no amplitude
-    picture = shown[0] if title.startswith("short") else shown[1]
+    coherence = title.startswith("short")  # no amplitude: shown as it is
+    picture = np.clip(image.real / image.real.max(), 0, 1) if coherence else ussim.log_compress(image, 50)
     axis.imshow(picture, cmap="gray", extent=(-8, 8, 28, 14))
     axis.set(xlabel="x [mm]")
     axis.set_title(title, fontsize=10)
