@@ -152,6 +152,16 @@ def test_pages_run_elsewhere_are_run_there():
         assert Path(page).name in (REPOSITORY / "tests" / test).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_read_alike_here_and_on_the_site(page):
+    """GitHub forgives what the site's Markdown does not: a tag that is none, parts of a list indented by less than four."""
+    prose = re.sub(r"^( *)```.*?^\1```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"`[^`]*`|^    .*$", "", prose, flags=re.MULTILINE)
+    tags = set(re.findall(r"</?([A-Za-z]\w*)", prose))
+    assert tags <= {"div", "br", "https"}, f"{page}: write < between backticks"
+    assert not re.search(r"\n\n {1,3}\S", PAGES[page]), f"{page}: indent what belongs to a list by four"
+
+
 def test_every_page_is_in_the_menu():
     text = re.sub(r"!!python/\S+", "", (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))
 

@@ -23,6 +23,7 @@ PAGES = {
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)([^)]*\))")
 COMMANDS = re.compile(r"^<!-- commands of ([\w.]+) as (\w+) -->$", re.MULTILINE)
 FUNCTIONS = re.compile(r"^<!-- functions of ([\w/.]+) -->$", re.MULTILINE)
+CODE = re.compile(r"(?<!</span>)<code>([^<]+)</code>")  # of a line; that of a block follows an empty span
 NAMES = re.compile(r"^<!-- names of (\w+) -->$", re.MULTILINE)
 
 
@@ -121,3 +122,13 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
 
     markdown = FUNCTIONS.sub(functions_of, NAMES.sub(names_of, LINK.sub(led, markdown)))
     return COMMANDS.sub(lambda match: reference(match[1], match[2]), markdown)
+
+
+def on_page_content(html: str, page, config, files: Files) -> str:
+    """Keep options and dotted names whole: code of a line breaks at its spaces alone."""
+
+    def words(match: re.Match[str]) -> str:
+        parts = [f'<span class="word">{part}</span>' if len(part) <= 40 else part for part in match[1].split(" ")]
+        return f"<code>{' '.join(parts)}</code>"
+
+    return CODE.sub(words, html)
