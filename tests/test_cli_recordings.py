@@ -245,6 +245,54 @@ def test_doppler_of_a_point_that_recedes(run):
     assert run("doppler", "zea.hdf5", *SMALL, "--frame-rate-hz", "1000", "--wall-order", "0", "-o", "b.png")[0] == 0
 
 
+# --- sectors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["P4-2v", "C5-2v"])
+def test_a_sector_is_beamformed_to_radii_by_angles(run, name):
+    """A point on a beam lies in that beam's column, at its distance from the apex; no pixel is left out."""
+    probe = ussim.load_probe(name)
+    acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe, n_transmits=3))
+    polar = ussim.PolarGrid.for_acquisition(acquisition, (65, 3))
+    radius, angle = polar.radius[32], 0.5 * polar.angle[-1]
+    point = ussim.Scatterers([radius * np.sin(angle)], [polar.apex + radius * np.cos(angle)], [1.0])
+    ussim.simulate(point, acquisition, "cpu").save("point.npz")
+    code, out, err = run("beamform", "point.npz", "--polar", "--bare", "--size", "96", "--engine", "cpu", "-o", "a.png")
+    assert code == 0, err
+    assert "mm from the apex" in out
+    assert "receive aperture" not in err
+    with np.load("a.npz") as arrays:
+        assert set(arrays) >= {"bmode", "radius", "angle", "apex"}
+        bmode, steps = arrays["bmode"], [np.diff(arrays[axis]).mean() for axis in ("radius", "angle")]
+        row, column = np.unravel_index(bmode.argmax(), bmode.shape)
+        assert arrays["apex"] == polar.apex
+        assert arrays["radius"][row] == pytest.approx(
+            radius, abs=1.1 * steps[0]
+        )  # a pulse that is cut by the band: a pixel
+        assert arrays["angle"][column] == pytest.approx(angle, abs=0.51 * steps[1])
+        np.testing.assert_allclose(arrays["angle"][[0, -1]], polar.angle[[0, -1]])
+        assert steps[0] == pytest.approx(steps[1] * arrays["radius"].mean(), rel=0.02)  # square half way down
+    from PIL import Image
+
+    with Image.open("a_bare.png") as picture:
+        assert picture.size == bmode.shape[::-1]
+    assert run("beamform", "point.npz", "--polar", "--compare", "point.npz", "--size", "16", "-o", "b.png")[0] == 0
+    face = 1e3 * (polar.apex + (0 if probe.is_flat else probe.radius))
+    assert run("beamform", "point.npz", "--polar", "--depth-mm", face + 30, face + 60, "-o", "c.png")[0] == 0
+    with np.load("c.npz") as arrays:  # depths on the middle beam
+        np.testing.assert_allclose(arrays["apex"] + arrays["radius"][[0, -1]], [face / 1e3 + 30e-3, face / 1e3 + 60e-3])
+    code, _, err = run("beamform", "point.npz", "--polar", "--width-mm", "20")
+    assert (code, "as wide as the sector" in err) == (2, True)
+    if not probe.is_flat:
+        code, _, err = run("beamform", "point.npz", "--polar", "--depth-mm", "0", "1")
+        assert (code, "whose face is at 10.1 mm, got 0 1" in err) == (2, True), err
+
+
+def test_a_linear_array_has_no_sector(run):
+    code, _, err = run("beamform", "zea.hdf5", "--polar")
+    assert (code, "--polar: expected a convex or phased probe" in err) == (2, True)
+
+
 # --- the aperture's elements -----------------------------------------------------------------------------------------
 
 

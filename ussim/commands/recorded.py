@@ -53,7 +53,7 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
         if options["compounding"] == "incoherent":
             raise click.UsageError("--combine slsc: no magnitude to compound: expected --compounding coherent")
     data = chosen_transmits(file.frame(frames[0]), options)
-    grid = field_of(file, data, options)
+    grid = (sector_of if options["polar"] else field_of)(file, data, options)
     settings = settings_of(path, options)
     range_db = options["dynamic_range_db"] or (OWN_RANGE_DB if file.format == OWN else RECORDED_RANGE_DB)
     settings["dynamic_range_db"] = range_db
@@ -78,7 +78,8 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
     pictures = steps.compressed(np.stack(envelopes), range_db, options["combine"])
     if options["check_time_zero"]:
         with clock("time zero", "checking time zero"):
-            found = check_time_zero(steps.demodulated(data, receive_of(options)), grid, engine=engine)
+            field = field_of(file, data, options)
+            found = check_time_zero(steps.demodulated(data, receive_of(options)), field, engine=engine)
         settings["time_zero"] = {"shift": None if math.isnan(found.shift) else found.shift, "is_right": found.is_right}
         console.result(f"time zero: {found}")
         if not found.is_right:
@@ -88,7 +89,7 @@ def beamform(path: Path, options: dict[str, Any]) -> None:
             )
     if movie:
         titles = [f"{path.name}, frame {frame}" for frame in frames]
-        arrays = {"bmode": pictures, "x": grid.x, "z": grid.z}
+        arrays = {"bmode": pictures, **steps.axes_of(grid)}
         with clock("movie", f"drawing {len(frames)} frames") as progress:
             steps.write_result(
                 output,
@@ -180,6 +181,31 @@ def field_of(
     return steps.make_grid(data.acquisition, depth_mm, width_mm, options["size"])
 
 
+def sector_of(
+    file: ussim.ChannelDataFile, data: ussim.RFData | ussim.IQData, options: dict[str, Any]
+) -> ussim.PolarGrid:
+    """Radii by angles of the probe's sector, over the depths of `field_of`."""
+    if options["width_mm"] is not None:
+        raise click.UsageError("--width-mm: a polar picture is as wide as the sector: expected --polar without it")
+    probe, depth = data.acquisition.probe, None
+    if options["depth_mm"] is not None:
+        apex = probe.beam_apex or 0.0
+        face = apex if probe.is_flat else apex + probe.radius  # z, on the middle beam
+        nearest = (
+            data.acquisition.medium.speed_of_sound / probe.center_frequency if probe.is_flat else 0.0
+        )  # not the apex
+        low, high = (1e-3 * z - face for z in options["depth_mm"])
+        depth = max(low, nearest), high
+        if depth[0] >= high > low:
+            asked = " ".join(f"{z:g}" for z in options["depth_mm"])
+            raise click.UsageError(
+                f"--depth-mm: expected depths beyond the array, whose face is at {1e3 * face:.3g} mm, got {asked}"
+            )
+    elif file.format != OWN or probe.imaging is None:
+        depth = recorded_field(data)[1]  # from the elements on
+    return steps.make_polar(data.acquisition, depth, options["size"])
+
+
 def recorded_field(data: ussim.RFData | ussim.IQData) -> tuple[tuple[float, float], tuple[float, float]]:
     """((left, right), (top, bottom)) that the samples cover, m: as wide as the array, or the sector that it sees."""
     acquisition, probe = data.acquisition, data.acquisition.probe
@@ -221,7 +247,7 @@ def receive_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def envelope(
     data: ussim.RFData | ussim.IQData,
-    grid: ussim.ImageGrid,
+    grid: ussim.ImageGrid | ussim.PolarGrid,
     options: dict[str, Any],
     engine: str,
     progress: Callable[[int, int], None] | None = None,
@@ -258,6 +284,7 @@ def settings_of(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         "f_number": options["f_number"],
         "apodization": options["apodization"],
         "combine": options["combine"],
+        "polar": options["polar"],
     }
 
 
@@ -265,7 +292,7 @@ def compare(
     output: Path,
     path: Path,
     picture: np.ndarray,
-    grid: ussim.ImageGrid,
+    grid: ussim.ImageGrid | ussim.PolarGrid,
     acquisition: ussim.Acquisition,
     settings: dict[str, Any],
     options: dict[str, Any],
@@ -281,7 +308,7 @@ def compare(
     shown = (picture > 0) | (second > 0)
     difference = range_db * (picture - second)[shown]
     figure = comparison_figure([picture, second], grid, range_db, [path.name, other.name])
-    arrays = {"bmode": picture, "other": second, "x": grid.x, "z": grid.z}
+    arrays = {"bmode": picture, "other": second, **steps.axes_of(grid)}
     rms = float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
     settings = settings | {"compare": other.name, "rms_difference_db": rms}
     steps.write_result(output, figure, arrays, acquisition, settings)

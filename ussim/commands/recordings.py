@@ -106,6 +106,11 @@ def facts_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @facts_options
 @grammar.section("Image")
 @grid_options
+@click.option(
+    "--polar",
+    is_flag=True,
+    help="Radii by angles of the sector that a convex or phased probe scans: a picture without empty corners.",
+)
 @dynamic_range_of("40; 60 of a recording of another program")
 @demodulation_options
 @speed_option("For the way to a pixel and back.  [default: that of the file]")
@@ -161,6 +166,7 @@ def beamform(channel_data: Path, **options: Any) -> None:
     ussim beamform contrast_speckle_expe_dataset_rf.hdf5 --check-time-zero
     ussim beamform rf.npy --probe L11-5v --sampling-mhz 31.25 --angles-deg -10:10:15
     ussim beamform recording.mat -o movie.gif
+    ussim beamform heart.npz --polar --bare
     """
     from . import recorded
 

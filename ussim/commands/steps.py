@@ -87,6 +87,24 @@ def make_grid(
     return ussim.ImageGrid.for_acquisition(acquisition, (size, columns), x, z)
 
 
+def make_polar(acquisition: ussim.Acquisition, depth: tuple[float, float] | None, size: int) -> ussim.PolarGrid:
+    """Lay radii by angles over a probe's sector, `size` rows, square half way down; depth (low, high) m along a beam."""
+    if acquisition.probe.beam_apex is None:
+        raise click.UsageError(f"--polar: expected a convex or phased probe, got {acquisition.probe.name}")
+    grid = ussim.PolarGrid.for_acquisition(acquisition, (size, 2), depth)
+    arc = float(np.ptp(grid.angle) * grid.radius.mean())
+    columns = round(size * arc / float(np.ptp(grid.radius)))
+    low, high = grid.angle
+    return dataclasses.replace(grid, angle=np.linspace(low, high, min(max(columns, 2), 16 * size)))
+
+
+def axes_of(grid: ussim.ImageGrid | ussim.PolarGrid) -> dict[str, Any]:
+    """Return what a file of numbers says of the places of an image's rows and columns, m and rad."""
+    if isinstance(grid, ussim.PolarGrid):
+        return {"radius": grid.radius, "angle": grid.angle, "apex": grid.apex}
+    return {"x": grid.x, "z": grid.z}
+
+
 def resolve_engine(engine: str) -> str:
     """Return the engine's name with "auto" decided, found to be there before the work begins."""
     module = get_engine(engine)
@@ -250,7 +268,7 @@ def combining_engine(engine: str, combine: str) -> str:
 
 def beamform_envelope(
     data: ussim.RFData | ussim.IQData,
-    grid: ussim.ImageGrid,
+    grid: ussim.ImageGrid | ussim.PolarGrid,
     compounding: str = "coherent",
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
@@ -262,7 +280,9 @@ def beamform_envelope(
         return to_numpy(ussim.envelope_image(iq, grid, compounding=compounding, progress=progress, **options))
 
 
-def say_if_unseen(acquisition: ussim.Acquisition, grid: ussim.ImageGrid, f_number: float | None) -> None:
+def say_if_unseen(
+    acquisition: ussim.Acquisition, grid: ussim.ImageGrid | ussim.PolarGrid, f_number: float | None
+) -> None:
     """Note to the user that a good part of the picture is in no element's receive aperture."""
     if f_number is None:
         f_number = automatic_f_number(acquisition.probe, acquisition.medium.speed_of_sound)
@@ -341,7 +361,7 @@ def select_transmits(data: ussim.RFData | ussim.IQData, transmits: list[int]) ->
 def write_bmode(
     output: Path,
     picture: np.ndarray,
-    grid: ussim.ImageGrid,
+    grid: ussim.ImageGrid | ussim.PolarGrid,
     acquisition: ussim.Acquisition,
     settings: dict[str, Any],
     dynamic_range_db: float,
@@ -351,7 +371,7 @@ def write_bmode(
     title = f"{acquisition.probe.name}, {describe_waves(acquisition)}"
     is_linear = is_coherence(settings.get("combine", SUM))
     figure = bmode_figure(picture, grid, None if is_linear else dynamic_range_db, title)
-    write_result(output, figure, {"bmode": picture, "x": grid.x, "z": grid.z}, acquisition, settings)
+    write_result(output, figure, {"bmode": picture, **axes_of(grid)}, acquisition, settings)
     if bare:
         write_bare(bare_path(output), picture)
 
@@ -389,13 +409,16 @@ def write_mat(output: Path, arrays: dict[str, Any], record: dict[str, Any]) -> N
         savemat(file, {**arrays, "settings": json.dumps(record, allow_nan=False)}, oned_as="row", do_compression=True)
 
 
-def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid) -> str:
+def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid | ussim.PolarGrid) -> str:
     """Return probe, waves and grid in a line."""
-    x, z = 1e3 * grid.x, 1e3 * grid.z
-    return (
-        f"{acquisition.probe.name}, {describe_waves(acquisition)}{describe_excitation(acquisition)}, "
-        f"{x[-1] - x[0]:.3g} mm wide, {z[0]:.3g} to {z[-1]:.3g} mm deep, {pixels(grid)}"
-    )
+    if isinstance(grid, ussim.PolarGrid):
+        angle, radius = np.rad2deg(grid.angle), 1e3 * grid.radius
+        field = f"{angle[0]:.3g} to {angle[-1]:.3g}°, {radius[0]:.3g} to {radius[-1]:.3g} mm from the apex"
+    else:
+        x, z = 1e3 * grid.x, 1e3 * grid.z
+        field = f"{x[-1] - x[0]:.3g} mm wide, {z[0]:.3g} to {z[-1]:.3g} mm deep"
+    waves = f"{describe_waves(acquisition)}{describe_excitation(acquisition)}"
+    return f"{acquisition.probe.name}, {waves}, {field}, {pixels(grid)}"
 
 
 def count_transmits(acquisition: ussim.Acquisition) -> str:
@@ -403,6 +426,6 @@ def count_transmits(acquisition: ussim.Acquisition) -> str:
     return f"{acquisition.n_transmits} transmit{'s' if acquisition.n_transmits != 1 else ''}"
 
 
-def pixels(grid: ussim.ImageGrid) -> str:
+def pixels(grid: ussim.ImageGrid | ussim.PolarGrid) -> str:
     """Return the size of a grid in words."""
     return f"{grid.shape[0]} x {grid.shape[1]} pixels"

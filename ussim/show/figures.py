@@ -15,6 +15,7 @@ import numpy as np
 
 from ..acquisition import Acquisition
 from ..arrays import to_numpy
+from ..beamforming.scan_convert import PolarGrid
 from ..io.atomic import replacing
 from ..transmits import imaging_waves
 from ..types import ImageGrid, IQData, RFData
@@ -38,8 +39,10 @@ TITLE_LETTER = 7.0  # points that a letter of a title takes
 FIELD_COLOUR, ELEMENT_COLOUR = "#1f6feb", "#111111"
 
 
-def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float | None, title: str = "") -> Figure:
-    """Return a B-mode (nz, nx) in [0, 1] with its decibel bar; without a range, a coherence and its own bar."""
+def bmode_figure(
+    bmode: np.ndarray, grid: ImageGrid | PolarGrid, dynamic_range_db: float | None, title: str = ""
+) -> Figure:
+    """Return a B-mode of the grid's shape, in [0, 1], with its decibel bar; without a range, a coherence and its own bar."""
     figure, (axes,) = image_row(grid, 1)
     show_grey(axes, bmode, grid)
     axes.set_title(title)
@@ -51,9 +54,9 @@ def bmode_figure(bmode: np.ndarray, grid: ImageGrid, dynamic_range_db: float | N
 
 
 def comparison_figure(
-    images: Sequence[np.ndarray], grid: ImageGrid, dynamic_range_db: float, titles: Sequence[str]
+    images: Sequence[np.ndarray], grid: ImageGrid | PolarGrid, dynamic_range_db: float, titles: Sequence[str]
 ) -> Figure:
-    """Two B-modes (nz, nx) in [0, 1] side by side, and the first less the second in dB where one of them shows something."""
+    """Two B-modes in [0, 1] side by side, and the first less the second in dB where one of them shows something."""
     figure, axes = image_row(grid, 3)
     for axis, image, title in zip(axes, images, titles, strict=False):
         show_grey(axis, image, grid)
@@ -61,8 +64,7 @@ def comparison_figure(
     difference = dynamic_range_db * (images[0] - images[1])
     shown = np.where((images[0] > 0) | (images[1] > 0), difference, np.nan)
     limit = dynamic_range_db / 2
-    scale = axes[2].imshow(shown, extent=_extent(grid), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    _label(axes[2])
+    scale = _draw(axes[2], shown, grid, cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes[2].set_title("difference")
     axes[1].set_ylabel("")
     axes[2].set_ylabel("")
@@ -120,13 +122,12 @@ def pressure_figure(
     level = np.ma.masked_where(behind, np.maximum(exact, -dynamic_range_db))
     figure, (axes,) = image_row(grid, 1)
     axes.set_facecolor(NOTHING_COLOUR)
-    image = axes.imshow(level, extent=_extent(grid), cmap="inferno", vmin=-dynamic_range_db, vmax=0)
+    image = _draw(axes, level, grid, cmap="inferno", vmin=-dynamic_range_db, vmax=0)
     _draw_contours(axes, grid, level, dynamic_range_db)
     axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color="#3fb950", linewidth=2.5, solid_capstyle="butt")
     left, right, bottom, top = _extent(grid)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, min(top, -0.5))
-    _label(axes)
     axes.set_title(title)
     _bar(figure, axes, image, "RMS pressure [dB]")
     return figure
@@ -294,28 +295,33 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def image_row(grid: ImageGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure, list[Any]]:
+def image_row(grid: ImageGrid | PolarGrid, n_columns: int, n_rows: int = 1) -> tuple[Figure, list[Any]]:
     """Return a figure of equal images, sized so that the grid's proportions fill it; axes row by row."""
     left, right, bottom, top = _extent(grid)
-    width = min(max(IMAGE_HEIGHT * (right - left) / (bottom - top), 2.0), 12.0)
+    width = min(max(IMAGE_HEIGHT * (right - left) / (bottom - top) / _aspect(grid), 2.0), 12.0)
     figure = new_figure(n_columns * (width + 0.55) + 0.95, n_rows * (IMAGE_HEIGHT + 0.85))
     return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).ravel())
 
 
-def show_grey(axes: Axes, image: np.ndarray, grid: ImageGrid) -> None:
-    """Draw an image in grey, axes in mm."""
+def show_grey(axes: Axes, image: np.ndarray, grid: ImageGrid | PolarGrid) -> None:
+    """Draw an image in grey, axes in mm; of a polar grid in mm and degrees."""
     image = to_numpy(image)
     if image.shape != grid.shape:
         raise ValueError(f"picture: expected an image of shape {grid.shape} for this grid, got {image.shape}")
     if image.dtype == np.uint8:
         image = image / 255.0
-    axes.imshow(image, extent=_extent(grid), cmap="gray", vmin=0, vmax=1)
-    _label(axes)
+    _draw(axes, image, grid, cmap="gray", vmin=0, vmax=1)
 
 
-def _label(axes: Axes) -> None:
-    axes.set_xlabel("lateral [mm]")
-    axes.set_ylabel("depth [mm]")
+def _draw(axes: Axes, image: np.ndarray, grid: ImageGrid | PolarGrid, **colors: Any) -> Any:
+    """Draw an image on its grid and name the axes; `colors` are those of `imshow`."""
+    _label(axes, isinstance(grid, PolarGrid))
+    return axes.imshow(image, extent=_extent(grid), aspect=_aspect(grid), **colors)
+
+
+def _label(axes: Axes, polar: bool = False) -> None:
+    axes.set_xlabel("angle [°]" if polar else "lateral [mm]")
+    axes.set_ylabel("radius [mm]" if polar else "depth [mm]")
 
 
 def decibel_bar(figure: Figure, axes: Axes, dynamic_range_db: float) -> None:
@@ -332,14 +338,22 @@ def _bar(figure: Figure, axes: Axes, scale: Any, label: str) -> None:
     figure.colorbar(scale, cax=axes.inset_axes((1.03, 0, 0.045, 1)), label=label)
 
 
-def _extent(grid: ImageGrid) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top) of the pixels' outer edges in mm."""
+def _extent(grid: ImageGrid | PolarGrid) -> tuple[float, float, float, float]:
+    """(left, right, bottom, top) of the pixels' outer edges in mm; left and right of a polar grid in degrees."""
+    across, down = (
+        (np.rad2deg(grid.angle), 1e3 * grid.radius) if isinstance(grid, PolarGrid) else (1e3 * grid.x, 1e3 * grid.z)
+    )
     edges = []
-    for axis in (grid.x, grid.z):
-        half = (axis[-1] - axis[0]) / max(axis.size - 1, 1) / 2 or 0.5e-3
-        edges.append((1e3 * (axis[0] - half), 1e3 * (axis[-1] + half)))
+    for axis in (across, down):
+        half = (axis[-1] - axis[0]) / max(axis.size - 1, 1) / 2 or 0.5
+        edges.append((axis[0] - half, axis[-1] + half))
     (left, right), (top, bottom) = edges
     return left, right, bottom, top
+
+
+def _aspect(grid: ImageGrid | PolarGrid) -> float:
+    """Return how many units of the columns' axis are as long as one of the rows': degrees a mm half way down a sector."""
+    return float(np.rad2deg(1e-3 / grid.radius.mean())) if isinstance(grid, PolarGrid) else 1.0
 
 
 def _colour(shade: float) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..beamforming.scan_convert import PolarGrid
 from ..io.atomic import replacing
 from ..types import ImageGrid
 from .figures import bmode_figure
@@ -17,12 +18,12 @@ FRAMES_PER_SECOND = 10
 def save_movie(
     path: str | Path,
     bmodes: Sequence[np.ndarray],
-    grid: ImageGrid,
+    grid: ImageGrid | PolarGrid,
     dynamic_range_db: float,
     titles: Sequence[str],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write B-modes (nz, nx) in [0, 1] as an animated GIF, which appears when it is complete.
+    """Write B-modes of the grid's shape, in [0, 1], as an animated GIF, which appears when it is complete.
 
     Raises
     ------
