@@ -15,6 +15,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Acquisition": "acquisition",
+    "ElementErrors": "imperfections",
+    "PhaseScreen": "imperfections",
+    "ReceiveChain": "chain",
+    "TimeGain": "chain",
+    "apply_receive_chain": "receive",
+    "apply_time_gain": "receive",
+    "with_steering_speed": "imperfections",
     "Calibration": "calibration.result",
     "CoherenceFactor": "beamforming.adaptive",
     "GeneralizedCoherenceFactor": "beamforming.adaptive",
@@ -94,6 +101,7 @@ __all__ = [
     "DataError",
     "DelayMultiplyAndSum",
     "DivergingWaves",
+    "ElementErrors",
     "EngineError",
     "FocusedWaves",
     "GeneralizedCoherenceFactor",
@@ -106,19 +114,24 @@ __all__ = [
     "MinimumVariance",
     "Motion",
     "MovingScatterers",
+    "PhaseScreen",
     "PlaneWaves",
     "PointGrid",
     "PolarGrid",
     "Probe",
     "ProbeError",
     "RFData",
+    "ReceiveChain",
     "Scatterers",
     "ShortLagSpatialCoherence",
     "SyntheticAperture",
+    "TimeGain",
     "TimeZero",
     "UssimError",
     "Waveform",
     "beam_directions",
+    "apply_receive_chain",
+    "apply_time_gain",
     "bmode",
     "calibrate",
     "check_time_zero",
@@ -157,6 +170,7 @@ __all__ = [
     "velocity_from_beams",
     "velocity_spread",
     "wall_filter",
+    "with_steering_speed",
 ]
 
 if TYPE_CHECKING:
@@ -174,6 +188,7 @@ if TYPE_CHECKING:
     from .beamforming.scan_convert import PolarGrid, scan_convert, to_polar
     from .calibration.result import Calibration
     from .calibration.run import calibrate
+    from .chain import ReceiveChain, TimeGain
     from .compression import matched_filter
     from .demodulation import demodulate
     from .doppler import (
@@ -189,13 +204,14 @@ if TYPE_CHECKING:
     )
     from .errors import DataError, EngineError, UssimError
     from .imaging import bmode, envelope_image
+    from .imperfections import ElementErrors, PhaseScreen, with_steering_speed
     from .io.channel_data import ChannelDataFile, load_channel_data, open_channel_data
     from .medium import Medium
     from .motion import Motion, MovingScatterers, simulate_frames
     from .operator import ImagingOperator, imaging_operator
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
     from .pulses import pulse
-    from .receive import time_gain_compensation
+    from .receive import apply_receive_chain, apply_time_gain, time_gain_compensation
     from .scatterers import scatterers_from_image
     from .simulation import pressure_field, simulate, simulate_batch, simulate_stack
     from .time_zero import TimeZero, check_time_zero

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .chain import ReceiveChain
 from .doors import check_count, check_frequency, check_times, own
+from .imperfections import ElementErrors, PhaseScreen
 from .medium import Medium
 from .probes import Probe, load_probe
 from .shown import Shown
@@ -64,6 +66,13 @@ class Acquisition(Shown):
     receive_mask : np.ndarray, optional
         (n_elements,) or (n_transmits, n_elements) bool: where it is False a channel records 0, and `delay_and_sum` leaves
         it out. None, the default: all receive.
+    aberration : PhaseScreen, optional
+        A phase screen in front of the array, on transmit and receive, that the beamformer does not know; none by default.
+    element_errors : ElementErrors, optional
+        Gains of the elements and dead ones, on transmit and receive, that the beamformer does not know; none by default.
+    receive_chain : ReceiveChain, optional
+        Noise, time gain, jitter and converter that channel data have passed through; `simulate` passes them. None by
+        default.
     n_cycles : float
         Length of the excitation in periods of the carrier, 1 by default; infinity is a continuous wave, for
         `pressure_field` alone.
@@ -79,6 +88,10 @@ class Acquisition(Shown):
         (n_transmits, n_foci, n_elements) firing times, s, NaN where an element is off.
     transmit_weights : np.ndarray
         (n_transmits, n_elements) transmit apodization, 0 where an element is off.
+    element_gains : np.ndarray
+        (n_elements,) amplitude of each element's gain of one way, 0 of a dead one.
+    nominal : Acquisition
+        The same without what the scanner does not know: aberration, element errors, receive chain.
     receiving : np.ndarray
         (n_transmits, n_elements) bool, False where a channel is masked.
 
@@ -102,6 +115,9 @@ class Acquisition(Shown):
     waveform: Waveform | None = None
     impulse_response: ImpulseResponse | None = None
     receive_mask: np.ndarray | None = None
+    aberration: PhaseScreen | None = None
+    element_errors: ElementErrors | None = None
+    receive_chain: ReceiveChain | None = None
 
     if TYPE_CHECKING:  # lists and numbers become arrays
 
@@ -121,6 +137,9 @@ class Acquisition(Shown):
             waveform: Waveform | tuple[ArrayLike, float] | None = None,
             impulse_response: ImpulseResponse | tuple[ArrayLike, float] | None = None,
             receive_mask: ArrayLike | None = None,
+            aberration: PhaseScreen | None = None,
+            element_errors: ElementErrors | None = None,
+            receive_chain: ReceiveChain | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -167,6 +186,7 @@ class Acquisition(Shown):
                 "the apodization 0"
             )
         _ = self.receiving  # fails here for the same reason
+        self._check_imperfections()
 
     def _check_excitation(self) -> None:
         if not self.n_cycles > 0:
@@ -194,6 +214,19 @@ class Acquisition(Shown):
             )
         for name, kind in (("waveform", Waveform), ("impulse_response", ImpulseResponse)):
             object.__setattr__(self, name, as_waveform(name, getattr(self, name), kind, 2 * self.carrier_frequency))
+
+    def _check_imperfections(self) -> None:
+        parts = {"aberration": PhaseScreen, "element_errors": ElementErrors, "receive_chain": ReceiveChain}
+        for name, kind in parts.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"{name}: expected {kind.__name__}, got {value!r}")
+        if self.aberration is not None:
+            check_times("aberration", self.aberration.delays(self.probe), self.probe.center_frequency)
+        if self.element_errors is not None and not (self.transmit_weights * self.element_gains).any():
+            raise ValueError("element_errors: expected an element that is alive among those that fire, got none")
+        if self.receive_chain is not None:
+            self.receive_chain.check_jitter(self.probe.center_frequency)
 
     def key(self) -> Hashable:
         """Return what is equal for acquisitions of equal content and differs where any field does: the key of every cache.
@@ -250,6 +283,17 @@ class Acquisition(Shown):
             )
         firing = ~np.isnan(self.transmit_delays).all(axis=1)
         return np.where(firing, weights, 0.0)
+
+    @cached_property
+    def element_gains(self) -> np.ndarray:
+        """(n_elements,) amplitude of each element's gain of one way, 1 without `element_errors`."""
+        n_elements = self.probe.n_elements
+        return np.ones(n_elements) if self.element_errors is None else self.element_errors.gains(n_elements)
+
+    @property
+    def nominal(self) -> Acquisition:
+        """The acquisition as the scanner knows it: without aberration, element errors and the receive chain."""
+        return replace(self, aberration=None, element_errors=None, receive_chain=None)
 
     @cached_property
     def receiving(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from .acquisition import Acquisition
 from .arrays import to_numpy
 from .engines import get_engine
 from .reach import check_reach
-from .simulation import _check_reach, _checked_plan, _masked, _record_length, _start_sample
+from .receive import as_heard
+from .simulation import _check_reach, _checked_plan, _record_length, _start_sample
 from .types import ImageGrid, RFData, Scatterers
 
 
@@ -26,7 +28,8 @@ class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no typ
 
     A `scipy.sparse.linalg.LinearOperator`: `A @ reflectivity`, `A.H @ samples`, `scipy.sparse.linalg.lsqr(A, samples)`. The
     transpose uses the cells, windows and bands of the forward: <A x, y> = <x, A.H y> to the rounding of float32.
-    Points behind the array echo nothing: their columns are zero.
+    Points behind the array echo nothing: their columns are zero. Aberration and element errors of the acquisition are in
+    it; its receive chain is not.
 
     Attributes
     ----------
@@ -50,6 +53,7 @@ class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no typ
         max_memory: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        acquisition = replace(acquisition, receive_chain=None)  # noise is not linear
         self._engine = get_engine(engine)
         self._plan = _checked_plan(acquisition)
         self._max_memory, self._progress = max_memory, progress
@@ -99,7 +103,7 @@ class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no typ
         samples = self._engine.simulate(
             points, self._plan, n_samples, self._start_sample, self._max_memory, self._progress
         )
-        samples = _masked(samples, self.acquisition)
+        samples = as_heard(samples, self.acquisition)
         return RFData(samples, self.acquisition, self.acquisition.sampling_frequency, self.start_time)
 
     def adjoint(self, samples: Any) -> np.ndarray:
@@ -125,7 +129,7 @@ class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no typ
         if isinstance(samples, RFData):
             samples = samples.samples
         values = _real("samples", samples, self.shape[0]).reshape(self.data_shape)
-        values = _masked(values, self.acquisition)
+        values = as_heard(values, self.acquisition)
         projected = np.zeros(self.shape[1], self.dtype)
         projected[self._in_front] = self._engine.adjoint(
             self._points, self._plan, values, self._start_sample, self._max_memory, self._progress

@@ -131,6 +131,15 @@ def probe_spectrum(frequency: np.ndarray, center_frequency: float, bandwidth: fl
     return gaussian
 
 
+def backscatter(frequency: np.ndarray, center_frequency: float, exponent: float) -> np.ndarray:
+    """Amplitude (f / f_c)^(n/2) of the echo of tissue whose backscatter coefficient goes with f^n.
+
+    Insana et al. 1990, "Describing small-scale structure in random media using pulse-echo ultrasound", JASA 87.
+    """
+    amplitude: np.ndarray = (np.abs(frequency) / center_frequency) ** (exponent / 2)
+    return amplitude
+
+
 # --- imaging ---------------------------------------------------------------------------------------------------------
 
 

@@ -86,11 +86,18 @@ class Plan:
             spectrum = physics.excitation_spectrum(frequency, a.carrier_frequency, a.n_cycles, a.frequency_sweep)
         measured = a.impulse_response
         excitation: np.ndarray = spectrum * (
-            self.response(frequency) if measured is None else measured.transmit(frequency)
+            self.probe_response(frequency) if measured is None else measured.transmit(frequency)
         )
         return excitation
 
     def response(self, frequency: np.ndarray) -> np.ndarray:
+        """B(f) of the way back, complex where it was measured, times what the scatterers' own spectrum adds to echoes."""
+        response, exponent = self.probe_response(frequency), self.acquisition.medium.backscatter_exponent
+        if exponent == 0:
+            return response
+        return response * physics.backscatter(frequency, self.acquisition.probe.center_frequency, exponent)
+
+    def probe_response(self, frequency: np.ndarray) -> np.ndarray:
         """B(f): the response of the probe on the way back; complex where it was measured."""
         probe, measured = self.acquisition.probe, self.acquisition.impulse_response
         if measured is not None:
@@ -182,6 +189,15 @@ def make_plan(acquisition: Acquisition) -> Plan:
     offsets = (np.arange(n_sub) - (n_sub - 1) / 2) * sub_width  # along the element's tangent
     sine, cosine = np.sin(probe.element_angle), np.cos(probe.element_angle)
     off = np.isnan(acquisition.transmit_delays)
+    delays, weights = acquisition.transmit_delays, acquisition.transmit_weights
+    receive_delays = (
+        np.zeros(probe.n_elements) if acquisition.receive_delays is None else acquisition.receive_delays.copy()
+    )
+    if acquisition.aberration is not None:  # of both ways; what beamforms is not told
+        screen = acquisition.aberration.delays(probe)
+        delays, receive_delays = delays + screen, receive_delays + screen
+    if acquisition.element_errors is not None:
+        weights = weights * acquisition.element_gains
     return Plan(
         acquisition=acquisition,
         sub_x=probe.element_x[:, None] + offsets * cosine[:, None],
@@ -190,11 +206,9 @@ def make_plan(acquisition: Acquisition) -> Plan:
         sin_element=sine,
         cos_element=cosine,
         baffle=BAFFLES.get(probe.baffle, probe.baffle),  # type: ignore[arg-type]
-        delays=np.where(off, 0.0, acquisition.transmit_delays),
-        weights=np.where(off, 0.0, acquisition.transmit_weights[:, None, :]),
-        receive_delays=np.zeros(probe.n_elements)
-        if acquisition.receive_delays is None
-        else acquisition.receive_delays.copy(),
+        delays=np.where(off, 0.0, delays),
+        weights=np.where(off, 0.0, weights[:, None, :]),
+        receive_delays=receive_delays,
         minimum_distance=medium.speed_of_sound / probe.center_frequency / 2,
     )
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from .acquisition import Acquisition
-from .arrays import device_of
 from .engines import get_engine
 from .plan import Plan, audible, make_plan
 from .reach import check_reach
+from .receive import apply_receive_chain, as_heard
 from .types import ImageGrid, RFData, Scatterers
 
 LATEST = 2**26  # samples from time 0 to any echo, a kilometer at 30 MHz: tables of so many still fit in memory
@@ -83,8 +83,7 @@ def simulate(
     elif n_samples < 1:
         raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
     samples = machine.simulate(heard, plan, int(n_samples), start_sample, max_memory, progress)
-    samples = _masked(samples, acquisition)
-    return RFData(samples, acquisition, acquisition.sampling_frequency, start_sample / acquisition.sampling_frequency)
+    return _received(as_heard(samples, acquisition), acquisition, start_sample)
 
 
 def simulate_batch(
@@ -124,7 +123,10 @@ def simulate_batch(
         As `simulate`.
     """
     records = _simulate_all(media, acquisition, engine, max_memory, n_samples)
-    return [RFData(samples, acquisition, acquisition.sampling_frequency) for samples in records]
+    if len(records) == 0:
+        return []
+    whole = _received(records, acquisition)
+    return [replace(whole, samples=samples) for samples in whole.samples]
 
 
 def simulate_stack(
@@ -164,7 +166,7 @@ def simulate_stack(
     if len(media) == 0:
         raise ValueError("media: expected at least one, got none")
     records = _simulate_all(media, acquisition, engine, max_memory, n_samples)
-    return RFData(records, acquisition, acquisition.sampling_frequency)
+    return _received(records, acquisition)
 
 
 def pressure_field(
@@ -242,16 +244,18 @@ def _simulate_all(
         n_samples = max(1, _record_length(plan, heard))
     elif n_samples < 1:
         raise ValueError(f"n_samples: expected at least 1, got {n_samples}")
-    return _masked(machine.simulate_batch(heard, plan, int(n_samples), 0, max_memory), acquisition)
+    return as_heard(machine.simulate_batch(heard, plan, int(n_samples), 0, max_memory), acquisition)
 
 
-def _masked(samples: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """Return the samples (..., n_transmits, n_elements, n_samples), 0 on channels that do not receive; in place."""
-    if acquisition.receive_mask is not None:
-        with device_of(samples):
-            for transmit, element in np.argwhere(~acquisition.receiving):
-                samples[..., transmit, element, :] = 0
-    return samples
+def _received(samples: np.ndarray, acquisition: Acquisition, start_sample: int = 0) -> RFData:
+    """Return the echoes (..., n_transmits, n_elements, n_samples) that elements heard as channel data; in place."""
+    rate = acquisition.sampling_frequency
+    chain, start = acquisition.receive_chain, start_sample / rate
+    if chain is None:
+        return RFData(samples, acquisition, rate, start)
+    return apply_receive_chain(
+        RFData(samples, replace(acquisition, receive_chain=None), rate, start), chain, in_place=True
+    )
 
 
 def _checked_plan(acquisition: Acquisition) -> Plan:

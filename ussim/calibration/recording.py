@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..arrays import to_numpy
@@ -27,6 +29,7 @@ def as_rf(data: RFData | IQData) -> RFData:
         raise ValueError(f"data: expected RFData or IQData, got {type(data).__name__}")
     if data.samples.ndim != 3:
         raise DataError(f"recording: expected one record, got a stack of shape {data.samples.shape}: choose one of it")
+    data = replace(data, acquisition=data.acquisition.nominal)  # what else is true of it is to be found
     samples = to_numpy(data.samples)
     if not np.isfinite(samples).all():
         raise DataError("recording: expected finite samples, got NaN or infinity")

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 
 from ..acquisition import HIGHEST_THRESHOLD_DB, Acquisition
+from ..chain import ReceiveChain, TimeGain
+from ..imperfections import ElementErrors, PhaseScreen
 from ..medium import Medium
 from ..probes import Imaging, Probe
 from ..transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, SyntheticAperture, Waves
 from ..waveforms import ImpulseResponse, Waveform
 
 SIGNALS = {"waveform": Waveform, "impulse_response": ImpulseResponse}
-OPTIONAL = ("transmit_frequency", "waveform", "impulse_response", "receive_mask")  # fields that older files do not have
+# Parts of an acquisition that are values of their own.
+PARTS = {"aberration": PhaseScreen, "element_errors": ElementErrors, "receive_chain": ReceiveChain}
+# Fields that older files do not have.
+OPTIONAL = ("transmit_frequency", "waveform", "impulse_response", "receive_mask", *PARTS)
 WAVES = {kind.__name__: kind for kind in (PlaneWaves, DivergingWaves, FocusedWaves, CustomTransmits, SyntheticAperture)}
 
 
@@ -33,7 +38,9 @@ def acquisition_to_dict(acquisition: Acquisition) -> dict[str, Any]:
         Its waves are of a class of one's own: give their delays as CustomTransmits.
     """
     plain = {
-        f.name: to_plain(getattr(acquisition, f.name)) for f in fields(Acquisition) if f.init and f.name not in SIGNALS
+        f.name: to_plain(getattr(acquisition, f.name))
+        for f in fields(Acquisition)
+        if f.init and f.name not in (*SIGNALS, *PARTS)
     }
     for name in OPTIONAL:  # left out where not given: files of before and after are the same
         if name in plain and plain[name] is None:
@@ -42,9 +49,16 @@ def acquisition_to_dict(acquisition: Acquisition) -> dict[str, Any]:
         signal = getattr(acquisition, name)
         if signal is not None:
             plain[name] = {f.name: to_plain(getattr(signal, f.name)) for f in fields(signal)}
+    for name in PARTS:
+        part = getattr(acquisition, name)
+        if part is not None:
+            plain[name] = _part_to_dict(part)
     plain["probe"] = probe_to_dict(acquisition.probe)
     plain["waves"] = _waves_to_dict(acquisition.waves)
-    plain["medium"] = {f.name: to_plain(getattr(acquisition.medium, f.name)) for f in fields(Medium)}
+    medium = {f.name: to_plain(getattr(acquisition.medium, f.name)) for f in fields(Medium)}
+    if medium["backscatter_exponent"] == 0:
+        del medium["backscatter_exponent"]  # as files before it
+    plain["medium"] = medium
     return plain
 
 
@@ -57,16 +71,46 @@ def acquisition_from_dict(plain: Mapping[str, Any]) -> Acquisition:
         A key is missing or unknown, or a value is out of range.
     """
     _check_keys("acquisition", plain, {f.name for f in fields(Acquisition)}, required=("probe", "waves", "medium"))
-    values = {key: to_array(value) for key, value in plain.items() if key not in ("probe", "waves", "medium", *SIGNALS)}
+    values = {
+        key: to_array(value)
+        for key, value in plain.items()
+        if key not in ("probe", "waves", "medium", *SIGNALS, *PARTS)
+    }
     for name, kind in SIGNALS.items():
         if plain.get(name) is not None:
             _check_keys(name, plain[name], {f.name for f in fields(kind)}, required=("samples", "rate"))
             values[name] = kind(**{key: to_array(value) for key, value in plain[name].items()})
+    for name, part in PARTS.items():
+        if plain.get(name) is not None:
+            values[name] = _part_from_dict(name, part, plain[name])
     if "threshold_db" in values:  # earlier releases took higher ones; recorded samples do not depend on it
         values["threshold_db"] = min(values["threshold_db"], HIGHEST_THRESHOLD_DB)
     _check_keys("medium", plain["medium"], {f.name for f in fields(Medium)})
     medium = Medium(**{key: to_array(value) for key, value in plain["medium"].items()})
     return Acquisition(probe_from_dict(plain["probe"]), _waves_from_dict(plain["waves"]), medium, **values)
+
+
+def _part_to_dict(part: Any) -> dict[str, Any]:
+    """Return a part's values; None is left out."""
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return {
+        name: _part_to_dict(value) if isinstance(value, TimeGain) else to_plain(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _part_from_dict(name: str, kind: type[Any], plain: Any) -> Any:
+    """Return the part that `_part_to_dict` described; raises ValueError."""
+    required = tuple(f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    _check_keys(name, plain, {f.name for f in fields(kind)}, required)
+    values = {key: to_array(value) for key, value in plain.items() if key != "time_gain"}
+    if plain.get("time_gain") is not None:
+        values["time_gain"] = _part_from_dict("time_gain", TimeGain, plain["time_gain"])
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def probe_to_dict(probe: Probe) -> dict[str, Any]:

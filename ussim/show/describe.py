@@ -58,6 +58,33 @@ def describe_excitation(acquisition: Acquisition) -> str:
     return text
 
 
+def describe_imperfections(acquisition: Acquisition) -> str:
+    """Return what makes the data a real scanner's, each with a comma before it: ", aberration of 50 ns RMS over 4 mm"."""
+    a, text = acquisition, ""
+    if a.medium.backscatter_exponent:
+        text += f", backscatter with f^{a.medium.backscatter_exponent:g}"
+    if a.aberration is not None:
+        screen = a.aberration
+        text += f", aberration of {1e9 * screen.rms_delay:.3g} ns RMS over {1e3 * screen.correlation_length:.3g} mm"
+    if a.element_errors is not None:
+        if a.element_errors.gain_spread_db:
+            text += f", gains ±{a.element_errors.gain_spread_db:.3g} dB"
+        dead = int((a.element_gains == 0).sum())
+        text += f", {dead} of {a.probe.n_elements} elements dead" if dead else ""
+    chain = a.receive_chain
+    if chain is None:
+        return text
+    if chain.snr_db is not None:
+        text += f", noise {chain.snr_db:.3g} dB below the echoes"
+    if chain.compensation or chain.time_gain is not None:
+        gain = chain.time_gain
+        text += ", time gain" + (
+            "" if gain is None else f" of {gain.gains_db.min():.3g} to {gain.gains_db.max():.3g} dB"
+        )
+    text += f", jitter {1e9 * chain.jitter:.3g} ns" if chain.jitter else ""
+    return text if chain.n_bits is None else f"{text}, {chain.n_bits} bits"
+
+
 def probe_table(known: list[Probe]) -> str:
     """Return the probes, one per line."""
     rows = [("name", "MHz", "bandwidth", "elements", "pitch mm", "radius mm", "field of view mm", "transmit")]
