@@ -26,6 +26,7 @@ SHORTEST = (
     0.25  # of the pitch: elements that far apart are independent, and a shorter correlation length changes nothing
 )
 MOST_SPREAD_DB = 40.0
+_SCREEN, _GAINS, _DEAD = 1, 2, 3  # streams of a seed: one seed serves all parts
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +85,7 @@ class PhaseScreen(Shown):
         reach = place[-1] + 2.0  # the Gaussian has fallen to 2e-10
         steps = math.ceil(STEPS * reach)
         lattice = np.arange(-steps, steps + 1) / STEPS
-        white = np.random.default_rng(self.seed).standard_normal(len(lattice))
+        white = np.random.default_rng([self.seed, _SCREEN]).standard_normal(len(lattice))
         # A Gaussian smoothed over g has the autocorrelation g * g, wider by sqrt(2).
         smooth = np.exp(-8 * math.log(2) * (place[:, None] - lattice) ** 2) @ white
         smooth -= smooth.mean()
@@ -153,7 +154,7 @@ class ElementErrors(Shown):
         """
         if self.dead and max(self.dead) >= n_elements:
             raise ValueError(f"dead: expected numbers of 0 to {n_elements - 1}, got {max(self.dead)}")
-        levels, order = (np.random.default_rng(stream) for stream in np.random.SeedSequence(self.seed).spawn(2))
+        levels, order = (np.random.default_rng([self.seed, stream]) for stream in (_GAINS, _DEAD))
         gains: np.ndarray = 10 ** (self.gain_spread_db * levels.standard_normal(n_elements) / 20)
         others = np.setdiff1d(np.arange(n_elements), self.dead)
         count = min(round(self.dead_fraction * n_elements), len(others))

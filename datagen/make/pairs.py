@@ -1,6 +1,6 @@
 """High-quality images and one way of imaging them -> the simulated B-modes: the only module that simulates.
 
-    hq ─► scatterers ─► channel data ─► + noise ─► time-gain compensation ─► IQ ─► delay-and-sum ─► envelope ─► log ─► lq
+    hq ─► scatterers ─► channel data ─► receive chain ─► IQ ─► delay-and-sum ─► envelope ─► log ─► lq
 
 The square image is stretched onto the probe's field of view whatever its size in the patient, as in the paper: what is
 learnt is the look of speckle, not anatomy at scale. A field drawn smaller (`zoom`) shows the same image with larger speckle.
@@ -8,7 +8,6 @@ learnt is the look of speckle, not anatomy at scale. A field drawn smaller (`zoo
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST_LOST_DB = 200.0  # on the way through tissue, or gained: more leaves float32
 ENVELOPE_FLOOR_DB = -120.0  # of what is kept of an envelope: what is weaker, or nothing at all, is kept as this
+TGC_SLIDERS = 8  # of a scanner's panel
+TGC_STREAM = 4  # of a sample's hardware seed: 1 to 3 are those of `ussim.imperfections`
 BYTES_A_SAMPLE = 12  # of channel data on a card: RF (float32) and the IQ (complex64) made of it
 
 
@@ -84,7 +85,9 @@ def make_imager(settings: Settings) -> Imager:
     from ussim.simulation import record_length
 
     probe = settings.probe
-    medium = ussim.Medium(settings.speed_of_sound, settings.attenuation_db_cm_mhz)
+    medium = ussim.Medium(
+        settings.speed_of_sound, settings.attenuation_db_cm_mhz, backscatter_exponent=settings.backscatter_exponent
+    )
     waves = ussim.imaging_waves(
         probe,
         settings.transmit,
@@ -93,13 +96,11 @@ def make_imager(settings: Settings) -> Imager:
         None if settings.width_deg is None else np.deg2rad(settings.width_deg),
     )
     rules = rules_of(settings.format)
-    how: dict[str, Any] = {"n_subelements": rules.n_subelements, "n_cycles": settings.n_cycles}
+    how: dict[str, Any] = {"n_subelements": rules.n_subelements, "n_cycles": settings.n_cycles, **_unknown(settings)}
     acquisition = ussim.Acquisition(probe, waves, medium, **how)
     believed = settings.speed_of_sound * (1 + settings.speed_of_sound_error)
-    if settings.speed_of_sound_error:
-        # The scanner steers with the speed it believes in; the waves travel at the medium's.
-        delays = waves.delays(probe, dataclasses.replace(medium, speed_of_sound=believed))
-        acquisition = ussim.Acquisition(probe, ussim.CustomTransmits(delays), medium, **how)
+    # The scanner steers with the speed it believes in; the waves travel at the medium's.
+    acquisition = ussim.with_steering_speed(acquisition, believed)
     grid = settings.grid(acquisition)
     wavelength = shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     return Imager(
@@ -111,6 +112,44 @@ def make_imager(settings: Settings) -> Imager:
         n_samples=record_length(acquisition, grid),
         mean_distance=settings.mean_distance_wavelengths * wavelength,
         margin=_margin(grid, acquisition) if settings.zoom > 1 else (0, 0),
+    )
+
+
+def _unknown(settings: Settings) -> dict[str, Any]:
+    """Return the parts of an acquisition that its scanner does not know."""
+    import ussim
+
+    parts: dict[str, Any] = {}
+    seed = settings.hardware_seed
+    if settings.aberration_ns:
+        length = settings.aberration_length_mm
+        parts["aberration"] = ussim.PhaseScreen(settings.aberration_ns * 1e-9, length * 1e-3, seed)
+    if settings.gain_spread_db or settings.dead_fraction:
+        parts["element_errors"] = ussim.ElementErrors(
+            settings.gain_spread_db, dead_fraction=settings.dead_fraction, seed=seed
+        )
+    return parts
+
+
+@lru_cache(maxsize=8)
+def receive_chain(settings: Settings) -> ussim.ReceiveChain:
+    """Return the receive chain of some settings; its noise and jitter have seeds of each sample."""
+    import ussim
+
+    curve, probe = None, settings.probe
+    if settings.tgc_spread_db:
+        rng = np.random.default_rng([settings.hardware_seed, TGC_STREAM])
+        assert probe.imaging is not None  # or there would be no grid
+        depths = np.linspace(0.0, probe.imaging.z[1], TGC_SLIDERS)
+        curve = ussim.TimeGain(depths, settings.tgc_spread_db * rng.standard_normal(TGC_SLIDERS))
+    return ussim.ReceiveChain(
+        snr_db=settings.snr_db,
+        noise_bandwidth=settings.noise_bandwidth,
+        time_gain=curve,
+        compensation=settings.tgc,
+        jitter=settings.jitter_ns * 1e-9,
+        n_bits=settings.n_bits,
+        headroom_db=settings.headroom_db,
     )
 
 
@@ -189,7 +228,7 @@ def channel_data(
         for scene, (stream, _) in zip(scenes, streams, strict=True)
     ]
     rf = ussim.simulate_stack(media, imager.acquisition, settings.engine, n_samples=imager.n_samples)
-    _receive(rf, settings, [np.random.default_rng(stream) for _, stream in streams])
+    ussim.apply_receive_chain(rf, receive_chain(settings), seeds=[stream for _, stream in streams], in_place=True)
     return rf, media
 
 
@@ -343,25 +382,3 @@ def _nearest(place: np.ndarray, axis: np.ndarray) -> np.ndarray:
     index = np.rint((place - axis[0]) / (axis[1] - axis[0])).astype(int)
     index = np.where(index < 0, -1 - index, index)
     return np.clip(np.where(index >= n, 2 * n - 1 - index, index), 0, n - 1)
-
-
-def _receive(rf: ussim.RFData, settings: Settings, rngs: Sequence[np.random.Generator]) -> None:
-    """Pass a stack of records through the receiver, in place.
-
-    White noise at the given ratio of RMS amplitudes to each, from its own generator, then gain that grows with time.
-
-    The noise is amplified with the echoes.
-    """
-    import ussim
-    from ussim.arrays import device_of
-    from ussim.engines import engine_of
-
-    samples = rf.samples
-    to_device = engine_of(samples).to_device
-    with device_of(samples):
-        for record, rng in zip(samples, rngs, strict=True):
-            if settings.snr_db is not None:
-                level = float((record.astype(np.float64) ** 2).mean()) ** 0.5 * 10 ** (-settings.snr_db / 20)
-                record += to_device(level * rng.standard_normal(record.shape, dtype=np.float32)).astype(record.dtype)
-    if settings.tgc:
-        ussim.time_gain_compensation(rf, in_place=True)

@@ -20,6 +20,18 @@ The file behind `--randomize` names ranges, each [low, high], drawn uniformly an
     n_cycles = [1, 3]                          # of the carrier in the excitation
     scatterer_range_db = [30, 60]              # of the scatterers alone; dynamic_range_db is then the display's
     gain_db = [-10, 10]                        # of the display: white is this far below the brightest echo
+    backscatter_exponent = [0, 4]              # n of tissue that scatters with f^n
+    aberration_ns = [0, 70]                    # RMS delay of a phase screen at the array, each way
+    aberration_length_mm = [2, 8]              # its correlation length, 4 where not drawn
+    gain_spread_db = [0, 3]                    # standard deviation of the elements' gains, each way
+    dead_fraction = [0, 0.05]                  # of the elements
+    noise_bandwidth = [0.5, 1.5]               # of the noise, of the center frequency; 2, white, where not drawn
+    tgc_spread_db = [0, 4]                     # standard deviation of eight time-gain sliders about their right places
+    jitter_ns = [0, 0.5]                       # RMS of the sampling times' errors
+    n_bits = [8, 14]                           # of the converter; whole numbers
+    headroom_db = [-6, 12]                     # its full scale above the largest echo; below 0 clips
+
+Which screen, gains, dead elements and sliders a sample has is drawn with them: `hardware_seed` of the table of samples.
 """
 
 from __future__ import annotations
@@ -50,9 +62,26 @@ _BOUNDS = {
     "n_cycles": (0.5, 32.0),
     "scatterer_range_db": (1.0, 200.0),
     "gain_db": (-60.0, 60.0),
+    "backscatter_exponent": (0.0, 6.0),
+    "aberration_ns": (0.0, 1000.0),
+    "aberration_length_mm": (0.1, 100.0),
+    "gain_spread_db": (0.0, 20.0),
+    "dead_fraction": (0.0, 0.9),
+    "noise_bandwidth": (0.01, 2.0),
+    "tgc_spread_db": (0.0, 20.0),
+    "jitter_ns": (0.0, 100.0),
+    "n_bits": (2.0, 24.0),
+    "headroom_db": (-60.0, 60.0),
 }
+# What is drawn in a machine of its own for each sample, and the number that says which.
+_HARDWARE = ("aberration_ns", "gain_spread_db", "dead_fraction", "tgc_spread_db")
+HARDWARE_SEED = "hardware_seed"
+# What means nothing without another.
+_NEEDS = {"aberration_length_mm": "aberration_ns", "headroom_db": "n_bits"}
+# Places in the random stream.
+_PLACES = (*list(_BOUNDS)[:18], HARDWARE_SEED, *list(_BOUNDS)[18:])
 _ALWAYS = frozenset(list(_BOUNDS)[:10])  # recorded also where they are not drawn, as the first stores did
-_WHOLE = frozenset({"n_transmits"})  # drawn among whole numbers, both ends included
+_WHOLE = frozenset({"n_transmits", "n_bits"})  # drawn among whole numbers, both ends included
 
 
 class Ranges(BaseModel):
@@ -78,6 +107,16 @@ class Ranges(BaseModel):
     n_cycles: Range = None
     scatterer_range_db: Range = None
     gain_db: Range = None
+    backscatter_exponent: Range = None
+    aberration_ns: Range = None
+    aberration_length_mm: Range = None
+    gain_spread_db: Range = None
+    dead_fraction: Range = None
+    noise_bandwidth: Range = None
+    tgc_spread_db: Range = None
+    jitter_ns: Range = None
+    n_bits: Range = None
+    headroom_db: Range = None
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Ranges:
@@ -89,6 +128,9 @@ class Ranges(BaseModel):
                 )
             if value is not None and name in _WHOLE and any(limit != int(limit) for limit in value):
                 raise ValueError(f"randomize.{name}: expected whole numbers [low, high], got {list(value)}")
+        for name, needed in _NEEDS.items():
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise ValueError(f"randomize.{name}: expected {needed} with it, got none")
         if not self.names:
             raise ValueError(f"randomize: expected at least one range of {', '.join(_BOUNDS)}, got none")
         return self
@@ -96,7 +138,13 @@ class Ranges(BaseModel):
     @property
     def names(self) -> tuple[str, ...]:
         """What is drawn, in a fixed order."""
-        return tuple(name for name in _BOUNDS if getattr(self, name) is not None)
+        asked = tuple(name for name in _BOUNDS if getattr(self, name) is not None)
+        return (*asked, HARDWARE_SEED) if self.has_hardware else asked
+
+    @property
+    def has_hardware(self) -> bool:
+        """Whether each sample has a machine of its own."""
+        return any(getattr(self, name) is not None for name in _HARDWARE)
 
     @property
     def attenuates(self) -> bool:
@@ -110,13 +158,16 @@ class Ranges(BaseModel):
 
     def draw(self, rng: np.random.Generator) -> dict[str, float]:
         """One value a range. Each has a number of the stream to itself, so that adding a range changes no other value."""
-        place = rng.random(len(_BOUNDS))
         values: dict[str, float] = {}
-        for share, name in zip(place, _BOUNDS, strict=True):
+        for name in _PLACES:
+            share = rng.random()
+            if name == HARDWARE_SEED:
+                seed = int(share * 2**31)
+                continue
             limits = getattr(self, name)
             if limits is not None and name in _WHOLE:
                 values[name] = int(limits[0] + share * (limits[1] - limits[0] + 1))
             elif limits is not None:
                 # Six digits are what the table of samples records: the drawn value is the recorded one.
                 values[name] = float(f"{limits[0] + share * (limits[1] - limits[0]):.6g}")
-        return values
+        return values | {HARDWARE_SEED: seed} if self.has_hardware else values

@@ -176,6 +176,7 @@ class Recipe(BaseModel):
         if "phantom" in self.source and not self.full:
             raise ValueError("full: source phantom gives whole images, no patches: expected full, got patches alone")
         self._check_labels()
+        self._check_ranges()
         own = {"nifti", "dicom", "npy", "image", "labels"}
         if self.subjects is not None and not set(self.source) <= own:
             known = ", ".join(name for name in self.source if name not in own)
@@ -192,6 +193,24 @@ class Recipe(BaseModel):
             if key in keys[:i]:
                 raise ValueError(f"probes: expected each probe once, got {names[i]!r} twice")
         return self
+
+    def _check_ranges(self) -> None:
+        from ussim.chain import LONGEST_JITTER
+
+        ranges = self.randomize
+        if ranges is None:
+            return
+        if ranges.noise_bandwidth is not None and self.snr_db is None and ranges.snr_db is None:
+            raise ValueError("randomize.noise_bandwidth: expected snr_db with it, got no noise")
+        if ranges.jitter_ns is not None:
+            share = 0.0 if ranges.center_frequency_fraction is None else ranges.center_frequency_fraction[1]
+            highest = max(probe.center_frequency for probe in self.load_probes()) * (1 + max(share, 0.0))
+            longest = 1e9 * LONGEST_JITTER / highest
+            if ranges.jitter_ns[1] > longest:
+                raise ValueError(
+                    f"randomize.jitter_ns: expected at most {LONGEST_JITTER:g} periods of the center frequency "
+                    f"({longest:.3g} ns), got {list(ranges.jitter_ns)}"
+                )
 
     def _check_labels(self) -> None:
         sources = [get_source(name) for name in self.source]

@@ -89,6 +89,17 @@ class Settings:
     n_cycles: float = 1.0
     scatterer_range_db: float | None = None  # None: dynamic_range_db
     gain_db: float = 0.0  # of the display
+    backscatter_exponent: float = 0.0
+    aberration_ns: float = 0.0
+    aberration_length_mm: float = 4.0
+    gain_spread_db: float = 0.0
+    dead_fraction: float = 0.0
+    noise_bandwidth: float = 2.0  # white
+    tgc_spread_db: float = 0.0
+    jitter_ns: float = 0.0
+    n_bits: int | None = None
+    headroom_db: float = 0.0
+    hardware_seed: int = 0  # which screen, gains, dead elements and sliders
 
     def grid(self, acquisition: ussim.Acquisition | None = None) -> ussim.ImageGrid:
         """Return the pixel centers of an image: over the probe's field of view, or the part of it that is imaged (`zoom`).

@@ -6,6 +6,7 @@ Nothing but click is imported before a command runs.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -38,6 +39,7 @@ from .options import (
     output_option,
     sub_elements_option,
 )
+from .realism import realism_options
 from .recordings import beamform, convert
 
 if TYPE_CHECKING:
@@ -149,6 +151,8 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Between scatterers, in shortest wavelengths; 0.5 gives fully developed speckle.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the random scatterers.")
+@grammar.section("A real scanner")
+@realism_options
 @grammar.section("Image")
 @grid_options
 @dynamic_range_option
@@ -199,6 +203,7 @@ def render(
     channel_data: Path | None,
     output: Path | None,
     bare: bool,
+    **realism: Any,
 ) -> None:
     """Simulate the B-mode of a grey IMAGE: NPY, PNG, JPEG, NIfTI or DICOM.
 
@@ -214,6 +219,7 @@ def render(
 
     from ..physics import shortest_wavelength
     from . import steps
+    from .realism import realistic
 
     steps.check_subject(image, phantom, phantom_seed, slice_index, plane, scatterer_range_db)
     waves = steps.transmit_sequence(
@@ -224,6 +230,7 @@ def render(
     steps.check_aperture(apodization, combine)
     receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
+    acquisition, believed = realistic(acquisition, realism, float(grid.z[-1]), seed)
     engine = steps.resolve_engine(engine)
     output = console.check_picture(
         output or Path(f"{phantom if image is None else steps.stem(image)}_bmode.png"),
@@ -254,7 +261,7 @@ def render(
     if channel_data is not None:
         rf.save(channel_data)
     with clock("beamform", f"beamforming {steps.pixels(grid)}") as progress:
-        iq = steps.demodulated(rf, receive)
+        iq = steps.demodulated(dataclasses.replace(rf, acquisition=believed), receive)
         picture = steps.beamform_bmode(
             iq,
             grid,
@@ -281,6 +288,7 @@ def render(
         "apodization": apodization,
         "combine": combine,
         "engine": engine,
+        "beamforming_speed_of_sound": believed.medium.speed_of_sound,
         **receive,
     }
     steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db, bare=bare)

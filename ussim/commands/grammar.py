@@ -42,6 +42,9 @@ FIELDS = {
     "attenuation_db_cm_mhz": "attenuation",
     "sources": "source",
     "n_subelements": "sub_elements",
+    "jitter": "jitter_ns",
+    "rms_delay": "aberration_ns",
+    "element_errors": "dead_percent",
 }
 LEAST_WIDTH = 20
 NARROW = 60  # columns below which help stands under its option, not beside it

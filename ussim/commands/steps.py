@@ -25,7 +25,7 @@ from ..engines import get_engine
 from ..errors import DataError
 from ..io.atomic import replacing
 from ..io.plain import acquisition_to_dict
-from ..show.describe import describe_excitation, describe_waves
+from ..show.describe import describe_excitation, describe_imperfections, describe_waves
 from ..show.figures import bmode_figure, save_figure
 from ..volumes.own import bare_path
 from ..waiting import announce
@@ -417,7 +417,7 @@ def summary(acquisition: ussim.Acquisition, grid: ussim.ImageGrid | ussim.PolarG
     else:
         x, z = 1e3 * grid.x, 1e3 * grid.z
         field = f"{x[-1] - x[0]:.3g} mm wide, {z[0]:.3g} to {z[-1]:.3g} mm deep"
-    waves = f"{describe_waves(acquisition)}{describe_excitation(acquisition)}"
+    waves = f"{describe_waves(acquisition)}{describe_excitation(acquisition)}{describe_imperfections(acquisition)}"
     return f"{acquisition.probe.name}, {waves}, {field}, {pixels(grid)}"
 
 

@@ -152,6 +152,9 @@ def _sections(shown: Shown, rows: list[dict[str, Any]]) -> tuple[tuple[str, str]
     subjects = len({(row["source"], row["subject"]) for row in rows})
     gain = "with the time gain that compensates the attenuation" if recipe.tgc else "without time gain"
     noise = f"white noise at {recipe.snr_db:g} dB" if recipe.snr_db is not None else "no noise"
+    drawn = () if recipe.randomize is None else recipe.randomize.names
+    also = f"; drawn for each file: {', '.join(drawn)}" if drawn else ""
+    aberration = "" if "aberration_ns" in drawn else ", no aberration"
     terms = [licence.spdx or licence.text for licence in shown.licences]
     fits = (
         "" if terms == [LICENCE] else f" OpenH-RF takes {LICENCE} alone: this dataset is not one for it as it stands."
@@ -179,7 +182,7 @@ def _sections(shown: Shown, rows: list[dict[str, Any]]) -> tuple[tuple[str, str]
         ),
         (
             "Dataset Format",
-            f"zea HDF5 {VERSION}; what is stored is what the images were beamformed from: {noise}, {gain}.",
+            f"zea HDF5 {VERSION}; what is stored is what the images were beamformed from: {noise}, {gain}{also}.",
         ),
         (
             "Dataset Quantification",
@@ -193,7 +196,7 @@ def _sections(shown: Shown, rows: list[dict[str, Any]]) -> tuple[tuple[str, str]
         ),
         (
             "Known Issues",
-            "Simulations in two dimensions, linear, single scattering, one speed of sound: no reverberation, no aberration.",
+            f"Simulations in two dimensions, linear, single scattering, one speed of sound: no reverberation{aberration}.",
         ),
         ("Ethical Considerations", "No new data of persons; the terms of the images' sources hold. Not for diagnosis."),
     )
