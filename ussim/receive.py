@@ -21,7 +21,7 @@ from .physics import probe_spectrum
 from .plan import make_plan
 from .types import IQData, RFData
 
-JITTER_ORDER = 4  # of the series in the timing error: its rest is 1e-5 of the error, at the longest jitter
+JITTER_ORDER = 4  # of the series in the timing error: its rest is 1e-4 of the error, at the longest jitter
 JITTER_STREAM = 1  # of a record's seed, beside that of its noise, which is the seed's own
 
 
