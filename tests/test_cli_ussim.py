@@ -1,6 +1,7 @@
 """The `ussim` command line: files and summaries, one line and an exit code for what is wrong."""
 
 import contextlib
+import dataclasses
 import errno
 import glob
 import json
@@ -19,6 +20,7 @@ import pytest
 import ussim
 from ussim.commands import console
 from ussim.commands.cli import cli
+from ussim.io.plain import acquisition_to_dict
 
 # A field so small that the literal engine takes a blink: these tests are about the commands, not about speed.
 SMALL = ("--probe", "P4-2v", "--angles", "1", "--depth-mm", "30", "36", "--width-mm", "6", "--size", "24")
@@ -143,6 +145,60 @@ def test_medium_demodulation_and_elements_reach_the_picture(run):
     assert run("beamform", "echoes.npz", *grid_options, "--speed-of-sound", "1500", "-o", "other.png")[0] == 0
     with np.load("other.npz") as arrays:
         assert not np.allclose(arrays["bmode"], expected, atol=0.05)
+
+
+def test_a_real_scanner_reaches_the_picture_and_its_record(run):
+    options = (
+        "--snr-db", "20", "--noise-bandwidth-percent", "120", "--tgc-curve-db", "0,3,9", "--jitter-ns", "1", "--bits", "10",
+        "--headroom-db", "3", "--gain-spread-db", "2", "--dead-percent", "5", "--backscatter-exponent", "2",
+        "--aberration-ns", "50", "--aberration-length-mm", "3", "--speed-error-percent", "2", "--hardware-seed", "7",
+    )  # fmt: skip
+    code, out, err = run("render", "phantom.npy", *QUICK, *options, "--channel-data", "echoes.npz")
+    assert code == 0, err
+    assert "aberration of 50 ns RMS over 3 mm, gains ±2 dB, 3 of 64 elements dead, noise 20 dB below the echoes" in out
+    saved = ussim.load_channel_data("echoes.npz")
+    probe = ussim.load_probe("P4-2v")
+    waves, medium = ussim.imaging_waves(probe, n_transmits=1), ussim.Medium(backscatter_exponent=2.0)
+    grid = ussim.ImageGrid.for_acquisition(ussim.Acquisition(probe, waves), (24, 24), (-0.003, 0.003), (0.030, 0.036))
+    curve = ussim.TimeGain(np.linspace(0, 0.036, 3), [0.0, 3.0, 9.0])
+    acquisition = ussim.Acquisition(
+        probe, waves, medium,
+        aberration=ussim.PhaseScreen(50e-9, 3e-3, 7),
+        element_errors=ussim.ElementErrors(2.0, dead_fraction=0.05, seed=7),
+        receive_chain=ussim.ReceiveChain(20.0, 1.2, curve, jitter=1e-9, n_bits=10, headroom_db=3.0, seed=7),
+    )  # fmt: skip
+    fired = ussim.with_steering_speed(acquisition, 1540 * 1.02)
+    scatterers = ussim.scatterers_from_image(np.load("phantom.npy"), grid, acquisition, 0, 3 * 1540 / (2.72e6 * 1.37))
+    expected = ussim.simulate(scatterers, fired, "reference")
+    np.testing.assert_allclose(saved.samples, expected.samples, rtol=1e-12)
+    assert acquisition_to_dict(saved.acquisition) == acquisition_to_dict(fired)
+    seen = dataclasses.replace(acquisition, medium=ussim.Medium(1540 * 1.02, backscatter_exponent=2.0))
+    iq = ussim.demodulate(dataclasses.replace(expected, acquisition=seen))
+    envelope = ussim.envelope_image(iq, grid, engine="reference")
+    with np.load("phantom_bmode.npz") as arrays:
+        np.testing.assert_allclose(arrays["bmode"], ussim.log_compress(envelope, 40.0), atol=1e-5)  # float32
+        settings = json.loads(str(arrays["settings"]))
+    assert settings["beamforming_speed_of_sound"] == 1540 * 1.02
+    assert settings["acquisition"]["receive_chain"]["n_bits"] == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--headroom-db", "3"), "--headroom-db goes with --bits"),
+        (("--noise-bandwidth-percent", "80"), "--noise-bandwidth-percent goes with --snr-db"),
+        (("--aberration-length-mm", "3"), "--aberration-length-mm goes with --aberration-ns"),
+        (("--tgc-curve-db", "3,x"), "--tgc-curve-db: expected decibels, as in 0,6,12; got '3,x'"),
+        (("--tgc-curve-db", "0,999"), "--tgc-curve-db: expected decibels"),
+        (("--jitter-ns", "100"), "--jitter-ns: expected at most 0.02 periods of the center frequency"),
+        (("--aberration-ns", "2e6"), "--aberration-ns: expected s of 0 to 0.001"),
+        (("--dead-percent", "99.9"), "--dead-percent: expected an element that is alive"),
+    ],
+)
+def test_a_scanner_that_cannot_be(run, options, words):
+    code, _, err = run("render", "phantom.npy", *QUICK, *options)
+    assert code == 2
+    assert words in err.splitlines()[-1]
 
 
 def test_a_focused_scan(run):

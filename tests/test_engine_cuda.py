@@ -159,6 +159,9 @@ OPTIONS = {
     "receive delays": {"receive_delays": np.linspace(0, 1.7e-6, 24)},
     "four sub-elements": {"n_subelements": 4},
     "sampled faster": {"sampling_frequency": 20e6},
+    "backscatter": {"medium": ussim.Medium(1540.0, 0.3, backscatter_exponent=4.0)},
+    "aberration": {"aberration": ussim.PhaseScreen(60e-9, 2e-3, seed=3)},
+    "element errors": {"element_errors": ussim.ElementErrors(3.0, dead=(5,), dead_fraction=0.1)},
 }
 
 
@@ -183,7 +186,7 @@ def test_options_equal_the_reference(engine, small_array, option):
     probe = replace(small_array, baffle=settings.pop("baffle", "soft"))
     apodization = np.hanning(24) + 0.1
     waves = ussim.PlaneWaves(np.deg2rad([-5, 12]), apodization=apodization)
-    acquisition = ussim.Acquisition(probe, waves, ussim.Medium(attenuation_db_cm_mhz=0.3), **settings)
+    acquisition = ussim.Acquisition(probe, waves, **{"medium": ussim.Medium(attenuation_db_cm_mhz=0.3)} | settings)
     rng = np.random.default_rng(1)
     scatterers = ussim.Scatterers(rng.uniform(-4e-3, 4e-3, 12), rng.uniform(1e-3, 20e-3, 12), rng.normal(size=12))
     echoes, expected = simulate_both(engine, scatterers, acquisition)
@@ -543,6 +546,29 @@ def card(request):
         request.getfixturevalue("cupy_on_host")
     elif not cuda.device_count():
         pytest.skip(f"needs an NVIDIA card: {cuda.cuda_report()['problem']}")
+
+
+def test_a_real_scanner_is_the_same_on_the_card(card, small_array):
+    """Everything between echoes and samples: the same noise, gains and times, whatever simulates."""
+    acquisition = ussim.Acquisition(
+        small_array,
+        ussim.PlaneWaves(np.deg2rad([-5, 5])),
+        ussim.Medium(1540.0, 0.5, backscatter_exponent=2.0),
+        receive_mask=np.arange(24) != 11,
+        aberration=ussim.PhaseScreen(40e-9, 2e-3),
+        element_errors=ussim.ElementErrors(2.0, dead=(4,)),
+        receive_chain=ussim.ReceiveChain(25.0, None, ussim.TimeGain([0.0, 20e-3], [0.0, 12.0]), True, 1e-9, 24),
+    )
+    media = [ussim.Scatterers([0.0, 2e-3], [9e-3, 14e-3], [1.0, level]) for level in (-1.0, 0.5)]
+    expected = ussim.simulate_stack(media, acquisition, "reference", n_samples=600)
+    got = ussim.simulate_stack(media, acquisition, "cuda", n_samples=600)
+    assert type(got.samples).__module__.startswith("cupy")
+    assert relative_error(got.samples, expected.samples) < RF_TOLERANCE
+    assert not to_numpy(got.samples)[:, :, 11].any()
+    coarse = replace(acquisition, receive_chain=replace(acquisition.receive_chain, n_bits=8))
+    coded = to_numpy(ussim.simulate_stack(media, coarse, "cuda", n_samples=600).samples)
+    step = np.abs(to_numpy(got.samples)).max(axis=(1, 2, 3), keepdims=True) / 2**7
+    np.testing.assert_allclose(coded / step, np.rint(coded / step), atol=1e-3)
 
 
 def test_image_to_bmode_stays_on_the_card(card, small_array):

@@ -123,7 +123,7 @@ def _unknown(settings: Settings) -> dict[str, Any]:
     seed = settings.hardware_seed
     if settings.aberration_ns:
         length = settings.aberration_length_mm
-        parts["aberration"] = ussim.PhaseScreen(settings.aberration_ns * 1e-9, length * 1e-3, seed)
+        parts["aberration"] = ussim.PhaseScreen(settings.aberration_ns / 1e9, length / 1e3, seed)
     if settings.gain_spread_db or settings.dead_fraction:
         parts["element_errors"] = ussim.ElementErrors(
             settings.gain_spread_db, dead_fraction=settings.dead_fraction, seed=seed
@@ -147,7 +147,7 @@ def receive_chain(settings: Settings) -> ussim.ReceiveChain:
         noise_bandwidth=settings.noise_bandwidth,
         time_gain=curve,
         compensation=settings.tgc,
-        jitter=settings.jitter_ns * 1e-9,
+        jitter=settings.jitter_ns / 1e9,
         n_bits=settings.n_bits,
         headroom_db=settings.headroom_db,
     )

@@ -128,7 +128,7 @@ def realistic(
         changes["medium"] = replace(acquisition.medium, backscatter_exponent=options["backscatter_exponent"])
     if options["aberration_ns"]:
         length = options["aberration_length_mm"] or ABERRATION_LENGTH_MM
-        changes["aberration"] = ussim.PhaseScreen(options["aberration_ns"] * 1e-9, length * 1e-3, seed)
+        changes["aberration"] = ussim.PhaseScreen(options["aberration_ns"] / 1e9, length / 1e3, seed)
     if options["gain_spread_db"] or options["dead_percent"]:
         changes["element_errors"] = ussim.ElementErrors(
             options["gain_spread_db"], dead_fraction=options["dead_percent"] / 100, seed=seed
@@ -139,7 +139,7 @@ def realistic(
             snr_db=options["snr_db"],
             noise_bandwidth=None if width is None else width / 100,
             time_gain=None if curve is None else _curve(curve, deepest),
-            jitter=options["jitter_ns"] * 1e-9,
+            jitter=options["jitter_ns"] / 1e9,
             n_bits=options["bits"],
             headroom_db=options["headroom_db"] or 0.0,
             seed=seed,
