@@ -390,6 +390,23 @@ def test_a_batch_and_a_stack_hear_the_same_noise():
     assert ussim.simulate_batch([], acquisition, "reference", n_samples=700) == []
 
 
+def test_frames_of_what_moves_hear_a_noise_each():
+    """The chain comes once, after all echoes of a frame have been added up; a transmit of dead elements records noise."""
+    moving = ussim.MovingScatterers([0.0], [30e-3], [1.0], 0.0, 0.05)
+    few = dataclasses.replace(PROBE, n_elements=4)
+    acquisition = ussim.Acquisition(few, ussim.SyntheticAperture(), element_errors=ussim.ElementErrors(dead=(1,)))
+    noisy = dataclasses.replace(acquisition, receive_chain=ussim.ReceiveChain(snr_db=20.0, seed=2))
+    frames = [ussim.simulate_frames(moving, a, 3, 4000.0, "reference", n_samples=700) for a in (acquisition, noisy)]
+    assert not frames[0].samples[:, 1].any()
+    again = ussim.apply_receive_chain(frames[0], noisy.receive_chain)
+    np.testing.assert_array_equal(frames[1].samples, again.samples)
+    np.testing.assert_array_equal(frames[1].firing_times, frames[0].firing_times)
+    assert frames[1].acquisition.receive_chain is noisy.receive_chain
+    noise = frames[1].samples - frames[0].samples
+    assert abs(20 * np.log10(rms(frames[0].samples) / rms(noise)) - 20) < 0.2
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.05
+
+
 def test_simulate_is_the_chain_after_the_echoes():
     chain = ALL["receive_chain"]
     acquisition = dataclasses.replace(PLAIN, **ALL)

@@ -191,5 +191,5 @@ class ReceiveChain(Shown):
 
 
 def _check_bits(n_bits: Any) -> None:
-    if isinstance(n_bits, bool) or not isinstance(n_bits, numbers.Integral) or not 2 <= n_bits <= MOST_BITS:
+    if isinstance(n_bits, bool) or not isinstance(n_bits, numbers.Integral) or not 2 <= int(n_bits) <= MOST_BITS:
         raise ValueError(f"n_bits: expected a whole number of 2 to {MOST_BITS}, got {n_bits!r}")

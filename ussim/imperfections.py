@@ -36,7 +36,8 @@ class PhaseScreen(Shown):
     Tissue at the array, a few mm thick, of uneven speed of sound: an aberrator with no diffraction inside (O'Donnell & Flax
     1988, "Phase-aberration correction using signals from point reflectors and diffuse scatterers: measurements", IEEE Trans.
     UFFC 35). Its arrival times were measured through abdominal walls, about 43 ns RMS with a correlation length of 7.9 mm
-    (Hinkelman et al. 1994, J. Acoust. Soc. Am. 95), and breast, 67 ns and 4.3 mm (Hinkelman et al. 1995, 97).
+    (Hinkelman et al. 1994, J. Acoust. Soc. Am. 95), breast, 67 ns and 4.3 mm (1995, vol. 97), and the chest wall, 21 ns and
+    2.5 mm (1997, vol. 101).
 
     Attributes
     ----------

@@ -28,6 +28,7 @@ from .doors import check_count, own
 from .engines import get_engine
 from .plan import audible, make_plan
 from .reach import check_reach
+from .receive import apply_receive_chain
 from .shown import Shown
 from .simulation import simulate, simulate_stack
 from .transmits import CustomTransmits
@@ -247,6 +248,9 @@ def simulate_frames(
     EngineError
         As `simulate`.
     """
+    chain = acquisition.receive_chain
+    if chain is not None:  # comes after echoes have been added up, once
+        acquisition = replace(acquisition, receive_chain=None)
     motion = moving if isinstance(moving, Motion) else _Function(moving)
     if isinstance(motion, MovingScatterers):
         _check_speed(motion, acquisition)
@@ -264,7 +268,8 @@ def simulate_frames(
                 progress(done, times.size)
     if progress is not None:
         progress(times.size, times.size)
-    return RFData(records, acquisition, acquisition.sampling_frequency, firing_times=times)
+    echoes = RFData(records, acquisition, acquisition.sampling_frequency, firing_times=times)
+    return echoes if chain is None else apply_receive_chain(echoes, chain, in_place=True)
 
 
 def one_transmit(acquisition: Acquisition, transmit: int) -> Acquisition:
@@ -308,8 +313,8 @@ def _parts(
     size = 4.0 * acquisition.probe.n_elements * n_samples
     together = max(1, get_engine(engine).batch_size(size))
     for transmit in range(n_transmits):
-        if not acquisition.transmit_weights[transmit].any():
-            continue  # silent: it records nothing
+        if not (acquisition.transmit_weights[transmit] * acquisition.element_gains).any():
+            continue  # silent, or of dead elements alone: it records nothing
         alone = one_transmit(acquisition, transmit)
         for first in range(0, n_frames, together):
             frames = slice(first, min(first + together, n_frames))

@@ -95,7 +95,10 @@ class Plan:
         response, exponent = self.probe_response(frequency), self.acquisition.medium.backscatter_exponent
         if exponent == 0:
             return response
-        return response * physics.backscatter(frequency, self.acquisition.probe.center_frequency, exponent)
+        echoed: np.ndarray = response * physics.backscatter(
+            frequency, self.acquisition.probe.center_frequency, exponent
+        )
+        return echoed
 
     def probe_response(self, frequency: np.ndarray) -> np.ndarray:
         """B(f): the response of the probe on the way back; complex where it was measured."""

@@ -251,7 +251,7 @@ def _sample_unevenly(records: np.ndarray, rate: float, jitter: float, seeds: Seq
         for transmit in record:  # one at a time, as memory is short
             error = engine.to_device(jitter * rate * rng.standard_normal(transmit.shape, dtype=np.float32))
             spectrum = fft.rfft(transmit, n_fft, axis=-1)
-            factor = 1.0
+            factor: Any = 1.0
             for order in range(1, JITTER_ORDER + 1):
                 spectrum = spectrum * slope
                 factor = factor * error / order
