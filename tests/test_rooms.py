@@ -26,7 +26,7 @@ WINGS = {
             "the ground",
             "errors extras near shown lazy waiting cached compiling numerics physics interpolation arrays doors io.atomic",
         ),
-        ("what there is", "probes medium waveforms transmits acquisition"),
+        ("what there is", "probes medium waveforms transmits imperfections chain acquisition"),
         ("the values that pass", "reach io.plain io.archive io.formats. types"),
         ("laws", "foci arrivals beamforming."),
         ("the plan", "plan cells"),

@@ -21,7 +21,7 @@ _HOME = {
     "TimeGain": "chain",
     "apply_receive_chain": "receive",
     "apply_time_gain": "receive",
-    "with_steering_speed": "imperfections",
+    "with_steering_speed": "acquisition",
     "Calibration": "calibration.result",
     "CoherenceFactor": "beamforming.adaptive",
     "GeneralizedCoherenceFactor": "beamforming.adaptive",
@@ -175,7 +175,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import flow, phantoms
-    from .acquisition import Acquisition
+    from .acquisition import Acquisition, with_steering_speed
     from .beamform import delay_and_sum, envelope, field_mask, log_compress
     from .beamforming.adaptive import (
         CoherenceFactor,
@@ -204,7 +204,7 @@ if TYPE_CHECKING:
     )
     from .errors import DataError, EngineError, UssimError
     from .imaging import bmode, envelope_image
-    from .imperfections import ElementErrors, PhaseScreen, with_steering_speed
+    from .imperfections import ElementErrors, PhaseScreen
     from .io.channel_data import ChannelDataFile, load_channel_data, open_channel_data
     from .medium import Medium
     from .motion import Motion, MovingScatterers, simulate_frames

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .chain import ReceiveChain
-from .doors import check_count, check_frequency, check_times, own
+from .doors import check_count, check_frequency, check_speed, check_times, own
 from .imperfections import ElementErrors, PhaseScreen
 from .medium import Medium
 from .probes import Probe, load_probe
 from .shown import Shown
-from .transmits import Waves
+from .transmits import CustomTransmits, Waves
 from .waveforms import ImpulseResponse, Waveform, as_waveform
 
 HIGHEST_THRESHOLD_DB = -60.0  # of `Acquisition.threshold_db`
@@ -313,6 +313,37 @@ class Acquisition(Shown):
         mask.flags.writeable = False
         object.__setattr__(self, "receive_mask", mask)
         return np.broadcast_to(mask, (n_transmits, n_elements))
+
+
+def with_steering_speed(acquisition: Acquisition, speed_of_sound: float) -> Acquisition:
+    """Return an acquisition whose scanner takes another speed of sound for the medium's: its firing times are for that one.
+
+    The waves travel at the medium's own speed. Images have the scanner's error where they are beamformed with it too:
+    `delay_and_sum(..., speed_of_sound=speed_of_sound)`.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Probe, waves and the true medium.
+    speed_of_sound : float
+        That the scanner steers and focuses with, m/s.
+
+    Returns
+    -------
+    Acquisition
+        Its waves are CustomTransmits; the same one where the speeds are equal.
+
+    Raises
+    ------
+    ValueError
+        The speed is out of range.
+    """
+    check_speed(speed_of_sound)
+    medium = acquisition.medium
+    if speed_of_sound == medium.speed_of_sound:
+        return acquisition
+    delays = acquisition.waves.delays(acquisition.probe, replace(medium, speed_of_sound=speed_of_sound))
+    return replace(acquisition, waves=CustomTransmits(delays, acquisition.waves.apodization))
 
 
 def _content(value: Any) -> Hashable:

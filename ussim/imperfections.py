@@ -5,26 +5,21 @@ Both are frozen parts of an `Acquisition`, drawn from a seed, the same for every
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import numbers
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .doors import check_speed
 from .shown import Shown
 
 if TYPE_CHECKING:
-    from .acquisition import Acquisition
     from .probes import Probe
 
 LONGEST_CORRELATION = 1.0  # m: a longer one is in mm
 STEPS = 8  # of the noise that a screen is smoothed from, per correlation length
-SHORTEST = (
-    0.25  # of the pitch: elements that far apart are independent, and a shorter correlation length changes nothing
-)
+SHORTEST = 0.25  # of the pitch: elements that far apart are independent, whatever shorter length is asked for
 MOST_SPREAD_DB = 40.0
 _SCREEN, _GAINS, _DEAD = 1, 2, 3  # streams of a seed: one seed serves all parts
 
@@ -166,39 +161,6 @@ class ElementErrors(Shown):
                 f"element_errors: expected an element that is alive, got {n_elements} of {n_elements} dead"
             )
         return gains
-
-
-def with_steering_speed(acquisition: Acquisition, speed_of_sound: float) -> Acquisition:
-    """Return an acquisition whose scanner takes another speed of sound for the medium's: its firing times are for that one.
-
-    The waves travel at the medium's own speed. Images have the scanner's error where they are beamformed with it too:
-    `delay_and_sum(..., speed_of_sound=speed_of_sound)`.
-
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Probe, waves and the true medium.
-    speed_of_sound : float
-        That the scanner steers and focuses with, m/s.
-
-    Returns
-    -------
-    Acquisition
-        Its waves are CustomTransmits; the same one where the speeds are equal.
-
-    Raises
-    ------
-    ValueError
-        The speed is out of range.
-    """
-    from .transmits import CustomTransmits
-
-    check_speed(speed_of_sound)
-    medium = acquisition.medium
-    if speed_of_sound == medium.speed_of_sound:
-        return acquisition
-    delays = acquisition.waves.delays(acquisition.probe, replace(medium, speed_of_sound=speed_of_sound))
-    return dataclasses.replace(acquisition, waves=CustomTransmits(delays, acquisition.waves.apodization))
 
 
 def check_range(name: str, value: Any, low: float, high: float, unit: str, hint: str = "") -> None:
