@@ -44,6 +44,7 @@ VALUES = {
     "ImageGrid": [{"x": np.arange(3) * 1e-4, "z": np.arange(1, 4) * 1e-4}],
     "PointGrid": [{"x": np.zeros(3), "z": np.full(3, 5e-3)}],
     "PolarGrid": [{"radius": np.arange(1, 4) * 1e-2, "angle": np.arange(3) * 0.1}],
+    "TimeGain": [{"depths": np.arange(3) * 1e-2, "gains_db": np.array([0.0, 6.0, 20.0])}],
     "Waveform": [{"samples": np.array([0.0, 1.0, -1.0, 0.0]), "rate": 20e6}],
     "ImpulseResponse": [{"samples": np.array([0.0, 1.0, -1.0, 0.0]), "rate": 20e6}],
     "RFData": [
@@ -74,7 +75,7 @@ COMBINATIONS = {
     "ShortLagSpatialCoherence",
 }
 LARGE = {("RFData", "samples"), ("IQData", "samples")}  # channel data are too large to copy: they stay the caller's
-WITHOUT_ARRAYS = {"Probe", "Imaging", "Medium", *COMBINATIONS}
+WITHOUT_ARRAYS = {"ElementErrors", "PhaseScreen", "ReceiveChain", "Probe", "Imaging", "Medium", *COMBINATIONS}
 RESULTS = {"Calibration", "TimeZero"}  # made by the library, which hands their arrays over
 
 

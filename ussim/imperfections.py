@@ -1,4 +1,4 @@
-"""What a scanner does not know of the tissue and of its own elements: it enters echoes, and no beamformer takes it out.
+"""Imperfections of tissue and elements that a scanner does not know: they enter echoes, and no beamformer takes them out.
 
 Both are frozen parts of an `Acquisition`, drawn from a seed, the same for every record of it.
 """
