@@ -156,6 +156,8 @@ def test_a_real_scanner_reaches_the_picture_and_its_record(run):
     code, out, err = run("render", "phantom.npy", *QUICK, *options, "--channel-data", "echoes.npz")
     assert code == 0, err
     assert "aberration of 50 ns RMS over 3 mm, gains ±2 dB, 3 of 64 elements dead, noise 20 dB below the echoes" in out
+    assert "1 diverging wave" in out  # as the scanner sees it, not its firing times
+    assert "steered and beamformed for 1571 m/s" in out
     saved = ussim.load_channel_data("echoes.npz")
     probe = ussim.load_probe("P4-2v")
     waves, medium = ussim.imaging_waves(probe, n_transmits=1), ussim.Medium(backscatter_exponent=2.0)
@@ -182,6 +184,12 @@ def test_a_real_scanner_reaches_the_picture_and_its_record(run):
     assert settings["acquisition"]["receive_chain"]["n_bits"] == 10
 
 
+def test_noise_as_strong_as_the_echoes_is_noise(run):
+    code, out, err = run("render", "phantom.npy", *QUICK, "--snr-db", "0", "--noise-bandwidth-percent", "200")
+    assert code == 0, err
+    assert "noise 0 dB below the echoes" in out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -191,7 +199,9 @@ def test_a_real_scanner_reaches_the_picture_and_its_record(run):
         (("--tgc-curve-db", "3,x"), "--tgc-curve-db: expected decibels, as in 0,6,12; got '3,x'"),
         (("--tgc-curve-db", "0,999"), "--tgc-curve-db: expected decibels"),
         (("--jitter-ns", "100"), "--jitter-ns: expected at most 0.02 periods of the center frequency"),
-        (("--aberration-ns", "2e6"), "--aberration-ns: expected s of 0 to 0.001"),
+        (("--tgc-curve-db", ""), "--tgc-curve-db: expected decibels"),
+        (("--aberration-ns", "2e6"), "'--aberration-ns': expected a number at least 0 and at most 1e+06"),
+        (("--aberration-ns", "0", "--aberration-length-mm", "3"), "--aberration-length-mm goes with --aberration-ns"),
         (("--dead-percent", "99.9"), "--dead-percent: expected an element that is alive"),
     ],
 )

@@ -291,9 +291,12 @@ def render(
         "beamforming_speed_of_sound": believed.medium.speed_of_sound,
         **receive,
     }
-    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db, bare=bare)
+    title = steps.title_of(believed)
+    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db, bare=bare, title=title)
+    speed = believed.medium.speed_of_sound
+    wrong = "" if speed == acquisition.medium.speed_of_sound else f"steered and beamformed for {speed:.0f} m/s, "
     console.result(
-        f"{output}: {steps.summary(acquisition, grid)}; {len(scatterers):,} scatterers, engine {engine}, {clock}"
+        f"{output}: {steps.summary(believed, grid)}; {wrong}{len(scatterers):,} scatterers, engine {engine}, {clock}"
     )
     if channel_data is not None:
         console.result(f"{channel_data}: channel data {rf.samples.shape}")

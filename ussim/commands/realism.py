@@ -41,7 +41,7 @@ def realism_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--jitter-ns",
-            type=console.Number(minimum=0),
+            type=console.Number(minimum=0, maximum=1e6),
             default=0.0,
             metavar="NS",
             help="RMS error of the sampling times.",
@@ -78,7 +78,7 @@ def realism_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--aberration-ns",
-            type=console.Number(minimum=0),
+            type=console.Number(minimum=0, maximum=1e6),
             default=0.0,
             metavar="NS",
             help="RMS delay of a phase screen at the array, each way: 43 of an abdominal wall, 67 of breast.",
@@ -119,8 +119,11 @@ def realistic(
     """
     import ussim
 
+    def is_asked(name: str) -> bool:
+        return options[name] is not None and (options[name] != 0 or name == "snr_db")  # 0 dB is a noise, 0 ns no screen
+
     for name, needed in NEEDS.items():
-        if options[name] is not None and not options[needed]:
+        if options[name] is not None and not is_asked(needed):
             raise click.UsageError(f"--{name.replace('_', '-')} goes with --{needed.replace('_', '-')}")
     seed = seed if options["hardware_seed"] is None else options["hardware_seed"]
     changes: dict[str, Any] = {}
@@ -133,7 +136,7 @@ def realistic(
         changes["element_errors"] = ussim.ElementErrors(
             options["gain_spread_db"], dead_fraction=options["dead_percent"] / 100, seed=seed
         )
-    if any(options[name] for name in ("tgc_curve_db", "jitter_ns", "bits")) or options["snr_db"] is not None:
+    if any(is_asked(name) for name in ("snr_db", "tgc_curve_db", "jitter_ns", "bits")):
         width, curve = options["noise_bandwidth_percent"], options["tgc_curve_db"]
         changes["receive_chain"] = ussim.ReceiveChain(
             snr_db=options["snr_db"],

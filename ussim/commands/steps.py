@@ -366,14 +366,20 @@ def write_bmode(
     settings: dict[str, Any],
     dynamic_range_db: float,
     bare: bool = False,
+    title: str | None = None,
 ) -> None:
     """Write the picture, its numbers beside it, and with `bare` its pixels alone."""
-    title = f"{acquisition.probe.name}, {describe_waves(acquisition)}"
+    title = title or title_of(acquisition)
     is_linear = is_coherence(settings.get("combine", SUM))
     figure = bmode_figure(picture, grid, None if is_linear else dynamic_range_db, title)
     write_result(output, figure, {"bmode": picture, **axes_of(grid)}, acquisition, settings)
     if bare:
         write_bare(bare_path(output), picture)
+
+
+def title_of(acquisition: ussim.Acquisition) -> str:
+    """Return the title of a picture: probe and waves."""
+    return f"{acquisition.probe.name}, {describe_waves(acquisition)}"
 
 
 def write_bare(path: Path, picture: np.ndarray) -> None:
