@@ -411,7 +411,8 @@ def score(case: Case, images: dict[str, np.ndarray], gcnr_bins: int = GCNR_BINS)
                 if total:
                     row |= _counted(key, values, total)
         if len(case.targets):
-            widths = target_widths(image, case.grid, case.targets, envelope=not name.startswith("DAS"))
+            rf_like = not name.startswith("DAS")
+            widths = target_widths(image, case.grid, case.targets, envelope=rf_like, bridge_across=False)
             for key, values in zip(("axial FWHM [mm]", "lateral FWHM [mm]"), widths, strict=True):
                 row |= _counted(key, 1e3 * values[np.isfinite(values)], len(values))
         table[name] = row

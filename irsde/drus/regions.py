@@ -24,6 +24,9 @@ DYNAMIC_RANGE_DB = 60.0
 GCNR_BINS = 64
 RING_SEEN = 0.5  # of the area about a disc that the grid must hold, and of a speckle region
 TARGET_WINDOW = 1.8e-3  # m, half size of the region about a point target
+CYCLE_ROWS = (
+    1  # rows on either side of an RF-like image's maximum that hold a cycle of its carrier, half to one per row
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +104,14 @@ def contrast_scores(image: np.ndarray, regions: Regions, gcnr_bins: int = GCNR_B
 
 
 def target_widths(
-    image: np.ndarray, grid: ImageGrid, centers: np.ndarray, envelope: bool = True
+    image: np.ndarray, grid: ImageGrid, centers: np.ndarray, envelope: bool = True, bridge_across: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Axial and lateral -6 dB widths, m, of the targets near `centers` (n, 2); NaN where one cannot be measured.
 
     Lines through the maximum within 1.8 mm of the center, of the whole region's extent. `envelope` bridges the carrier of
-    RF-like images.
+    RF-like images, in both directions: with speckle the sign changes across too. Of single points it does not, and the
+    spline between a narrow lobe and the next maximum would be measured in place of the lobe: without `bridge_across` the
+    lateral line is the largest of each column over a cycle of the carrier.
     """
     magnitude = np.abs(image)
     step_x, step_z = np.diff(grid.x).mean(), np.diff(grid.z).mean()
@@ -121,7 +126,9 @@ def target_widths(
         region = magnitude[np.ix_(rows, columns)]
         top_z, top_x = np.unravel_index(region.argmax(), region.shape)
         axial.append(_width(region[:, top_x], step_z, envelope))
-        lateral.append(_width(region[top_z], step_x, envelope))
+        cycle = CYCLE_ROWS if envelope and not bridge_across else 0
+        line = region[max(0, top_z - cycle) : top_z + cycle + 1].max(axis=0)
+        lateral.append(_width(line, step_x, envelope and bridge_across))
     return np.array(axial), np.array(lateral)
 
 
