@@ -34,7 +34,7 @@ WINGS = {
         (
             "public steps",
             "scatterers phantoms flow receive pulses compression demodulation simulation motion operator beamform time_zero "
-            "imaging resolution doppler tracking",
+            "imaging resolution lobes propagation doppler tracking",
         ),
         ("files in", "io. volumes."),
         ("words and pictures", "show."),

@@ -15,24 +15,24 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Acquisition": "acquisition",
-    "ElementErrors": "imperfections",
-    "PhaseScreen": "imperfections",
-    "ReceiveChain": "chain",
-    "TimeGain": "chain",
-    "apply_receive_chain": "receive",
-    "apply_time_gain": "receive",
-    "with_steering_speed": "acquisition",
     "Calibration": "calibration.result",
     "CoherenceFactor": "beamforming.adaptive",
+    "ElementErrors": "imperfections",
     "GeneralizedCoherenceFactor": "beamforming.adaptive",
     "MinimumVariance": "beamforming.adaptive",
     "DelayMultiplyAndSum": "beamforming.adaptive",
+    "PhaseScreen": "imperfections",
+    "ReceiveChain": "chain",
     "ShortLagSpatialCoherence": "beamforming.adaptive",
     "PointGrid": "beamforming.grids",
     "ChannelDataFile": "io.channel_data",
+    "TimeGain": "chain",
     "TimeZero": "time_zero",
+    "apply_receive_chain": "receive",
+    "apply_time_gain": "receive",
     "check_time_zero": "time_zero",
     "CustomTransmits": "transmits",
+    "DepthResolution": "lobes",
     "DivergingWaves": "transmits",
     "DataError": "errors",
     "EngineError": "errors",
@@ -76,6 +76,7 @@ _HOME = {
     "pressure_field": "simulation",
     "probe_names": "probes",
     "pulse": "pulses",
+    "resolution_over_depth": "lobes",
     "scan_convert": "beamforming.scan_convert",
     "scatterers_from_image": "scatterers",
     "simulate": "simulation",
@@ -90,6 +91,8 @@ _HOME = {
     "velocity_from_beams": "doppler",
     "velocity_spread": "doppler",
     "wall_filter": "doppler",
+    "wave_field": "propagation",
+    "with_steering_speed": "acquisition",
 }
 _MODULES = {"flow": "flow", "phantoms": "phantoms"}
 __all__ = [
@@ -100,6 +103,7 @@ __all__ = [
     "CustomTransmits",
     "DataError",
     "DelayMultiplyAndSum",
+    "DepthResolution",
     "DivergingWaves",
     "ElementErrors",
     "EngineError",
@@ -157,6 +161,7 @@ __all__ = [
     "pressure_field",
     "probe_names",
     "pulse",
+    "resolution_over_depth",
     "scan_convert",
     "scatterers_from_image",
     "simulate",
@@ -170,6 +175,7 @@ __all__ = [
     "velocity_from_beams",
     "velocity_spread",
     "wall_filter",
+    "wave_field",
     "with_steering_speed",
 ]
 
@@ -206,10 +212,12 @@ if TYPE_CHECKING:
     from .imaging import bmode, envelope_image
     from .imperfections import ElementErrors, PhaseScreen
     from .io.channel_data import ChannelDataFile, load_channel_data, open_channel_data
+    from .lobes import DepthResolution, resolution_over_depth
     from .medium import Medium
     from .motion import Motion, MovingScatterers, simulate_frames
     from .operator import ImagingOperator, imaging_operator
     from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
+    from .propagation import wave_field
     from .pulses import pulse
     from .receive import apply_receive_chain, apply_time_gain, time_gain_compensation
     from .scatterers import scatterers_from_image
