@@ -45,7 +45,8 @@ def main() -> None:
         axis.set_ylabel("z [mm]")
     for axis in axes[1]:
         axis.set_xlabel("x [mm]")
-    figure.savefig(Path(__file__).with_name("images") / "realism.png", dpi=90)
+    path = Path(__file__).with_name("images") / "realism.webp"
+    figure.savefig(path, dpi=90, pil_kwargs={"quality": 70, "method": 6})
 
 
 if __name__ == "__main__":
