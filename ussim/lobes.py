@@ -3,7 +3,7 @@
 Widths are those of `resolution.point_spread`. Lobes are looked for in all directions from the middle of the array, the
 largest of the envelope along each, so that they are found wherever in depth the waves and the receive aperture put them.
 
-    side lobe       the largest beside the main lobe, which ends where the profile first rises again, up to the grating lobes
+    side lobe       the largest farther than 1.1 of the main lobe's widths at -6 dB from the point, nearer than grating lobes
     grating lobe    the largest where neighboring elements' echoes differ by a wavelength: |sin θ - sin θ_0| = λ / pitch
 """
 
@@ -25,7 +25,7 @@ from .beamforming.grids import PointGrid
 from .demodulation import demodulate
 from .doors import own
 from .imaging import echo_size
-from .resolution import LEVEL_DB, point_spread
+from .resolution import LEVEL_DB, point_spread, width
 from .simulation import simulate
 from .types import Scatterers
 
@@ -36,7 +36,10 @@ NEARER, FARTHER = (
     0.75,
     1.55,
 )  # ranges that are looked at, of the point's own: a plane wave's lobes lie deeper, at 2 / (1 + cos θ)
-RIPPLE_DB = 1.0  # a profile that rises by less than this does not end a main lobe
+MAIN_LOBE_DB = -6.0
+MAIN_LOBES = (
+    1.1  # widths from the point that a main lobe ends at: behind the null of a boxcar, 0.83, and of a Hann window, 1
+)
 FLOOR_DB = -120.0  # of a profile
 PIECE = 200_000  # points that are beamformed at once
 
@@ -54,8 +57,8 @@ class DepthResolution:
     lateral, axial : np.ndarray
         (n_depths,) widths at `level_db`, m; NaN where the image of the point does not fall that far on both sides.
     side_lobe_db, grating_lobe_db : np.ndarray
-        (n_depths,) levels relative to the point, dB; NaN where there is none: no side lobe apart from the main lobe, no
-        direction that a grating lobe could have.
+        (n_depths,) levels relative to the point, dB; NaN where there is none: no main lobe to be beside, no direction that
+        a grating lobe could have.
     grating_angle : np.ndarray
         (n_depths,) where the higher grating lobe is expected at the center frequency, rad from the array's normal in its
         middle; NaN where there is none.
@@ -144,8 +147,9 @@ def resolution_over_depth(
     sines = _directions(acquisition)
     rows = []
     for i, depth in enumerate(places):
-        shared = {"frequency": frequency, "bandwidth": bandwidth}
-        spread = point_spread(acquisition, x, depth, f_number, engine=engine, **shared, **options)
+        spread = point_spread(
+            acquisition, x, depth, f_number, frequency=frequency, bandwidth=bandwidth, engine=engine, **options
+        )
         rf = simulate(Scatterers([x], [depth], [1.0]), acquisition, engine)
         image = {"f_number": f_number, "engine": engine, **options}
         profile = _profile(demodulate(rf, frequency, bandwidth), x, float(depth), sines, image)
@@ -186,24 +190,12 @@ def lobe_levels(
     """
     away = np.abs(sines - sine)
     grating = profile_db[(away >= nearest) & (away <= farthest)]
-    beside = away < nearest
-    peak = int(np.argmax(np.where(beside, profile_db, -np.inf)))
-    first = _end_of_lobe(profile_db[peak::-1])
-    last = _end_of_lobe(profile_db[peak:])
-    outside = beside.copy()
-    outside[max(peak - first, 0) : peak + last + 1] = False
-    side = profile_db[outside]
+    main = width(sines, 10 ** (np.where(away < nearest, profile_db, -np.inf) / 20), MAIN_LOBE_DB)
+    side = profile_db[(away > MAIN_LOBES * main) & (away < nearest)]  # none where the main lobe has no width
     return (
         float(side.max()) if side.size else math.nan,
         float(grating.max()) if grating.size else math.nan,
     )
-
-
-def _end_of_lobe(falling_db: np.ndarray) -> int:
-    """Return the steps from a peak to the first minimum that the profile rises from again."""
-    lowest = np.minimum.accumulate(falling_db)
-    rises = np.flatnonzero(falling_db > lowest + RIPPLE_DB)
-    return int(np.argmin(falling_db[: rises[0]])) if rises.size else len(falling_db)
 
 
 def _checked_depths(acquisition: Acquisition, depths: ArrayLike | None, x: float) -> np.ndarray:

@@ -201,7 +201,7 @@ def _looked_up(pulses: _Pulses, time: np.ndarray, distance: np.ndarray) -> np.nd
     i, j = np.minimum(row.astype(int), n_distances - 2), np.minimum(column.astype(int), n_times - 2)
     u, v = row - i, column - j
     flat, place = pulses.table.ravel(), i * n_times + j
-    near = (1 - v) * flat[place] + v * flat[place + 1]
+    near: np.ndarray = (1 - v) * flat[place] + v * flat[place + 1]
     if n_distances == 2 and (pulses.table[0] == pulses.table[1]).all():
         return near
     far = (1 - v) * flat[place + n_times] + v * flat[place + n_times + 1]
