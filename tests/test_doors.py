@@ -76,7 +76,7 @@ COMBINATIONS = {
 }
 LARGE = {("RFData", "samples"), ("IQData", "samples")}  # channel data are too large to copy: they stay the caller's
 WITHOUT_ARRAYS = {"ElementErrors", "PhaseScreen", "ReceiveChain", "Probe", "Imaging", "Medium", *COMBINATIONS}
-RESULTS = {"Calibration", "TimeZero"}  # made by the library, which hands their arrays over
+RESULTS = {"Calibration", "DepthResolution", "TimeZero"}  # made by the library, which hands their arrays over
 
 
 def value_classes():
