@@ -138,11 +138,12 @@ def test_what_cannot_be_is_one_line(arguments, words):
 
 def test_lobes_of_a_known_profile():
     sines = np.linspace(-0.9, 0.9, 1801)
-    main = -80 * np.abs(sines) / 0.1
+    main = -80 * (sines / 0.1) ** 2
     profile = np.maximum(main, -60.0)
-    profile[np.abs(sines - 0.2) < 0.01] = -30.0
+    profile[np.abs(sines - 0.2) < 0.01] = -20.0
     profile[np.abs(sines + 0.6) < 0.01] = -25.0
-    assert lobe_levels(sines, profile, 0.0, 0.5, 0.7) == (-30.0, -25.0)
+    assert lobe_levels(sines, profile, 0.0, 0.5, 0.7) == (-20.0, -25.0)
+    profile[np.abs(sines - 0.2) < 0.01] = -60.0
     assert lobe_levels(sines, profile, 0.0, 2.0, 3.0)[0] == -25.0  # no grating: a side lobe like any other
     assert math.isnan(lobe_levels(sines, profile, 0.0, 2.0, 3.0)[1])
 
