@@ -29,6 +29,12 @@ FILE = INTERVALS  # in a run folder
 FORMAT = 1
 N_BINS = 6  # of the mean's grey level, each with a correction of its own
 LEAST = 200  # pixels of a bin, below which it joins its neighbor
+FEWEST_GROUPS = 4  # subjects, or images, of which each is left out in turn
+MOST_GROUPS = 12  # times that the numbers are fitted at one level
+GROUP_PIXELS = 20_000  # of a group, in that
+HALVINGS = 6  # of the range of levels
+HIGHEST_LEVEL = 0.995
+HALF = 0.5 / 255  # of the grey levels that an HQ image has: as little is no miss
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,8 @@ class Intervals:
 
     def bounds(self, mean: NDArray, variance: NDArray | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Lower and upper bound of each pixel, grey levels in [0, 1], of the shape of `mean`."""
-        scale = np.sqrt((0 if variance is None else variance) + np.float64(self.floor) ** 2)
-        place = np.searchsorted(self.edges, mean)
-        lower = mean - np.asarray(self.below)[place] * scale
-        upper = mean + np.asarray(self.above)[place] * scale
+        below, above = reach(asdict(self), mean, 0 if variance is None else variance)
+        lower, upper = mean - below, mean + above
         return tuple(np.clip(bound, 0, 1).astype(np.float32) for bound in (lower, upper))  # type: ignore[return-value]
 
     def sampling(self, tile: int = 512) -> Sampling:
@@ -123,6 +127,13 @@ def load_intervals(path: str | Path) -> Intervals:
         raise DataError(f"{path}: not what `irsde calibrate-intervals` writes ({error})") from error
 
 
+def reach(numbers: dict[str, Any], mean: NDArray, variance: NDArray | int) -> tuple[NDArray, NDArray]:
+    """Return how far the interval of each pixel reaches below and above its mean, by the numbers of `fit`."""
+    scale = np.sqrt(variance + np.float64(numbers["floor"]) ** 2)
+    place = np.searchsorted(numbers["edges"], mean)
+    return np.asarray(numbers["below"])[place] * scale, np.asarray(numbers["above"])[place] * scale
+
+
 def corrected_quantile(scores: NDArray, share: float, weights: NDArray | None = None) -> float:
     """Return the score that a new one exceeds with probability of at most 1 - `share`, if it is exchangeable with these.
 
@@ -163,3 +174,45 @@ def fit(
         "above": tuple(above),
         "floor": floor,
     }
+
+
+def level_of_groups(
+    errors: NDArray, mean: NDArray, variance: NDArray, level: float, groups: NDArray, seed: int = 0
+) -> float:
+    """Return the level to fit at, so that pixels of a group left out are held as often as `level` says; at least that.
+
+    Pixels of one subject (or image) resemble each other, and a new one's are not among them: quantiles over pixels take
+    many pixels of few groups for many draws. Each group is left out in turn (leave-one-out cross-conformal calibration;
+    Vovk 2015), and the level is widened until the mean over them is right. Of fewer than `FEWEST_GROUPS` it is as it was.
+    """
+    names = np.unique(groups)
+    if len(names) < FEWEST_GROUPS:
+        return level
+    rng = np.random.default_rng(seed)
+    folds = np.searchsorted(names, groups) % MOST_GROUPS
+    kept = np.concatenate(
+        [
+            rng.choice(own, min(GROUP_PIXELS, len(own)), replace=False)
+            for own in (np.flatnonzero(groups == name) for name in names)
+        ]
+    )
+    errors, mean, variance, folds, groups = (part[kept] for part in (errors, mean, variance, folds, groups))
+    _, index, count = np.unique(groups, return_inverse=True, return_counts=True)
+    weights = (1 / count)[index]
+
+    def held(wanted: float) -> float:
+        inside = np.zeros(len(errors), bool)
+        for fold in np.unique(folds):
+            out = folds == fold
+            numbers = fit(errors[~out], mean[~out], variance[~out], wanted, weights[~out])
+            below, above = reach(numbers, mean[out], variance[out])
+            inside[out] = (errors[out] >= -below - HALF) & (errors[out] <= above + HALF)
+        return float(np.average(inside, weights=weights))
+
+    low, high = level, max(level, HIGHEST_LEVEL)
+    if held(low) >= level:
+        return level
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if held(middle) >= level else (middle, high)
+    return high

@@ -24,7 +24,7 @@ from irsde.evaluation.metrics import Patches, calm_patches
 from irsde.evaluation.results import Result
 from irsde.evaluation.table import write_report
 from irsde.evaluation.texture import calm_tissue, contour_ratio, drift, gcnr_null, local_spectrum, texture_distance
-from irsde.intervals import Intervals, corrected_quantile, fit, load_intervals
+from irsde.intervals import Intervals, corrected_quantile, fit, level_of_groups, load_intervals, reach
 
 # --- intervals -------------------------------------------------------------------------------------------------------
 
@@ -67,9 +67,41 @@ def test_over_many_calibrations_a_new_score_is_held_as_often_as_is_said():
     assert np.mean(held) == pytest.approx(0.9, abs=3 * math.sqrt(0.09 / 4000))
 
 
+def test_a_new_subject_is_covered_as_often_as_is_said():
+    """Six subjects to calibrate on, each with a drift and a spread of its own; twelve hundred others to test on.
+
+    Quantiles over pixels hold fewer of them: the new subject's drift is beyond those seen more often than that of a pixel.
+    """
+    rng = np.random.default_rng(2)
+
+    def subjects(n):
+        groups = np.repeat(np.arange(n), 400)
+        drift, spread = 0.04 * rng.standard_normal(n), np.exp(0.5 * rng.standard_normal(n))
+        errors = drift[groups] + 0.03 * spread[groups] * rng.standard_normal(len(groups))
+        return errors, rng.random(len(groups)), np.zeros(len(groups)), groups
+
+    held = {"pixels": [], "groups": []}
+    for _ in range(60):
+        errors, mean, variance, groups = subjects(6)
+        tested = subjects(20)
+        levels = {"pixels": 0.9, "groups": level_of_groups(errors, mean, variance, 0.9, groups)}
+        assert levels["groups"] >= 0.9
+        for name, level in levels.items():
+            below, above = reach(fit(errors, mean, variance, level), tested[1], tested[2])
+            held[name].append(np.mean((tested[0] >= -below) & (tested[0] <= above)))
+    assert np.mean(held["pixels"]) < 0.87
+    assert np.mean(held["groups"]) == pytest.approx(0.9, abs=0.02)  # one of six left out: five, not six, were seen
+
+
+def test_a_few_subjects_are_calibrated_as_they_were():
+    rng = np.random.default_rng(3)
+    errors, mean = rng.standard_normal((2, 900))
+    assert level_of_groups(errors, mean, 0 * mean, 0.9, np.repeat(np.arange(3), 300)) == 0.9
+
+
 def test_a_new_noise_is_covered_on_the_same_pairs():
     model = make_model()
-    subset = whole(SpecklePairs(n=4, size=48))
+    subset = whole(SpecklePairs(n=3, size=48))  # too few images to leave one out
     made = fit_intervals([model], [subset], n_samples=3, steps=2)
     assert made.subjects == tuple(sorted(set(subset.subjects)))
     rows = coverage(made, [model], [subset], seed=7)

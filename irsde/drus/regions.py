@@ -24,9 +24,7 @@ DYNAMIC_RANGE_DB = 60.0
 GCNR_BINS = 64
 RING_SEEN = 0.5  # of the area about a disc that the grid must hold, and of a speckle region
 TARGET_WINDOW = 1.8e-3  # m, half size of the region about a point target
-CYCLE_ROWS = (
-    1  # rows on either side of an RF-like image's maximum that hold a cycle of its carrier, half to one per row
-)
+CYCLE_ROWS = 1  # on either side of an RF-like image's maximum: they hold a cycle of the carrier, half to one per row
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from irsde.data import DataError, Subset
 from irsde.evaluation.evaluate import check_unseen
 from irsde.evaluation.results import Coverage
-from irsde.intervals import Intervals, fit
+from irsde.intervals import FEWEST_GROUPS, HALF, Intervals, fit, level_of_groups
 from irsde.network import Model
 from irsde.sample import Sampling, restore_members
 from irsde.stacks import image_seed
-
-HALF = 0.5 / 255  # of the grey levels that an HQ image has
 
 
 def fit_intervals(
@@ -43,7 +41,8 @@ def fit_intervals(
     subsets
         Calibration pairs; every subject counts the same.
     level
-        Share of pixels that the intervals are to hold.
+        Share of pixels that the intervals are to hold, of a subject that was not calibrated on: measured on each of these
+        left out in turn, where there are enough, or on each image left out.
     n_samples, steps, sampler, fidelity, seed
         How samples are drawn, per model.
 
@@ -62,7 +61,7 @@ def fit_intervals(
         n_samples = 1  # all would be the same
     sampling = Sampling(steps, sampler, fidelity=fidelity)
     subjects = sorted({s for subset in subsets for s in subset.subjects})
-    errors, means, variances, owners = [], [], [], []
+    errors, means, variances, owners, images = [], [], [], [], []
     for subset in subsets:
         for i in range(len(subset)):
             hq, lq = subset[i]
@@ -72,11 +71,14 @@ def fit_intervals(
             means.append(mean[inside])
             variances.append(variance[inside])
             owners.append(np.full(len(errors[-1]), subjects.index(subset.subjects[i])))
+            images.append(np.full(len(errors[-1]), len(images)))
             advance(1)
     who = np.concatenate(owners)
     _, index, count = np.unique(who, return_inverse=True, return_counts=True)
     off, middle, spread = (np.concatenate(part).astype(np.float64) for part in (errors, means, variances))
-    numbers = fit(off, middle, spread, level, (1 / count)[index])
+    groups = who if len(subjects) >= FEWEST_GROUPS else np.concatenate(images)
+    widened = level_of_groups(off, middle, spread, level, groups, seed)
+    numbers = fit(off, middle, spread, widened, (1 / count)[index]) | {"level": level}
     names = tuple(model.name for model in models)
     return Intervals(
         **numbers, n_samples=n_samples, steps=steps, sampler=sampler, fidelity=fidelity, subjects=tuple(subjects),
