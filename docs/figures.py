@@ -94,6 +94,37 @@ def beams() -> plt.Figure:
     return figure
 
 
+def slices() -> plt.Figure:
+    """Draw the beam in elevation, and cysts in a plane, as cylinders in a slab and as spheres in a volume."""
+    probe = ussim.load_probe("L11-5v")
+    figure, axes = plt.subplots(1, 4, figsize=(10.8, 3.1), layout="constrained", width_ratios=(0.8, 1, 1, 1))
+    acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(np.deg2rad([-5.0, 0.0, 5.0])))
+    column = ussim.ImageGrid(x=np.array([0.0]), z=np.linspace(2e-3, 50e-3, 60))
+    offsets = np.linspace(-5e-3, 5e-3, 41)
+    beam = np.array([ussim.pressure_field(acquisition, column, y=y)[1, :, 0] for y in offsets])
+    level = 20 * np.log10(beam.T / beam.max(axis=0)[:, None])
+    settings = {"cmap": "inferno", "interpolation": "bilinear", "aspect": "auto"}
+    axes[0].imshow(level, vmin=-30, vmax=0, extent=(-5, 5, 50, 2), **settings)
+    axes[0].axhline(1e3 * probe.elevation_focus, color="w", linewidth=0.6, linestyle=":")
+    axes[0].set(title="pressure across the plane", xlabel="y [mm]", ylabel="z [mm]")
+    grid = ussim.ImageGrid(x=np.linspace(-7e-3, 7e-3, 140), z=np.linspace(28e-3, 42e-3, 140))
+    z, y, x = np.meshgrid(grid.z, np.linspace(-4e-3, 4e-3, 41), grid.x, indexing="ij")
+    holes = [(-3e-3, 32e-3, 1.2e-3), (3e-3, 32e-3, 2e-3), (-2.5e-3, 38e-3, 2.5e-3), (3.5e-3, 38e-3, 1.2e-3)]
+    spheres = np.full(x.shape, 0.75)
+    for center_x, center_z, radius in holes:
+        spheres[np.sqrt((x - center_x) ** 2 + y**2 + (z - center_z) ** 2) < radius] = 0.0
+    plane, distance = spheres[:, 20], 0.25e-3
+    pictures = {
+        "a plane": ussim.bmode(plane, acquisition, grid, mean_distance=distance / 2),
+        "a slab of 8 mm": ussim.bmode(plane, acquisition, grid, mean_distance=distance, thickness=8e-3),
+        "spheres in 8 mm": ussim.bmode(spheres, acquisition, grid, mean_distance=distance, thickness=8e-3),
+    }
+    for axis, (title, picture) in zip(axes[1:], pictures.items(), strict=True):
+        axis.imshow(picture, vmin=0, vmax=1, cmap="gray", extent=(-7, 7, 42, 28))
+        axis.set(title=title, xlabel="x [mm]")
+    return figure
+
+
 def frame() -> plt.Figure:
     """Draw the axes of a flat and of a convex array."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
@@ -182,6 +213,7 @@ FIGURES = {
     "physics-elements": elements,
     "physics-pulses": pulses,
     "physics-beams": beams,
+    "elevation": slices,
     "axes": frame,
     "record": record,
     "roofline": roofline,

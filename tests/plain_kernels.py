@@ -50,6 +50,7 @@ def complex_outer(sums, at, scalars, s_at, s_part, s_row, s_step, vectors, v_at,
 simd.load, simd.store, simd.transpose_block, simd.complex_outer = load, store, transpose_block, complex_outer
 simd.fma = lambda a, b, c: np.asarray(a * b + c, np.float32)
 simd.total = lambda value: np.float32(np.sum(value))
+simd._rough_root = lambda value: (1 / np.sqrt(value)).astype(np.float32)
 simd._two_to_the = lambda exponent: np.exp2(exponent).astype(np.float32)
 
 
@@ -58,7 +59,8 @@ def relative(value, expected):
 
 
 def main() -> None:
-    probe = ussim.Probe("small", 3e6, 0.6, 5, 0.4e-3, 0.3e-3, radius=float(sys.argv[1]) if sys.argv[1:] else np.inf)
+    radius = float(sys.argv[1]) if sys.argv[1:] else np.inf
+    probe = ussim.Probe("small", 3e6, 0.6, 5, 0.4e-3, 0.3e-3, element_height=4e-3, elevation_focus=8e-3, radius=radius)
     rng = np.random.default_rng(0)
     points = ussim.Scatterers(rng.uniform(-2e-3, 2e-3, 18), rng.uniform(6e-3, 7e-3, 18), rng.normal(size=18))
     grid = ussim.ImageGrid(x=np.linspace(-2e-3, 2e-3, 5), z=np.linspace(5e-3, 8e-3, 6))
@@ -72,6 +74,11 @@ def main() -> None:
         rf = ussim.simulate(points, acquisition, engine="cpu")
         oracle = ussim.simulate(points, acquisition, engine="reference", n_samples=rf.samples.shape[-1])
         show("rf", n_transmits, relative(rf.samples, oracle.samples), 1e-4)  # as test_engine_cpu.py allows
+        if np.isinf(probe.radius):
+            raised = ussim.Scatterers(points.x, points.z, points.reflectivity, rng.uniform(-2e-3, 2e-3, 18))
+            deep = ussim.simulate(raised, acquisition, engine="cpu")
+            oracle = ussim.simulate(raised, acquisition, engine="reference", n_samples=deep.samples.shape[-1])
+            show("rf with an elevation", n_transmits, relative(deep.samples, oracle.samples), 1e-4)
         iq = ussim.demodulate(rf)
         for method in ("linear", "lanczos3"):
             for compounding in ("coherent", "incoherent", "none"):

@@ -99,15 +99,19 @@ def test_numbers_and_echoes_go_to_matlab(run, here):
     assert not os.path.exists("same.mat")
 
 
-def test_render_is_the_library_in_one_line(run):
-    run("render", "phantom.npy", *QUICK, "--seed", "5", "--attenuation", "0.5")
+@pytest.mark.parametrize("thickness", [None, 4e-3])
+def test_render_is_the_library_in_one_line(run, thickness):
+    slab = () if thickness is None else ("--thickness-mm", "4")
+    run("render", "phantom.npy", *QUICK, "--seed", "5", "--attenuation", "0.5", *slab)
     probe = ussim.load_probe("P4-2v")
     acquisition = ussim.Acquisition(probe, ussim.imaging_waves(probe, n_transmits=1), ussim.Medium(1540, 0.5))
     grid = ussim.ImageGrid.for_acquisition(acquisition, (24, 24), (-0.003, 0.003), (0.030, 0.036))
     distance = 3 * 1540 / (2.72e6 * 1.37)
-    expected = ussim.bmode(np.load("phantom.npy"), acquisition, grid, 5, mean_distance=distance, engine="reference")
+    options = {"mean_distance": distance, "thickness": thickness, "engine": "reference"}
+    expected = ussim.bmode(np.load("phantom.npy"), acquisition, grid, 5, **options)
     with np.load("phantom_bmode.npz") as arrays:
         np.testing.assert_allclose(arrays["bmode"], expected, atol=1e-6)  # the last bit of float32 at 1
+        assert json.loads(str(arrays["settings"]))["thickness_mm"] == (None if thickness is None else 4.0)
 
 
 def test_display_and_scatterers_have_ranges_of_their_own(run):
@@ -360,6 +364,8 @@ def one_line(err):
         (("render", "phantom.npy", "--attenuation", "-1"), 2, "at least 0, got -1"),
         (("render", "phantom.npy", "--dynamic-range-db", "0"), 2, "above 0, got 0"),
         (("render", "phantom.npy", "--mean-distance-wavelengths", "0"), 2, "above 0"),
+        (("render", "phantom.npy", "--thickness-mm", "0"), 2, "above 0"),
+        (("render", "phantom.npy", "--thickness-mm", "1e6"), 2, "away"),
         (("render", "phantom.npy", "--engine", "gpu"), 2, "expected one of auto, cpu"),
         (("render", "phantom.npy", "--engine", "cuda:x"), 2, "expected one of auto, cpu"),
         (("render", "phantom.npy", "--width-mm", "1e6"), 2, "at most 16 times the depth"),

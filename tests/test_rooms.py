@@ -29,7 +29,7 @@ WINGS = {
         ("what there is", "probes medium waveforms transmits imperfections chain acquisition"),
         ("the values that pass", "reach io.plain io.archive io.formats. types"),
         ("laws", "foci arrivals beamforming."),
-        ("the plan", "plan cells"),
+        ("the plan", "plan elevation cells"),
         ("engines", "engines."),
         (
             "public steps",

@@ -44,6 +44,7 @@ def bmode(
     bandwidth: float | None = None,
     tgc: bool = False,
     engine: str = "auto",
+    thickness: float | None = None,
 ) -> np.ndarray:
     """Simulate the B-mode of an image.
 
@@ -53,7 +54,7 @@ def bmode(
     Parameters
     ----------
     image : np.ndarray
-        (rows, columns) float in [0, 1] or uint8, stretched onto the grid.
+        (rows, columns) float in [0, 1] or uint8, stretched onto the grid; with a thickness also a volume.
     acquisition : Acquisition
         Probe, waves, medium and sampling.
     grid : ImageGrid
@@ -75,6 +76,8 @@ def bmode(
         Compensate the medium's attenuation (see `time_gain_compensation`); False by default.
     engine : str
         As in `simulate`.
+    thickness : float, optional
+        Of a slab of scatterers in elevation, m (see `scatterers_from_image`); none by default: two dimensions.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def bmode(
         No such engine or device, or not enough memory.
     """
     scatterer_range_db = dynamic_range_db if scatterer_range_db is None else scatterer_range_db
-    scatterers = scatterers_from_image(image, grid, acquisition, seed, mean_distance, scatterer_range_db)
+    scatterers = scatterers_from_image(image, grid, acquisition, seed, mean_distance, scatterer_range_db, thickness)
     rf = simulate(scatterers, acquisition, engine)
     if tgc:
         time_gain_compensation(rf, frequency=frequency, in_place=True)

@@ -79,6 +79,10 @@ class MovingScatterers(Shown):
         (n,) amplitude, of either sign, without unit.
     velocity_x, velocity_z : np.ndarray
         (n,) m/s, to the right and away from the array; one number serves all.
+    y : np.ndarray, optional
+        (n,) elevation at time 0, m, as that of `Scatterers`; none by default.
+    velocity_y : np.ndarray, optional
+        (n,) m/s, in elevation; one number serves all; 0 by default.
     still : Scatterers or None
         Those whose velocity is 0.
 
@@ -93,6 +97,8 @@ class MovingScatterers(Shown):
     reflectivity: np.ndarray
     velocity_x: np.ndarray
     velocity_z: np.ndarray
+    y: np.ndarray | None = None
+    velocity_y: np.ndarray | None = None
 
     if TYPE_CHECKING:  # lists and numbers become arrays
 
@@ -103,13 +109,18 @@ class MovingScatterers(Shown):
             reflectivity: ArrayLike,
             velocity_x: ArrayLike,
             velocity_z: ArrayLike,
+            y: ArrayLike | None = None,
+            velocity_y: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        placed = Scatterers(self.x, self.z, self.reflectivity)
-        for name in ("x", "z", "reflectivity"):
+        placed = Scatterers(self.x, self.z, self.reflectivity, self.y)
+        for name in ("x", "z", "reflectivity", "y"):
             object.__setattr__(self, name, getattr(placed, name))
-        for name in ("velocity_x", "velocity_z"):
+        if self.y is None and self.velocity_y is not None:
+            raise ValueError("MovingScatterers: velocity_y: expected a y (elevation, m) beside it, got none")
+        names = ("velocity_x", "velocity_z") if self.velocity_y is None else ("velocity_x", "velocity_z", "velocity_y")
+        for name in names:
             given: np.ndarray = own(f"MovingScatterers: {name}", getattr(self, name))
             if given.shape not in ((), placed.x.shape) or not np.isfinite(given).all():
                 raise ValueError(
@@ -124,7 +135,8 @@ class MovingScatterers(Shown):
     def still(self) -> Scatterers | None:
         """Those whose velocity is 0; None where all move."""
         kept = self._rests
-        return Scatterers(self.x[kept], self.z[kept], self.reflectivity[kept]) if kept.any() else None
+        y = None if self.y is None else self.y[kept]
+        return Scatterers(self.x[kept], self.z[kept], self.reflectivity[kept], y) if kept.any() else None
 
     def at(self, time: float) -> Scatterers:
         """Return those that move, where they are at a time.
@@ -141,11 +153,16 @@ class MovingScatterers(Shown):
         kept = ~self._rests
         x = self.x[kept] + time * self.velocity_x[kept]
         z = self.z[kept] + time * self.velocity_z[kept]
-        return Scatterers(x, z, self.reflectivity[kept])
+        if self.y is None:
+            return Scatterers(x, z, self.reflectivity[kept])
+        y = self.y[kept] if self.velocity_y is None else self.y[kept] + time * self.velocity_y[kept]
+        return Scatterers(x, z, self.reflectivity[kept], y)
 
     @property
     def _rests(self) -> np.ndarray:
         rests: np.ndarray = (self.velocity_x == 0) & (self.velocity_z == 0)
+        if self.velocity_y is not None:
+            rests &= self.velocity_y == 0
         return rests
 
 
@@ -256,6 +273,8 @@ def simulate_frames(
         _check_speed(motion, acquisition)
     times = firing_times(n_frames, acquisition.n_transmits, prf, frame_interval)
     rests = _together([medium for medium in (motion.still, still) if medium is not None])
+    if len(rests):
+        _together([rests, motion.at(float(times[0, 0]))])  # both with an elevation, or none
     length = _record_length(motion, rests, acquisition, times) if n_samples is None else n_samples
     once = simulate(rests, acquisition, engine, max_memory, length).samples
     with device_of(once):
@@ -325,7 +344,10 @@ def _parts(
 
 def _check_speed(moving: MovingScatterers, acquisition: Acquisition) -> None:
     """Refuse what moves while its echoes travel, as nothing does that is told in m/s."""
-    fastest = float(np.hypot(moving.velocity_x, moving.velocity_z).max(initial=0.0))
+    speed = np.hypot(moving.velocity_x, moving.velocity_z)
+    if moving.velocity_y is not None:
+        speed = np.hypot(speed, moving.velocity_y)
+    fastest = float(speed.max(initial=0.0))
     limit = LARGEST_SPEED * acquisition.medium.speed_of_sound
     if fastest > limit:
         raise ValueError(
@@ -336,20 +358,25 @@ def _check_speed(moving: MovingScatterers, acquisition: Acquisition) -> None:
 
 def _together(media: list[Scatterers]) -> Scatterers:
     """Return scatterers of several media as one, in host memory."""
-    names = ("x", "z", "reflectivity")
-    x, z, reflectivity = (
-        np.concatenate([to_numpy(getattr(medium, name)) for medium in media]) if media else np.zeros(0)
-        for name in names
+    if len({medium.y is None for medium in media}) > 1:
+        raise ValueError(
+            "still: expected a y (elevation, m) where the scatterers that move have one, and none otherwise"
+        )
+    names = ("x", "z", "reflectivity", "y")[: 3 if not media or media[0].y is None else 4]
+    return Scatterers(
+        *(
+            np.concatenate([to_numpy(getattr(medium, name)) for medium in media]) if media else np.zeros(0)
+            for name in names
+        )
     )
-    return Scatterers(x, z, reflectivity)
 
 
 def _record_length(motion: Motion, rests: Scatterers, acquisition: Acquisition, times: np.ndarray) -> int:
     """Return samples from time 0 until the last echo of the sequence has passed."""
-    plan = make_plan(acquisition)
+    plan = make_plan(acquisition, motion.at(float(times[0, 0])).y is not None)
     longest = 0.0
     for medium in (rests, *(motion.at(float(time)) for time in times.ravel())):
         heard = audible(medium, acquisition)
-        check_reach("Scatterers", heard.x, heard.z, acquisition)
-        longest = max(longest, plan.longest_distance(heard.x, heard.z))
+        check_reach("Scatterers", heard.x, heard.z, acquisition, heard.y)
+        longest = max(longest, plan.longest_distance(heard.x, heard.z, heard.y))
     return max(1, math.ceil(plan.echo_end(longest) * acquisition.sampling_frequency))

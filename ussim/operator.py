@@ -55,17 +55,19 @@ class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no typ
     ) -> None:
         acquisition = replace(acquisition, receive_chain=None)  # noise is not linear
         self._engine = get_engine(engine)
-        self._plan = _checked_plan(acquisition)
+        self._plan = _checked_plan(acquisition, [positions] if isinstance(positions, Scatterers) else [])
         self._max_memory, self._progress = max_memory, progress
         if isinstance(positions, ImageGrid):
             x, z = (axis.ravel() for axis in positions.mesh())
+            y = None
             self.image_shape: tuple[int, ...] = positions.shape
         else:
             x, z = (to_numpy(axis).astype(np.float64) for axis in (positions.x, positions.z))
+            y = None if positions.y is None else to_numpy(positions.y).astype(np.float64)
             self.image_shape = x.shape
         self._in_front = np.flatnonzero(~acquisition.probe.is_behind(x, z))
-        self._points = Scatterers(x[self._in_front], z[self._in_front], np.ones(len(self._in_front)))
-        check_reach("positions", self._points.x, self._points.z, acquisition)
+        self._points = Scatterers(x, z, np.ones(len(x)), y).select(self._in_front)
+        check_reach("positions", self._points.x, self._points.z, acquisition, self._points.y)
         _check_reach(self._plan, [self._points])
         self._start_sample = _start_sample(start_time, acquisition)
         if n_samples is None:
@@ -98,7 +100,7 @@ class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no typ
             The budget cannot hold the smallest piece of work.
         """
         values = _real("reflectivity", reflectivity, self.shape[1])
-        points = Scatterers(self._points.x, self._points.z, values[self._in_front])
+        points = Scatterers(self._points.x, self._points.z, values[self._in_front], self._points.y)
         n_samples = self.data_shape[-1]
         samples = self._engine.simulate(
             points, self._plan, n_samples, self._start_sample, self._max_memory, self._progress

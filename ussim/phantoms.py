@@ -99,7 +99,11 @@ class Phantom(Shown):
         return draw("bmode_figure", self.image(dynamic_range_db), self.grid, dynamic_range_db)
 
     def scatterers(
-        self, acquisition: Acquisition, seed: int | np.random.Generator = 0, mean_distance: float | None = None
+        self,
+        acquisition: Acquisition,
+        seed: int | np.random.Generator = 0,
+        mean_distance: float | None = None,
+        thickness: float | None = None,
     ) -> Scatterers:
         """Draw scatterers that follow the levels, and add the points.
 
@@ -111,6 +115,8 @@ class Phantom(Shown):
             Of the draw: another draw of the same phantom for each.
         mean_distance : float, optional
             m between neighbors, as `scatterers_from_image` takes it.
+        thickness : float, optional
+            Of a slab in elevation, m, as `scatterers_from_image` takes it; the points lie in its middle.
 
         Returns
         -------
@@ -118,18 +124,14 @@ class Phantom(Shown):
             None where the level is FLOOR_DB.
         """
         grey = 1 - self.level_db / FLOOR_DB
-        drawn = scatterers_from_image(grey, self.grid, acquisition, seed, mean_distance, -FLOOR_DB)
+        drawn = scatterers_from_image(grey, self.grid, acquisition, seed, mean_distance, -FLOOR_DB, thickness)
         heard = drawn.reflectivity > 0
         # Black tissue is FLOOR_DB below white in that draw, times a Rayleigh variable: here it is silent.
         column = np.clip(np.searchsorted(self.grid.x, drawn.x), 0, self.grid.x.size - 1)
         row = np.clip(np.searchsorted(self.grid.z, drawn.z), 0, self.grid.z.size - 1)
         heard &= grey[row, column] > 0
         points = self.points[~acquisition.probe.is_behind(self.points[:, 0], self.points[:, 1])]
-        return Scatterers(
-            np.concatenate([drawn.x[heard], points[:, 0]]),
-            np.concatenate([drawn.z[heard], points[:, 1]]),
-            np.concatenate([drawn.reflectivity[heard], 10 ** (points[:, 2] / 20)]),
-        )
+        return drawn.select(heard).join(Scatterers(points[:, 0], points[:, 1], 10 ** (points[:, 2] / 20)))
 
 
 def names() -> list[str]:

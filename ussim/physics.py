@@ -1,10 +1,11 @@
 """The acoustic model, one formula a function: START HERE.
 
 Linear acoustics, single scattering, far field of each sub-element: SIMUS (Garcia 2022, "SIMUS: an open-source simulator
-for medical ultrasound imaging. Part I: theory & examples", Comput. Methods Programs Biomed. 218), in two dimensions.
+for medical ultrasound imaging. Part I: theory & examples", Comput. Methods Programs Biomed. 218), in two dimensions, or
+in three with the focusing of an element's height and lens.
 
 Each function is plain NumPy arithmetic that works on scalars and arrays alike: the reference engine calls it on arrays,
-the CPU engine compiles it with Numba and calls it on scalars. SI units; frequency in Hz; x lateral, z depth.
+the CPU engine compiles it with Numba and calls it on scalars. SI units; frequency in Hz; x lateral, y elevation, z depth.
 """
 
 from __future__ import annotations
@@ -60,6 +61,48 @@ def attenuation(frequency: Real, attenuation_db_cm_mhz: float) -> Real:
 def wavenumber(frequency: float, speed_of_sound: float) -> float:
     """K = 2π f / c in rad/m."""
     return 2 * np.pi * frequency / speed_of_sound
+
+
+# --- elevation -------------------------------------------------------------------------------------------------------
+
+# The aperture in elevation, 1 over |y| < height / 2, as a sum of Gaussians A exp(-B (y / height)²): the form of Wen &
+# Breazeale 1988 ("A diffraction beam field expressed as the superposition of Gaussian beams", J. Acoust. Soc. Am. 83),
+# the four terms that MUST takes, in conjugate pairs.
+BEAM_AMPLITUDES = 0.187 + 0.275j, 0.288 - 1.954j, 0.187 - 0.275j, 0.288 + 1.954j
+BEAM_DECAYS = 4.558 - 25.59j, 8.598 - 7.924j, 4.558 + 25.59j, 8.598 + 7.924j
+
+
+def elevation_beam(
+    wavenumber: float | np.ndarray, distance: np.ndarray, square_y: float | np.ndarray, height: float, focus: float
+) -> np.ndarray:
+    """Complex field that an element's height and lens make of a line through its center, m (Garcia 2022).
+
+    Fresnel's integral over the height, for an aperture of Gaussians, relative to the phase of `elevation_path` and the
+    distance; `focus` is the lens's, infinite without one.
+
+    Parameters
+    ----------
+    wavenumber : rad/m.
+    distance : m, element to point in three dimensions.
+    square_y : m², of the point's elevation.
+    """
+    field = np.zeros((), dtype=np.complex128)
+    curvature = 0.5j * wavenumber * (1 / focus - 1 / distance)
+    for amplitude, decay in zip(BEAM_AMPLITUDES, BEAM_DECAYS, strict=True):
+        spread = 1 / (curvature + decay / height**2)
+        exponent = -((wavenumber / distance) ** 2) * square_y / 4 * spread
+        field = field + amplitude * np.sqrt(np.pi * spread) * np.exp(exponent)
+    return field
+
+
+def elevation_path(distance: Real, square_y: Real) -> Real:
+    """Way that the elevation adds to the distance in the phase, m: Fresnel's y² / 2r (Garcia 2022; MUST's form).
+
+    The distance in three dimensions holds this already, and MUST counts it again: an echo from y is y² / 2r later each
+    way than it is far.
+    """
+    way: Real = square_y / (2 * distance)
+    return way
 
 
 # --- spectra ---------------------------------------------------------------------------------------------------------

@@ -40,6 +40,14 @@ OUTSIDE = 16.0  # samples outside a record, farther than an interpolation reache
 BAFFLES = {"soft": 0.0, "rigid": math.inf}
 
 
+@dataclass(frozen=True)
+class Lens:
+    """Elements in elevation, for scatterers that have a y."""
+
+    height: float  # m
+    focus: float  # m, infinite without a lens
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """An acquisition in the terms of the model. Arrays are float64."""
@@ -55,6 +63,12 @@ class Plan:
     weights: np.ndarray  # (n_transmits, n_foci, n_elements), 0 where off
     receive_delays: np.ndarray  # (n_elements,) s
     minimum_distance: float  # m, distances are floored here
+    lens: Lens | None = None  # None: two dimensions
+
+    @property
+    def width(self) -> float:
+        """Factor of the integral over frequency, m: an element's width; 1, without unit, in three dimensions (as MUST)."""
+        return self.acquisition.probe.element_width if self.lens is None else 1.0
 
     @cached_property
     def firing_times(self) -> tuple[np.ndarray, np.ndarray]:
@@ -166,13 +180,16 @@ class Plan:
         first = int(np.argmax(outside <= tail**2 * outside[0]))
         return (first if outside[first] <= tail**2 * outside[0] else n_half) / rate
 
-    def longest_distance(self, x: np.ndarray, z: np.ndarray) -> float:
-        """Largest distance from an element to a point, m; 0 without points."""
+    def longest_distance(self, x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> float:
+        """Largest way from an element to a point, m, with what the elevation adds to it; 0 without points."""
         if len(x) == 0:
             return 0.0
         probe = self.acquisition.probe
         # Of a line or an arc of less than half a circle, one end is the farthest from any point in front.
-        return max(float(np.hypot(x - probe.element_x[e], z - probe.element_z[e]).max()) for e in (0, -1))
+        way = np.maximum(*(np.hypot(x - probe.element_x[e], z - probe.element_z[e]) for e in (0, -1)))
+        if y is not None and self.lens is not None:  # from the farther edge; `elevation_path` is y / 2 at most
+            way = np.hypot(way, np.abs(y) + self.lens.height / 2) + np.abs(y) / 2
+        return float(way.max())
 
     def echo_end(self, longest_distance: float) -> float:
         """Time after which nothing comes back from scatterers up to `longest_distance` m away, s."""
@@ -183,9 +200,20 @@ class Plan:
         return latest
 
 
-def make_plan(acquisition: Acquisition) -> Plan:
-    """Return the plan of an acquisition."""
+def make_plan(acquisition: Acquisition, elevated: bool = False) -> Plan:
+    """Return the plan of an acquisition, in three dimensions where points are `elevated`.
+
+    Raises
+    ------
+    ValueError
+        Points are elevated, and the probe has no element height.
+    """
     probe, medium = acquisition.probe, acquisition.medium
+    if elevated and math.isinf(probe.element_height):
+        raise ValueError(
+            f"Scatterers: y: expected a probe with an element_height, {probe.name} has none (infinite): give it one in "
+            "m, or leave y out"
+        )
     shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, medium.speed_of_sound)
     n_sub = _n_subelements(acquisition.n_subelements, probe.element_width, shortest)
     sub_width = probe.element_width / n_sub
@@ -213,6 +241,7 @@ def make_plan(acquisition: Acquisition) -> Plan:
         weights=np.where(off, 0.0, weights[:, None, :]),
         receive_delays=receive_delays,
         minimum_distance=medium.speed_of_sound / probe.center_frequency / 2,
+        lens=Lens(probe.element_height, probe.elevation_focus) if elevated else None,
     )
 
 
@@ -226,7 +255,8 @@ def audible(scatterers: Scatterers, acquisition: Acquisition) -> Scatterers:
     """Return the scatterers that can echo, in host memory as float64: in front of the array, of non-zero reflectivity."""
     x, z, reflectivity = (to_numpy(a).astype(np.float64) for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
     kept = ~acquisition.probe.is_behind(x, z) & (reflectivity != 0)
-    return Scatterers(x[kept], z[kept], reflectivity[kept])
+    y = None if scatterers.y is None else to_numpy(scatterers.y).astype(np.float64)[kept]
+    return Scatterers(x[kept], z[kept], reflectivity[kept], y)
 
 
 # --- demodulation ----------------------------------------------------------------------------------------------------

@@ -40,6 +40,10 @@ def simulate(
     centered: the echo of a point has the middle of its pulse at delay + way there and back / c. The scale is the integral
     over frequency, which does not depend on the record length; MUST's is this one divided by its FFT length.
 
+    Scatterers with a y are simulated in three dimensions, as MUST's `simus` with one: focusing in elevation by the elements'
+    height and lens, amplitudes as 1/distance (MUST evaluates its beam in elevation at one frequency in twenty, this one at
+    all: 1 to 2 % between the two).
+
     Parameters
     ----------
     scatterers : Scatterers
@@ -68,15 +72,16 @@ def simulate(
     Raises
     ------
     ValueError
-        The sampling frequency is below 4 f_c, or n_samples or start_time is out of range.
+        The sampling frequency is below 4 f_c, n_samples or start_time is out of range, or there is a y and the probe has no
+        element_height.
     EngineError
         No such engine, or the budget cannot hold the smallest piece of work.
     """
     machine = get_engine(engine)
-    plan = _checked_plan(acquisition)
+    plan = _checked_plan(acquisition, [scatterers])
     start_sample = _start_sample(start_time, acquisition)
     heard = audible(scatterers, acquisition)
-    check_reach("Scatterers", heard.x, heard.z, acquisition)
+    check_reach("Scatterers", heard.x, heard.z, acquisition, heard.y)
     _check_reach(plan, [heard])
     if n_samples is None:
         n_samples = max(1, _record_length(plan, [heard]) - start_sample)
@@ -176,10 +181,12 @@ def pressure_field(
     engine: str = "auto",
     max_memory: float | None = None,
     progress: Callable[[int, int], None] | None = None,
+    y: float | None = None,
 ) -> np.ndarray:
-    """Compute the RMS acoustic pressure of each transmit: MUST's `pfield` (Garcia 2022), 2-D.
+    """Compute the RMS acoustic pressure of each transmit: MUST's `pfield` (Garcia 2022).
 
-    sqrt(width Σ_f |P|² df), spectral components below `threshold_db` left out; 0 behind the array.
+    sqrt(width Σ_f |P|² df), spectral components below `threshold_db` left out; 0 behind the array. With `y` in three
+    dimensions, and without the factor width, as MUST.
 
     Parameters
     ----------
@@ -195,6 +202,9 @@ def pressure_field(
         Bytes, as in `simulate`.
     progress : callable, optional
         As in `simulate`.
+    y : float, optional
+        Elevation of the plane of the grid, m: the field has three dimensions then, 0 being the middle of the beam. Needs a
+        probe with an element_height. Two dimensions by default.
 
     Returns
     -------
@@ -210,14 +220,16 @@ def pressure_field(
     """
     if not (math.isfinite(threshold_db) and threshold_db < 0):
         raise ValueError(f"threshold_db: expected dB below 0, got {threshold_db!r}")
-    check_reach("grid", grid.x, grid.z, acquisition)
+    if y is not None and not math.isfinite(y):
+        raise ValueError(f"y: expected finite meters, got {y!r}")
+    check_reach("grid", grid.x, grid.z, acquisition, None if y is None else np.array([y]))
     lowest = LOWEST_SAMPLING_RATIO * acquisition.probe.center_frequency
     if acquisition.sampling_frequency < lowest:  # of what is recorded; the field's own band needs this many
         acquisition = replace(acquisition, sampling_frequency=lowest)
-    plan = make_plan(acquisition)
+    plan = make_plan(acquisition, y is not None)
     x, z = (axis.ravel() for axis in np.meshgrid(grid.x[[0, -1]], grid.z[[0, -1]]))
-    _check_reach(plan, [Scatterers(x, z, np.ones(4))])
-    return get_engine(engine).pressure_field(plan, grid, threshold_db, max_memory, progress)
+    _check_reach(plan, [Scatterers(x, z, np.ones(4), None if y is None else np.full(4, y))])
+    return get_engine(engine).pressure_field(plan, grid, threshold_db, max_memory, progress, 0.0 if y is None else y)
 
 
 def record_length(acquisition: Acquisition, grid: ImageGrid) -> int:
@@ -235,10 +247,10 @@ def _simulate_all(
 ) -> np.ndarray:
     """Return the records (n_media, n_transmits, n_elements, n_samples)."""
     machine = get_engine(engine)
-    plan = _checked_plan(acquisition)
+    plan = _checked_plan(acquisition, media)
     heard = [audible(scatterers, acquisition) for scatterers in media]
     for medium in heard:
-        check_reach("Scatterers", medium.x, medium.z, acquisition)
+        check_reach("Scatterers", medium.x, medium.z, acquisition, medium.y)
     _check_reach(plan, heard)
     if n_samples is None:
         n_samples = max(1, _record_length(plan, heard))
@@ -258,20 +270,24 @@ def _received(samples: np.ndarray, acquisition: Acquisition, start_sample: int =
     )
 
 
-def _checked_plan(acquisition: Acquisition) -> Plan:
+def _checked_plan(acquisition: Acquisition, media: Sequence[Scatterers]) -> Plan:
+    """Return the plan of media that have a y, all of them or none."""
+    elevated = {medium.y is not None for medium in media}
+    if len(elevated) > 1:
+        raise ValueError("media: expected a y (elevation, m) with all of them or with none, got both kinds")
     ratio = acquisition.sampling_frequency / acquisition.probe.center_frequency
     if ratio < LOWEST_SAMPLING_RATIO * (1 - 1e-9):
         raise ValueError(
             f"sampling_frequency: expected at least 4 center_frequency ({4 * acquisition.probe.center_frequency:g} Hz) to "
             f"simulate, got {acquisition.sampling_frequency:g} Hz"
         )
-    return make_plan(acquisition)
+    return make_plan(acquisition, True in elevated)
 
 
 def _check_reach(plan: Plan, media: Sequence[Scatterers]) -> None:
     """Refuse echoes that come later, or elements that fire earlier, than the engines can count samples."""
     with np.errstate(over="ignore", invalid="ignore"):
-        longest = max((plan.longest_distance(medium.x, medium.z) for medium in media), default=0.0)
+        longest = max((plan.longest_distance(medium.x, medium.z, medium.y) for medium in media), default=0.0)
         times = np.abs(plan.delays).max() + np.abs(plan.receive_delays).max()
         way = 2 * longest / plan.acquisition.medium.speed_of_sound
         samples = float((way + times) * plan.acquisition.sampling_frequency)
@@ -298,5 +314,5 @@ def _start_sample(start_time: float, acquisition: Acquisition) -> int:
 
 def _record_length(plan: Plan, media: Sequence[Scatterers]) -> int:
     """Return samples from time 0 until the last echo has passed."""
-    longest = max((plan.longest_distance(medium.x, medium.z) for medium in media), default=0.0)
+    longest = max((plan.longest_distance(medium.x, medium.z, medium.y) for medium in media), default=0.0)
     return math.ceil(plan.echo_end(longest) * plan.acquisition.sampling_frequency)

@@ -32,12 +32,17 @@ if TYPE_CHECKING:
 class Scatterers(Shown):
     """Point scatterers. Those behind the array give no echo.
 
+    Without `y` the model has two dimensions: x and z, amplitudes as 1/sqrt(distance). With it, it has three: amplitudes as
+    1/distance, and what the elements' height and lens focus in elevation (`physics.elevation_beam`).
+
     Attributes
     ----------
     x, z : np.ndarray
         (n,) lateral position and depth, m; float32 stays, anything else becomes float64.
     reflectivity : np.ndarray
         (n,) amplitude, of either sign, without unit.
+    y : np.ndarray, optional
+        (n,) elevation, m, 0 in the plane of the image; none by default. Needs a probe with an element_height.
 
     Raises
     ------
@@ -48,6 +53,7 @@ class Scatterers(Shown):
     x: np.ndarray
     z: np.ndarray
     reflectivity: np.ndarray
+    y: np.ndarray | None = None
 
     if TYPE_CHECKING:  # lists and numbers become arrays
 
@@ -56,20 +62,23 @@ class Scatterers(Shown):
             x: ArrayLike,
             z: ArrayLike,
             reflectivity: ArrayLike,
+            y: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("x", "z", "reflectivity"):
+        names = ("x", "z", "reflectivity") if self.y is None else ("x", "z", "reflectivity", "y")
+        for name in names:
             values = getattr(self, name)
             check_real(name, values)
             single = getattr(values, "dtype", None) == np.float32
             object.__setattr__(self, name, own(f"Scatterers: {name}", values, np.float32 if single else np.float64))
-        if self.x.ndim != 1 or not (self.x.shape == self.z.shape == self.reflectivity.shape):
+        shapes = [getattr(self, name).shape for name in names]
+        if self.x.ndim != 1 or len(set(shapes)) > 1:
             raise ValueError(
-                "Scatterers: expected x, z and reflectivity of one length, got shapes "
-                f"{self.x.shape}, {self.z.shape}, {self.reflectivity.shape}"
+                f"Scatterers: expected {', '.join(names[:-1])} and {names[-1]} of one length, got shapes "
+                f"{', '.join(map(str, shapes))}"
             )
-        for name in ("x", "z", "reflectivity"):
+        for name in names:
             if not bool(np.isfinite(getattr(self, name)).all()):
                 raise ValueError(f"Scatterers: {name}: expected finite numbers, got NaN or infinity")
         if len(self.x) and float(abs(self.reflectivity).max()) > LARGEST_REFLECTIVITY:
@@ -80,6 +89,41 @@ class Scatterers(Shown):
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def select(self, which: np.ndarray | slice) -> Scatterers:
+        """Return some of the scatterers.
+
+        Parameters
+        ----------
+        which : np.ndarray or slice
+            Their numbers, or (n,) bool.
+
+        Returns
+        -------
+        Scatterers
+        """
+        y = None if self.y is None else self.y[which]
+        return Scatterers(self.x[which], self.z[which], self.reflectivity[which], y)
+
+    def join(self, other: Scatterers) -> Scatterers:
+        """Return these scatterers and others after them; where only one of both has a y, the rest lie at y = 0.
+
+        Parameters
+        ----------
+        other : Scatterers
+            Those that follow.
+
+        Returns
+        -------
+        Scatterers
+        """
+        x, z, reflectivity = (
+            np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("x", "z", "reflectivity")
+        )
+        if self.y is None and other.y is None:
+            return Scatterers(x, z, reflectivity)
+        y = [np.zeros(len(part)) if part.y is None else part.y for part in (self, other)]
+        return Scatterers(x, z, reflectivity, np.concatenate(y))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

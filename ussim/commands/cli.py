@@ -150,6 +150,13 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="D",
     help="Between scatterers, in shortest wavelengths; 0.5 gives fully developed speckle.",
 )
+@click.option(
+    "--thickness-mm",
+    type=console.Number(above=0),
+    metavar="MM",
+    help="Scatterers fill a slab this thick in elevation, of which the elements' height and lens see a part: three "
+    "dimensions.  [default: two]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Of the random scatterers.")
 @grammar.section("A real scanner")
 @realism_options
@@ -193,6 +200,7 @@ def render(
     bandwidth_percent: float | None,
     tgc: bool,
     mean_distance_wavelengths: float,
+    thickness_mm: float | None,
     seed: int,
     engine: str,
     f_number: float | None,
@@ -243,16 +251,17 @@ def render(
 
     clock = steps.Clock()
     mean_distance = mean_distance_wavelengths * wavelength
+    thickness = None if thickness_mm is None else thickness_mm / 1e3
     if phantom is not None:
         made = steps.make_phantom(phantom, grid, acquisition, phantom_seed)
         with clock("scatterers"):
-            scatterers = made.scatterers(acquisition, seed, mean_distance)
+            scatterers = made.scatterers(acquisition, seed, mean_distance, thickness)
     elif image is not None:
         grey = steps.read_grey(image, slice_index, plane)
         steps.say_if_stretched(grey, grid)
         with clock("scatterers"):
             scatterers = ussim.scatterers_from_image(
-                grey, grid, acquisition, seed, mean_distance, scatterer_range_db or dynamic_range_db
+                grey, grid, acquisition, seed, mean_distance, scatterer_range_db or dynamic_range_db, thickness
             )
     expected = steps.expected_seconds(scatterers, acquisition) if engine == "reference" else None
     doing = f"simulating {len(scatterers):,} scatterers, {steps.count_transmits(acquisition)} on {probe.name}"
@@ -281,6 +290,7 @@ def render(
         "plane": plane,
         "n_scatterers": len(scatterers),
         "mean_distance_wavelengths": mean_distance_wavelengths,
+        "thickness_mm": thickness_mm,
         "seed": seed,
         "dynamic_range_db": dynamic_range_db,
         "scatterer_range_db": None if image is None else scatterer_range_db or dynamic_range_db,

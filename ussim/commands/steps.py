@@ -166,7 +166,7 @@ def expected_seconds(scatterers: ussim.Scatterers, acquisition: ussim.Acquisitio
     if len(scatterers) < 10 * n_tried:
         return None
     tried = slice(None, None, len(scatterers) // n_tried)
-    few = ussim.Scatterers(scatterers.x[tried], scatterers.z[tried], scatterers.reflectivity[tried])
+    few = scatterers.select(tried)
     started = time.perf_counter()
     ussim.simulate(few, acquisition, "reference")
     return (time.perf_counter() - started) * len(scatterers) / len(few)

@@ -111,8 +111,14 @@ class Engine(Protocol):
         threshold_db: float,
         max_memory: float | None = None,
         progress: Progress | None = None,
+        y: float = 0.0,
     ) -> np.ndarray:
-        """Return the RMS pressure (n_transmits, nz, nx), 0 behind the array."""
+        """Return the RMS pressure (n_transmits, nz, nx), 0 behind the array.
+
+        Parameters
+        ----------
+        y : elevation of the grid's plane, m; of account in a plan of three dimensions.
+        """
         ...
 
     def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:

@@ -46,7 +46,7 @@ class ReferenceEngine(Engine):
         total = math.ceil(len(scatterers) / block) * len(bins)
         for first in range(0, len(scatterers), block):
             part = slice(first, first + block)
-            geometry = Geometry(plan, scatterers.x[part], scatterers.z[part])
+            geometry = Geometry(plan, scatterers.x[part], scatterers.z[part], _part(scatterers.y, part))
             for k, i in enumerate(bins, first // block * len(bins) + 1):
                 response = geometry.response(frequency[i])
                 pressure = transmitted_pressure(plan, response, frequency[i]) * scatterers.reflectivity[part]
@@ -55,7 +55,7 @@ class ReferenceEngine(Engine):
                     progress(k, total)
         spectrum *= plan.response(frequency) * np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
         # Integral over frequency, Σ df = f_s irfft: independent of the record length.
-        scale = acquisition.probe.element_width * acquisition.sampling_frequency
+        scale = plan.width * acquisition.sampling_frequency
         rf = scale * np.fft.irfft(np.conj(spectrum), n_fft, axis=-1)
         record: np.ndarray = rf[:, :, start_sample : start_sample + n_samples]
         return record
@@ -80,12 +80,12 @@ class ReferenceEngine(Engine):
         spectrum = np.fft.rfft(record, axis=-1) * plan.response(frequency)
         spectrum *= np.exp(2j * np.pi * frequency * plan.receive_delays[:, None])
         mirrored = np.where((bins == 0) | (2 * bins == n_fft), 1, 2)  # bins stand for their mirror in a real record
-        scale = acquisition.probe.element_width * acquisition.sampling_frequency / n_fft
+        scale = plan.width * acquisition.sampling_frequency / n_fft
         block = _block_size(plan, max_memory)
         total = math.ceil(len(points) / block) * len(bins)
         for first in range(0, len(points), block):
             part = slice(first, first + block)
-            geometry = Geometry(plan, points.x[part], points.z[part])
+            geometry = Geometry(plan, points.x[part], points.z[part], _part(points.y, part))
             for k, (i, twice) in enumerate(zip(bins, mirrored, strict=True), first // block * len(bins) + 1):
                 response = geometry.response(frequency[i])
                 pressure = transmitted_pressure(plan, response, frequency[i])
@@ -101,6 +101,7 @@ class ReferenceEngine(Engine):
         threshold_db: float,
         max_memory: float | None = None,
         progress: Progress | None = None,
+        y: float = 0.0,
     ) -> np.ndarray:
         """RMS pressure (n_transmits, nz, nx): sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array."""
         probe = plan.acquisition.probe
@@ -108,16 +109,16 @@ class ReferenceEngine(Engine):
         front = np.flatnonzero(~probe.is_behind(x, z))
         power = np.zeros((plan.acquisition.n_transmits, x.size))
         block = _block_size(plan, max_memory)
-        frequency, step = pressure_frequencies(plan, x[front], z[front], threshold_db)
+        frequency, step = pressure_frequencies(plan, x[front], z[front], threshold_db, np.full(len(front), y))
         total = math.ceil(len(front) / block) * len(frequency)
         for first in range(0, len(front), block):
             part = front[first : first + block]
-            geometry = Geometry(plan, x[part], z[part])
+            geometry = Geometry(plan, x[part], z[part], np.full(len(part), y))
             for k, f in enumerate(frequency, first // block * len(frequency) + 1):
                 power[:, part] += np.abs(transmitted_pressure(plan, geometry.response(f), f)) ** 2
                 if progress is not None:
                     progress(k, total)
-        return np.sqrt(probe.element_width * power * step).reshape(-1, *grid.shape)
+        return np.sqrt(plan.width * power * step).reshape(-1, *grid.shape)
 
     def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         """Images (..., nz, nx), complex128 or float64 as the samples are."""
@@ -153,7 +154,7 @@ ENGINE = ReferenceEngine()
 def _frequency_bins(plan: Plan, scatterers: Scatterers, last_sample: int) -> tuple[int, np.ndarray, np.ndarray]:
     """Length of the transform, samples; its frequencies, Hz; and those of them within the band."""
     rate = plan.acquisition.sampling_frequency
-    longest = plan.longest_distance(scatterers.x, scatterers.z)
+    longest = plan.longest_distance(scatterers.x, scatterers.z, scatterers.y)
     span = plan.echo_end(longest) + 2 * plan.pulse_half_length(2 * longest)
     early = math.ceil(max(0.0, -float(plan.firing_times[0].min())) * rate)  # fired before time 0
     n_fft = fast_length(max(last_sample, math.ceil(span * rate)) + early)
@@ -162,12 +163,14 @@ def _frequency_bins(plan: Plan, scatterers: Scatterers, last_sample: int) -> tup
     return n_fft, frequency, np.flatnonzero((frequency >= low) & (frequency <= high))
 
 
-def pressure_frequencies(plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db: float) -> tuple[np.ndarray, float]:
+def pressure_frequencies(
+    plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db: float, y: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """Frequencies of a pressure field and their step, Hz: the period outlasts the longest way there (Garcia 2022)."""
     low, high = plan.band(threshold_db)
     if plan.acquisition.is_continuous:
         return np.array([low]), 1.0
-    longest = plan.longest_distance(x, z)
+    longest = plan.longest_distance(x, z, y)
     earliest, latest = plan.firing_times
     spread = float((latest - earliest).max())
     step = 1 / (longest / plan.acquisition.medium.speed_of_sound + spread + 4 * plan.pulse_half_length(0.0))
@@ -177,14 +180,21 @@ def pressure_frequencies(plan: Plan, x: np.ndarray, z: np.ndarray, threshold_db:
 class Geometry:
     """Distances and amplitudes of points to sub-elements: all of G but its dependence on frequency."""
 
-    def __init__(self, plan: Plan, x: np.ndarray, z: np.ndarray) -> None:
+    def __init__(self, plan: Plan, x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> None:
         dx = x[:, None, None] - plan.sub_x  # (n_points, n_elements, n_subelements)
         dz = z[:, None, None] - plan.sub_z
         sine, cosine = physics.incidence(dx, dz, plan.sin_element[:, None], plan.cos_element[:, None])
         self.plan = plan
         self.sine = sine
-        self.distance = np.maximum(np.sqrt(dx * dx + dz * dz), plan.minimum_distance)
-        self.amplitude = physics.obliquity(cosine, plan.baffle) / np.sqrt(self.distance) / plan.sub_x.shape[1]
+        if plan.lens is None:
+            self.distance = np.maximum(np.sqrt(dx * dx + dz * dz), plan.minimum_distance)
+            spreading = np.sqrt(self.distance)
+        else:
+            self.square_y: np.ndarray = (np.zeros_like(x) if y is None else y * y)[:, None]
+            distance = np.sqrt(dx * dx + dz * dz + self.square_y[..., None])
+            spreading = self.distance = np.maximum(distance, plan.minimum_distance)
+            self.mean_distance = self.distance.mean(axis=-1)  # of an element, as MUST's beam in elevation takes it
+        self.amplitude = physics.obliquity(cosine, plan.baffle) / spreading / plan.sub_x.shape[1]
         if not plan.acquisition.full_frequency_directivity:
             self.amplitude = self.amplitude * physics.directivity(sine, plan.half_width_wavenumber)
 
@@ -197,7 +207,17 @@ class Geometry:
         if self.plan.acquisition.full_frequency_directivity:
             response = response * physics.directivity(self.sine, k * self.plan.sub_width / 2)
         total: np.ndarray = response.sum(axis=-1)
-        return total
+        return total if self.plan.lens is None else total * self.beam(k)
+
+    def beam(self, k: float) -> np.ndarray:
+        """(n_points, n_elements) field in elevation at one wavenumber, rad/m, with the way that the elevation adds."""
+        lens, distance = self.plan.lens, self.mean_distance
+        assert lens is not None
+        way = physics.elevation_path(distance, self.square_y)
+        beam: np.ndarray = physics.elevation_beam(k, distance, self.square_y, lens.height, lens.focus) * np.exp(
+            1j * k * way
+        )
+        return beam
 
 
 def transmitted_pressure(plan: Plan, response: np.ndarray, frequency: float) -> np.ndarray:
@@ -205,6 +225,10 @@ def transmitted_pressure(plan: Plan, response: np.ndarray, frequency: float) -> 
     drive = (plan.weights * np.exp(2j * np.pi * frequency * plan.delays)).sum(axis=1)
     pressure: np.ndarray = plan.excitation(np.array([frequency]))[0] * (drive @ response.T)
     return pressure
+
+
+def _part(y: np.ndarray | None, part: slice) -> np.ndarray | None:
+    return None if y is None else y[part]
 
 
 def _block_size(plan: Plan, max_memory: float | None) -> int:

@@ -26,14 +26,27 @@ import numpy as np
 
 from ... import physics
 from ...cells import Cells, make_cells
+from ...elevation import segment_weights
 from ...errors import EngineError
-from ...plan import Beamforming, FilterLaw, Plan, Progress
+from ...plan import Beamforming, FilterLaw, Lens, Plan, Progress
 from ...types import ImageGrid, Scatterers
 from ..protocol import Engine
 from ..reference import ENGINE as reference
 from . import adaptive, beamform
 from .kernels import add_cells, cell_adjoint, cell_power, cell_spectrum, take_echoes
-from .kernels.layout import BATCH, LANES, PAIR, TRIPLE, WIDE, Cell, Elements, Workspace, aligned_empty
+from .kernels.layout import (
+    BATCH,
+    BEAM,
+    LANES,
+    LONGEST_SEGMENT,
+    PAIR,
+    TRIPLE,
+    WIDE,
+    Cell,
+    Elements,
+    Workspace,
+    aligned_empty,
+)
 from .threads import as_input, finish, n_threads, workers
 
 DEFAULT_MEMORY = 1e9  # bytes beside the result
@@ -67,8 +80,8 @@ class CpuEngine(Engine):
             return record
         # Copies: the value's own are read-only, and kernels would compile once more for those.
         x, z, reflectivity = (a.copy() for a in (scatterers.x, scatterers.z, scatterers.reflectivity))
-        cells = make_cells(x, z, plan, LANES)
-        work = _Work(plan, cells, x, z, reflectivity)
+        y = _elevations(scatterers, plan)
+        work = _Work(plan, make_cells(x, z, plan, LANES, y=y), x, z, reflectivity, y)
         _in_rounds(work, max_memory, partial(_add_round, work, record, start_sample), progress)
         return record
 
@@ -100,8 +113,8 @@ class CpuEngine(Engine):
         projected = np.zeros(len(points), np.float32)
         if len(points) == 0:
             return projected
-        x, z = points.x.copy(), points.z.copy()
-        work = _Work(plan, make_cells(x, z, plan, LANES), x, z, np.ones(len(points)))
+        x, z, y = points.x.copy(), points.z.copy(), _elevations(points, plan)
+        work = _Work(plan, make_cells(x, z, plan, LANES, y=y), x, z, np.ones(len(points)), y)
         cells, size = work.cells, work.spectrum_size
         shape, record = samples.shape, as_input(samples.astype(np.float32, copy=False)).reshape(-1)
         drive = work.workspace_sizes()[Workspace._fields.index("drive")]
@@ -150,6 +163,7 @@ class CpuEngine(Engine):
         threshold_db: float,
         max_memory: float | None = None,
         progress: Progress | None = None,
+        y: float = 0.0,
     ) -> np.ndarray:
         """RMS pressure (n_transmits, nz, nx) float64: sqrt(width Σ_f |P|² df) (MUST's pfield); 0 behind the array.
 
@@ -157,15 +171,17 @@ class CpuEngine(Engine):
         """
         probe = plan.acquisition.probe
         if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
-            return reference.pressure_field(plan, grid, threshold_db, max_memory, progress)
+            return reference.pressure_field(plan, grid, threshold_db, max_memory, progress, y)
         x, z = (axis.ravel() for axis in grid.mesh())
         front = np.flatnonzero(~probe.is_behind(x, z))
         power = np.zeros((plan.acquisition.n_transmits, x.size))
         if len(front):
-            cells = make_cells(x[front], z[front], plan, LANES, receive=False, threshold_db=threshold_db)
-            work = _Work(plan, cells, x[front], z[front], np.ones(len(front)))
+            points = x[front], z[front]
+            level = None if plan.lens is None else np.full(len(front), float(y))
+            cells = make_cells(*points, plan, LANES, receive=False, threshold_db=threshold_db, y=level)
+            work = _Work(plan, cells, *points, np.ones(len(front)), level)
             power[:, front] = _powers(work, max_memory, progress)
-        return np.sqrt(probe.element_width * power).reshape(-1, *grid.shape)
+        return np.sqrt(plan.width * power).reshape(-1, *grid.shape)
 
     def delay_and_sum(self, samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
         """Images (..., nz, nx), complex64 or float32 as the samples are."""
@@ -205,9 +221,19 @@ ENGINE = CpuEngine()
 class _Work:
     """A simulation laid out for the threads: per-cell arguments, sizes of buffers."""
 
-    def __init__(self, plan: Plan, cells: Cells, x: np.ndarray, z: np.ndarray, reflectivity: np.ndarray) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cells: Cells,
+        x: np.ndarray,
+        z: np.ndarray,
+        reflectivity: np.ndarray,
+        y: np.ndarray | None = None,
+    ) -> None:
         acquisition, medium = plan.acquisition, plan.acquisition.medium
-        self.plan, self.cells, self._points = plan, cells, (x, z, reflectivity)
+        self.plan, self.cells, self._points, self._y = plan, cells, (x, z, reflectivity), y
+        lens = plan.lens or Lens(0.0, math.inf)
+        self._segment = _segments(cells.segment)
         self.rate = acquisition.sampling_frequency
         self.n_transmits, self.n_foci, self.n_elements = plan.delays.shape
         self.n_groups = -(-self.n_transmits // LANES)
@@ -232,6 +258,10 @@ class _Work:
             float(medium.speed_of_sound),
             float(medium.attenuation_db_cm_mhz),
             bool(acquisition.full_frequency_directivity),
+            plan.lens is not None,
+            float(lens.height),
+            1.0 / lens.focus,
+            _beam_weights() if plan.lens is not None else np.zeros(0, np.float32),
         )
         self._spectra: dict[int, np.ndarray] = {}
         lengths = np.unique(cells.window_length)
@@ -246,20 +276,22 @@ class _Work:
         cells = self.cells
         part = cells.order[cells.first[i] : cells.first[i + 1]]
         padded = np.concatenate([part, np.full(-len(part) % LANES, part[-1])])
-        points = np.empty((3, len(padded)), dtype=np.float32)
+        points = np.empty((4, len(padded)), dtype=np.float32)
         points[0] = self._points[0][padded] - cells.center_x[i]
         points[1] = self._points[1][padded] - cells.center_z[i]
         points[2] = self._points[2][padded]
         points[2, len(part) :] = 0
+        points[3] = 0.0 if self._y is None else self._y[padded] ** 2 - cells.center_y[i] ** 2
         return Cell(
             points,
-            np.array([cells.center_x[i], cells.center_z[i]]),
+            np.array([cells.center_x[i], cells.center_z[i], cells.center_y[i]]),
             cells.element_reference[i],
             cells.transmit_reference[i],
             int(cells.first_bin[i]),
             int(cells.window_length[i]),
             self.rate,
             self._factor(i, receive),
+            self._segment[i],
         )
 
     def _factor(self, i: int, receive: bool) -> np.ndarray:
@@ -269,7 +301,7 @@ class _Work:
             frequency = np.arange(n // 2 + 1) * self.rate / n
             spectrum = self.plan.excitation(frequency)
             if receive:
-                scale = self.plan.acquisition.probe.element_width * self.rate / n
+                scale = self.plan.width * self.rate / n
                 spectrum = spectrum * self.plan.response(frequency) * scale
             self._spectra[n] = spectrum.astype(np.complex64)
         return self._spectra[n][first : first + int(self.cells.n_bins[i])]
@@ -287,6 +319,7 @@ class _Work:
         return [
             n_tiles * self.plan.sub_x.size * 4 * LANES,
             n_tiles * self.plan.sub_x.size * LANES if self.plan.acquisition.full_frequency_directivity else 0,
+            n_tiles * self.n_elements * BEAM if self.plan.lens is not None else 0,
             self.n_foci * self.n_elements * self.n_groups * 4 * LANES,
             BATCH * self.n_elements * 3 * lanes,
             BATCH * self.n_elements * 3 * WIDE,
@@ -312,6 +345,24 @@ def twiddles_of(n: int) -> np.ndarray:
     """exp(-2πi k / n), (n, 2) float32."""
     angle = -2 * np.pi * np.arange(n) / n
     return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+
+def _elevations(points: Scatterers, plan: Plan) -> np.ndarray | None:
+    """Return the elevations, m, in an array of their own, where the plan has three dimensions."""
+    if plan.lens is None:
+        return None
+    return np.zeros(len(points)) if points.y is None else points.y.copy()
+
+
+def _segments(allowed: np.ndarray) -> np.ndarray:
+    """Return lengths of segments that are multiples of BATCH, at most those allowed."""
+    return np.clip(allowed.astype(np.int64) // BATCH * BATCH, BATCH, LONGEST_SEGMENT)
+
+
+def _beam_weights() -> np.ndarray:
+    """Return `segment_weights` of all lengths of segment, one after the other: [length][frequency][6]."""
+    lengths = range(BATCH, LONGEST_SEGMENT + 1, BATCH)
+    return np.concatenate([segment_weights(n).T.ravel() for n in lengths]).astype(np.float32)
 
 
 def _in_rounds(

@@ -94,14 +94,15 @@ class GpuEngine(Engine):
         threshold_db: float,
         max_memory: float | None = None,
         progress: Progress | None = None,
+        y: float = 0.0,
     ) -> np.ndarray:
         """RMS pressure (n_transmits, nz, nx) float32, 0 behind the array."""
         with self._device():
             if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
-                field = reference.pressure_field(plan, grid, threshold_db, max_memory, progress)
+                field = reference.pressure_field(plan, grid, threshold_db, max_memory, progress, y)
                 return self.backend.to_device(field.astype(np.float32))
             pressure: np.ndarray = Simulator(self.backend, plan, False, threshold_db, self.tuning).pressure(
-                grid, max_memory, progress
+                grid, max_memory, progress, y
             )
             return pressure
 
@@ -171,7 +172,7 @@ class GpuEngine(Engine):
                 ) from None
 
     def _simulator(self, plan: Plan) -> Simulator:
-        key = plan.acquisition.key()
+        key = plan.acquisition.key(), plan.lens
         if key not in self._simulators:
             self._simulators[key] = Simulator(self.backend, plan, tuning=self.tuning)
         self._simulators.move_to_end(key)

@@ -54,6 +54,54 @@ __device__ inline float directivity(float sin_theta, float half_width_wavenumber
     return __fdividef(rotation(angle * (1.0f / TWO_PI)).y, angle);
 }
 
+// --- elevation ---------------------------------------------------------------------------------------------------------
+
+// A function of the wavenumber at one of them, and its derivative.
+struct Node {
+    float2 value, slope;
+};
+
+// Adds one Gaussian, A sqrt(q) exp(-V² q) with q = 1 / (B + iW), to a node; W = bend k, and V² (`square`) goes as k².
+__device__ inline void add_gaussian(
+    Node& node, float a_re, float a_im, float b_re, float b_im, float angle, float bend, float square, float twice
+) {
+    const float turned = angle + b_im, length_square = fmaf(turned, turned, b_re * b_re);
+    const float inverse = rsqrtf(length_square), size = inverse * inverse;
+    const float2 q = make_float2(size * b_re, -size * turned);
+    const float half = 0.5f * fmaf(length_square, inverse, b_re), over = rsqrtf(half) * inverse;
+    const float2 root = make_float2(half * over, -0.5f * turned * over);
+    const float v_re = square * q.x, v_im = square * q.y;
+    const float damping = exp2f(-1.44269504f * v_re);
+    const float2 turn = rotation((-1.0f / TWO_PI) * v_im);
+    const float2 gaussian = make_float2(damping * fmaf(root.x, turn.x, -root.y * turn.y),
+                                        damping * fmaf(root.x, turn.y, root.y * turn.x));
+    const float2 value = make_float2(fmaf(gaussian.x, a_re, -gaussian.y * a_im), fmaf(gaussian.x, a_im, gaussian.y * a_re));
+    const float2 inner = make_float2(-fmaf(bend, v_im, twice), bend * (v_re - 0.5f));
+    const float2 rate = make_float2(fmaf(q.x, inner.x, -q.y * inner.y), fmaf(q.x, inner.y, q.y * inner.x));
+    node.value = make_float2(node.value.x + value.x, node.value.y + value.y);
+    node.slope = make_float2(node.slope.x + fmaf(value.x, rate.x, -value.y * rate.y),
+                             node.slope.y + fmaf(value.x, rate.y, value.y * rate.x));
+}
+
+// The beam in elevation of an element's height and lens, and its slope per `length` of wavenumber (rad/m).
+__device__ inline Node elevation_beam(
+    float wavenumber, float length, float inverse_distance, float square_y, float height, float vergence
+) {
+    const float bend = (vergence - inverse_distance) * (0.5f * height * height), angle = bend * wavenumber;
+    const float path = inverse_distance * (0.5f * height) * wavenumber;
+    const float square = square_y * path * path, twice = 2.0f * __fdividef(square, wavenumber);
+    Node node;
+    node.value = node.slope = make_float2(0.0f, 0.0f);
+    add_gaussian(node, 0.187f, 0.275f, 4.558f, -25.59f, angle, bend, square, twice);
+    add_gaussian(node, 0.288f, -1.954f, 8.598f, -7.924f, angle, bend, square, twice);
+    add_gaussian(node, 0.187f, -0.275f, 4.558f, 25.59f, angle, bend, square, twice);
+    add_gaussian(node, 0.288f, 1.954f, 8.598f, 7.924f, angle, bend, square, twice);
+    const float scale = 1.77245385f * height;  // sqrt(pi)
+    node.value = make_float2(scale * node.value.x, scale * node.value.y);
+    node.slope = make_float2(scale * length * node.slope.x, scale * length * node.slope.y);
+    return node;
+}
+
 // --- more phases -------------------------------------------------------------------------------------------------------
 
 // Cycles, less whole ones, of bin / n cycles per sample over `whole` + `part` samples: exact while |bin whole| < 2^24.

@@ -15,7 +15,9 @@
 // POINTS x FREQUENCIES x TRANSMITS complex sums in registers. G of INNER elements or scatterers is made once a block, in
 // shared memory, for all transmits: one exponential a sub-element, then a complex product from frequency to frequency.
 //
-// Sizes, as -D: TRANSMITS, POINTS, FREQUENCIES (even), GROUPS, INNER, N_SUB, FULL_DIRECTIVITY (0 or 1).
+// Sizes, as -D: TRANSMITS, POINTS, FREQUENCIES (even), GROUPS, INNER, N_SUB, FULL_DIRECTIVITY (0 or 1), ELEVATED (0, or 1 in
+// three dimensions: the beam in elevation is evaluated at the ends and in the middle of a box's segments of frequencies, and
+// between them is the polynomial through those values and slopes; ussim/elevation.py).
 // docs/gpu.md has the arithmetic behind them.
 
 #include "physics.cuh"
@@ -28,6 +30,12 @@
 #define RECORD_THREADS 128
 #define RECORD_SAMPLES 8  // of the record a thread of `accumulate` holds
 
+#if ELEVATED
+typedef float4 Local;  // of a point: x and z from the box's center, m; y² less the center's, m²; nothing
+#else
+typedef float2 Local;  // x and z from the box's center, m
+#endif
+
 // What does not change with frequency along the way from one sub-element to one point.
 struct __align__(16) Ray {
     float amplitude;  // 0 where there is no point
@@ -39,7 +47,7 @@ struct __align__(16) Ray {
 // A box's view of one element.
 struct __align__(16) Sight {
     float dx, dz;    // m, element to the box's center
-    float distance;  // m, the length of (dx, dz)
+    float distance;  // m, the length of (dx, dz), with the center's y
     float offset;    // samples, that distance less the whole-sample reference
 };
 
@@ -52,6 +60,9 @@ struct Physics {
     float half_width_per_cycle;   // k L / 2 at one cycle a sample, for FULL_DIRECTIVITY
     float sub_width;              // m
     float loss_per_cycle;         // attenuation at one cycle a sample, base-2 exponents per meter
+    float wavenumber_per_cycle;   // at one cycle a sample, rad/m
+    float lens_height;            // m, for ELEVATED
+    float lens_vergence;          // 1/m, of the focus in elevation
 };
 
 // Frequencies and references of a box.
@@ -62,22 +73,44 @@ struct __align__(16) Box {
     int start;        // window start modulo n
     int begin;        // window start, samples
     int spectrum;     // where the table of its n begins
-    int reserved[2];  // 32 bytes
+    int segment;      // frequencies over which the beam in elevation is a polynomial, even
+    float square_y;   // of the center, m²
 };
 
-__device__ inline Ray make_ray(Sight sight, float2 local, float along, float sin_element, float cos_element, Physics p) {
+#if ELEVATED
+// Distance from a sub-element to a point, floored.
+__device__ inline float way_to(Sight sight, Local local, float along, float2 normal, float square_y, Physics p) {
+    const float dx = sight.dx + (local.x - along * normal.y), dz = sight.dz + (local.y + along * normal.x);
+    const float square = fmaxf(dx * dx + dz * dz + square_y, 1e-24f);
+    return fmaxf(square * rsqrtf(square), p.minimum_distance);
+}
+#endif
+
+__device__ inline Ray make_ray(
+    Sight sight, Local local, float along, float sin_element, float cos_element, float square_y, Physics p
+) {
     // w: what the point and the sub-element add to (dx, dz). The distance less that to the center is taken from w, not as
     // a difference of two large numbers.
     const float wx = local.x - along * cos_element, wz = local.y + along * sin_element;
     const float dx = sight.dx + wx, dz = sight.dz + wz;
-    const float square = fmaxf(dx * dx + dz * dz, 1e-24f), distance = square * rsqrtf(square);
+    const float square = fmaxf(dx * dx + dz * dz, 1e-24f), distance_in_plane = square * rsqrtf(square);
+    const float2 theta = incidence(dx, dz, distance_in_plane, sin_element, cos_element);
+#if ELEVATED
+    const float whole = square + square_y, distance = whole * rsqrtf(whole), up = local.z;
+    const float further = quotient(wx * (sight.dx + dx) + wz * (sight.dz + dz) + up, distance + sight.distance);
+#else
+    const float distance = distance_in_plane;
     const float further = quotient(wx * (sight.dx + dx) + wz * (sight.dz + dz), distance + sight.distance);
-    const float2 theta = incidence(dx, dz, distance, sin_element, cos_element);
+#endif
     const bool floored = distance < p.minimum_distance;
     Ray ray;
     ray.distance = floored ? p.minimum_distance : distance;
     ray.delay = (floored ? p.minimum_distance - sight.distance : further) * p.samples_per_meter + sight.offset;
+#if ELEVATED
+    ray.amplitude = obliquity(theta.y, p.baffle) * __fdividef(1.0f / N_SUB, ray.distance);
+#else
     ray.amplitude = obliquity(theta.y, p.baffle) * rsqrtf(ray.distance) * (1.0f / N_SUB);
+#endif
     ray.sin_theta = theta.x;
 #if !FULL_DIRECTIVITY
     ray.amplitude *= directivity(theta.x, p.half_width_wavenumber);
@@ -111,16 +144,68 @@ __device__ inline void add_sub_element(float2 (&response)[CHUNK], Ray ray, float
     }
 }
 
+#if ELEVATED
+// Value at `t` of 1 of the polynomial of degree five through three nodes' values and slopes (Hermite).
+__device__ inline float quintic(float f0, float d0, float f1, float d1, float f2, float d2, float t) {
+    const float a = f1 - f0 - 0.5f * d0, b = f2 - f0 - d0;  // less the tangent at 0: of the size of its bend
+    const float c = d1 - d0, d = d2 - d0;
+    const float a2 = 16.0f * a + 7.0f * b - 8.0f * c - d, a3 = -32.0f * a - 34.0f * b + 32.0f * c + 5.0f * d;
+    const float a4 = 16.0f * a + 52.0f * b - 40.0f * c - 8.0f * d, a5 = -24.0f * b + 16.0f * c + 4.0f * d;
+    return fmaf(t, fmaf(t, fmaf(t, fmaf(t, fmaf(t, a5, a4), a3), a2), d0), f0);
+}
+
+// Multiplies G of one element and one point at CHUNK frequencies by the beam in elevation.
+__device__ inline void apply_beam(
+    float4* out, float inverse_distance, float square_y, int segment, float first_frequency, float inverse_n, Physics p
+) {
+    const float step = p.wavenumber_per_cycle * inverse_n, length = (float)segment * step;
+    const float inverse_length = __fdividef(1.0f, (float)segment);
+    float start = p.wavenumber_per_cycle * first_frequency;
+    Node begin = elevation_beam(start, length, inverse_distance, square_y, p.lens_height, p.lens_vergence);
+#pragma unroll 1
+    for (int first = 0; first < CHUNK; first += segment, start += length) {
+        const Node middle =
+            elevation_beam(start + 0.5f * length, length, inverse_distance, square_y, p.lens_height, p.lens_vergence);
+        const Node end = elevation_beam(start + length, length, inverse_distance, square_y, p.lens_height, p.lens_vergence);
+#pragma unroll 1
+        for (int j = 0; j < segment && first + j < CHUNK; j += 2) {
+            float2 beam[2];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const float t = (float)(j + i) * inverse_length;
+                beam[i].x = quintic(begin.value.x, begin.slope.x, middle.value.x, middle.slope.x, end.value.x, end.slope.x, t);
+                beam[i].y = quintic(begin.value.y, begin.slope.y, middle.value.y, middle.slope.y, end.value.y, end.slope.y, t);
+            }
+            float4& g = out[(first + j) / 2 * TILE_POINTS];
+            const float2 u = multiply(make_float2(g.x, g.y), beam[0]), v = multiply(make_float2(g.z, g.w), beam[1]);
+            g = make_float4(u.x, u.y, v.x, v.y);
+        }
+        begin = end;
+    }
+}
+#endif
+
 // G of one element and one point, in pairs of frequencies: out[pair * TILE_POINTS].
 __device__ inline void stage_response(
-    float4* out, Sight sight, float2 local, float2 normal, float first_frequency, float inverse_n, Physics p
+    float4* out, Sight sight, Local local, float2 normal, Box box, float first_frequency, float inverse_n, Physics p
 ) {
     float2 response[CHUNK];
     const float along = -0.5f * (N_SUB - 1) * p.sub_width;
-    add_sub_element<true>(response, make_ray(sight, local, along, normal.x, normal.y, p), first_frequency, inverse_n, p);
+#if ELEVATED
+    const float square_y = fmaxf(box.square_y + local.z, 0.0f);
+    float distance = 0.0f;
+#pragma unroll 1
+    for (int m = 0; m < N_SUB; ++m) distance += way_to(sight, local, along + (float)m * p.sub_width, normal, square_y, p);
+    const float inverse_distance = __fdividef((float)N_SUB, distance);
+    sight.offset += 0.5f * square_y * inverse_distance * p.samples_per_meter;  // `elevation_path`
+#else
+    const float square_y = 0.0f;
+#endif
+    const Ray first_ray = make_ray(sight, local, along, normal.x, normal.y, square_y, p);
+    add_sub_element<true>(response, first_ray, first_frequency, inverse_n, p);
 #pragma unroll 1
     for (int m = 1; m < N_SUB; ++m) {
-        const Ray ray = make_ray(sight, local, along + (float)m * p.sub_width, normal.x, normal.y, p);
+        const Ray ray = make_ray(sight, local, along + (float)m * p.sub_width, normal.x, normal.y, square_y, p);
         add_sub_element<false>(response, ray, first_frequency, inverse_n, p);
     }
 #pragma unroll
@@ -128,6 +213,9 @@ __device__ inline void stage_response(
         const float2 g = response[2 * pair], h = response[2 * pair + 1];
         out[pair * TILE_POINTS] = make_float4(g.x, g.y, h.x, h.y);
     }
+#if ELEVATED
+    apply_beam(out, inverse_distance, square_y, box.segment, first_frequency, inverse_n, p);
+#endif
 }
 
 // sums[a][point][j] += Σ_i weights[i][group][a][j] G[i][group][point][j]: the inner loop of transmit and receive.
@@ -175,13 +263,13 @@ __device__ inline void clear(float2 (&sums)[TRANSMITS][POINTS][FREQUENCIES]) {
 
 // G of a tile's points to `n_inner` elements from `first` on, into shared memory.
 __device__ inline void stage_elements(
-    float4* responses, const Sight* sights, const float2* element_normal, const float2* local, int n_points, int first,
-    int n_inner, float first_frequency, float inverse_n, Physics p
+    float4* responses, const Sight* sights, const float2* element_normal, const Local* local, int n_points, int first,
+    int n_inner, Box box, float first_frequency, float inverse_n, Physics p
 ) {
     for (int k = threadIdx.x; k < n_inner * TILE_POINTS; k += blockDim.x) {
         const int point = k % TILE_POINTS, i = k / TILE_POINTS, e = first + i;
         stage_response(responses + i * (CHUNK / 2) * TILE_POINTS + point, sights[e], local[min(point, n_points - 1)],
-                       element_normal[e], first_frequency, inverse_n, p);
+                       element_normal[e], box, first_frequency, inverse_n, p);
     }
 }
 
@@ -210,7 +298,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) transmit(
     const Box* boxes, const Sight* sights, const int* element_reference,                  // (boxes), (boxes, elements) x 2
     const int* transmit_reference,                                                        // (boxes, transmits)
     const float2* element_normal,                                                         // (elements): sin, cos
-    const float2* local, const float* reflectivity,                                       // (scatterers): m from the center
+    const Local* local, const float* reflectivity,                                        // (scatterers)
     const int* delay_whole, const float* delay_part, const float* weight,                 // (transmits, foci, elements)
     int n_elements, int n_foci, int n_transmits, int first_transmit, const Physics* physics, float2* q
 ) {
@@ -235,7 +323,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) transmit(
         const int n_inner = min(INNER, n_elements - first);
         __syncthreads();
         stage_elements(responses, sights + (long long)box_index * n_elements, element_normal, local + first_scatterer,
-                       n_points, first, n_inner, (float)first_bin * inverse_n, inverse_n, p);
+                       n_points, first, n_inner, box, (float)first_bin * inverse_n, inverse_n, p);
         for (int k = threadIdx.x; k < n_inner * TRANSMITS; k += blockDim.x) {
             const int a = k % TRANSMITS, i = k / TRANSMITS, e = first + i, transmit = first_transmit + a;
             float2* column = weights + i * GROUPS * ROW + a * FREQUENCIES;
@@ -282,7 +370,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) receive(
     const long long* echo_begin,                                                          // (cells), complex numbers
     const Box* boxes, const Sight* sights,
     const float2* element_normal, const float* receive_part,                              // (elements): samples
-    const float2* local, const float2* spectra, const float2* q,
+    const Local* local, const float2* spectra, const float2* q,
     int n_elements, int n_used_transmits, int element_tiles, const Physics* physics, float2* echoes
 ) {
     __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
@@ -307,7 +395,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) receive(
         for (int k = threadIdx.x; k < n_inner * TILE_POINTS; k += blockDim.x) {
             const int point = k % TILE_POINTS, i = k / TILE_POINTS, e = min(first_element + point, n_elements - 1);
             stage_response(responses + i * (CHUNK / 2) * TILE_POINTS + point, sights[(long long)box_index * n_elements + e],
-                           local[first_scatterer + first + i], element_normal[e],
+                           local[first_scatterer + first + i], element_normal[e], box,
                            (float)(box.first_bin + chunk * CHUNK) * inverse_n, inverse_n, p);
         }
         const float4* from = (const float4*)(q + q_begin[cell] + ((long long)chunk * count + first) * GROUPS * ROW);
@@ -432,7 +520,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) project(
     const long long* echo_begin,                                                          // (cells), complex numbers
     const Box* boxes, const Sight* sights,
     const float2* element_normal, const float* receive_part,                              // (elements): samples
-    const float2* local, const float2* spectra, const float2* q, const float2* echoes,
+    const Local* local, const float2* spectra, const float2* q, const float2* echoes,
     int n_elements, int n_used_transmits, const Physics* physics, float* parts
 ) {
     __shared__ __align__(16) float2 weights[INNER * GROUPS * ROW];
@@ -455,8 +543,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) project(
         const int n_inner = min(INNER, n_elements - first);
         __syncthreads();
         stage_elements(responses, sights + (long long)box_index * n_elements, element_normal,
-                       local + cell_first[cell] + first_point, n_points, first, n_inner, (float)first_bin * inverse_n,
-                       inverse_n, p);
+                       local + cell_first[cell] + first_point, n_points, first, n_inner, box,
+                       (float)first_bin * inverse_n, inverse_n, p);
         for (int k = threadIdx.x; k < n_inner * GROUPS * TRANSMITS; k += blockDim.x) {
             const int a = k % TRANSMITS, g = k / TRANSMITS % GROUPS, i = k / (TRANSMITS * GROUPS), e = first + i;
             float2* row = weights + (i * GROUPS + g) * ROW + a * FREQUENCIES;

@@ -18,7 +18,7 @@ import numpy as np
 
 from ... import physics
 from ...errors import EngineError
-from ...plan import Plan, Progress
+from ...plan import Lens, Plan, Progress
 from ...types import ImageGrid, Scatterers
 from . import structs
 from .backend import Backend
@@ -71,6 +71,7 @@ def choose_sizes(plan: Plan, shared_memory: int, tuning: Tuning | None = None) -
         "INNER": max(inner, 1),
         "N_SUB": n_sub,
         "FULL_DIRECTIVITY": int(plan.acquisition.full_frequency_directivity),
+        "ELEVATED": int(plan.lens is not None),
     }
 
 
@@ -152,7 +153,7 @@ class Simulator:
         projected = xp.zeros(len(points), dtype=np.float32)
         if len(points) == 0:
             return projected
-        cells = self._cut([Scatterers(points.x, points.z, np.ones(len(points)))])
+        cells = self._cut([Scatterers(points.x, points.z, np.ones(len(points)), points.y)])
         work = _Work(self, cells, _budget(max_memory, self.backend.free_memory()))
         report = _Report(self.backend, progress, 1)
         in_order = xp.zeros(len(points), dtype=np.float32)
@@ -166,14 +167,16 @@ class Simulator:
         projected[self.backend.to_device(cells.order)] = in_order
         return projected
 
-    def pressure(self, grid: ImageGrid, max_memory: float | None = None, progress: Progress | None = None) -> Any:
-        """RMS pressure (n_transmits, nz, nx) float32 on the device."""
+    def pressure(
+        self, grid: ImageGrid, max_memory: float | None = None, progress: Progress | None = None, y: float = 0.0
+    ) -> Any:
+        """RMS pressure (n_transmits, nz, nx) float32 on the device, of the plane at an elevation of y m."""
         acquisition, xp = self.plan.acquisition, self.backend.array_module
         x, z = (axis.ravel() for axis in grid.mesh())
         front = np.flatnonzero(~acquisition.probe.is_behind(x, z))
         power = xp.zeros((acquisition.n_transmits, x.size), dtype=np.float32)
         if len(front):
-            cells = self._cut([Scatterers(x[front], z[front], np.ones(len(front)))])
+            cells = self._cut([Scatterers(x[front], z[front], np.ones(len(front)), np.full(len(front), y))])
             work = _Work(self, cells, _budget(max_memory, self.backend.free_memory()))
             report = _Report(self.backend, progress, 1)
             energy = xp.empty((acquisition.n_transmits, len(front)), dtype=np.float32)
@@ -233,13 +236,15 @@ class Simulator:
         for i, medium in enumerate(media):
             if len(medium) == 0:
                 continue
-            side = self._sides.choose(medium.x, medium.z)
-            ix, iz = (np.floor(axis / side).astype(np.int64) for axis in (medium.x, medium.z))
-            low_x, low_z = int(ix.min()), int(iz.min())
-            n_columns = int(ix.max()) - low_x + 1
-            square, members, sizes = _sort((iz - low_z) * n_columns + ix - low_x)
+            height = np.zeros(len(medium)) if medium.y is None else np.abs(medium.y)
+            side = self._sides.choose(medium.x, medium.z, height)
+            ix, iz, iy = (np.floor(axis / side).astype(np.int64) for axis in (medium.x, medium.z, height))
+            low_x, low_z, low_y = int(ix.min()), int(iz.min()), int(iy.min())
+            n_columns, n_layers = int(ix.max()) - low_x + 1, int(iy.max()) - low_y + 1
+            square, members, sizes = _sort(((iz - low_z) * n_columns + ix - low_x) * n_layers + iy - low_y)
+            square, box_y = square // n_layers, square % n_layers + low_y
             box_x, box_z = square % n_columns + low_x, square // n_columns + low_z
-            found = self.boxes.find(side, box_x, box_z)
+            found = self.boxes.find(side, box_x, box_z, box_y)
             for k in range(len(square)):
                 for at in range(0, int(sizes[k]), MAX_POINTS):
                     n = min(MAX_POINTS, int(sizes[k]) - at)
@@ -250,7 +255,11 @@ class Simulator:
                     begin += n
             x, z = medium.x[members], medium.z[members]
             center_x, center_z = (np.repeat((axis + 0.5) * side, sizes) for axis in (box_x, box_z))
-            local.append(np.stack([x - center_x, z - center_z], axis=1).astype(np.float32))
+            place = [x - center_x, z - center_z]
+            if self.plan.lens is not None:
+                raised = height[members] ** 2 - np.repeat((box_y + 0.5) * side, sizes) ** 2
+                place += [raised, np.zeros(len(x))]
+            local.append(np.stack(place, axis=1).astype(np.float32))
             strength.append(medium.reflectivity[members].astype(np.float32))
             order.append(members)
         boxes = np.array(box, dtype=np.int32)
@@ -261,7 +270,7 @@ class Simulator:
             np.array(first, dtype=np.int32)[by_length],
             np.array(count, dtype=np.int32)[by_length],
             np.concatenate(order) if order else np.zeros(0, np.int64),
-            np.concatenate(local) if local else np.zeros((0, 2), np.float32),
+            np.concatenate(local) if local else np.zeros((0, 2 if self.plan.lens is None else 4), np.float32),
             np.concatenate(strength) if strength else np.zeros(0, np.float32),
         )
 
@@ -278,7 +287,9 @@ class _Cells:
     first: np.ndarray  # (n_cells,) int32: scatterers first .. first + count - 1 of `local`
     count: np.ndarray
     order: np.ndarray  # (n,) int64: which of its medium each scatterer is
-    local: np.ndarray  # (n, 2) float32 m, x and z from the box's center
+    local: (
+        np.ndarray
+    )  # float32: (n, 2) x and z from the box's center, m; (n, 4) with an elevation (`Local` of simulate.cu)
     reflectivity: np.ndarray  # (n,) float32
 
 
@@ -579,6 +590,7 @@ def _element_tables(plan: Plan) -> dict[str, np.ndarray]:
     acquisition, rate = plan.acquisition, plan.acquisition.sampling_frequency
     speed = acquisition.medium.speed_of_sound
     delay, receive_delay = plan.delays * rate, plan.receive_delays * rate
+    lens = plan.lens or Lens(0.0, math.inf)
     loss = physics.attenuation(rate, acquisition.medium.attenuation_db_cm_mhz) * math.log2(math.e)
     return {
         "physics": structs.plain(
@@ -591,6 +603,9 @@ def _element_tables(plan: Plan) -> dict[str, np.ndarray]:
                 half_width_per_cycle=physics.wavenumber(rate, speed) * plan.sub_width / 2,
                 sub_width=plan.sub_width,
                 loss_per_cycle=loss,
+                wavenumber_per_cycle=physics.wavenumber(rate, speed),
+                lens_height=lens.height,
+                lens_vergence=1 / lens.focus,
             )
         ),
         "element_normal": np.stack([plan.sin_element, plan.cos_element], axis=1).astype(np.float32),

@@ -14,11 +14,12 @@ def _struct(kind: type, names: str) -> np.dtype:
     return np.dtype([(name, kind) for name in names.split()])
 
 
-BOX = np.dtype([*_struct(np.int32, "n first_bin n_bins start begin spectrum").descr, ("reserved", np.int32, 2)])
+BOX = np.dtype([*_struct(np.int32, "n first_bin n_bins start begin spectrum segment").descr, ("square_y", np.float32)])
 SIGHT = _struct(np.float32, "dx dz distance offset")
 PHYSICS = _struct(
     np.float32,
-    "samples_per_meter minimum_distance baffle half_width_wavenumber half_width_per_cycle sub_width loss_per_cycle",
+    "samples_per_meter minimum_distance baffle half_width_wavenumber half_width_per_cycle sub_width loss_per_cycle "
+    "wavenumber_per_cycle lens_height lens_vergence",
 )
 POSITION = _struct(np.float32, "x x_rest z z_rest")
 ELEMENT = np.dtype([("at", POSITION), *_struct(np.float32, "sine cosine delay delay_rest").descr])

@@ -12,14 +12,12 @@ import math
 
 import numpy as np
 
-from .... import physics
 from .layout import BATCH, LANES, PAIR, ROWS, STATE, TILES, TRIPLE, WIDE
+from .lens import beam_batch, beam_place, renew_beam
 from .simd import (
     compiled,
     complex_outer,
     cosine_sine,
-    exp,
-    exp_minus_one,
     fma,
     load,
     store,
@@ -27,11 +25,7 @@ from .simd import (
     transpose_block,
     turn_minus_one,
 )
-
-_incidence = compiled(physics.incidence)
-_obliquity = compiled(physics.obliquity)
-_directivity = compiled(physics.directivity)
-_attenuation = compiled(physics.attenuation)
+from .ways import start_waves
 
 
 @compiled
@@ -42,7 +36,7 @@ def cell_spectrum(elements, cell, space, n_full, n_left, out):
     reflectivity = cell.points[2]
     left = n_full * LANES  # first transmit with lanes on scatterers
     lanes = (n_full + (n_left > 0)) * LANES
-    _start_waves(elements, cell, space.waves, space.widths)
+    start_waves(elements, cell, space)
     _start_drive(elements, cell, space.drive_waves)
     for first in range(0, n_bins, BATCH):
         n_batch = min(BATCH, n_bins - first)
@@ -52,6 +46,8 @@ def cell_spectrum(elements, cell, space, n_full, n_left, out):
             n_now = min(TILES, n_tiles - tile)
             for half in range(n_now):
                 _advance_field(elements, cell, tile + half, half, first, space)
+                if elements.elevated:
+                    _apply_beam(elements, cell, tile + half, half, first, space)
             for i in range(n_batch):
                 for half in range(n_now):
                     _transmit(i, half, n_elements, n_transmits, lanes, space)
@@ -77,12 +73,14 @@ def cell_power(elements, cell, space, out):
     n_elements, n_transmits = len(elements.x), len(cell.transmit_reference)
     n_tiles, n_bins = cell.points.shape[1] // LANES, len(cell.factor)
     n_groups = (n_transmits + LANES - 1) // LANES
-    _start_waves(elements, cell, space.waves, space.widths)
+    start_waves(elements, cell, space)
     _start_drive(elements, cell, space.drive_waves)
     for first in range(0, n_bins, BATCH):
         _advance_drive(elements, n_groups, space)
         for tile in range(n_tiles):
             _advance_field(elements, cell, tile, 0, first, space)
+            if elements.elevated:
+                _apply_beam(elements, cell, tile, 0, first, space)
             for i in range(min(BATCH, n_bins - first)):
                 _transmit(i, 0, n_elements, n_transmits, n_groups * LANES, space)
                 factor = cell.factor[first + i]
@@ -107,7 +105,7 @@ def cell_adjoint(elements, cell, space, back, spectra, out):
     n_tiles, n_bins = cell.points.shape[1] // LANES, len(cell.factor)
     n_groups = (n_transmits + LANES - 1) // LANES
     lanes = n_groups * LANES
-    _start_waves(elements, cell, space.waves, space.widths)
+    start_waves(elements, cell, space)
     _start_drive(elements, cell, space.drive_waves)
     for first in range(0, n_bins, BATCH):
         n_batch = min(BATCH, n_bins - first)
@@ -115,6 +113,8 @@ def cell_adjoint(elements, cell, space, back, spectra, out):
         _drive_by_echoes(elements, cell, first, n_batch, n_groups, spectra, back.drive)
         for tile in range(n_tiles):
             _advance_field(elements, cell, tile, 0, first, space)
+            if elements.elevated:
+                _apply_beam(elements, cell, tile, 0, first, space)
             projected = load(out, tile * LANES)
             for i in range(n_batch):
                 _transmit(i, 0, n_elements, n_transmits, lanes, space)
@@ -137,47 +137,6 @@ def _drive_by_echoes(elements, cell, first, n_batch, n_groups, spectra, drive):
                 re, im = load_pair(spectra, spectrum_at(group, e, n_elements, n_bins) + (first + i) * PAIR)
                 re, im = product(re, im, factor.real, factor.imag)
                 _store_triple(drive, _drive_at(i, e, group * LANES, n_elements, lanes), lanes, re, im)
-
-
-@compiled
-def _start_waves(elements, cell, waves, widths):
-    """Amplitude and phase of each scatterer's way to each sub-element at the cell's first frequency, and their step.
-
-    Phases are relative to the cell's references. The way beyond the reference, r - R, comes from positions in the cell:
-    (r² - R²) / (r + R), so that float32 holds it to a fraction of a nanometre.
-    """
-    speed, loss = elements.speed_of_sound, elements.attenuation_db_cm_mhz
-    minimum_distance = elements.minimum_distance
-    step = cell.rate / cell.window_length
-    turns_start, turns_step = cell.first_bin * step / speed, step / speed
-    loss_start, loss_step = -_attenuation(cell.first_bin * step, loss), -_attenuation(step, loss)
-    n_elements, n_sub = elements.sub_x.shape
-    at = 0
-    for tile in range(cell.points.shape[1] // LANES):
-        x, z = load(cell.points[0], tile * LANES), load(cell.points[1], tile * LANES)
-        for e in range(n_elements):
-            reference = cell.element_reference[e] / cell.rate * speed
-            for m in range(n_sub):
-                center_x, center_z = cell.center[0] - elements.sub_x[e, m], cell.center[1] - elements.sub_z[e, m]
-                center_distance = math.sqrt(center_x * center_x + center_z * center_z)
-                dx, dz = x + center_x, z + center_z
-                sine, cosine = _incidence(dx, dz, elements.sine[e], elements.cosine[e])
-                distance = np.sqrt(dx * dx + dz * dz)
-                beyond = (x * (x + 2 * center_x) + z * (z + 2 * center_z)) / (distance + center_distance)
-                beyond = np.maximum(beyond + (center_distance - reference), minimum_distance - reference)
-                distance = np.maximum(distance, minimum_distance)
-                amplitude = _obliquity(cosine, elements.baffle) / np.sqrt(distance) / n_sub
-                if not elements.full_directivity:
-                    amplitude = amplitude * _directivity(sine, elements.half_width_wavenumber)
-                re, im = cosine_sine(beyond * turns_start)
-                amplitude = amplitude * exp(distance * loss_start)
-                _store_pair(waves, at, re * amplitude, im * amplitude)
-                re, im = turn_minus_one(beyond * turns_step)
-                decay = exp_minus_one(distance * loss_step)
-                _store_pair(waves, at + PAIR, fma(re, decay, re + decay), fma(im, decay, im))
-                if elements.full_directivity:
-                    store(widths, at // STATE * LANES, sine * elements.half_width_per_hertz)
-                at += STATE
 
 
 @compiled
@@ -277,6 +236,34 @@ def _advance_field(elements, cell, tile, half, first, space):
         _store_triple(field, _field_at(1, e, half, n_elements), WIDE, re1, im1)
         _store_triple(field, _field_at(2, e, half, n_elements), WIDE, re2, im2)
         _store_triple(field, _field_at(3, e, half, n_elements), WIDE, re3, im3)
+
+
+@compiled
+def _apply_beam(elements, cell, tile, half, first, space):
+    """Multiply G of a tile at the next frequencies by the beam in elevation."""
+    hertz = cell.rate / cell.window_length
+    wavenumber = 2 * math.pi * hertz / elements.speed_of_sound  # of one bin
+    n_elements = len(elements.x)
+    square_y = load(cell.points[3], tile * LANES) + cell.center[2] * cell.center[2]
+    for e in range(n_elements):
+        bins, lens_at = cell.segment[e], beam_place(tile, e, n_elements)
+        within = first % bins
+        if within == 0:
+            begins = cell.first_bin + first if first > 0 else -1 - cell.first_bin
+            renew_beam(elements, square_y, space.lens, lens_at, begins, bins, wavenumber)
+        w_at = 6 * (bins // BATCH * (bins - BATCH) // 2 + within)  # weights of all shorter lengths come before
+        re0, im0, re1, im1, re2, im2, re3, im3 = beam_batch(space.lens, lens_at, elements.beam_weights, w_at)
+        _multiply(space.field, _field_at(0, e, half, n_elements), re0, im0)
+        _multiply(space.field, _field_at(1, e, half, n_elements), re1, im1)
+        _multiply(space.field, _field_at(2, e, half, n_elements), re2, im2)
+        _multiply(space.field, _field_at(3, e, half, n_elements), re3, im3)
+
+
+@compiled
+def _multiply(field, at, re, im):
+    """Multiply one vector of the field."""
+    re, im = product(load(field, at), load(field, at + WIDE), re, im)
+    _store_triple(field, at, WIDE, re, im)
 
 
 @compiled

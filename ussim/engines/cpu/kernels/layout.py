@@ -18,6 +18,9 @@ BATCH = 4  # frequencies a load of the recurrence's state
 PAIR = 2 * LANES  # floats of a complex vector in two parts
 TRIPLE = 3 * LANES  # and in three
 STATE = 2 * PAIR  # floats of a recurrence: a complex vector, and what the next frequency adds to 1 in its factor
+NODE = 2 * PAIR  # floats of the beam in elevation at one frequency: itself and its slope, complex
+BEAM = LANES + 3 * NODE  # of one segment of it: the inverse distance, and three nodes
+LONGEST_SEGMENT = 64  # frequencies; lengths are multiples of BATCH
 TILES = 2  # tiles of scatterers whose echoes are summed in registers at a time
 WIDE = TILES * LANES
 TABLE = 2048  # steps of the interpolation table; linear between them: weights to 1e-6
@@ -61,19 +64,24 @@ class Elements(NamedTuple):
     speed_of_sound: float  # m/s
     attenuation_db_cm_mhz: float
     full_directivity: bool
+    elevated: bool  # in three dimensions
+    lens_height: float  # m
+    lens_vergence: float  # 1/m, of the focus in elevation; 0 without a lens
+    beam_weights: Float32x1  # [length of a segment][frequency in it][6] float32: `elevation.segment_weights`
 
 
 class Cell(NamedTuple):
     """One cell, for the compiled functions."""
 
-    points: Float32x2  # (3, n_tiles * 16) float32: x and z from the center, reflectivity
-    center: Float64x1  # (2,) m
+    points: Float32x2  # (4, n_tiles * 16) float32: x and z from the center, reflectivity, y² less the center's
+    center: Float64x1  # (3,) m: x, z, |y|
     element_reference: Int64x1  # (n_elements,) samples
     transmit_reference: Int64x1  # (n_transmits,) samples
     first_bin: int
     window_length: int
     rate: float  # Hz
     factor: Complex64x1  # (n_bins,) complex64: S B² and the scale
+    segment: Int64x1  # (n_elements,) frequencies of a segment of the beam in elevation; (0,) in two dimensions
 
 
 class Workspace(NamedTuple):
@@ -81,6 +89,7 @@ class Workspace(NamedTuple):
 
     waves: Float32x1  # [tile][element][sub-element][re, im, step - 1 (re, im)]
     widths: Float32x1  # [tile][element][sub-element]: k L / 2 sin θ a Hz, for full-frequency directivity only
+    lens: Float32x1  # [tile][element][1 / distance, three nodes]: the beam in elevation, in three dimensions only
     drive_waves: Float32x1  # [focus][element][group][re, im, step - 1 (re, im)]
     drive: Float32x1  # [frequency][element][3][group]: group and lane number the transmits
     field: Float32x1  # [frequency][element][3][tile of two]
