@@ -30,7 +30,7 @@ VALUES = {
     ],
     "Scatterers": [
         {"x": np.zeros(3), "z": np.full(3, 5e-3), "reflectivity": np.ones(3)},
-        {key: np.full(3, 5e-3, np.float32) for key in ("x", "z", "reflectivity")},
+        {key: np.full(3, 5e-3, np.float32) for key in ("x", "z", "reflectivity", "y")},
     ],
     "MovingScatterers": [
         {
@@ -39,6 +39,8 @@ VALUES = {
             "reflectivity": np.ones(3),
             "velocity_x": np.ones(3),
             "velocity_z": np.full(3, 0.1),
+            "y": np.zeros(3),
+            "velocity_y": np.full(3, 0.2),
         }
     ],
     "ImageGrid": [{"x": np.arange(3) * 1e-4, "z": np.arange(1, 4) * 1e-4}],
