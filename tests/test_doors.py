@@ -17,12 +17,12 @@ WAVES = ussim.PlaneWaves([0.0, 0.1])
 ACQUISITION = ussim.Acquisition(PROBE, WAVES)
 # Arguments that make one of each value class that holds arrays; a new class needs a row (the first test says so).
 VALUES = {
-    "PlaneWaves": [{"angles": np.zeros(2), "apodization": np.ones(N)}],
+    "PlaneWaves": [{"angles": np.zeros(2), "apodization": np.ones(N), "elevation_angles": np.full(2, 0.1)}],
     "DivergingWaves": [
         {"tilts": np.zeros(2), "width": np.ones(2), "apodization": np.ones((2, N))},
-        {"x": np.zeros(2), "z": np.full(2, -5e-3), "apodization": np.ones(N)},
+        {"x": np.zeros(2), "z": np.full(2, -5e-3), "apodization": np.ones(N), "y": np.zeros(2)},
     ],
-    "FocusedWaves": [{"x": np.zeros(2), "z": np.full(2, 5e-3), "apodization": np.ones(N)}],
+    "FocusedWaves": [{"x": np.zeros(2), "z": np.full(2, 5e-3), "apodization": np.ones(N), "y": np.zeros(2)}],
     "CustomTransmits": [{"delays": np.zeros((2, N)), "apodization": np.ones(N)}],
     "SyntheticAperture": [{"elements": np.arange(2), "apodization": np.ones(N)}],
     "Acquisition": [
@@ -43,7 +43,7 @@ VALUES = {
             "velocity_y": np.full(3, 0.2),
         }
     ],
-    "ImageGrid": [{"x": np.arange(3) * 1e-4, "z": np.arange(1, 4) * 1e-4}],
+    "ImageGrid": [{"x": np.arange(3) * 1e-4, "z": np.arange(1, 4) * 1e-4, "y": np.arange(2) * 1e-4}],
     "PointGrid": [{"x": np.zeros(3), "z": np.full(3, 5e-3)}],
     "PolarGrid": [{"radius": np.arange(1, 4) * 1e-2, "angle": np.arange(3) * 0.1}],
     "TimeGain": [{"depths": np.arange(3) * 1e-2, "gains_db": np.array([0.0, 6.0, 20.0])}],
@@ -77,7 +77,7 @@ COMBINATIONS = {
     "ShortLagSpatialCoherence",
 }
 LARGE = {("RFData", "samples"), ("IQData", "samples")}  # channel data are too large to copy: they stay the caller's
-WITHOUT_ARRAYS = {"ElementErrors", "PhaseScreen", "ReceiveChain", "Probe", "Imaging", "Medium", *COMBINATIONS}
+WITHOUT_ARRAYS = {"ElementErrors", "PhaseScreen", "ReceiveChain", "Probe", "MatrixProbe", "Imaging", "Medium", *COMBINATIONS}
 RESULTS = {"Calibration", "DepthResolution", "TimeZero"}  # made by the library, which hands their arrays over
 
 

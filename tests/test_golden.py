@@ -15,7 +15,8 @@ KINDS = ("txdelay", "pulse_pfield", "simus2d", "beamform")
 
 def test_the_small_set_is_small_and_whole():
     files = {path.stem: path.stat().st_size for path in FIXTURES.glob("*.npz")}
-    assert set(files) == {f"{kind}_{name}" for kind in KINDS for name in PROBES} | {"simus2d_options_L11-5v"}
+    others = {"simus2d_options_L11-5v", "simus3_matrix"}
+    assert set(files) == {f"{kind}_{name}" for kind in KINDS for name in PROBES} | others
     assert sum(files.values()) < 3e6
 
 

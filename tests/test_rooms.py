@@ -33,8 +33,8 @@ WINGS = {
         ("engines", "engines."),
         (
             "public steps",
-            "scatterers phantoms flow receive pulses compression demodulation simulation motion operator beamform time_zero "
-            "imaging resolution lobes propagation doppler tracking",
+            "scatterers phantoms flow receive pulses compression demodulation simulation motion operator matrix beamform "
+            "time_zero imaging resolution lobes propagation doppler tracking",
         ),
         ("files in", "io. volumes."),
         ("words and pictures", "show."),

@@ -41,6 +41,7 @@ _HOME = {
     "ImpulseResponse": "waveforms",
     "ImageGrid": "types",
     "Imaging": "probes",
+    "MatrixProbe": "probes",
     "Medium": "medium",
     "Motion": "motion",
     "MovingScatterers": "motion",
@@ -114,6 +115,7 @@ __all__ = [
     "Imaging",
     "ImagingOperator",
     "ImpulseResponse",
+    "MatrixProbe",
     "Medium",
     "MinimumVariance",
     "Motion",
@@ -216,7 +218,7 @@ if TYPE_CHECKING:
     from .medium import Medium
     from .motion import Motion, MovingScatterers, simulate_frames
     from .operator import ImagingOperator, imaging_operator
-    from .probes import Imaging, Probe, ProbeError, load_probe, probe_names
+    from .probes import Imaging, MatrixProbe, Probe, ProbeError, load_probe, probe_names
     from .propagation import wave_field
     from .pulses import pulse
     from .receive import apply_receive_chain, apply_time_gain, time_gain_compensation

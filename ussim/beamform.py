@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from . import matrix
 from .acquisition import Acquisition
 from .arrays import device_of, is_on_device, to_numpy
 from .arrivals import arrival_times
@@ -36,8 +37,9 @@ from .doors import check_speed
 from .engines import engine_of, get_engine
 from .interpolation import INTERPOLATIONS
 from .plan import Beamforming
+from .probes import one_row
 from .reach import check_reach
-from .types import IQData, RFData
+from .types import IQData, RFData, one_plane
 
 RECORDS = 30.0  # a grid whose times are more than this many records away has nothing to do with them
 COMPOUNDINGS = ("coherent", "incoherent", "none")
@@ -114,9 +116,9 @@ def delay_and_sum(
     Returns
     -------
     np.ndarray
-        (..., nz, nx) complex64 of IQ data, float32 of RF data, of "incoherent" and of "slsc" (the reference engine:
-        complex128, float64), an image a record, (..., *grid.shape) of other grids; (..., n_transmits, nz, nx) with "none";
-        on a card where the engine is "cuda".
+        (..., nz, nx), of a volume (nz, ny, nx), complex64 of IQ data, float32 of RF data, of "incoherent" and of "slsc" (the
+        reference engine: complex128, float64), an image per record, (..., *grid.shape) of other grids; with "none"
+        (..., n_transmits, nz, nx); on a card where the engine is "cuda", of a matrix array in host memory.
 
     Warns
     -----
@@ -145,8 +147,13 @@ def delay_and_sum(
         )
     combination = resolve_combination(combine)
     _check_combination(combination, data, compounding, apodization)
+    is_matrix = data.acquisition.probe.is_matrix
+    if is_matrix:
+        matrix.check_apodization(apodization, f_number)
+    else:
+        one_plane(grid, "delay_and_sum of an array of one row")
     window, gains = resolve_apodization(apodization, data.acquisition.probe, f_number)
-    weights = resolve_weights(transmit_weights, data.acquisition, grid)
+    weights = (matrix.resolve_weights if is_matrix else resolve_weights)(transmit_weights, data.acquisition, grid)
     _check_record(data, grid, speed_of_sound)
     unseen = unseen_share(data.acquisition, grid, f_number)
     if unseen > UNSEEN_SHARE:
@@ -165,26 +172,25 @@ def delay_and_sum(
             )
     there = engine == "auto" and is_on_device(data.samples)
     machine = engine_of(data.samples) if there else get_engine(engine)
-    return machine.delay_and_sum(
-        data.samples if machine.on_device else to_numpy(data.samples),
-        Beamforming(
-            acquisition=data.acquisition,
-            grid=grid,
-            speed_of_sound=speed_of_sound,
-            sampling_frequency=data.sampling_frequency,
-            start_time=data.start_times,
-            demodulation_frequency=data.demodulation_frequency if isinstance(data, IQData) else 0.0,
-            f_number=float(f_number),
-            interpolation=INTERPOLATIONS[interpolation],
-            normalize=normalize,
-            weights=weights,
-            compounding=compounding,
-            progress=progress,
-            window=window,
-            gains=gains,
-            combination=combination,
-        ),
+    asked = Beamforming(
+        acquisition=data.acquisition,
+        grid=grid,
+        speed_of_sound=speed_of_sound,
+        sampling_frequency=data.sampling_frequency,
+        start_time=data.start_times,
+        demodulation_frequency=data.demodulation_frequency if isinstance(data, IQData) else 0.0,
+        f_number=float(f_number),
+        interpolation=INTERPOLATIONS[interpolation],
+        normalize=normalize,
+        weights=weights,
+        compounding=compounding,
+        progress=progress,
+        window=window,
+        gains=gains,
+        combination=combination,
     )
+    samples = data.samples if machine.on_device else to_numpy(data.samples)
+    return matrix.delay_and_sum(machine, samples, asked) if is_matrix else machine.delay_and_sum(samples, asked)
 
 
 def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image: bool = False) -> np.ndarray:
@@ -305,6 +311,7 @@ def transmit_time(
     np.ndarray
         (n_transmits, *shape) float64.
     """
+    one_row(acquisition.probe, "transmit_time")
     bounds = get_engine(engine).arrival_bounds
     return arrival_times(acquisition, x, z, _check_speed(speed_of_sound, acquisition), bounds)
 
@@ -332,6 +339,8 @@ def field_mask(acquisition: Acquisition, grid: AnyGrid, f_number: float | None =
     np.ndarray
         (nz, nx) bool, the grid's shape.
     """
+    one_row(acquisition.probe, "field_mask")
+    one_plane(grid, "field_mask")
     x, z = grid.mesh()
     check_reach("grid", x, z, acquisition)
     return reached(acquisition, x, z, f_number)

@@ -49,7 +49,7 @@ class Cells:
     window_length: np.ndarray  # (n_cells,) int64 samples, a fast transform length
     first_bin: np.ndarray  # (n_cells,) int64: frequencies kept are bins of sampling_frequency / window_length
     n_bins: np.ndarray  # (n_cells,) int64
-    center_y: np.ndarray  # (n_cells,) m, of |y|; 0 in two dimensions
+    center_y: np.ndarray  # (n_cells,) m, of |y|, of a matrix array of y; 0 in two dimensions
     segment: np.ndarray  # (n_cells, n_elements) bins that the beam in elevation is a polynomial over (`elevation`)
 
     def __len__(self) -> int:
@@ -73,10 +73,10 @@ def make_cells(
     tile : cells hold whole multiples of this many points where they can, as suits an engine's vectors.
     receive : False leaves out the way back (for a pressure field).
     threshold_db : of the transmitted spectrum that counts, default the acquisition's.
-    y : (n,) m, elevation; its sign is of no account, as the array is symmetric.
+    y : (n,) m, elevation; of no sign but with a matrix array, as others are symmetric.
     """
     pulse = PulseLength(plan, x, z, y)
-    height = None if y is None else np.abs(y)
+    height = None if y is None else y if plan.sub_y is not None else np.abs(y)
     order, first = _cut(x, z, plan, tile, _lone_window(plan, pulse, x, z, receive, height), height)
     axes = (x, z) if height is None else (x, z, height)
     sides = [_sides(axis[order], first) for axis in axes]
@@ -137,9 +137,11 @@ def _cut(
 
     Boxes halved along their longest side while that makes the work less. The work of a cell goes as (tiles +
     CELL_OVERHEAD) x window, the window as `fixed` + two ways through the box. An elevation counts by what it adds to the
-    way from the element above, `elevation_path` included.
+    way from the element above, `elevation_path` included; below a matrix array as any side does.
     """
-    further = np.zeros(0) if y is None else 2 * (np.hypot(np.maximum(z, plan.minimum_distance), y) - z)
+    further = np.zeros(0) if y is None else y
+    if y is not None and plan.sub_y is None:
+        further = 2 * (np.hypot(np.maximum(z, plan.minimum_distance), y) - z)
     speed = plan.acquisition.medium.speed_of_sound
     per_meter = 2 * plan.acquisition.sampling_frequency / speed
     longest = 2 * MAX_TURNS * speed / plan.band()[1]  # diagonal of a cell, m
@@ -250,30 +252,41 @@ def _window(
     per_meter = rate / medium.speed_of_sound
     dx, dz = center_x[:, None] - probe.element_x, center_z[:, None] - probe.element_z
     distance = np.hypot(dx, dz)  # (n_cells, n_elements)
+    is_matrix = plan.sub_y is not None
+    step_y: tuple[np.ndarray, ...] = (np.zeros(len(center_x)),)
+    dy = np.zeros((1, 1))
     if level is not None:
-        distance = np.hypot(distance, level[0][:, None])
+        dy = level[0][:, None] - (probe.element_y if is_matrix else 0.0)
+        distance = np.hypot(distance, dy)
+    if level is not None and is_matrix:
+        step_y = (-level[1], level[1])
     floored = np.maximum(distance, plan.minimum_distance) * per_meter
     element_reference = np.rint(floored).astype(np.int64)
     earliest, latest = _firing_times(plan)
     transmit_reference = np.rint((earliest + floored[:, None]).min(axis=-1)).astype(np.int64)
-    slope_x, slope_z = (np.divide(d, distance, out=np.zeros_like(d), where=distance > 0) for d in (dx, dz))
-    corners = [np.broadcast_arrays(sx * half_x, sz * half_z) for sx in (-1, 1) for sz in (-1, 1)]
+    ways = (np.broadcast_to(d, distance.shape) for d in (dx, dz, dy))
+    slope_x, slope_z, slope_y = (np.divide(d, distance, out=np.zeros_like(distance), where=distance > 0) for d in ways)
+    corners = [np.broadcast_arrays(sx * half_x, sz * half_z, sy) for sx in (-1, 1) for sz in (-1, 1) for sy in step_y]
     first, last, nearest, farthest = (np.full(len(center_x), v) for v in (np.inf, -np.inf, np.inf, -np.inf))
     early: float | np.ndarray = 0.0
     late: float | np.ndarray = 0.0
     fall: float | np.ndarray = 0.0
     segment = np.zeros((len(center_x), 0))
-    if level is not None:
+    with_beam = level is not None and not is_matrix
+    if level is not None and with_beam:
         y, half_y = (values[:, None] for values in level)
         fall = np.divide(y, distance, out=np.zeros_like(distance), where=distance > 0) * half_y
         aside = np.abs(slope_x) * half_x[:, None] + np.abs(slope_z) * half_z[:, None]
         reach = beam_of(plan).reach(distance - aside - fall, y - half_y, y + half_y)
         early, late, segment = reach.early * rate, reach.late * rate, reach.segment
-    for step_x, step_z in corners:
-        step_x, step_z = step_x[:, None], step_z[:, None]
-        low = (distance + slope_x * step_x + slope_z * step_z) * per_meter
-        high = np.hypot(dx + step_x, dz + step_z)
-        if level is not None:
+    for corner in corners:
+        along_x, along_z, along_y = (step[:, None] for step in corner)
+        low = distance + slope_x * along_x + slope_z * along_z
+        high = np.hypot(dx + along_x, dz + along_z)
+        if is_matrix:
+            low, high = low + slope_y * along_y, np.hypot(high, dy + along_y)
+        low = low * per_meter
+        if with_beam:
             low, high = low - fall * per_meter, np.hypot(high, y + half_y)
         high = np.maximum(high, plan.minimum_distance) * per_meter
         begins = ((earliest + (low + early)[:, None]).min(axis=-1) - transmit_reference).min(axis=-1)
@@ -284,8 +297,7 @@ def _window(
         first, last = np.minimum(first, begins), np.maximum(last, ends)
         nearest, farthest = np.minimum(nearest, low.min(axis=-1)), np.maximum(farthest, high.max(axis=-1))
     # Sub-elements lie to both sides of the center that distances are taken to; a receive delay's fraction is 1/2 at most.
-    n_sub, ways = plan.sub_x.shape[1], 2 if receive else 1
-    margin = ways * (n_sub - 1) / 2 * plan.sub_width * per_meter + 1
+    margin = (2 if receive else 1) * _half_extent(plan) * per_meter + 1
     return _Window(
         np.floor(first - margin).astype(np.int64),
         np.ceil(last + margin).astype(np.int64),
@@ -294,8 +306,16 @@ def _window(
         np.maximum(nearest, 0.0) / per_meter,
         farthest / per_meter,
         segment,
-        None if level is None else (level[0] - level[1], level[0] + level[1]),
+        (level[0] - level[1], level[0] + level[1]) if level is not None and with_beam else None,
     )
+
+
+def _half_extent(plan: Plan) -> float:
+    """Farthest center of a sub-element from that of its element, m."""
+    probe = plan.acquisition.probe
+    if plan.sub_y is None:
+        return float((plan.sub_x.shape[1] - 1) / 2 * plan.sub_width)
+    return float(np.hypot(plan.sub_x[0] - probe.element_x[0], plan.sub_y[0] - probe.element_y[0]).max())
 
 
 def _firing_times(plan: Plan) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,8 @@ from .arrivals import arrival_times
 from .beamforming.apertures import automatic_f_number, cos_acceptance
 from .engines import get_engine
 from .plan import BAFFLES
-from .types import ImageGrid
+from .probes import one_row
+from .types import ImageGrid, one_plane
 
 WALL_FILTERS = ("polynomial", "svd")
 BLOCK = 2_000_000  # points x elements at once
@@ -425,6 +426,8 @@ def beam_directions(acquisition: Acquisition, grid: ImageGrid, f_number: float |
     ValueError
         The f-number is out of range.
     """
+    one_row(acquisition.probe, "beam_directions")
+    one_plane(grid, "beam_directions")
     speed = acquisition.medium.speed_of_sound
     if f_number is None:
         f_number = automatic_f_number(acquisition.probe, speed)

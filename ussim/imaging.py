@@ -24,7 +24,7 @@ from .probes import Probe
 from .receive import time_gain_compensation
 from .scatterers import scatterers_from_image
 from .simulation import simulate
-from .types import ImageGrid, IQData, RFData
+from .types import ImageGrid, IQData, RFData, one_plane
 
 FINE_STEP = 0.6  # between detected samples, in widths of a point's echo at half its height: 2.2 dB at most between two
 MOST_FINE = 8  # samples along either side of a cell: a coarser picture is a thumbnail
@@ -140,6 +140,7 @@ def envelope_image(
         A value is out of range.
     """
     iq = data if isinstance(data, IQData) else demodulate(data)
+    one_plane(grid, "envelope_image")
     nz, nx = fine_factors(iq.acquisition.probe, grid, iq.acquisition.medium.speed_of_sound) if fine is None else fine
     weights = options.get("transmit_weights")
     if weights is not None and np.ndim(weights) == 3:  # of each pixel: all samples of its cell have them

@@ -20,7 +20,7 @@ from .engines import get_engine
 from .reach import check_reach
 from .receive import as_heard
 from .simulation import _check_reach, _checked_plan, _record_length, _start_sample
-from .types import ImageGrid, RFData, Scatterers
+from .types import ImageGrid, RFData, Scatterers, one_plane
 
 
 class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no types
@@ -53,6 +53,7 @@ class ImagingOperator(LinearOperator):  # type: ignore[misc]  # SciPy has no typ
         max_memory: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        one_plane(positions, "positions")
         acquisition = replace(acquisition, receive_chain=None)  # noise is not linear
         self._engine = get_engine(engine)
         self._plan = _checked_plan(acquisition, [positions] if isinstance(positions, Scatterers) else [])

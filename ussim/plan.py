@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .beamforming.grids import AnyGrid
 from .beamforming.windows import BOXCAR, Window
 from .interpolation import Interpolation
 from .numerics import fast_length
+from .probes import one_row
 from .types import Scatterers
 
 Progress = Callable[
@@ -63,12 +64,19 @@ class Plan:
     weights: np.ndarray  # (n_transmits, n_foci, n_elements), 0 where off
     receive_delays: np.ndarray  # (n_elements,) s
     minimum_distance: float  # m, distances are floored here
-    lens: Lens | None = None  # None: two dimensions
+    lens: Lens | None = None  # None: two dimensions, or a matrix array
+    sub_y: np.ndarray | None = None  # (n_elements, n_subelements) m, of a matrix array
+    sub_height: float = 0.0  # m, of a matrix array
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the model has three dimensions."""
+        return self.lens is not None or self.sub_y is not None
 
     @property
     def width(self) -> float:
         """Factor of the integral over frequency, m: an element's width; 1, without unit, in three dimensions (as MUST)."""
-        return self.acquisition.probe.element_width if self.lens is None else 1.0
+        return 1.0 if self.is_deep else self.acquisition.probe.element_width
 
     @cached_property
     def firing_times(self) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +96,12 @@ class Plan:
         """k_c L / 2 of a sub-element, for the directivity at the center frequency."""
         medium, probe = self.acquisition.medium, self.acquisition.probe
         return physics.wavenumber(probe.center_frequency, medium.speed_of_sound) * self.sub_width / 2
+
+    @property
+    def half_height_wavenumber(self) -> float:
+        """k_c H / 2 of a sub-element of a matrix array."""
+        medium, probe = self.acquisition.medium, self.acquisition.probe
+        return physics.wavenumber(probe.center_frequency, medium.speed_of_sound) * self.sub_height / 2
 
     def excitation(self, frequency: np.ndarray) -> np.ndarray:
         """S(f) B(f): the transmitted spectrum, complex."""
@@ -185,6 +199,10 @@ class Plan:
         if len(x) == 0:
             return 0.0
         probe = self.acquisition.probe
+        if probe.is_matrix:  # the farthest element is at a corner
+            half_x, half_y = float(probe.element_x.max()), float(probe.element_y.max())
+            aside = np.hypot(np.abs(x) + half_x, (0.0 if y is None else np.abs(y)) + half_y)
+            return float(np.hypot(aside, z).max())
         # Of a line or an arc of less than half a circle, one end is the farthest from any point in front.
         way = np.maximum(*(np.hypot(x - probe.element_x[e], z - probe.element_z[e]) for e in (0, -1)))
         if y is not None and self.lens is not None:  # from the farther edge; `elevation_path` is y / 2 at most
@@ -209,6 +227,8 @@ def make_plan(acquisition: Acquisition, elevated: bool = False) -> Plan:
         Points are elevated, and the probe has no element height.
     """
     probe, medium = acquisition.probe, acquisition.medium
+    if probe.is_matrix:
+        return _matrix_plan(acquisition)
     if elevated and math.isinf(probe.element_height):
         raise ValueError(
             f"Scatterers: y: expected a probe with an element_height, {probe.name} has none (infinite): give it one in "
@@ -219,21 +239,50 @@ def make_plan(acquisition: Acquisition, elevated: bool = False) -> Plan:
     sub_width = probe.element_width / n_sub
     offsets = (np.arange(n_sub) - (n_sub - 1) / 2) * sub_width  # along the element's tangent
     sine, cosine = np.sin(probe.element_angle), np.cos(probe.element_angle)
+    return Plan(
+        sub_x=probe.element_x[:, None] + offsets * cosine[:, None],
+        sub_z=probe.element_z[:, None] - offsets * sine[:, None],
+        sub_width=sub_width,
+        lens=Lens(probe.element_height, probe.elevation_focus) if elevated else None,
+        **_common(acquisition),
+    )
+
+
+def _matrix_plan(acquisition: Acquisition) -> Plan:
+    """Return the plan of a matrix array, whose elements are cut along both sides."""
+    probe, asked = acquisition.probe, acquisition.n_subelements
+    shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, acquisition.medium.speed_of_sound)
+    sides = probe.element_width, probe.element_height
+    counts = [_n_subelements(asked, side, shortest) for side in sides]
+    offset_x, offset_y = ((np.arange(n) - (n - 1) / 2) * (side / n) for side, n in zip(sides, counts, strict=True))
+    along_x, along_y = (axis.ravel() for axis in np.meshgrid(offset_x, offset_y))
+    return Plan(
+        sub_x=probe.element_x[:, None] + along_x,
+        sub_z=np.zeros((probe.n_elements, along_x.size)),
+        sub_width=sides[0] / counts[0],
+        sub_y=probe.element_y[:, None] + along_y,
+        sub_height=sides[1] / counts[1],
+        **_common(acquisition),
+    )
+
+
+def _common(acquisition: Acquisition) -> dict[str, Any]:
+    """Return what plans of all arrays have."""
+    probe, medium = acquisition.probe, acquisition.medium
+    sine, cosine = np.sin(probe.element_angle), np.cos(probe.element_angle)
     off = np.isnan(acquisition.transmit_delays)
     delays, weights = acquisition.transmit_delays, acquisition.transmit_weights
     receive_delays = (
         np.zeros(probe.n_elements) if acquisition.receive_delays is None else acquisition.receive_delays.copy()
     )
     if acquisition.aberration is not None:  # of both ways; what beamforms is not told
+        one_row(probe, "aberration")
         screen = acquisition.aberration.delays(probe)
         delays, receive_delays = delays + screen, receive_delays + screen
     if acquisition.element_errors is not None:
         weights = weights * acquisition.element_gains
-    return Plan(
+    return dict(
         acquisition=acquisition,
-        sub_x=probe.element_x[:, None] + offsets * cosine[:, None],
-        sub_z=probe.element_z[:, None] - offsets * sine[:, None],
-        sub_width=sub_width,
         sin_element=sine,
         cos_element=cosine,
         baffle=BAFFLES.get(probe.baffle, probe.baffle),  # type: ignore[arg-type]
@@ -241,7 +290,6 @@ def make_plan(acquisition: Acquisition, elevated: bool = False) -> Plan:
         weights=np.where(off, 0.0, weights[:, None, :]),
         receive_delays=receive_delays,
         minimum_distance=medium.speed_of_sound / probe.center_frequency / 2,
-        lens=Lens(probe.element_height, probe.elevation_focus) if elevated else None,
     )
 
 
@@ -298,6 +346,9 @@ class Beamforming:
     window: Window = BOXCAR  # over the aperture of a pixel
     gains: np.ndarray | None = None  # (n_elements,) weights of the elements; None: 1
     combination: Combination | None = None  # of the elements; None: their sum
+    times: np.ndarray | None = (
+        None  # (n_transmits, *grid.shape) s of arrival, known beforehand; None: by the acquisition
+    )
 
     @property
     def has_phase(self) -> bool:
@@ -342,16 +393,26 @@ class Beamforming:
         return float(delays.min()), float(way + delays.max())
 
     def transmit_samples(
-        self, x: np.ndarray, z: np.ndarray, n_samples: int, arrival_bounds: ArrivalBounds
+        self,
+        x: np.ndarray,
+        z: np.ndarray,
+        n_samples: int,
+        arrival_bounds: ArrivalBounds,
+        part: tuple[slice, slice] | None = None,
     ) -> np.ndarray:
         """`transmit_times` as positions in records of `n_samples`, (n_transmits, *shape), shifted for the interpolation.
 
         Every one is finite and bounded, so that a kernel may index with it: a wave that never comes (a silent transmit), or
-        whose echoes no element has in its record, stands just so far outside that none of them falls inside.
+        whose echoes no element has in its record, stands just so far outside that none of them falls inside. `part` is where
+        the points lie among `rows_and_columns`, the whole by default.
         """
         if n_samples > LONGEST:
             raise ValueError(f"samples: expected records of at most {LONGEST} samples, got {n_samples}")
-        positions = self.transmit_times(x, z, arrival_bounds)
+        if self.times is None:
+            positions = self.transmit_times(x, z, arrival_bounds)
+        else:
+            known = self.times.reshape(-1, *self.rows_and_columns)
+            positions = (known if part is None else known[:, *part]).reshape(-1, *x.shape).copy()
         positions -= self.start_time.reshape(-1, *[1] * (positions.ndim - 1))
         positions *= self.sampling_frequency
         positions += self.interpolation.shift

@@ -104,6 +104,10 @@ class Probe(Shown):
         (n_elements,) angle of each element's normal to the z axis, rad.
     element_x, element_z : np.ndarray
         (n_elements,) lateral position and depth of the element centers, m.
+    element_y : np.ndarray
+        (n_elements,) elevation of the element centers, m: 0.
+    is_matrix : bool
+        Whether the elements lie in several rows (`MatrixProbe`).
 
     Raises
     ------
@@ -164,6 +168,11 @@ class Probe(Shown):
         return math.isinf(self.radius)
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether the elements lie in several rows: `MatrixProbe`."""
+        return False
+
+    @property
     def kerf(self) -> float:
         """Gap between neighboring elements, m."""
         return self.pitch - self.element_width
@@ -221,6 +230,11 @@ class Probe(Shown):
         z: np.ndarray = self.radius * np.cos(self.element_angle) + self.center_of_curvature
         return z
 
+    @cached_property
+    def element_y(self) -> np.ndarray:
+        """(n_elements,) elevation of the element centers, m: 0 of one row."""
+        return np.zeros(self.n_elements)
+
     def is_behind(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Tell which points lie behind the array: z < 0, or inside the circle that a convex array lies on.
 
@@ -239,6 +253,92 @@ class Probe(Shown):
         if not self.is_flat:
             behind = behind | (np.hypot(x, z - self.center_of_curvature) <= self.radius)
         return np.asarray(behind)
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class MatrixProbe(Probe):
+    """A matrix array: a flat grid of rectangular elements, in rows along x, row after row along y. SI units.
+
+    Its model has three dimensions (MUST's `simus3`): waves, points and grids have a y. Elements are numbered along x first:
+    element i lies in column i % n_columns of row i // n_columns.
+
+    Attributes
+    ----------
+    n_elements : int
+        Of all rows together; the other attributes are those of `Probe`, without a lens.
+    n_rows : int
+        Number of rows; `n_elements` is a multiple of it.
+    row_pitch : float
+        Between the centers of neighboring rows, at least element_height, m.
+    n_columns : int
+        Elements per row.
+
+    Raises
+    ------
+    ProbeError
+        A value is out of range.
+    """
+
+    n_rows: int
+    row_pitch: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        where = self.path or f"probe {self.name!r}"
+        whole = isinstance(self.n_rows, int) and not isinstance(self.n_rows, bool) and self.n_rows >= 1
+        if not whole or self.n_elements % self.n_rows:
+            raise ProbeError(
+                f"{where}: n_rows: expected a whole number that divides n_elements ({self.n_elements}), got {self.n_rows!r}"
+            )
+        if not (isinstance(self.row_pitch, int | float) and 0 < self.row_pitch < math.inf):
+            raise ProbeError(f"{where}: row_pitch: expected m above 0, got {self.row_pitch!r}")
+        if self.element_height > self.row_pitch:
+            raise ProbeError(
+                f"{where}: element_height: expected at most the row_pitch ({self.row_pitch:g} m), "
+                f"got {self.element_height:g} m"
+            )
+        if not self.is_flat or math.isfinite(self.elevation_focus):
+            raise ProbeError(f"{where}: expected neither a radius nor an elevation_focus: a matrix array is flat")
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the elements lie in several rows: they do."""
+        return True
+
+    @property
+    def n_columns(self) -> int:
+        """Elements per row."""
+        return self.n_elements // self.n_rows
+
+    @cached_property
+    def element_x(self) -> np.ndarray:
+        """(n_elements,) lateral position of the element centers, m."""
+        return np.tile((np.arange(self.n_columns) - (self.n_columns - 1) / 2) * self.pitch, self.n_rows)
+
+    @cached_property
+    def element_y(self) -> np.ndarray:
+        """(n_elements,) elevation of the element centers, m."""
+        return np.repeat((np.arange(self.n_rows) - (self.n_rows - 1) / 2) * self.row_pitch, self.n_columns)
+
+    def plot(self) -> Figure:
+        """Refuse to draw: figures are of one row."""
+        one_row(self, "a figure of the probe")
+        return super().plot()
+
+
+def one_row(probe: Probe, what: str) -> None:
+    """Refuse a matrix array where elements in one row are expected.
+
+    Raises
+    ------
+    ValueError
+        The probe is a matrix array.
+    """
+    if probe.is_matrix:
+        raise ValueError(
+            f"{what}: expected an array of one row, {probe.name} is a matrix array ({probe.n_elements} elements): of those "
+            "there are simulate, pressure_field, demodulate and delay_and_sum"
+        )
 
 
 def probe_names() -> list[str]:
@@ -286,7 +386,8 @@ def load_probe(name: str | Path) -> Probe:
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_TRANSDUCER_KEYS = {f.name for f in fields(Probe)} - {"imaging", "path"}
+_MATRIX_KEYS = {"n_rows", "row_pitch"}
+_TRANSDUCER_KEYS = {f.name for f in fields(MatrixProbe)} - {"imaging", "path"}
 _IMAGING_KEYS = {"x_mm", "z_mm", "transmit", "n_transmits", "max_angle_deg", "width_deg"}
 
 
@@ -320,7 +421,10 @@ def _read(path: Any) -> Probe:
     if not isinstance(table.pop("calibration", {}), dict):  # measured beside the probe: for the reader of the file
         raise ProbeError(f"{path}: calibration: expected a table [calibration]")
     _check_keys(path, "", table, _TRANSDUCER_KEYS)
-    required = ("name", "center_frequency", "bandwidth", "n_elements", "pitch", "element_width")
+    required = ["name", "center_frequency", "bandwidth", "n_elements", "pitch", "element_width"]
+    kind = MatrixProbe if _MATRIX_KEYS & set(table) else Probe
+    if kind is MatrixProbe:
+        required += ["element_height", *sorted(_MATRIX_KEYS)]
     for key in required:
         if key not in table:
             raise ProbeError(f"{path}: {key}: expected a value, got none (required: {', '.join(required)})")
@@ -331,7 +435,7 @@ def _read(path: Any) -> Probe:
         if key in table and (isinstance(table[key], bool) or not isinstance(table[key], int | float)):
             raise ProbeError(f"{path}: {key}: expected a number, got {table[key]!r}")
     try:
-        return Probe(**table, imaging=_read_imaging(path, imaging), path=str(path))
+        return kind(**table, imaging=_read_imaging(path, imaging), path=str(path))
     except TypeError as error:
         raise ProbeError(f"{path}: {error}") from None
 

@@ -20,8 +20,9 @@ from .acquisition import Acquisition
 from .doors import own
 from .engines.reference import Geometry, pressure_frequencies, transmitted_pressure
 from .plan import Plan, make_plan
+from .probes import one_row
 from .reach import check_reach
-from .types import ImageGrid
+from .types import ImageGrid, one_plane
 
 THRESHOLD_DB = -60.0  # spectral components below it, relative to the strongest, are left out
 BLOCK = 2**20  # of (points, sub-elements) at once
@@ -81,6 +82,8 @@ def wave_field(
         raise ValueError(
             f"times: expected at most {MOST_BYTES / 4:.3g} values in all, got {moments.size} times on a grid of {grid.shape}"
         )
+    one_row(acquisition.probe, "wave_field")
+    one_plane(grid, "wave_field")
     check_reach("grid", grid.x, grid.z, acquisition)
     plan = make_plan(acquisition)
     x, z = (axis.ravel() for axis in grid.mesh())

@@ -13,7 +13,7 @@ from .acquisition import Acquisition
 from .doors import check_real
 from .numerics import bilinear
 from .reach import check_reach
-from .types import ImageGrid, Scatterers
+from .types import ImageGrid, Scatterers, one_plane
 
 DENSITY = 0.4  # scatterers in a square of one mean distance: one per cell, uniform in it, puts the mean nearest at 1.0
 VOLUME_DENSITY = 0.256  # in a cube of one mean distance
@@ -67,6 +67,7 @@ def scatterers_from_image(
     ValueError
         The image is not 2-D (nor, with a thickness, 3-D), not finite or not in [0, 1]; a distance or range is not above 0.
     """
+    one_plane(grid, "scatterers_from_image")
     image = _grey(image, volume=thickness is not None)
     probe, medium = acquisition.probe, acquisition.medium
     if mean_distance is None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from .acquisition import Acquisition
+from .arrays import to_numpy
 from .engines import get_engine
 from .plan import Plan, audible, make_plan
 from .reach import check_reach
@@ -220,6 +221,17 @@ def pressure_field(
     """
     if not (math.isfinite(threshold_db) and threshold_db < 0):
         raise ValueError(f"threshold_db: expected dB below 0, got {threshold_db!r}")
+    if grid.y is not None:
+        if y is not None:
+            raise ValueError("y: expected none beside a grid that has elevations of its own")
+        plane = ImageGrid(grid.x, grid.z)
+        planes = [
+            to_numpy(pressure_field(acquisition, plane, threshold_db, engine, max_memory, progress, float(y)))
+            for y in grid.y
+        ]
+        return np.stack(planes, axis=2)
+    if y is None and acquisition.probe.is_matrix:
+        y = 0.0
     if y is not None and not math.isfinite(y):
         raise ValueError(f"y: expected finite meters, got {y!r}")
     check_reach("grid", grid.x, grid.z, acquisition, None if y is None else np.array([y]))

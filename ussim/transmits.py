@@ -26,7 +26,7 @@ from .shown import Shown
 if TYPE_CHECKING:
     from .medium import Medium
     from .shown import Shown
-from .probes import Probe
+from .probes import Probe, one_row
 
 
 class Waves(Protocol):
@@ -55,16 +55,20 @@ class PlaneWaves(Shown):
     time_reference : str
         When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
         the center of the array.
+    elevation_angles : np.ndarray, optional
+        (n_transmits,) of a matrix array, from the z axis towards +y, rad: the wave travels along (sin of the one, sin of the
+        other, what is left). None, the default: 0.
 
     Raises
     ------
     ValueError
-        An angle is not finite or not within ±π/2.
+        An angle is not finite or not within ±π/2, or both together are no direction.
     """
 
     angles: np.ndarray
     apodization: np.ndarray | None = None
     time_reference: str = "first"
+    elevation_angles: np.ndarray | None = None
 
     if TYPE_CHECKING:  # lists and numbers become arrays
 
@@ -73,6 +77,7 @@ class PlaneWaves(Shown):
             angles: ArrayLike,
             apodization: ArrayLike | None = None,
             time_reference: str = "first",
+            elevation_angles: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -80,9 +85,21 @@ class PlaneWaves(Shown):
         _own_apodization(self)
         _check_angles("angles", self.angles)
         _check_reference("PlaneWaves", self.time_reference)
+        if self.elevation_angles is not None:
+            angles, elevation = np.broadcast_arrays(self.angles, _row("elevation_angles", self.elevation_angles))
+            steepest = float((np.sin(angles) ** 2 + np.sin(elevation) ** 2).max())
+            _check_angles("elevation_angles", elevation)
+            if steepest >= 1:
+                raise ValueError(
+                    f"elevation_angles: expected sin² of both angles below 1 together, got {steepest:.4g}: no such wave"
+                )
+            object.__setattr__(self, "angles", own("angles", angles))
+            object.__setattr__(self, "elevation_angles", own("elevation_angles", elevation))
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
         """Compute the firing times: the front along (sin t, cos t) passes an element at (x sin t + z cos t) / c.
+
+        Of a matrix array, whose z is 0, at (x sin t + y sin e) / c.
 
         Parameters
         ----------
@@ -98,6 +115,9 @@ class PlaneWaves(Shown):
         """
         sine, cosine = np.sin(self.angles)[:, None], np.cos(self.angles)[:, None]
         times = (probe.element_x * sine + probe.element_z * cosine) / medium.speed_of_sound
+        if self.elevation_angles is not None:
+            _check_matrix("PlaneWaves: elevation_angles", probe)
+            times = times + probe.element_y * np.sin(self.elevation_angles)[:, None] / medium.speed_of_sound
         return _on_clock(self.time_reference, self.apodization, times, _apex(probe) * cosine / medium.speed_of_sound)
 
 
@@ -118,6 +138,8 @@ class DivergingWaves(Shown):
     time_reference : str
         When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
         the center of the array.
+    y : np.ndarray, optional
+        (n_transmits,) elevation of the virtual sources of a matrix array, m; None, the default: 0.
 
     Raises
     ------
@@ -131,6 +153,7 @@ class DivergingWaves(Shown):
     z: np.ndarray | None = None
     apodization: np.ndarray | None = None
     time_reference: str = "first"
+    y: np.ndarray | None = None
 
     if TYPE_CHECKING:  # lists and numbers become arrays
 
@@ -142,6 +165,7 @@ class DivergingWaves(Shown):
             z: ArrayLike | None = None,
             apodization: ArrayLike | None = None,
             time_reference: str = "first",
+            y: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -154,6 +178,8 @@ class DivergingWaves(Shown):
             or (self.x is None) != (self.z is None)
         ):
             raise ValueError("DivergingWaves: expected tilts and width, or x and z of virtual sources")
+        if self.y is not None and not by_source:
+            raise ValueError("DivergingWaves: y: expected x and z of virtual sources beside it, got tilts and width")
         if by_angle:
             tilts, width = np.broadcast_arrays(_row("tilts", self.tilts), _row("width", self.width))
             for key, edge in (("tilts - width/2", tilts - width / 2), ("tilts + width/2", tilts + width / 2)):
@@ -163,9 +189,7 @@ class DivergingWaves(Shown):
             object.__setattr__(self, "tilts", own("tilts", tilts))
             object.__setattr__(self, "width", own("width", width))
         else:
-            x, z = np.broadcast_arrays(_row("x", self.x), _row("z", self.z))
-            object.__setattr__(self, "x", own("x", x))
-            object.__setattr__(self, "z", own("z", z))
+            _own_points(self)
         _own_apodization(self)
 
     def sources(self, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
@@ -232,11 +256,12 @@ class DivergingWaves(Shown):
                 f"DivergingWaves: expected virtual sources behind the {probe.name} array, got "
                 f"x={x.tolist()}, z={z.tolist()} m. For a focus in front use FocusedWaves"
             )
-        to_center = np.hypot(x, z - _apex(probe))[:, None]
+        y = _elevation("DivergingWaves: y", self.y, probe, x)
+        to_center = np.hypot(np.hypot(x, z - _apex(probe)), y)[:, None]
         return _on_clock(
             self.time_reference,
             self.apodization,
-            _distances(probe, x, z) / medium.speed_of_sound,
+            _distances(probe, x, z, y) / medium.speed_of_sound,
             to_center / medium.speed_of_sound,
         )
 
@@ -254,6 +279,8 @@ class FocusedWaves(Shown):
     time_reference : str
         When time is 0: "first" (the default), the first element fires whose apodization is not 0; "center", the wave passes
         the center of the array.
+    y : np.ndarray, optional
+        (n_transmits,) elevation of the foci of a matrix array, m; None, the default: 0.
 
     Raises
     ------
@@ -265,6 +292,7 @@ class FocusedWaves(Shown):
     z: np.ndarray
     apodization: np.ndarray | None = None
     time_reference: str = "first"
+    y: np.ndarray | None = None
 
     if TYPE_CHECKING:  # lists and numbers become arrays
 
@@ -274,13 +302,12 @@ class FocusedWaves(Shown):
             z: ArrayLike,
             apodization: ArrayLike | None = None,
             time_reference: str = "first",
+            y: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         _check_reference("FocusedWaves", self.time_reference)
-        x, z = np.broadcast_arrays(_row("x", self.x), _row("z", self.z))
-        object.__setattr__(self, "x", own("x", x))
-        object.__setattr__(self, "z", own("z", z))
+        _own_points(self)
         _own_apodization(self)
 
     def delays(self, probe: Probe, medium: Medium) -> np.ndarray:
@@ -308,8 +335,9 @@ class FocusedWaves(Shown):
                 f"FocusedWaves: expected foci in front of the {probe.name} array, got x={self.x.tolist()}, "
                 f"z={self.z.tolist()} m. For a source behind it use DivergingWaves"
             )
-        from_center = np.hypot(self.x, self.z - _apex(probe))[:, None]
-        times = -_distances(probe, self.x, self.z) / medium.speed_of_sound
+        y = _elevation("FocusedWaves: y", self.y, probe, self.x)
+        from_center = np.hypot(np.hypot(self.x, self.z - _apex(probe)), y)[:, None]
+        times = -_distances(probe, self.x, self.z, y) / medium.speed_of_sound
         return _on_clock(self.time_reference, self.apodization, times, -from_center / medium.speed_of_sound)
 
 
@@ -540,6 +568,7 @@ def focused_scan(
     ValueError
         A value is out of range.
     """
+    one_row(probe, "focused_scan")
     n_lines = 64 if n_lines is None else n_lines
     if n_lines < 1:
         raise ValueError(f"expected at least 1 line, got {n_lines}")
@@ -591,10 +620,31 @@ def _check_angles(name: str, angles: np.ndarray) -> None:
         )
 
 
-def _distances(probe: Probe, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _distances(probe: Probe, x: np.ndarray, z: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(n_points, n_elements) distance of points to element centers, m."""
     distance: np.ndarray = np.hypot(x[:, None] - probe.element_x, z[:, None] - probe.element_z)
-    return distance
+    return np.hypot(distance, y[:, None] - probe.element_y) if probe.is_matrix else distance
+
+
+def _own_points(waves: Any) -> None:
+    """Keep x, z and, where it is given, y of sources or foci, one per transmit."""
+    names = ("x", "z") if waves.y is None else ("x", "z", "y")
+    rows = np.broadcast_arrays(*(_row(name, getattr(waves, name)) for name in names))
+    for name, row in zip(names, rows, strict=True):
+        object.__setattr__(waves, name, own(name, row))
+
+
+def _elevation(name: str, y: np.ndarray | None, probe: Probe, x: np.ndarray) -> np.ndarray:
+    """Return the y of sources or foci, 0 where none is given, m."""
+    if y is None:
+        return np.zeros(x.shape)
+    _check_matrix(name, probe)
+    return y
+
+
+def _check_matrix(name: str, probe: Probe) -> None:
+    if not probe.is_matrix:
+        raise ValueError(f"{name}: expected a matrix array, {probe.name} has one row of elements and cannot steer in y")
 
 
 def _check_reference(kind: str, reference: str, known: tuple[str, ...] = ("first", "center")) -> None:

@@ -19,6 +19,7 @@ from .doors import LARGEST_REFLECTIVITY, check_count, check_frequency, check_rea
 from .io.archive import write_record
 from .io.formats import writer_of
 from .io.formats.recording import Recording
+from .probes import one_row
 from .reach import check_reach
 from .shown import Shown, draw
 
@@ -139,8 +140,10 @@ class ImageGrid(Shown):
         (nx,) lateral positions, m, increasing; 0 is the middle of the array.
     z : np.ndarray
         (nz,) depths, m, increasing.
+    y : np.ndarray, optional
+        (ny,) elevations, m, increasing, of a volume; none by default: one plane.
     shape : tuple of int
-        (nz, nx).
+        (nz, nx), or (nz, ny, nx) of a volume.
 
     Raises
     ------
@@ -150,6 +153,7 @@ class ImageGrid(Shown):
 
     x: np.ndarray
     z: np.ndarray
+    y: np.ndarray | None = None
 
     if TYPE_CHECKING:  # lists and numbers become arrays
 
@@ -157,10 +161,11 @@ class ImageGrid(Shown):
             self,
             x: ArrayLike,
             z: ArrayLike,
+            y: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("x", "z"):
+        for name in ("x", "z") if self.y is None else ("x", "z", "y"):
             axis = own(f"ImageGrid: {name}", getattr(self, name))
             if axis.ndim != 1 or axis.size == 0 or not np.all(np.isfinite(axis)) or np.any(np.diff(axis) <= 0):
                 raise ValueError(f"ImageGrid: {name}: expected finite increasing positions in m, got {axis!r}")
@@ -231,6 +236,7 @@ class ImageGrid(Shown):
         matplotlib.figure.Figure
             `figure.savefig(path)` keeps it.
         """
+        one_plane(self, "plot")
         values = to_numpy(np.asarray(image) if isinstance(image, list | tuple) else image)
         if np.iscomplexobj(values) or (values.size and values.dtype.kind == "f" and values.max() > 1):
             largest = np.abs(values).max() or 1.0
@@ -259,17 +265,39 @@ class ImageGrid(Shown):
         matplotlib.figure.Figure
             `figure.savefig(path)` keeps it.
         """
+        one_plane(self, "plot_pressure")
         return draw("pressure_figure", np.asarray(to_numpy(pressure)), self, probe, title, dynamic_range_db)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(nz, nx), the shape of an image on this grid."""
-        return len(self.z), len(self.x)
+        """(nz, nx), the shape of an image on this grid; (nz, ny, nx) of a volume."""
+        if self.y is None:
+            return len(self.z), len(self.x)
+        volume: Any = (len(self.z), len(self.y), len(self.x))  # typed as a plane: those that take planes refuse it
+        return volume  # type: ignore[no-any-return]
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return x and z of every pixel, each (nz, nx), m."""
-        x, z = np.meshgrid(self.x, self.z)
+        """Return x and z of every pixel, each of the grid's shape, m."""
+        if self.y is None:
+            x, z = np.meshgrid(self.x, self.z)
+        else:
+            z, _, x = np.meshgrid(self.z, self.y, self.x, indexing="ij")
         return x, z
+
+
+def one_plane(grid: object, what: str) -> None:
+    """Refuse a volume where a plane is expected.
+
+    Raises
+    ------
+    ValueError
+        The grid has a y.
+    """
+    if getattr(grid, "y", None) is not None:
+        raise ValueError(
+            f"{what}: expected a grid of one plane, got one with {len(grid.y)} elevations (y): "  # type: ignore[attr-defined]
+            "give ImageGrid(x, z), and image[:, j] of a volume's j-th plane"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -376,6 +404,7 @@ class RFData(Shown):
         """
         write = writer_of(path)
         if write is not None:
+            one_row(self.acquisition.probe, f"{path}")
             write(path, _as_recording(self, path))
             return
         write_record(
@@ -483,6 +512,7 @@ class IQData(Shown):
         """
         write = writer_of(path)
         if write is not None:
+            one_row(self.acquisition.probe, f"{path}")
             write(path, _as_recording(self, path))
             return
         write_record(

@@ -255,9 +255,15 @@ class Recipe(BaseModel):
 
     def load_probes(self) -> list[Probe]:
         """Return the probes, in order; raises ussim.ProbeError."""
-        from ussim import load_probe
+        from ussim import MatrixProbe, ProbeError, load_probe
 
-        return [load_probe(name) for name in self.probes]
+        probes = [load_probe(name) for name in self.probes]
+        for probe in probes:
+            if isinstance(probe, MatrixProbe):
+                raise ProbeError(
+                    f"probes: expected arrays of one row, {probe.name} is a matrix array: a store has planes"
+                )
+        return probes
 
     def resolve(self, engine: str, format: int = FORMAT) -> ResolvedRecipe:
         """Work the recipe out for a build on this machine.

@@ -247,6 +247,8 @@ def echo_model(
     ValueError
         No such transmit, a pixel lies behind the array, or an f-number that is not above 0.
     """
+    if acquisition.probe.is_matrix:
+        raise ValueError(f"probe: expected an array of one row, {acquisition.probe.name} is a matrix array")
     if not (math.isfinite(f_number) and f_number > 0):
         raise ValueError(f"f_number: expected a number above 0, got {f_number!r}")
     if not 0 <= transmit < acquisition.n_transmits:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import physics
 from ..acquisition import Acquisition
 from ..arrivals import SOURCES_PER_ELEMENT, apertures, has_ray
-from ..probes import Probe
+from ..probes import MatrixProbe, Probe
 
 FINE_PITCH = 0.7  # wavelengths at the center frequency, below which all elements receive
 
@@ -34,7 +34,8 @@ def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
     Elements closer than FINE_PITCH wavelengths have no grating lobe within the field: limiting their aperture would gain
     nothing, and would cut off the sides of a sector. Others count as far as `directivity_f_number` says.
     """
-    if probe.pitch * probe.center_frequency <= FINE_PITCH * speed_of_sound:
+    pitch = max(probe.pitch, probe.row_pitch) if isinstance(probe, MatrixProbe) else probe.pitch
+    if pitch * probe.center_frequency <= FINE_PITCH * speed_of_sound:
         return 0.0
     return directivity_f_number(probe, speed_of_sound)
 
@@ -42,7 +43,8 @@ def automatic_f_number(probe: Probe, speed_of_sound: float) -> float:
 def directivity_f_number(probe: Probe, speed_of_sound: float) -> float:
     """Return the f-number at whose edge an element's sensitivity at the shortest wavelength is 0.71 (Perrot et al. 2021)."""
     shortest = physics.shortest_wavelength(probe.center_frequency, probe.bandwidth, speed_of_sound)
-    return physics.automatic_f_number(probe.element_width, shortest)
+    side = max(probe.element_width, probe.element_height) if probe.is_matrix else probe.element_width
+    return physics.automatic_f_number(side, shortest)
 
 
 def unseen_share(acquisition: Acquisition, grid: Mesh, f_number: float) -> float:

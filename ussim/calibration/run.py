@@ -10,6 +10,7 @@ import numpy as np
 
 from ..acquisition import Acquisition
 from ..errors import DataError
+from ..probes import one_row
 from ..types import IQData, RFData
 from . import fit
 from .findings import Estimate
@@ -70,6 +71,7 @@ def calibrate(
     DataError
         There is nothing in the recording to calibrate on.
     """
+    one_row(data.acquisition.probe, "calibrate")
     if phantom not in PHANTOMS:
         raise ValueError(f"phantom: expected one of {', '.join(PHANTOMS)}, got {phantom!r}")
     rf = as_rf(data)

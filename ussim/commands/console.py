@@ -385,12 +385,14 @@ class ProbeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
         if not isinstance(value, str):
             return value
         from ..errors import DataError
-        from ..probes import ProbeError, load_probe
+        from ..probes import ProbeError, load_probe, one_row
 
         try:
-            return load_probe(value)
-        except ProbeError as error:
-            if Path(value).is_file():  # the value is right, what lies there is not
+            probe = load_probe(value)
+            one_row(probe, value)
+            return probe
+        except ValueError as error:
+            if isinstance(error, ProbeError) and Path(value).is_file():  # the value is right, what lies there is not
                 raise DataError(str(error)) from None
             self.fail(str(error), parameter, context)
 

@@ -181,6 +181,10 @@ class Geometry:
     """Distances and amplitudes of points to sub-elements: all of G but its dependence on frequency."""
 
     def __init__(self, plan: Plan, x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> None:
+        self.is_matrix = plan.sub_y is not None
+        if plan.sub_y is not None:
+            self._of_matrix(plan, plan.sub_y, x, z, np.zeros_like(x) if y is None else y)
+            return
         dx = x[:, None, None] - plan.sub_x  # (n_points, n_elements, n_subelements)
         dz = z[:, None, None] - plan.sub_z
         sine, cosine = physics.incidence(dx, dz, plan.sin_element[:, None], plan.cos_element[:, None])
@@ -198,6 +202,18 @@ class Geometry:
         if not plan.acquisition.full_frequency_directivity:
             self.amplitude = self.amplitude * physics.directivity(sine, plan.half_width_wavenumber)
 
+    def _of_matrix(self, plan: Plan, sub_y: np.ndarray, x: np.ndarray, z: np.ndarray, y: np.ndarray) -> None:
+        """Lay out the ways of a matrix array, each sub-element with a directivity along both of its sides."""
+        dx, dy, dz = x[:, None, None] - plan.sub_x, y[:, None, None] - sub_y, z[:, None, None] - plan.sub_z
+        distance = np.maximum(np.sqrt(dx * dx + dy * dy + dz * dz), 1e-12)
+        self.plan = plan
+        self.sine, self.sine_y = dx / distance, dy / distance
+        self.distance = np.maximum(distance, plan.minimum_distance)
+        self.amplitude = physics.obliquity(dz / distance, plan.baffle) / self.distance / plan.sub_x.shape[1]
+        if not plan.acquisition.full_frequency_directivity:
+            self.amplitude = self.amplitude * physics.directivity(self.sine, plan.half_width_wavenumber)
+            self.amplitude = self.amplitude * physics.directivity(self.sine_y, plan.half_height_wavenumber)
+
     def response(self, frequency: float) -> np.ndarray:
         """G (n_points, n_elements) at one frequency: the mean over the sub-elements (Garcia 2022)."""
         medium = self.plan.acquisition.medium
@@ -206,6 +222,8 @@ class Geometry:
         response = self.amplitude * np.exp((1j * k - loss) * self.distance)
         if self.plan.acquisition.full_frequency_directivity:
             response = response * physics.directivity(self.sine, k * self.plan.sub_width / 2)
+            if self.is_matrix:
+                response = response * physics.directivity(self.sine_y, k * self.plan.sub_height / 2)
         total: np.ndarray = response.sum(axis=-1)
         return total if self.plan.lens is None else total * self.beam(k)
 

@@ -17,7 +17,7 @@ from ..acquisition import HIGHEST_THRESHOLD_DB, Acquisition
 from ..chain import ReceiveChain, TimeGain
 from ..imperfections import ElementErrors, PhaseScreen
 from ..medium import Medium
-from ..probes import Imaging, Probe
+from ..probes import Imaging, MatrixProbe, Probe
 from ..transmits import CustomTransmits, DivergingWaves, FocusedWaves, PlaneWaves, SyntheticAperture, Waves
 from ..waveforms import ImpulseResponse, Waveform
 
@@ -115,7 +115,7 @@ def _part_from_dict(name: str, kind: type[Any], plain: Any) -> Any:
 
 def probe_to_dict(probe: Probe) -> dict[str, Any]:
     """Return the probe as plain values, without the place on this machine that it was read from."""
-    plain = {f.name: to_plain(getattr(probe, f.name)) for f in fields(Probe) if f.name not in ("imaging", "path")}
+    plain = {f.name: to_plain(getattr(probe, f.name)) for f in fields(probe) if f.name not in ("imaging", "path")}
     if probe.imaging is not None:
         plain["imaging"] = {f.name: to_plain(getattr(probe.imaging, f.name)) for f in fields(Imaging)}
     return plain
@@ -123,7 +123,8 @@ def probe_to_dict(probe: Probe) -> dict[str, Any]:
 
 def probe_from_dict(plain: Mapping[str, Any]) -> Probe:
     """Return the probe that `probe_to_dict` described. Raises ValueError as `acquisition_from_dict` does."""
-    _check_keys("probe", plain, {f.name for f in fields(Probe)}, required=("name", "center_frequency"))
+    kind = MatrixProbe if isinstance(plain, Mapping) and "n_rows" in plain else Probe
+    _check_keys("probe", plain, {f.name for f in fields(kind)}, required=("name", "center_frequency"))
     values: dict[str, Any] = {key: value for key, value in plain.items() if key != "imaging"}
     for key, value in values.items():  # strings that stand for numbers; the probe's own words stay
         if isinstance(value, str) and key not in ("name", "source", "baffle"):
@@ -134,7 +135,7 @@ def probe_from_dict(plain: Mapping[str, Any]) -> Probe:
     if imaging is not None:
         _check_keys("probe.imaging", imaging, {f.name for f in fields(Imaging)}, required=("x", "z"))
         values["imaging"] = Imaging(**dict(imaging) | {axis: tuple(imaging[axis]) for axis in ("x", "z")})
-    return Probe(**values)
+    return kind(**values)
 
 
 def _waves_to_dict(waves: Waves) -> dict[str, Any]:

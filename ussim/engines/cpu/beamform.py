@@ -47,7 +47,7 @@ def delay_and_sum(samples: np.ndarray, beamforming: Beamforming) -> np.ndarray:
     done, total = 0, len(records) * x.size
     for part in _blocks(x.shape, BLOCK_VALUES // n_transmits):
         xx, zz = x[part].copy(), z[part].copy()
-        positions = b.transmit_samples(xx, zz, n_samples, arrival_bounds)
+        positions = b.transmit_samples(xx, zz, n_samples, arrival_bounds, part)
         tile = (1, 1) if _jumps(positions) else tile_shape
         pixels = Pixels(xx, zz, ~b.acquisition.probe.is_behind(xx, zz), *tile)
         transmits = Transmits(

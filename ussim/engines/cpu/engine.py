@@ -177,7 +177,7 @@ class CpuEngine(Engine):
         power = np.zeros((plan.acquisition.n_transmits, x.size))
         if len(front):
             points = x[front], z[front]
-            level = None if plan.lens is None else np.full(len(front), float(y))
+            level = np.full(len(front), float(y)) if plan.is_deep else None
             cells = make_cells(*points, plan, LANES, receive=False, threshold_db=threshold_db, y=level)
             work = _Work(plan, cells, *points, np.ones(len(front)), level)
             power[:, front] = _powers(work, max_memory, progress)
@@ -234,6 +234,7 @@ class _Work:
         self.plan, self.cells, self._points, self._y = plan, cells, (x, z, reflectivity), y
         lens = plan.lens or Lens(0.0, math.inf)
         self._segment = _segments(cells.segment)
+        self._n_widths = (1 if plan.sub_y is None else 2) if acquisition.full_frequency_directivity else 0
         self.rate = acquisition.sampling_frequency
         self.n_transmits, self.n_foci, self.n_elements = plan.delays.shape
         self.n_groups = -(-self.n_transmits // LANES)
@@ -243,6 +244,7 @@ class _Work:
         self.receive_samples = np.rint(plan.receive_delays * self.rate).astype(np.int64)
         self.elements = Elements(
             as_input(plan.sub_x),
+            np.zeros((0, 0)) if plan.sub_y is None else as_input(plan.sub_y),
             as_input(plan.sub_z),
             as_input(plan.sin_element),
             as_input(plan.cos_element),
@@ -255,10 +257,13 @@ class _Work:
             float(plan.baffle),
             float(plan.half_width_wavenumber),
             float(physics.wavenumber(1.0, medium.speed_of_sound) * plan.sub_width / 2),
+            float(plan.half_height_wavenumber),
+            float(physics.wavenumber(1.0, medium.speed_of_sound) * plan.sub_height / 2),
             float(medium.speed_of_sound),
             float(medium.attenuation_db_cm_mhz),
             bool(acquisition.full_frequency_directivity),
             plan.lens is not None,
+            plan.sub_y is not None,
             float(lens.height),
             1.0 / lens.focus,
             _beam_weights() if plan.lens is not None else np.zeros(0, np.float32),
@@ -281,7 +286,10 @@ class _Work:
         points[1] = self._points[1][padded] - cells.center_z[i]
         points[2] = self._points[2][padded]
         points[2, len(part) :] = 0
-        points[3] = 0.0 if self._y is None else self._y[padded] ** 2 - cells.center_y[i] ** 2
+        if self.plan.sub_y is not None:
+            points[3] = self._y[padded] - cells.center_y[i]  # type: ignore[index]
+        else:
+            points[3] = 0.0 if self._y is None else self._y[padded] ** 2 - cells.center_y[i] ** 2
         return Cell(
             points,
             np.array([cells.center_x[i], cells.center_z[i], cells.center_y[i]]),
@@ -318,7 +326,7 @@ class _Work:
         lanes = self.n_groups * LANES
         return [
             n_tiles * self.plan.sub_x.size * 4 * LANES,
-            n_tiles * self.plan.sub_x.size * LANES if self.plan.acquisition.full_frequency_directivity else 0,
+            n_tiles * self.plan.sub_x.size * LANES * self._n_widths,
             n_tiles * self.n_elements * BEAM if self.plan.lens is not None else 0,
             self.n_foci * self.n_elements * self.n_groups * 4 * LANES,
             BATCH * self.n_elements * 3 * lanes,
@@ -349,7 +357,7 @@ def twiddles_of(n: int) -> np.ndarray:
 
 def _elevations(points: Scatterers, plan: Plan) -> np.ndarray | None:
     """Return the elevations, m, in an array of their own, where the plan has three dimensions."""
-    if plan.lens is None:
+    if not plan.is_deep:
         return None
     return np.zeros(len(points)) if points.y is None else points.y.copy()
 

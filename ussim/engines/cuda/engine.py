@@ -68,6 +68,7 @@ class GpuEngine(Engine):
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Echoes (n_media, n_transmits, n_elements, n_samples) float32. A medium's echoes do not depend on the others."""
+        _refuse_matrix(plan, self.name)
         with self._device():
             rf: np.ndarray = self._simulator(plan).echoes(media, n_samples, start_sample, max_memory, progress)
             return rf
@@ -82,6 +83,7 @@ class GpuEngine(Engine):
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Project echoes on points: the transpose of `simulate` in the reflectivity, (n_points,) float32 in host memory."""
+        _refuse_matrix(plan, self.name)
         with self._device():
             record = self.backend.to_device(np.asarray(samples, np.float32))
             projected = self._simulator(plan).projection(points, record, start_sample, max_memory, progress)
@@ -97,6 +99,7 @@ class GpuEngine(Engine):
         y: float = 0.0,
     ) -> np.ndarray:
         """RMS pressure (n_transmits, nz, nx) float32, 0 behind the array."""
+        _refuse_matrix(plan, self.name)
         with self._device():
             if plan.acquisition.is_continuous:  # one frequency: nothing for cells to save
                 field = reference.pressure_field(plan, grid, threshold_db, max_memory, progress, y)
@@ -179,3 +182,9 @@ class GpuEngine(Engine):
         while len(self._simulators) > KEPT_ACQUISITIONS:
             self._simulators.popitem(last=False)
         return self._simulators[key]
+
+
+def _refuse_matrix(plan: Plan, name: str) -> None:
+    """Refuse a matrix array, which cards beamform and do not simulate."""
+    if plan.sub_y is not None:
+        raise EngineError(f'engine "{name}" does not simulate matrix arrays: use engine="cpu" or "reference"')

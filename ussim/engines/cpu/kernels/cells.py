@@ -214,6 +214,12 @@ def _advance_field(elements, cell, tile, half, first, space):
                 w1 = np.sinc(half_width * ((bin0 + 1) * hertz / math.pi))
                 w2 = np.sinc(half_width * ((bin0 + 2) * hertz / math.pi))
                 w3 = np.sinc(half_width * ((bin0 + 3) * hertz / math.pi))
+                if elements.matrix:
+                    half_height = load(space.widths, len(space.widths) // 2 + at // STATE * LANES)
+                    w0 = w0 * np.sinc(half_height * ((bin0) * hertz / math.pi))
+                    w1 = w1 * np.sinc(half_height * ((bin0 + 1) * hertz / math.pi))
+                    w2 = w2 * np.sinc(half_height * ((bin0 + 2) * hertz / math.pi))
+                    w3 = w3 * np.sinc(half_height * ((bin0 + 3) * hertz / math.pi))
                 re0, im0 = fma(re, w0, re0), fma(im, w0, im0)
                 re, im = _advance(re, im, step_re, step_im)
                 re1, im1 = fma(re, w1, re1), fma(im, w1, im1)

@@ -49,6 +49,7 @@ class Elements(NamedTuple):
     """The plan as the compiled functions take it; arrays and numbers float64."""
 
     sub_x: Float64x2  # (n_elements, n_subelements) m
+    sub_y: Float64x2  # of a matrix array
     sub_z: Float64x2
     sine: Float64x1  # (n_elements,) of the normal
     cosine: Float64x1
@@ -61,10 +62,13 @@ class Elements(NamedTuple):
     baffle: float
     half_width_wavenumber: float  # k L / 2 at the center frequency
     half_width_per_hertz: float  # k L / 2 at 1 Hz
+    half_height_wavenumber: float  # of a matrix array, whose sub-elements have a directivity along their height too
+    half_height_per_hertz: float
     speed_of_sound: float  # m/s
     attenuation_db_cm_mhz: float
     full_directivity: bool
-    elevated: bool  # in three dimensions
+    elevated: bool  # in three dimensions, with the beam of the elements' height and lens
+    matrix: bool  # in three dimensions, of a matrix array
     lens_height: float  # m
     lens_vergence: float  # 1/m, of the focus in elevation; 0 without a lens
     beam_weights: Float32x1  # [length of a segment][frequency in it][6] float32: `elevation.segment_weights`
@@ -73,8 +77,10 @@ class Elements(NamedTuple):
 class Cell(NamedTuple):
     """One cell, for the compiled functions."""
 
-    points: Float32x2  # (4, n_tiles * 16) float32: x and z from the center, reflectivity, y² less the center's
-    center: Float64x1  # (3,) m: x, z, |y|
+    points: (
+        Float32x2  # (4, n_tiles * 16) float32: x and z from the center, reflectivity, y² less the center's; a matrix: y
+    )
+    center: Float64x1  # (3,) m: x, z, |y|; of a matrix array y
     element_reference: Int64x1  # (n_elements,) samples
     transmit_reference: Int64x1  # (n_transmits,) samples
     first_bin: int
@@ -88,7 +94,9 @@ class Workspace(NamedTuple):
     """One thread's buffers."""
 
     waves: Float32x1  # [tile][element][sub-element][re, im, step - 1 (re, im)]
-    widths: Float32x1  # [tile][element][sub-element]: k L / 2 sin θ a Hz, for full-frequency directivity only
+    # k L / 2 sin θ per Hz, [tile][element][sub-element], for full-frequency directivity only; of a matrix array in the first
+    # half, the same of the heights in the second.
+    widths: Float32x1
     lens: Float32x1  # [tile][element][1 / distance, three nodes]: the beam in elevation, in three dimensions only
     drive_waves: Float32x1  # [focus][element][group][re, im, step - 1 (re, im)]
     drive: Float32x1  # [frequency][element][3][group]: group and lane number the transmits

@@ -27,6 +27,8 @@ def start_waves(elements, cell, space):
     """Fill space.waves, [tile][element][sub-element][4], and what belongs to it."""
     if elements.elevated:
         _start_elevated(elements, cell, space)
+    elif elements.matrix:
+        _start_matrix(elements, cell, space.waves, space.widths)
     else:
         _start_flat(elements, cell, space.waves, space.widths)
 
@@ -96,6 +98,37 @@ def _start_elevation(elements, cell, tile, e, lens):
     distance = distance / n_sub
     start_beam(lens, beam_place(tile, e, n_elements), distance)
     return _elevation_path(distance, square_y)
+
+
+@compiled
+def _start_matrix(elements, cell, waves, widths):
+    """Start the ways from a matrix array, whose sub-elements have a directivity along both of their sides."""
+    minimum_distance, steps = elements.minimum_distance, _steps(elements, cell)
+    n_elements, n_sub = elements.sub_x.shape
+    at = 0
+    for tile in range(cell.points.shape[1] // LANES):
+        x, z = load(cell.points[0], tile * LANES), load(cell.points[1], tile * LANES)
+        y = load(cell.points[3], tile * LANES)
+        for e in range(n_elements):
+            reference = cell.element_reference[e] / cell.rate * elements.speed_of_sound
+            for m in range(n_sub):
+                center_x, center_z = cell.center[0] - elements.sub_x[e, m], cell.center[1] - elements.sub_z[e, m]
+                center_y = cell.center[2] - elements.sub_y[e, m]
+                center_distance = math.sqrt(center_x * center_x + center_y * center_y + center_z * center_z)
+                dx, dy, dz = x + center_x, y + center_y, z + center_z
+                distance = np.maximum(np.sqrt(dx * dx + dy * dy + dz * dz), 1e-12)
+                beyond = x * (x + 2 * center_x) + y * (y + 2 * center_y) + z * (z + 2 * center_z)
+                beyond = beyond / (distance + center_distance)
+                beyond = np.maximum(beyond + (center_distance - reference), minimum_distance - reference)
+                sine, rise, cosine = dx / distance, dy / distance, dz / distance
+                distance = np.maximum(distance, minimum_distance)
+                amplitude = _obliquity(cosine, elements.baffle) / distance / n_sub
+                if elements.full_directivity:
+                    store(widths, len(widths) // 2 + at // STATE * LANES, rise * elements.half_height_per_hertz)
+                else:
+                    amplitude = amplitude * _directivity(rise, elements.half_height_wavenumber)
+                _start(elements, waves, widths, at, beyond, distance, amplitude, sine, steps)
+                at += STATE
 
 
 @compiled
