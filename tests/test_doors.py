@@ -77,7 +77,16 @@ COMBINATIONS = {
     "ShortLagSpatialCoherence",
 }
 LARGE = {("RFData", "samples"), ("IQData", "samples")}  # channel data are too large to copy: they stay the caller's
-WITHOUT_ARRAYS = {"ElementErrors", "PhaseScreen", "ReceiveChain", "Probe", "MatrixProbe", "Imaging", "Medium", *COMBINATIONS}
+WITHOUT_ARRAYS = {
+    "ElementErrors",
+    "PhaseScreen",
+    "ReceiveChain",
+    "Probe",
+    "MatrixProbe",
+    "Imaging",
+    "Medium",
+    *COMBINATIONS,
+}
 RESULTS = {"Calibration", "DepthResolution", "TimeZero"}  # made by the library, which hands their arrays over
 
 

@@ -339,6 +339,7 @@ def test_what_is_of_one_row_refuses_a_matrix(grid_array, recording, tmp_path):
     calls = (
         lambda: ussim.field_mask(acquisition, plane),
         lambda: ussim.focused_scan(grid_array, 0.02),
+        lambda: ussim.wave_field(acquisition, plane, [1e-6]),
         lambda: ussim.beam_directions(acquisition, plane),
         lambda: ussim.calibrate(rf),
         lambda: rf.save(tmp_path / "rf.mat"),
@@ -375,3 +376,10 @@ def test_the_command_line_draws_no_matrix(grid_array, capsys):
 
     assert console.run(cli, "ussim", ["field", "--probe", grid_array.path]) == 2
     assert "expected an array of one row" in capsys.readouterr().err
+
+
+def test_a_store_takes_no_matrix(grid_array):
+    import datagen
+
+    with pytest.raises(ValueError, match="grid is a matrix array: a store has planes"):
+        datagen.Recipe(source="demo", probes=(grid_array.path,)).load_probes()

@@ -293,9 +293,9 @@ def one_plane(grid: object, what: str) -> None:
     ValueError
         The grid has a y.
     """
-    if getattr(grid, "y", None) is not None:
+    if isinstance(grid, ImageGrid) and grid.y is not None:
         raise ValueError(
-            f"{what}: expected a grid of one plane, got one with {len(grid.y)} elevations (y): "  # type: ignore[attr-defined]
+            f"{what}: expected a grid of one plane, got one with {len(grid.y)} elevations (y): "
             "give ImageGrid(x, z), and image[:, j] of a volume's j-th plane"
         )
 
