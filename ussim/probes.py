@@ -264,14 +264,48 @@ class MatrixProbe(Probe):
 
     Attributes
     ----------
+    name : str
+        As in messages and figures.
+    center_frequency : float
+        Hz.
+    bandwidth : float
+        Fraction of the center frequency, pulse-echo at -6 dB, in (0, 2).
     n_elements : int
-        Of all rows together; the other attributes are those of `Probe`, without a lens.
+        Number of elements, of all rows together.
+    pitch : float
+        Between element centers of one row, m.
+    element_width : float
+        Active width, along x, at most the pitch, m.
+    element_height : float
+        Active height, along y, at most the row_pitch, m.
+    elevation_focus, radius : float
+        Infinite: no lens, no curvature.
+    baffle : str or float
+        "soft" (the default), "rigid", or the impedance ratio medium / baffle, at least 0.
+    imaging : Imaging, optional
+        Default field of view and transmit sequence; none by default.
+    source : str
+        Where the values come from; empty by default.
+    path : str
+        File that the probe was read from; empty by default.
     n_rows : int
         Number of rows; `n_elements` is a multiple of it.
     row_pitch : float
-        Between the centers of neighboring rows, at least element_height, m.
+        Between the centers of neighboring rows, m.
     n_columns : int
         Elements per row.
+    is_flat, is_matrix : bool
+        True.
+    kerf : float
+        Gap between neighboring elements of one row, m.
+    center_of_curvature : float
+        Of no account: minus infinity.
+    beam_apex : float or None
+        z that the probe's beams run from, m; None where they run straight down.
+    element_angle : np.ndarray
+        (n_elements,) angle of each element's normal to the z axis, rad: 0.
+    element_x, element_y, element_z : np.ndarray
+        (n_elements,) lateral position, elevation and depth (0) of the element centers, m.
 
     Raises
     ------
