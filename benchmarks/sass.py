@@ -44,7 +44,7 @@ from ussim.plan import make_plan  # noqa: E402
 ARCHITECTURES = (80, 86, 89, 90)
 REGISTERS, SHARED = 65536, {80: 164, 86: 100, 89: 100, 90: 228}  # of a multiprocessor; KiB
 PROBES = ("L11-5v", "L12-3v", "C5-2v", "P4-2v")
-DAS_SIZES = {**ANY_SIZES, "TRANSMITS": 15, "FRAMES": 2}  # 30 pixel-channels an inner step
+DAS_SIZES = [{**ANY_SIZES, "TRANSMITS": transmits, "FRAMES": frames} for transmits, frames in ((15, 2), (1, 16))]
 BLOCK_MEMORY = 48 * 1024  # bytes of static shared memory
 
 
@@ -68,8 +68,14 @@ def main() -> int:
                 row = row_of(name, cubin, capability, threads)
                 rows.append({"probe": probe, **row, "step": step_of(name, cubin, sizes), "sizes": sizes})
     for capability in ARCHITECTURES:
-        cubin = compiled("beamform.cu", DAS_SIZES, capability)
-        rows.append({"probe": "any", **row_of("delay_and_sum", cubin, capability, None), "sizes": DAS_SIZES})
+        for sizes in DAS_SIZES:
+            cubin = compiled("beamform.cu", sizes, capability)
+            row = row_of("delay_and_sum", cubin, capability, 128)
+            rows.append({"probe": "any", **row, "a_channel": channel_of(cubin, sizes), "sizes": sizes})
+        for compensated in (0, 1):
+            sizes = {**ANY_SIZES, "COMPENSATED": compensated}
+            row = row_of("mix_and_filter", compiled("beamform.cu", sizes, capability), capability, 128)
+            rows.append({"probe": "any", **row, "sizes": sizes})
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items() if key != "sizes"))
     if not options.probe:
@@ -99,6 +105,7 @@ def row_of(name: str, cubin: bytes, capability: int, threads: int | None) -> dic
             "ffma": kinds["FFMA"],
             "hmma": kinds["HMMA"],
             "loads_shared": kinds["LDS"],
+            "dfma": kinds["DFMA"],
             "mufu": kinds["MUFU"],
         },
         "ffma_share": round(kinds["FFMA"] / len(loop), 3) if loop else 0.0,
@@ -149,6 +156,20 @@ def step_of(name: str, cubin: bytes, sizes: dict[str, int]) -> dict[str, float]:
     return {**part, "all": round(sum(part.values()), 1)}
 
 
+def channel_of(cubin: bytes, sizes: dict[str, int]) -> float:
+    """Warp instructions of `delay_and_sum` per channel of 32 pixels: an element's, where its channels need no test."""
+    loop = inner_loop(kernels(cubin)["delay_and_sum"])
+    tested = 0
+    block: list[str] = []
+    for line in loop:
+        block.append(line)
+        if opcode(line) in ("BRA", "BSYNC"):  # loads under a predicate: of records that are read over their ends
+            loads = sum(opcode(each) == "LDG" and "@" in each for each in block)
+            tested += len(block) if loads >= sizes["TRANSMITS"] * sizes["FRAMES"] else 0
+            block = []
+    return round((len(loop) - tested) / (sizes["TRANSMITS"] * sizes["FRAMES"]), 1)
+
+
 def count(lines: list[str], loop: tuple[int, int], kind: str = "") -> int:
     """Instructions of a loop, all or of a kind."""
     return sum(bool(found) and kind in ("", found) for found in map(opcode, lines[loop[0] : loop[1] + 1]))
@@ -182,7 +203,9 @@ def inner_loop(lines: list[str]) -> list[str]:
     """Return the instructions of the loop with no other one inside and the most multiply-adds."""
     found = loops_of(lines)
     innermost = [loop for loop in found if not inner_loops(loop, found)]
-    best = max(innermost, key=lambda loop: count(lines, loop, "FFMA") + count(lines, loop, "HMMA"), default=None)
+    best = max(
+        innermost, key=lambda loop: sum(count(lines, loop, kind) for kind in ("FFMA", "HMMA", "DFMA")), default=None
+    )
     return [] if best is None else [line for line in lines[best[0] : best[1] + 1] if opcode(line)]
 
 

@@ -133,7 +133,11 @@ def main() -> None:
 @click.option("--seed", type=int, default=0, help="Of everything that is drawn.")
 @grammar.section("Computation")
 @click.option("--engine", type=console.EngineType(), default="auto", help="auto, cpu, cuda, cuda:N, reference.")
-@click.option("--workers", type=click.IntRange(min=1), help="Local worker processes.  [default: this process alone]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Local worker processes, on cards one each.  [default: one per card where there are several, else this process]",
+)
 @click.option("--scheduler", metavar="WHERE", help="threads, processes, an address, or a scheduler file.")
 @click.option("--max-memory", type=float, metavar="GB", help="That reading one volume may take.  [default: 4]")
 @grammar.section("Output")

@@ -28,7 +28,7 @@ from ussim.engines.cpu import beamform as cpu_beamform
 from ussim.engines.cuda import cupy as cuda
 from ussim.engines.cuda import structs
 from ussim.engines.cuda.backend import read_source
-from ussim.engines.cuda.beamform import ANY_SIZES
+from ussim.engines.cuda.beamform import ANY_SIZES, frames_at_once
 from ussim.engines.cuda.engine import GpuEngine
 from ussim.engines.cuda.simulate import Tuning, choose_sizes
 from ussim.engines.reference import ENGINE as reference
@@ -430,6 +430,38 @@ def test_any_grid_equals_the_reference(engine, small_array, kind):
         assert relative_error(images, expected) < DAS_TOLERANCE
 
 
+@pytest.mark.parametrize("transmits", [1, 3])
+@pytest.mark.parametrize("n_frames", [1, 2, 7, 17])
+def test_frames_together_are_those_one_by_one(engine, small_array, transmits, n_frames):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(np.linspace(0, 0.1, transmits)))
+    grid = ussim.ImageGrid(x=np.linspace(-5e-3, 5e-3, 9), z=np.linspace(1e-3, 20e-3, 5))
+    samples = some_channels(acquisition, 300, n_frames, True)
+    images = to_numpy(engine.delay_and_sum(samples, beamforming(acquisition, grid)))
+    for frame, image in zip(samples, images, strict=True):
+        np.testing.assert_array_equal(to_numpy(engine.delay_and_sum(frame, beamforming(acquisition, grid))), image)
+
+
+def test_frames_of_a_thread_are_as_many_as_pay():
+    assert [frames_at_once(n, 1) for n in (0, 1, 2, 3, 5, 16, 17, 100)] == [1, 1, 2, 2, 4, 16, 8, 16]
+    assert [frames_at_once(n, 15) for n in (1, 2, 3, 16)] == [1, 2, 2, 2]
+    assert max(frames_at_once(n, m) * m for n in range(40) for m in range(1, 17)) <= 32
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "lanczos3"])
+def test_nothing_is_read_beside_the_records(host, small_array, interpolation):
+    """Of records that end where the image does not, sample for sample: a NaN on either side would show."""
+    probe = replace(small_array, n_elements=2)
+    acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(0.0))
+    grid = ussim.ImageGrid(x=[0.0], z=np.linspace(0, 5e-3, 1500))
+    for n_samples in (1, 2, 3, 8, 60):
+        around = np.full((2 * n_samples + 40,), np.nan, np.complex64)
+        samples = around[20:-20].reshape(1, 2, n_samples)
+        samples[...] = some_channels(acquisition, n_samples, 1, True)[0]
+        law = beamforming(acquisition, grid, interpolation, f_number=0.0)
+        image = host.delay_and_sum(samples, law)
+        assert relative_error(image, reference.delay_and_sum(samples, law)) < 1e-5
+
+
 def test_combinations_of_elements_are_refused_in_one_line(engine, small_array):
     acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.0))
     grid = ussim.ImageGrid(x=[0.0], z=[10e-3])
@@ -459,7 +491,9 @@ def test_weights_and_compounding_equal_the_reference(engine, small_array, iq, co
 
 @pytest.mark.parametrize("n_samples", [1, 2, 19, 300])
 @pytest.mark.parametrize("cutoff", [0.02, 0.19, 0.5])
-def test_filter_equals_the_cpu_engine(engine, n_samples, cutoff):
+@pytest.mark.parametrize("double_cost", [2, 64])  # of a card for computing, and of one for games
+def test_filter_equals_the_cpu_engine(engine, n_samples, cutoff, double_cost, monkeypatch):
+    monkeypatch.setattr(engine.backend, "double_cost", double_cost)
     samples = np.random.default_rng(0).normal(size=(2, 3, n_samples)).astype(np.float32)
     numerator, denominator = butter(5, cutoff)
     carrier = 2 * np.exp(-0.7j * np.arange(n_samples))
@@ -793,7 +827,8 @@ FILES = {
     "beamform.cu": (
         ANY_SIZES | {"TRANSMITS": 15, "FRAMES": 2},
         ANY_SIZES
-        | {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0, "MASKED": 1, "WEIGHTED": 1, "COMPOUNDING": 2},
+        | {"TRANSMITS": 4, "FRAMES": 4, "TAPS": 6, "LINEAR": 0, "IQ": 0, "MASKED": 1, "WEIGHTED": 1, "COMPOUNDING": 2}
+        | {"COMPENSATED": 1},
     ),
 }
 

@@ -157,7 +157,7 @@ def test_every_package_that_is_imported_has_its_row():
 def test_every_row_names_what_pyproject_installs():
     """An extra that exists and holds the package, or a requirement of the package itself."""
     extra = PROJECT["optional-dependencies"]
-    other = {"bm3d", "dask-cuda"}  # by the user's choice: their licences or systems
+    other = {"bm3d"}  # by the user's choice: its licence
     held = {"pywt": "PyWavelets", "cupy": "cupy-cuda13x[ctk]"}
     core = [re.split(r"[<>=~!]", each)[0].lower() for each in PROJECT["dependencies"]]
     for package, (_, requirement) in extras.PACKAGES.items():

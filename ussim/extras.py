@@ -30,7 +30,6 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "pyarrow": ("PyArrow", "ussim[export]"),
     "onnxruntime": ("ONNX Runtime", "ussim[onnx]"),
     "cupy": ("CuPy", "ussim[cuda13]"),
-    "dask_cuda": ("dask-cuda", "dask-cuda"),
     "sam2": ("SAM 2", "ussim[sam2]"),
     "bm3d": ("bm3d", "bm3d"),
     "deepinv": ("deepinv", "ussim[deepinv]"),

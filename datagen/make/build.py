@@ -20,7 +20,7 @@ from ussim.errors import ChangedError, DataError, ExistsError
 
 from ..plan.formats import FORMAT, format_for
 from ..plan.recipe import Recipe
-from ..plan.resolved import array_name, differences
+from ..plan.resolved import ResolvedRecipe, array_name, differences, engine_family
 from ..plan.samples import Plan, Sample, make_plan
 from ..sources import get_source, under_terms
 from ..store import layout, read, seal, write
@@ -105,8 +105,10 @@ def build(
     if overwrite:
         _check_inputs_survive(recipe, storage)
     with open_workers(recipe.engine, client, workers, scheduler, watcher) as crew:
-        number = _format(storage, recipe) if resume else format_for(recipe.augmentations, FORMAT)
-        resolved = recipe.resolve(crew.engine(recipe.engine), number)
+        engine, begun = crew.engine(recipe.engine), _begun(storage) if resume else None
+        number = begun.format if begun else format_for(recipe.augmentations, FORMAT)
+        same_family = begun is not None and engine_family(begun.engine) == engine_family(engine)
+        resolved = recipe.resolve(engine, number, begun.engine if begun and same_family else None)
         kept = partial(manifest.restored, storage) if resume else None
         plan = make_plan(resolved, crew.map, kept)
         _check_output(storage, resume, overwrite)  # reading may have taken long
@@ -161,11 +163,11 @@ def _check_inputs_survive(recipe: Recipe, storage: Storage) -> None:
             raise ExistsError(f"{storage.url}: --overwrite would delete the input {path}; choose another --out")
 
 
-def _format(storage: Storage, recipe: Recipe) -> int:
-    """Return the format of the store that is gone on with, of new ones where there is none yet."""
+def _begun(storage: Storage) -> ResolvedRecipe | None:
+    """Return the recipe of the store that is gone on with, None where there is none yet."""
     if not storage.exists() or read.is_begun(storage) or _is_damaged(storage):
-        return format_for(recipe.augmentations, FORMAT)
-    return read.read_attributes(storage).recipe.format
+        return None
+    return read.read_attributes(storage).recipe
 
 
 def _is_damaged(storage: Storage) -> bool:

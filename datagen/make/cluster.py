@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ussim.commands.stopping import deferred
-from ussim.errors import DataError
-from ussim.extras import needs
+from ussim.errors import ConfigError, DataError, EngineError
 
+from ..plan.resolved import engine_family
 from ..store.layout import ShardRecord
 from .progress import Count, Watcher
 from .shards import Job, Made, blank_sample, finish_shard, make_sample, make_shard
@@ -29,13 +29,15 @@ from .shards import Job, Made, blank_sample, finish_shard, make_sample, make_sha
 if TYPE_CHECKING:
     from distributed import Client as Client
     from distributed import Future
-    from distributed.deploy import LocalCluster
+    from distributed.deploy import LocalCluster, SpecCluster
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DEADLY = "its worker died each time it was tried (out of memory?)"  # of a volume or a sample that is set aside
 TOPIC = "datagen-samples"  # of the events by which workers say how far they are
+CARD_THREADS = 3  # tasks of a worker with a card: what the host does for two goes on while the third keeps the card
+PRELOAD = (__name__,)  # of each local worker process
 IN_FLIGHT = 3  # shards a worker thread has waiting for it: enough never to idle, few enough to stay small
 
 
@@ -205,20 +207,29 @@ def open_workers(
 
     Parameters
     ----------
-    engine : of the recipe: with CUDA there is one worker per GPU.
+    engine : of the recipe. With CUDA local processes have a card each, as many as there are cards where neither `workers`
+        nor `scheduler` is given.
     client, workers, scheduler : as `build` takes them.
+
+    Raises
+    ------
+    ConfigError
+        Workers are asked for, and a card by its number.
+    EngineError
+        There is no such engine or device, or there are fewer cards than workers.
     """
     if client is not None:
         yield Cluster(client, watcher)
         return
-    if workers is None and scheduler is None:
+    cards = _cards(engine, workers) if scheduler in (None, "processes") else []
+    if workers is None and scheduler is None and len(cards) < 2:
         yield Workers(watcher)
         return
     from distributed import Client
 
     _silence()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    n_workers = workers or cores
+    n_workers = workers or len(cards) or cores
     share = max(1, cores // n_workers)
     if scheduler is not None and scheduler not in ("threads", "processes"):
         with _connect(scheduler) as connected, _noticing_lost_workers(connected, watcher):
@@ -227,29 +238,77 @@ def open_workers(
         return
     with ExitStack() as opened:
         with deferred():  # stopped half-started, Dask leaves processes behind and says so at length
-            cluster = opened.enter_context(_local_cluster(engine, n_workers, share, scheduler == "threads"))
+            cluster = opened.enter_context(
+                _card_cluster(cards[:n_workers], share)
+                if cards
+                else _local_cluster(n_workers, share, scheduler == "threads")
+            )
             local = opened.enter_context(Client(cluster))
         _announce(local, watcher)
-        yield Cluster(local, watcher, share if scheduler == "threads" else None)
+        task_share = max(1, share // CARD_THREADS) if cards else share if scheduler == "threads" else None
+        yield Cluster(local, watcher, task_share)
 
 
-def _local_cluster(engine: str, n_workers: int, share: int, threads: bool) -> LocalCluster:
-    """Worker processes of one thread each, or one process of threads; one worker a GPU where the engine is CUDA."""
+def _cards(engine: str, workers: int | None) -> list[str]:
+    """Return the cards for local processes, as CUDA_VISIBLE_DEVICES names them; none where the engine computes elsewhere."""
+    if engine_family(engine) not in ("auto", "cuda"):
+        return []
+    if engine_family(engine) != engine:
+        if workers is not None:
+            raise ConfigError(
+                f'engine "{engine}" is one card, workers have one each: give --engine cuda with --workers, or leave '
+                "--workers out"
+            )
+        return []
+    if engine_family(resolve_engine(engine)) != "cuda":
+        return []
+    from ussim.engines.cuda.cupy import device_count
+
+    count = device_count()
+    if workers is not None and workers > count:
+        raise EngineError(
+            f"--workers: expected at most one per card, {count}, got {workers}; leave it out for one on each card"
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",")] if visible else [str(index) for index in range(count)]
+    return names[:count]
+
+
+def _card_cluster(cards: list[str], share: int) -> SpecCluster:
+    """Return a worker process per card, which sees no other."""
+    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed.system import MEMORY_LIMIT
+
+    options = {
+        "host": "127.0.0.1",
+        "nthreads": CARD_THREADS,
+        "memory_limit": MEMORY_LIMIT // len(cards),
+        "preload": list(PRELOAD),
+    }
+    workers = {
+        number: {"cls": Nanny, "options": options | {"env": _environment(share) | {"CUDA_VISIBLE_DEVICES": card}}}
+        for number, card in enumerate(cards)
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
+    return SpecCluster(workers=workers, scheduler=scheduler)
+
+
+def _local_cluster(n_workers: int, share: int, threads: bool) -> LocalCluster:
+    """Return worker processes of one thread each, or one process of threads."""
     from distributed import LocalCluster
 
-    if resolve_engine(engine).startswith("cuda") and not threads:
-        needs("dask_cuda", "or leave --workers out to use one GPU")
-        from dask_cuda import LocalCUDACluster
-
-        return LocalCUDACluster(n_workers=n_workers, threads_per_worker=1)
-    environment = {name: str(share) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return LocalCluster(
         n_workers=1 if threads else n_workers,
         threads_per_worker=n_workers if threads else 1,
         processes=not threads,
         dashboard_address="127.0.0.1:0",
-        **({} if threads else {"env": environment, "preload": [__name__]}),
+        **({} if threads else {"env": _environment(share), "preload": list(PRELOAD)}),
     )
+
+
+def _environment(share: int) -> dict[str, str]:
+    """Return the variables by which the libraries of a worker process keep to its share of the cores."""
+    return {name: str(share) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
 def _lost_scheduler() -> DataError:

@@ -85,7 +85,7 @@ def open_stream(
     """Return the pairs of a recipe as NumPy arrays; parameters as of `stream`."""
     if cache_bytes < 0:
         raise ValueError(f"cache_bytes: expected a number of bytes from 0, got {cache_bytes!r}")
-    with open_workers(recipe.engine, None, workers, None, watcher or Watcher()) as crew:
+    with open_workers("cpu", None, workers, None, watcher or Watcher()) as crew:  # which read, and compute nothing
         resolved = recipe.resolve(crew.engine(recipe.engine), format_for(recipe.augmentations, FORMAT))
         plan = make_plan(resolved, crew.map)
     names = probe_names({each.name: array_name(each.name) for each in plan.recipe.probes}, probe, "recipe")

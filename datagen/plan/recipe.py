@@ -25,7 +25,7 @@ from ..sources.subjects import recorded
 from .formats import FORMAT
 from .labels import check_pattern
 from .randomize import Ranges
-from .resolved import Inputs, ResolvedRecipe, array_name
+from .resolved import Inputs, ResolvedRecipe, array_name, engine_family
 from .tissues import Tissue, Tissues
 
 # Option names, for those who write a file from what `--help` shows.
@@ -246,7 +246,7 @@ class Recipe(BaseModel):
 
         A store's `recipe_digest` covers the source's files and what "auto" came to as well.
         """
-        return self._resolved(self.engine, self.folds or 0, FORMAT, Inputs()).digest
+        return self._resolved(engine_family(self.engine), self.folds or 0, FORMAT, Inputs()).digest
 
     def roots(self) -> list[Path]:
         """Return the folder of each source, found as the source finds it; raises DataError where there is none."""
@@ -265,13 +265,15 @@ class Recipe(BaseModel):
                 )
         return probes
 
-    def resolve(self, engine: str, format: int = FORMAT) -> ResolvedRecipe:
+    def resolve(self, engine: str, format: int = FORMAT, recorded: str | None = None) -> ResolvedRecipe:
         """Work the recipe out for a build on this machine.
 
         Parameters
         ----------
         engine : what "auto" came to.
         format : of the store that is resumed (`datagen.plan.formats`).
+        recorded : engine of the store that is resumed, where it is of the same family: stores of before recorded the number
+            of the card.
 
         Raises
         ------
@@ -283,8 +285,9 @@ class Recipe(BaseModel):
             self.subjects,
             self.sam2_checkpoint,
             None if self.max_memory is None else self.max_memory * 1e9,
+            engine,
         )
-        return self._resolved(engine, self.folds or 0, format, inputs)
+        return self._resolved(recorded or engine_family(engine), self.folds or 0, format, inputs)
 
     def record(self, engine: str, folds: int, format: int = FORMAT) -> dict[str, Any]:
         """Return what a store records and its digest covers: plain JSON, everything resolved, nothing of this machine.
@@ -292,7 +295,7 @@ class Recipe(BaseModel):
         `engine` and `folds` are what "auto" and None came to. Roots are left out (samples carry the digests of the files),
         probes are written out in full, a checkpoint is named by its digest.
         """
-        return self._resolved(engine, folds, format, Inputs()).to_dict()
+        return self._resolved(engine_family(engine), folds, format, Inputs()).to_dict()
 
     def _resolved(self, engine: str, folds: int, format: int, inputs: Inputs) -> ResolvedRecipe:
         resolved: dict[str, Any] = {

@@ -140,6 +140,7 @@ class Inputs:
     subjects: str | None = None  # regular expression or CSV file
     sam2_checkpoint: str | None = None  # path
     max_memory: float | None = None  # bytes that reading one volume may take; None = `ussim.volumes.budget`
+    engine: str | None = None  # that computes: the recorded one, by the number of a card where one was given
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class ResolvedRecipe:
     snr_db: float | None
     tgc: bool
     randomize: Ranges | None
-    engine: str
+    engine: str  # its family: the card's number shapes nothing (stores of before have "cuda:1")
     # From here on what the first stores did not record.
     subjects: str | None = None  # the expression itself, or the digest of a table
     frames: str | int = "first"
@@ -218,6 +219,7 @@ class ResolvedRecipe:
         """The settings of each probe."""
         names = {item.name for item in dataclasses.fields(Settings)} - {"probe"}
         common = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name in names}
+        common["engine"] = self.inputs.engine or engine_family(self.engine)
         return tuple(Settings(probe=probe, **common) for probe in self.probes)
 
     @property
@@ -265,6 +267,11 @@ class ResolvedRecipe:
         if record.get("tissues") is not None:
             values["tissues"] = Tissues(**record["tissues"])
         return cls(**values)
+
+
+def engine_family(name: str) -> str:
+    """Return what a store records of an engine's name: "cuda" of "cuda:1"."""
+    return name.partition(":")[0]
 
 
 def probe_record(probe: Probe) -> dict[str, Any]:

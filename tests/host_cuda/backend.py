@@ -33,6 +33,7 @@ class HostBackend:
     name = "host"
     n_processors = 1
     shared_memory = 48 * 1024
+    double_cost = 2
 
     def __init__(self, folder: Path, memory: float = 256e6) -> None:
         self.folder = Path(folder)
@@ -96,12 +97,14 @@ class HostBackend:
         if key not in self._libraries:
             path = self.folder / f"kernels_{key}.so"
             if not path.exists():
-                code = path.with_suffix(".cpp")
+                code = path.with_suffix(f".{os.getpid()}.cpp")
                 code.write_text(text)
-                command = [str(find_compiler()), *FLAGS, "-o", str(path), str(code)]
+                made = path.with_suffix(f".{os.getpid()}")  # other processes look into the folder, too
+                command = [str(find_compiler()), *FLAGS, "-o", str(made), str(code)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise RuntimeError(f"the host compiler refused a kernel file:\n{done.stderr[:4000]}")
+                made.replace(path)
             self._libraries[key] = ctypes.CDLL(str(path))
         return self._libraries[key]
 

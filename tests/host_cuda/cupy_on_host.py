@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -42,6 +43,12 @@ def _device_array(function):
 
 
 C2R = 0x2C  # of cuFFT
+
+
+def n_devices() -> int:
+    """Cards of the machine, or those that a process is to see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return len(visible.split(",")) if visible else int(os.environ.get("HOST_CUDA_DEVICES", "1"))
 
 
 class _RawModule:
@@ -116,8 +123,9 @@ def install(folder: Path):
     cupy.cuda.Event = _Event
     cupy.cuda.get_elapsed_time = lambda start, end: 1e3 * (end.time - start.time)
     cupy.cuda.runtime = SimpleNamespace(
-        getDeviceCount=lambda: 1,
+        getDeviceCount=n_devices,
         getDeviceProperties=lambda index: properties,
+        deviceGetAttribute=lambda attribute, index: {87: 2}[attribute],
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
     )

@@ -33,6 +33,8 @@ def dask_setup(worker) -> None:
 
     def simulate_pairs(hqs, imager, seeds):
         CALLS.append(tuple(seeds))
+        with (faults / f"seen-{worker.name}").open("a") as seen:
+            seen.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {cupy_on_host.n_devices()} {worker.state.nthreads}\n")
         return simulate(hqs, imager, seeds)
 
     def inverse_transform(*arguments):

@@ -28,6 +28,7 @@ class Backend(Protocol):
     name: str
     n_processors: int  # blocks of kernels that keep it busy are a multiple of this
     shared_memory: int  # bytes a block may declare
+    double_cost: int  # operations of float32 in the time of one of float64
 
     def kernels(self, file: str, sizes: Mapping[str, int | str]) -> Launch:
         """Return the kernels of a `.cu` file, compiled with these sizes (-D); compiled once."""

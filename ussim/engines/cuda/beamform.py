@@ -14,14 +14,19 @@ from ...beamforming.grids import AnyGrid
 from ...plan import FILTER_EDGE, FILTER_ORDER, Beamforming, FilterLaw
 from ...types import ImageGrid
 from . import structs
-from .backend import Backend, Launch
+from .backend import Backend
 
 THREADS = 128
 TILE_COLUMNS, TILE_ROWS = 32, THREADS // 32  # pixels of a block
 TABLE = 2048
 MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
+MAX_SUMS = 32  # complex, in registers
+FOR_AN_ELEMENT, FOR_A_CHANNEL, FOR_A_FRAME = 70, 8, 12  # instructions of `delay_and_sum`, about (benchmarks/sass.py)
+LARGEST_GROUP = 2**29  # samples of the transmits of a thread: 32 bits count them
+FARTHEST = 2.0**29  # samples, of a transmit's arrival: the kernel adds to it
 COARSE = 2.0**22  # coarse positions are multiples of 1 / COARSE m
 KEPT_GRIDS = 4
+COSTLY_DOUBLE = 32  # operations of float32 in the time of one of float64: above the 15 of a pair of float32
 COMPOUNDINGS = ("coherent", "incoherent", "none")  # as COMPOUNDING of beamform.cu counts them
 FILTER = {"FILTER_ORDER": FILTER_ORDER, "FILTER_EDGE": FILTER_EDGE}
 ANY_SIZES = FILTER | {
@@ -35,7 +40,18 @@ ANY_SIZES = FILTER | {
     "COMPOUNDING": 0,
     "POINTS": 0,
     "WINDOWED": 0,
+    "COMPENSATED": 0,
 }
+
+
+def frames_at_once(n_frames: int, transmits: int) -> int:
+    """Return the frames of a thread, at most as many as there are: those of the fewest instructions.
+
+    What is made for a channel serves all its frames; the last ones of a number that does not divide are made twice.
+    """
+    sums = [n for n in (1, 2, 4, 8, 16) if n <= min(n_frames, max(2, MAX_SUMS // transmits))]
+    channel = FOR_A_CHANNEL + FOR_AN_ELEMENT / transmits
+    return min(sums, key=lambda n: (-(-n_frames // n) * (channel + FOR_A_FRAME * n), -n), default=1)
 
 
 class Beamformer:
@@ -54,13 +70,14 @@ class Beamformer:
         n_transmits, n_elements, n_samples = data.shape[-3:]
         n_frames = math.prod(data.shape[:-3])
         tables = self._tables(b, n_samples)
-        transmits = math.ceil(n_transmits / math.ceil(n_transmits / MAX_TRANSMITS))
-        frames = 1 if n_frames == 1 else 2 if transmits > 8 else 4
+        most = min(MAX_TRANSMITS, max(1, LARGEST_GROUP // (n_elements * n_samples)))
+        transmits = math.ceil(n_transmits / math.ceil(n_transmits / most))
+        frames = frames_at_once(n_frames, transmits)
         linear = b.interpolation.n_taps == 2
         launch = self.backend.kernels(
             "beamform.cu",
             {
-                **FILTER,
+                **ANY_SIZES,
                 "TRANSMITS": transmits,
                 "FRAMES": frames,
                 "TAPS": b.interpolation.n_taps,
@@ -109,7 +126,8 @@ class Beamformer:
         order = len(law.denominator) - 1
         rows = law.numerator, law.denominator, law.steady
         padded = (np.pad(np.asarray(row, np.float64), (0, FILTER_ORDER - order)) for row in rows)
-        self._any_sizes()(
+        sizes = ANY_SIZES | {"COMPENSATED": int(self.backend.double_cost >= COSTLY_DOUBLE)}
+        self.backend.kernels("beamform.cu", sizes)(
             "mix_and_filter",
             (-(-n_channels // THREADS),),
             THREADS,
@@ -136,7 +154,7 @@ class Beamformer:
         """First and last arrival (n_laws, n_points) float64 s at points, in host memory."""
         xp = self.backend.array_module
         first, last = (xp.empty((len(delays), len(x)), dtype=np.float64) for _ in range(2))
-        self._any_sizes()(
+        self.backend.kernels("beamform.cu", ANY_SIZES)(
             "arrival_bounds",
             (min(-(-len(x) // THREADS), 65535),),
             THREADS,
@@ -149,10 +167,6 @@ class Beamformer:
             last,
         )
         return self.backend.to_host(first), self.backend.to_host(last) if with_last else None
-
-    def _any_sizes(self) -> Launch:
-        """Return the kernels that the sizes do not concern."""
-        return self.backend.kernels("beamform.cu", ANY_SIZES)
 
     def _weights(self, b: Beamforming) -> Any:
         """Return the transmit weights on the device: the last ones stay there if nobody can write to them."""
@@ -223,7 +237,7 @@ class _GridTables:
         tables = (
             *(structs.plain(table) for table in _places(b.grid)),
             (~probe.is_behind(x, z)).astype(np.uint8),
-            whole.astype(np.int32),
+            np.clip(whole, -FARTHEST, FARTHEST).astype(np.int32),
             (index - whole).astype(np.float32),
             b.transmit_phases.astype(np.float32),
             structs.plain(elements),

@@ -23,6 +23,7 @@ from .engine import GpuEngine
 from .simulate import Tuning
 
 KEPT_TRANSFORMS = 64  # cuFFT plans
+SINGLE_TO_DOUBLE = 87  # cudaDevAttrSingleToDoublePrecisionPerfRatio
 TRANSFORM_ROWS = 8192  # transforms a plan: cuFFT's work area, kept with the plan, may be as large as its data
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 INSTALL = 'pip install "ussim[cuda13]" (driver 580 or newer) or "ussim[cuda12]" (525 or newer)'
@@ -114,6 +115,7 @@ class CupyBackend:
         self.name = f"cuda:{device} ({_text(properties['name'])})"
         self.n_processors = int(properties["multiProcessorCount"])
         self.shared_memory = int(properties["sharedMemPerBlock"])  # what static arrays may take
+        self.double_cost = int(cupy.cuda.runtime.deviceGetAttribute(SINGLE_TO_DOUBLE, device))
         self._modules: dict[tuple[Any, ...], Launch] = {}
         self._transforms: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
 
