@@ -26,7 +26,7 @@ from ussim.beamforming.windows import WINDOWS
 from ussim.engines import get_engine
 from ussim.engines.cpu import beamform as cpu_beamform
 from ussim.engines.cuda import cupy as cuda
-from ussim.engines.cuda import structs
+from ussim.engines.cuda import simulate, structs
 from ussim.engines.cuda.backend import read_source
 from ussim.engines.cuda.beamform import ANY_SIZES, frames_at_once
 from ussim.engines.cuda.engine import GpuEngine
@@ -240,6 +240,31 @@ def test_a_medium_does_not_depend_on_the_others_or_on_memory(engine, small_array
         np.testing.assert_array_equal(to_numpy(engine.simulate(scatterers, plan, 700)), together[k])
     np.testing.assert_array_equal(to_numpy(engine.simulate_batch(media, plan, 700, max_memory=400e3)), together)
     assert not together[1].any()
+
+
+def test_the_next_media_are_cut_while_the_card_is_at_work(host, small_array, monkeypatch):
+    plan = make_plan(ussim.Acquisition(small_array, ussim.PlaneWaves(0.0)))
+    done = []
+    cut, queue = simulate.Simulator._cut, host.backend.inverse_transform
+    monkeypatch.setattr(simulate.Simulator, "_cut", lambda self, media: done.append("cut") or cut(self, media))
+    monkeypatch.setattr(host.backend, "inverse_transform", lambda *each: done.append("queue") or queue(*each))
+    monkeypatch.setattr(host.backend, "mark", lambda: lambda: done.append("wait"))
+    media = [ussim.Scatterers([0.0], [10e-3], [1.0])] * (3 * simulate.IMAGES)
+    host.simulate_batch(media, plan, 400)
+    assert done == ["cut", "queue"] * 3 + ["wait"]  # for the first, so that ctrl-C is heard
+
+
+def test_the_band_of_a_plan_is_found_once(small_array, monkeypatch):
+    found = []
+    spectrum = physics.excitation_spectrum
+    monkeypatch.setattr(physics, "excitation_spectrum", lambda f, *rest: found.append(len(f)) or spectrum(f, *rest))
+    plan = make_plan(ussim.Acquisition(small_array, ussim.PlaneWaves(0.0)))
+    bands = [plan.band() for _ in range(3)]
+    assert len(found) == 1
+    assert bands[0] == bands[1] == bands[2] == plan.band(plan.acquisition.threshold_db)
+    low, high = plan.band(-6.0)
+    assert bands[0][0] < low < high < bands[0][1]
+    assert len(found) == 2
 
 
 def test_equal_acquisitions_share_tables_and_others_do_not(host, small_array):
@@ -651,6 +676,44 @@ def test_a_stack_stays_on_the_card_and_gives_each_mediums_image(card, small_arra
         alone = ussim.delay_and_sum(ussim.demodulate(record), grid)
         np.testing.assert_array_equal(to_numpy(image), to_numpy(alone))
         np.testing.assert_array_equal(to_numpy(picture), to_numpy(ussim.log_compress(alone)))
+
+
+def test_a_nan_on_the_card_is_told_of_the_image_not_of_each_step(card, small_array):
+    acquisition = ussim.Acquisition(small_array, ussim.PlaneWaves(0.0))
+    grid = ussim.ImageGrid(x=np.linspace(-4e-3, 4e-3, 5), z=np.linspace(5e-3, 15e-3, 6))
+    rf = ussim.simulate(ussim.Scatterers([0.0], [10e-3], [1.0]), acquisition, "cuda")
+    rf.samples[0, 12, 100] = np.nan
+    iq = ussim.demodulate(rf)  # of a host array it raises
+    image = ussim.delay_and_sum(iq, grid)
+    for picture in (image, abs(image)):
+        with pytest.raises(ValueError, match="expected a finite image, got NaN"):
+            ussim.log_compress(picture)
+    with pytest.raises(ValueError, match="negative values: an RF image"):
+        ussim.log_compress(get_engine("cuda").to_device(np.full((4, 4), -1.0, np.float32)))
+
+
+def test_plans_of_many_acquisitions_are_kept_within_a_bound(card, monkeypatch):
+    backend = get_engine("cuda").backend
+    monkeypatch.setattr(backend, "_transforms", type(backend._transforms)())
+    made = []
+    plan = cuda._cupy().cuda.cufft.Plan1d
+    monkeypatch.setattr(cuda._cupy().cuda.cufft, "Plan1d", lambda *sizes: made.append(sizes) or plan(*sizes))
+    xp = backend.array_module
+
+    def transform(n, rows):
+        backend.inverse_transform(
+            xp.zeros((rows, n // 2 + 1), dtype=np.complex64), xp.zeros((rows, n), dtype=np.float32)
+        )
+
+    sizes = [(n, rows) for n in range(100, 150) for rows in (1, 2, 3)]  # of three or four probes
+    for _ in range(2):
+        for n, rows in sizes:
+            transform(n, rows)
+    assert len(made) == len(sizes)
+    monkeypatch.setattr(cuda, "WORK_AREAS", sum(cuda._work_area(plan) for plan in backend._transforms.values()) // 2)
+    transform(100, 4)
+    assert 1 < len(backend._transforms) < len(sizes)
+    assert next(reversed(backend._transforms))[:2] == (100, 4)
 
 
 def test_masks_filters_and_bare_lines_on_the_card_are_those_of_the_host(card, small_array):

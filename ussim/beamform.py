@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -226,18 +227,29 @@ def log_compress(image: np.ndarray, dynamic_range_db: float = 40.0, *, per_image
             raise ValueError(f"log_compress: per_image: expected images (..., nz, nx), got the shape {detected.shape}")
         if detected.size == 0:
             return np.zeros_like(detected, dtype=np.float32)
-        if image.dtype.kind != "c" and bool((image < 0).any()):
-            raise ValueError(
-                "log_compress: expected a complex image or an envelope, got a real one with negative values: an RF image. "
-                "Demodulate the channel data first, or detect the image along depth with ussim.envelope"
-            )
+        has_negative = image.dtype.kind != "c" and (image < 0).any()
         largest = detected.max(axis=(-2, -1) if per_image else None, keepdims=True)
-        if not bool(np.isfinite(largest).all()):
-            raise ValueError("log_compress: expected a finite image, got NaN or infinity")
+        is_finite = np.isfinite(largest).all()
+        if not is_on_device(image):
+            _check_image(has_negative, is_finite)
         floor = 10 ** (-dynamic_range_db / 20)
-        decibels = 20 * np.log10(np.maximum(detected / (largest + (largest == 0)), floor))
-        grey: np.ndarray = np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32) * (largest > 0)
+        with np.errstate(invalid="ignore"):
+            decibels = 20 * np.log10(np.maximum(detected / (largest + (largest == 0)), floor))
+            grey: np.ndarray = np.clip(1 + decibels / dynamic_range_db, 0, 1).astype(np.float32) * (largest > 0)
+        if is_on_device(image):  # the answer is waited for once, when all is queued
+            _check_image(has_negative, is_finite)
         return grey
+
+
+def _check_image(has_negative: Any, is_finite: Any) -> None:
+    """Raise ValueError where an image is not to be compressed; both answers may lie on a card."""
+    if bool(has_negative):
+        raise ValueError(
+            "log_compress: expected a complex image or an envelope, got a real one with negative values: an RF image. "
+            "Demodulate the channel data first, or detect the image along depth with ussim.envelope"
+        )
+    if not bool(is_finite):
+        raise ValueError("log_compress: expected a finite image, got NaN or infinity")
 
 
 def envelope(image: np.ndarray) -> np.ndarray:

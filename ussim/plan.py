@@ -138,6 +138,16 @@ class Plan:
     def band(self, threshold_db: float | None = None) -> tuple[float, float]:
         """Lowest and highest frequency in [0, 2 f_c] where |S B| is above the threshold, relative to its peak, Hz."""
         threshold_db = self.acquisition.threshold_db if threshold_db is None else threshold_db
+        if threshold_db not in self._bands:
+            self._bands[threshold_db] = self._find_band(threshold_db)
+        return self._bands[threshold_db]
+
+    @cached_property
+    def _bands(self) -> dict[float, tuple[float, float]]:
+        """Bands found so far, by threshold: windows and boxes ask for them many times."""
+        return {}
+
+    def _find_band(self, threshold_db: float) -> tuple[float, float]:
         if self.acquisition.is_continuous:
             return self.acquisition.carrier_frequency, self.acquisition.carrier_frequency
         frequency = np.linspace(0, 2 * self.acquisition.probe.center_frequency, 20001)

@@ -69,6 +69,7 @@ class _RawModule:
 class _Plan1d:
     def __init__(self, n: int, kind: int, batch: int) -> None:
         self.kind, self.shape, self.spectra = kind, (batch, n), (batch, n // 2 + 1)
+        self.work_area = SimpleNamespace(mem=SimpleNamespace(size=8 * n * batch))
 
     def fft(self, source, out, direction: int) -> None:
         if self.kind == C2R:

@@ -22,7 +22,8 @@ from .backend import Launch, read_source
 from .engine import GpuEngine
 from .simulate import Tuning
 
-KEPT_TRANSFORMS = 64  # cuFFT plans
+KEPT_TRANSFORMS = 1024  # cuFFT plans: those of a dozen acquisitions
+WORK_AREAS = 512e6  # bytes that the plans kept may hold together
 SINGLE_TO_DOUBLE = 87  # cudaDevAttrSingleToDoublePrecisionPerfRatio
 TRANSFORM_ROWS = 8192  # transforms a plan: cuFFT's work area, kept with the plan, may be as large as its data
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -173,8 +174,9 @@ class CupyBackend:
                 self._transforms[key] = cufft.Plan1d(n, kind, key[1])
             self._transforms.move_to_end(key)
             self._transforms[key].fft(source[rows], out[rows], direction)
-        while len(self._transforms) > KEPT_TRANSFORMS:
-            self._transforms.popitem(last=False)
+        held = sum(_work_area(plan) for plan in self._transforms.values())
+        while len(self._transforms) > KEPT_TRANSFORMS or (held > WORK_AREAS and len(self._transforms) > 1):
+            held -= _work_area(self._transforms.popitem(last=False)[1])
 
     def free_memory(self) -> float:
         """Bytes free on the card or held unused by CuPy's pool, within the pool's limit if it has one."""
@@ -228,6 +230,11 @@ def _require_device(cupy: Any, index: int) -> None:
     if index >= count:
         devices = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise EngineError(f'engine "cuda:{index}": no such device, there is {devices}')
+
+
+def _work_area(plan: Any) -> int:
+    """Return the bytes of device memory that a cuFFT plan holds."""
+    return int(getattr(getattr(plan.work_area, "mem", None), "size", 0))
 
 
 @cache

@@ -29,7 +29,7 @@ MAX_TRANSMITS = 16  # sums in registers; more transmits go in groups
 MAX_POINTS = 1024  # scatterers in a cell: a box with more is several cells, which bounds the memory of one
 SHARED_MEMORY = 24 * 1024  # bytes a block of `transmit` or `receive` aims at: at least two blocks on any card
 RECORD_STRETCH = 128 * 8  # samples a block of `accumulate` writes (RECORD_THREADS x RECORD_SAMPLES)
-IMAGES = 32  # prepared at once
+IMAGES = 4  # prepared at once: the host cuts the next ones while the card computes these
 
 
 @dataclass(frozen=True)
