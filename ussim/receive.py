@@ -211,12 +211,13 @@ def _add_noise(records: np.ndarray, data: RFData, chain: ReceiveChain, seeds: Se
     shape = noise_shape(data, chain)
     to_device = engine_of(records).to_device
     for record, seed in zip(records, seeds, strict=True):
-        level = float((record.astype(np.float64) ** 2).mean()) ** 0.5 * 10 ** (-chain.snr_db / 20)
+        level = (record.astype(np.float64) ** 2).mean() ** 0.5 * 10 ** (-chain.snr_db / 20)
         rng = np.random.default_rng(seed)
         noise = rng.standard_normal(record.shape, dtype=np.float32)
         if shape is not None:
             noise = np.fft.irfft(np.fft.rfft(noise, axis=-1) * shape, record.shape[-1], axis=-1).astype(np.float32)
-        record += to_device(level * noise).astype(record.dtype)
+        # On a card the level stays there: noise is drawn while the echoes are still being computed.
+        record += (level.astype(np.float32) * to_device(noise)).astype(record.dtype)
 
 
 def noise_shape(data: RFData, chain: ReceiveChain) -> np.ndarray | None:
