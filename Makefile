@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check format docs gallery coverage dist-check benchmark gpu gpu-check clean
+.PHONY: demo test test-all check format docs gallery coverage dist-check benchmark bench gpu gpu-check clean
 
 demo: $(VENV)/.base
 	$(BIN)/ussim demo demo
@@ -49,6 +49,10 @@ dist-check: $(VENV)/.all
 benchmark: $(VENV)/.base
 	$(BIN)/python benchmarks/simulate.py --quick --no-must -o build/benchmarks/simulate.json
 	$(BIN)/python benchmarks/beamform.py --only ours --repeat 3 --out build/benchmarks/beamform.json
+
+# Beside other toolkits, each in an environment of its own, then the tables of README and the site: 20 minutes on two cores.
+bench: $(VENV)/.base
+	$(BIN)/python benchmarks/peers
 
 # On a machine with an NVIDIA card, by a Python that has numpy, scipy, numba, CuPy and pytest (PYTHON=...; no environment is made): its
 # report, the tests on it and the benchmark, into OUT, in under nine minutes. Without a card it fails.

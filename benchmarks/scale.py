@@ -18,6 +18,8 @@ access     microseconds of `pairs[i]` at random places
 verify     seconds of `datagen verify`
 scheduler  a build on two Dask workers whose engine sleeps 5 ms a sample: processor time of the process that schedules
            and collects, less what an idle scheduler takes in that time, over the time that the samples sleep
+crowd      a build on a thousand workers, threads of one process, whose engine sleeps 0.3 s a sample: processor time of all
+           but the engine, peak memory
 kills      a build of 2,000 samples killed (SIGKILL) after random numbers of shards and resumed until it ends: its
            digest is that of an undisturbed one
 """
@@ -300,6 +302,30 @@ def _plugin() -> Any:
     return type("FakePlugin", (Fake, WorkerPlugin), {})(SLEEP)
 
 
+def crowd(root: Path, store: Path, threads: int = 1000) -> dict[str, Any]:
+    """Build on as many workers as threads of this process."""
+    from distributed import Client
+
+    Fake(0.3).setup()
+    start, cpu = time.perf_counter(), time.process_time()
+    with Client(processes=False, n_workers=1, threads_per_worker=threads, dashboard_address=None) as client:
+        made = build(recipe(root), store, client)
+    seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
+    assert made.n_built == made.n_samples
+    return {"samples": made.n_samples, "threads": threads, "wall_s": seconds, "cpu_s": cpu_s}
+
+
+def crowds(folder: Path, counts: tuple[int, ...] = (20_000, 100_000)) -> list[dict[str, Any]]:
+    """Return what builds of some sizes on a thousand workers take, each in a process of its own."""
+    rows = []
+    for count in counts:
+        root = folder / f"volumes-{count}"
+        write_volumes(root, count)
+        rows.append(run_step("crowd", root, folder / f"{count}.zarr"))
+        print(rows[-1], flush=True)
+    return rows
+
+
 def kills(folder: Path, count: int, n_samples: int = 2000) -> dict[str, Any]:
     """Kill a build after a random number of further shards until it has been killed `count` times, then let it end."""
     root, store = folder / "volumes", folder / "killed.zarr"
@@ -370,6 +396,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="*", default=[10**4, 10**5, 10**6], help="samples")
     parser.add_argument("--kills", type=int, default=20, help="0: none")
     parser.add_argument("--no-scheduler", action="store_true")
+    parser.add_argument("--crowd", action="store_true", help="builds on a thousand workers, too")
     parser.add_argument("--folder", type=Path, help="where the stores are made; default: the system's temporary folder")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "scale", help="without a suffix")
     arguments = parser.parse_args()
@@ -394,6 +421,8 @@ def main() -> None:
 
     if not arguments.no_scheduler:
         keep(scheduler=measured(scheduler))
+    if arguments.crowd:
+        keep(crowd=measured(crowds))
     if arguments.kills:
         keep(kills=measured(kills, arguments.kills))
     for count in arguments.counts:
@@ -408,6 +437,14 @@ def words(result: dict[str, Any]) -> str:
         lines.append(
             f"Scheduling and collecting take {found['scheduler_us_per_sample']:.0f} us of a processor per sample: "
             f"{found['scheduler_share']:.1%} of the work of an engine that needs {SLEEP * 1e3:g} ms.\n"
+        )
+    if "crowd" in result:
+        few, many = result["crowd"][:2]
+        each = (many["cpu_s"] - few["cpu_s"]) / (many["samples"] - few["samples"])
+        lines.append(
+            f"On {many['threads']:,} workers, threads of one process, {many['samples']:,} samples of 0.3 s take "
+            f"{many['wall_s']:.0f} s, {each * 1e6:.0f} us of a processor per sample, all but the engine, and "
+            f"{many['crowd_peak_mb']:.0f} MB ({few['crowd_peak_mb']:.0f} MB at {few['samples']:,}).\n"
         )
     if "kills" in result:
         found = result["kills"]
@@ -426,7 +463,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--step"]:
         Fake().setup()
         name, where = sys.argv[2], (Path(sys.argv[3]), Path(sys.argv[4]))
-        found = build_slowly(*where) if name == "slow" else STEPS[name](*where)
+        found = (STEPS | {"slow": build_slowly, "crowd": crowd})[name](*where)
         print(json.dumps(found | {f"{name}_peak_mb": peak_memory_mb()}))
     else:
         main()

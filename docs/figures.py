@@ -132,9 +132,10 @@ def frame() -> plt.Figure:
         probe = ussim.load_probe(name)
         x, z = 1e3 * probe.element_x, 1e3 * probe.element_z
         axis.plot(x, z, linewidth=5, color="tab:blue", solid_capstyle="butt")
-        axis.annotate("", (34, 0), (-32, 0), arrowprops={"arrowstyle": "->"})
+        axis.set_xlim(-36, 46)
+        axis.annotate("", (44, 0), (-32, 0), arrowprops={"arrowstyle": "->"})
         axis.annotate("", (0, 26), (0, -4), arrowprops={"arrowstyle": "->"})
-        axis.text(34, 1, "x: lateral", ha="right", va="top")
+        axis.text(44, 1, "x: lateral", ha="right", va="top")
         axis.text(1, 25, "z: depth", va="bottom")
         axis.plot(0, 0, "ko")
         axis.text(-1, -1, "(0, 0)", ha="right", va="bottom")

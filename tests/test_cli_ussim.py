@@ -651,6 +651,14 @@ def test_doctor_reports_a_healthy_machine(run, quick_doctor):
     assert {finding["state"] for finding in json.loads(out)} <= {"ok", "note"}
 
 
+def test_doctor_finds_the_demo_data_without_pytest(monkeypatch, quick_doctor):
+    for name in [name for name in sys.modules if name.startswith("nibabel.testing")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pytest", None)  # `nibabel.testing` imports it
+    assert quick_doctor._nibabel_example("example4d.nii.gz")
+    assert quick_doctor._nibabel_example("no such file") is None
+
+
 def test_doctor_is_not_healthy_where_the_engines_differ(run, quick_doctor, monkeypatch):
     failed = quick_doctor.Finding("engine cpu", quick_doctor.FAIL, "0.5 from the reference")
     monkeypatch.setattr(quick_doctor, "_engines_agree", lambda: iter([failed]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -126,11 +127,10 @@ def _pydicom_example(name: str) -> str | None:
 
 
 def _nibabel_example(name: str) -> str | None:
-    try:
-        from nibabel.testing import data_path
-    except ImportError:
+    spec = importlib.util.find_spec("nibabel")  # its module that knows the folder imports pytest, which few have
+    if spec is None or spec.origin is None:
         return None
-    path = os.path.join(str(data_path), name)
+    path = os.path.join(os.path.dirname(spec.origin), "tests", "data", name)
     return path if os.path.isfile(path) else None
 
 
