@@ -119,7 +119,7 @@ def simulation() -> str:
         "s per frame",
         "CPU s",
         "of the FMA peak, by CPU time",
-        "times ussim",
+        "CPU, times ussim",
         "peak MB",
         "RF differs from ussim by",
     ]
@@ -147,7 +147,14 @@ def beamforming() -> str:
             number(row["differs_from_reference"]),
         ]
 
-    head = ["", "s per frame", "transmits x channels x pixels per s", "times ussim", "peak MB", "differs from float64"]
+    head = [
+        "",
+        "s per frame",
+        "transmits x channels x pixels per s",
+        "CPU, times ussim",
+        "peak MB",
+        "differs from float64",
+    ]
     return f"{table(head, each(result['rows'], cells, 5))}\n\n{measured_on(result)}"
 
 
@@ -158,7 +165,7 @@ def end_to_end() -> str:
     def cells(row: Row) -> list[str]:
         return [number(row[key]) for key in ("frame_s", "frame_cpu_s", "times_ussim", "peak_memory_mb")]
 
-    head = ["", "s per image", "CPU s", "times ussim", "peak MB"]
+    head = ["", "s per image", "CPU s", "CPU, times ussim", "peak MB"]
     return f"{table(head, each(result['rows'], cells, 4))}\n\n{measured_on(result)}"
 
 
@@ -210,7 +217,7 @@ def scaling() -> str:
         if "scatterers" in row
     }
     made = grouped(
-        rows, columns, lambda row: tuple(row.get(k) for k in ("scatterers", "transmits", "threads")), "frame_s"
+        rows, columns, lambda row: tuple(row.get(k) for k in ("scatterers", "transmits", "threads")), "frame_cpu_s"
     )
     return f"{made}\n\n{measured_on(result)}"
 
@@ -258,6 +265,8 @@ def scale() -> str:
 
 def duration(hours: float) -> str:
     """Return a time in the unit that suits it."""
+    if hours < 1 / 60:
+        return f"{number(3600 * hours)} s"
     if hours < 1:
         return f"{number(60 * hours)} min"
     return f"{number(hours)} h" if hours < 48 else f"{number(hours / 24)} days"

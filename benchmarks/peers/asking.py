@@ -26,6 +26,9 @@ TIME_LIMIT = (
 )
 MEMORY_LIMIT = 10e9  # bytes resident, of one question
 PROBE = "L11-5v"
+FEWER_THREADS = {
+    "pymust": 1
+}  # its work is serial: on a busy machine its BLAS's second thread spins, and all takes longer
 
 
 def acquisition_of(n_transmits: int, attenuation: float = 0.5) -> ussim.Acquisition:
@@ -106,6 +109,7 @@ def ask(peer: str, task: str, case: dict[str, Any], repeats: int = 3, threads: i
             str(answer),
             str(repeats),
         ]
+        threads = min(threads, FEWER_THREADS.get(peer, threads))
         reason = watch(command, threads, ours=peer == "ussim")
         if reason or not answer.exists():
             return {"toolkit": peer, "did_not_run": reason or "no answer"}, None

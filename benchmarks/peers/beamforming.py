@@ -31,7 +31,7 @@ def main() -> None:
             if "build_seconds" in row:
                 row["applied_s"] = row["frame_s"] - row["build_seconds"] * N_TRANSMITS
             row["rate"] = work / row["frame_s"]
-            row["times_ussim"] = row["frame_s"] / (rows[0] if rows else row)["frame_s"]
+            row["times_ussim"] = row["frame_cpu_s"] / (rows[0] if rows else row)["frame_cpu_s"]
             single = len(case["delays"]) != row["transmits_timed"]
             if single:
                 middle = len(case["delays"]) // 2
