@@ -15,7 +15,7 @@ KINDS = ("txdelay", "pulse_pfield", "simus2d", "beamform")
 
 def test_the_small_set_is_small_and_whole():
     files = {path.stem: path.stat().st_size for path in FIXTURES.glob("*.npz")}
-    others = {"simus2d_options_L11-5v", "simus3_matrix"}
+    others = {"simus2d_options_L11-5v", "simus3_matrix", "simus_elev_P4-2v"}
     assert set(files) == {f"{kind}_{name}" for kind in KINDS for name in PROBES} | others
     assert sum(files.values()) < 3e6
 

@@ -43,7 +43,7 @@ def simulate(
 
     Scatterers with a y are simulated in three dimensions, as MUST's `simus` with one: focusing in elevation by the elements'
     height and lens, amplitudes as 1/distance (MUST evaluates its beam in elevation at one frequency in twenty, this one at
-    all: 1 to 2 % between the two).
+    all: 0.5 to 3 % between the two, more in short records).
 
     Parameters
     ----------
