@@ -228,15 +228,14 @@ def scale() -> str:
     pair, parameters = result["pair"], result["parameters"]
     rows = [
         [
-            row["machine"],
-            f"{row['pairs']:,}",
+            row["machine"] + (" (not measured)" if row["kind"] == "not measured" else ""),
+            f"{row['pairs']:,}" + (" (extended)" if row["pairs"] > 10**6 else ""),
             duration(row["hours"]),
             number(100 * row["scheduler_share"]) + " %",
             f"{number(row['scheduler_memory_gb'])} + {number(row['worker_memory_gb'])} GB",
             size(row["storage_gb"]),
             f"${number(row['compute_usd'])}",
             f"${number(row['storage_usd_per_month'])}",
-            row["kind"] + ("" if row["pairs"] <= 10**6 or row["kind"] == "not measured" else ", extended"),
         ]
         for row in result["rows"]
     ]
@@ -249,7 +248,6 @@ def scale() -> str:
         "storage",
         "computing",
         "storage a month",
-        "",
     ]
     prices = parameters["prices_usd"]
     said = (
