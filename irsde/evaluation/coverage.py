@@ -61,7 +61,8 @@ def fit_intervals(
         n_samples = 1  # all would be the same
     sampling = Sampling(steps, sampler, fidelity=fidelity)
     subjects = sorted({s for subset in subsets for s in subset.subjects})
-    errors, means, variances, owners, images = [], [], [], [], []
+    errors, means, variances, owners = [], [], [], []
+    images: list[NDArray] = []
     for subset in subsets:
         for i in range(len(subset)):
             hq, lq = subset[i]
