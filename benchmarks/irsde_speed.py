@@ -12,6 +12,7 @@ Set OMP_WAIT_POLICY=PASSIVE on such a machine: threads that wait by spinning tak
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -56,9 +57,20 @@ def main() -> None:
                 seconds = timing.time_calls(calls(way, model_of(settings), sampling, lq, threads), arguments.repeats)
                 rows.append({"model": name, "threads": threads, "way": way, **seconds})
                 print(f"{name}, {threads} threads, {way}: {seconds['min_s']:.3f} s", flush=True)
+    rows = kept(rows)
     record = {"machine": timing.machine(("torch", "onnxruntime")), "pixels": [SIZE, SIZE], "runs": rows}
     timing.write_result(timing.RESULTS / "irsde_speed.json", record)
     (timing.RESULTS / "irsde_speed.md").write_text(table(rows), encoding="utf-8")
+
+
+def kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return these rows, and those of other models or threads that were measured before."""
+    path = timing.RESULTS / "irsde_speed.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    new = {(row["model"], row["threads"]) for row in rows}
+    together = rows + [row for row in before if (row["model"], row["threads"]) not in new]
+    order = list(MODELS)
+    return sorted(together, key=lambda row: (order.index(row["model"]), row["threads"], WAYS.index(row["way"])))
 
 
 def model_of(settings: dict[str, Any] | None) -> Model:
