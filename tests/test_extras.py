@@ -158,7 +158,7 @@ def test_every_row_names_what_pyproject_installs():
     """An extra that exists and holds the package, or a requirement of the package itself."""
     extra = PROJECT["optional-dependencies"]
     other = {"bm3d"}  # by the user's choice: its licence
-    held = {"pywt": "PyWavelets", "cupy": "cupy-cuda13x[ctk]"}
+    held = {"pywt": "PyWavelets", "imageio_ffmpeg": "imageio-ffmpeg", "cupy": "cupy-cuda13x[ctk]"}
     core = [re.split(r"[<>=~!]", each)[0].lower() for each in PROJECT["dependencies"]]
     for package, (_, requirement) in extras.PACKAGES.items():
         inside = re.fullmatch(r"ussim\[(\w+)\]", requirement)

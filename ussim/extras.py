@@ -34,6 +34,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "bm3d": ("bm3d", "bm3d"),
     "deepinv": ("deepinv", "ussim[deepinv]"),
     "hdf5plugin": ("hdf5plugin", "ussim[zea]"),
+    "imageio_ffmpeg": ("imageio-ffmpeg", "ussim[video]"),
     "h5py": ("h5py", "h5py"),
     "scipy": ("SciPy", "scipy"),
     "numba": ("Numba", "numba"),

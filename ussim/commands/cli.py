@@ -1,4 +1,4 @@
-"""`ussim demo | render | look | beamform | convert | field | probes | calibrate | doctor`.
+"""`ussim demo | render | look | beamform | convert | field | movie | psf | probes | calibrate | doctor`.
 
 A command turns its options (mm, degrees, dB) into SI values, calls the library, writes its files and prints one summary.
 Nothing but click is imported before a command runs.
@@ -10,7 +10,6 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from .calibrate import calibrate
 from .demo import demo
 from .doppler import doppler
 from .look import look
+from .movie import movie
 from .options import (
     aperture_options,
     attenuation_option,
@@ -33,19 +33,20 @@ from .options import (
     engine_option,
     figure_options,
     figure_size,
-    focus_options,
     grid_options,
     medium_speed_option,
+    one_wave_options,
     output_option,
+    probe_option,
     sub_elements_option,
+    waves_options,
 )
+from .psf import psf
 from .realism import realism_options
 from .recordings import beamform, convert
 
 if TYPE_CHECKING:
     from ..probes import Probe
-
-DEFAULT_PROBE = "L11-5v"
 
 
 @click.group(cls=grammar.Group, context_settings=console.SETTINGS)
@@ -69,25 +70,13 @@ cli.add_command(convert)
 cli.add_command(doppler)
 cli.add_command(calibrate)
 cli.add_command(look)
+cli.add_command(movie)
+cli.add_command(psf)
 
 
 def main() -> None:
     """Run the console script."""
     sys.exit(console.run(cli, "ussim"))
-
-
-# --- options that commands share -------------------------------------------------------------------------------------
-
-
-def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option of the probe."""
-    return click.option(
-        "--probe",
-        type=console.ProbeType(),
-        default=DEFAULT_PROBE,
-        metavar="NAME|FILE",
-        help="A preset (see `ussim probes`) or a TOML file of your own.",
-    )(command)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -109,30 +98,7 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--plane", metavar="NAME", help="Plane of a volume: axial, coronal, sagittal.  [default: as acquired]")
 @grammar.section("Probe and waves")
 @probe_option
-@click.option(
-    "--transmit", type=click.Choice(["plane", "diverging", "focused"]), help="Kind of waves.  [default: the probe's]"
-)
-@click.option(
-    "--angles",
-    "--lines",
-    "angles",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Number of waves, or of scan lines.  [default: the probe's; 64 lines]",
-)
-@focus_options
-@click.option(
-    "--max-angle-deg",
-    type=console.Number(minimum=0, below=90),
-    metavar="DEG",
-    help="The waves are steered over ± this.  [default: the probe's]",
-)
-@click.option(
-    "--width-deg",
-    type=console.Number(above=0, below=180),
-    metavar="DEG",
-    help="Sector of a diverging wave.  [default: the probe's]",
-)
+@waves_options
 @sub_elements_option
 @grammar.section("Medium and scatterers")
 @attenuation_option
@@ -173,6 +139,11 @@ def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE",
     help="Keep the echoes too, for `ussim beamform`: .npz, .mat (MUST), .hdf5 (zea), .uff.",
 )
+@click.option(
+    "--montage",
+    is_flag=True,
+    help="Draw the echoes of one transmit, the images of single transmits and the compounded one in one figure.",
+)
 @output_option("IMAGE_bmode.png")
 @bare_option
 @figure_options
@@ -209,6 +180,7 @@ def render(
     slice_index: int | None,
     plane: str | None,
     channel_data: Path | None,
+    montage: bool,
     output: Path | None,
     bare: bool,
     **realism: Any,
@@ -236,6 +208,7 @@ def render(
     medium = ussim.Medium(speed_of_sound, attenuation)
     acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=sub_elements)
     steps.check_aperture(apodization, combine)
+    steps.check_montage(montage, output, combine)
     receive = steps.receive_settings(carrier_mhz, bandwidth_percent, tgc)
     grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
     acquisition, believed = realistic(acquisition, realism, float(grid.z[-1]), seed)
@@ -271,16 +244,13 @@ def render(
         rf.save(channel_data)
     with clock("beamform", f"beamforming {steps.pixels(grid)}") as progress:
         iq = steps.demodulated(dataclasses.replace(rf, acquisition=believed), receive)
-        picture = steps.beamform_bmode(
-            iq,
-            grid,
-            dynamic_range_db,
-            progress=progress,
-            f_number=f_number,
-            apodization=apodization,
-            combine=combine,
-            engine=steps.combining_engine(engine, combine),
-        )
+        how: dict[str, Any] = {"f_number": f_number, "apodization": apodization, "combine": combine}
+        how["engine"] = steps.combining_engine(engine, combine)
+        picture = steps.beamform_bmode(iq, grid, dynamic_range_db, progress=progress, **how)
+    figure = None
+    if montage:
+        with clock("montage", "beamforming single transmits"):
+            figure = steps.make_montage(rf, iq, picture, grid, dynamic_range_db, how)
 
     settings = {
         "image": None if image is None else image.name,
@@ -302,7 +272,9 @@ def render(
         **receive,
     }
     title = steps.title_of(believed)
-    steps.write_bmode(output, picture, grid, acquisition, settings, dynamic_range_db, bare=bare, title=title)
+    steps.write_bmode(
+        output, picture, grid, acquisition, settings, dynamic_range_db, bare=bare, title=title, figure=figure
+    )
     speed = believed.medium.speed_of_sound
     wrong = "" if speed == acquisition.medium.speed_of_sound else f"steered and beamformed for {speed:.0f} m/s, "
     console.result(
@@ -324,27 +296,7 @@ def render(
 @cli.command(short_help="Draw the pressure field of a transmit.")
 @grammar.section("Probe and wave")
 @probe_option
-@click.option(
-    "--focus-mm",
-    type=console.Number(),
-    nargs=2,
-    multiple=True,
-    metavar="X Z",
-    help="Focus there; given twice or more, all at once (multi-line transmission).",
-)
-@click.option(
-    "--plane-deg", type=console.Number(above=-90, below=90), metavar="DEG", help="A plane wave at this angle."
-)
-@click.option(
-    "--diverging-deg",
-    type=console.Number(above=-180, below=180),
-    nargs=2,
-    metavar="TILT WIDTH",
-    help="A circular wave over this sector (flat arrays).",
-)
-@click.option(
-    "--source-mm", type=console.Number(), nargs=2, metavar="X Z", help="A circular wave from a virtual source behind."
-)
+@one_wave_options
 @sub_elements_option
 @grammar.section("Medium")
 @attenuation_option
@@ -390,11 +342,7 @@ def field(
     medium = ussim.Medium(speed_of_sound, attenuation)
     waves, words = steps.one_transmit(probe, medium, focus_mm, plane_deg, diverging_deg, source_mm)
     acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=sub_elements)
-    if depth_mm is None and probe.imaging is not None:  # from the array on, where the wave is made
-        depth_mm = 0.0, 1e3 * probe.imaging.z[1]
-    grid = steps.make_grid(acquisition, depth_mm, width_mm, size)
-    if grid.z[0] == 0:  # the element surfaces themselves: half a pixel below
-        grid = ussim.ImageGrid(x=grid.x, z=grid.z + (grid.z[1] - grid.z[0]) / 2)
+    grid = steps.field_grid(acquisition, depth_mm, width_mm, size)
     engine = steps.resolve_engine(engine)
     default = Path(f"{probe.name.replace('/', '-')}_field.png")
     output = console.check_picture(output or default, *steps.input_files(probe), beside=".npz")

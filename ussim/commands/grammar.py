@@ -42,6 +42,7 @@ FIELDS = {
     "attenuation_db_cm_mhz": "attenuation",
     "sources": "source",
     "n_subelements": "sub_elements",
+    "depths": "depth_mm",
     "jitter": "jitter_ns",
     "rms_delay": "aberration_ns",
     "element_errors": "dead_percent",

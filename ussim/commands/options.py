@@ -14,6 +14,14 @@ from . import console
 
 def demodulation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the carrier and the pass band of demodulation, and time-gain compensation."""
+    gain = click.option(
+        "--tgc/--no-tgc", default=False, help="Amplify echoes by the medium's attenuation of the carrier."
+    )
+    return apply((band_options, gain), command)
+
+
+def band_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the carrier and the pass band of demodulation."""
     options = (
         click.option(
             "--carrier-mhz",
@@ -27,8 +35,84 @@ def demodulation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="PERCENT",
             help="Pass band of demodulation, of the carrier; 200 leaves the pulse as it is.  [default: the probe's]",
         ),
+    )
+    return apply(options, command)
+
+
+DEFAULT_PROBE = "L11-5v"
+
+
+def probe_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option of the probe."""
+    return click.option(
+        "--probe",
+        type=console.ProbeType(),
+        default=DEFAULT_PROBE,
+        metavar="NAME|FILE",
+        help="A preset (see `ussim probes`) or a TOML file of your own.",
+    )(command)
+
+
+def waves_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the transmits of an image, which `steps.transmit_sequence` takes."""
+    options = (
         click.option(
-            "--tgc/--no-tgc", default=False, help="Amplify echoes by the medium's attenuation of the carrier."
+            "--transmit",
+            type=click.Choice(["plane", "diverging", "focused"]),
+            help="Kind of waves.  [default: the probe's]",
+        ),
+        click.option(
+            "--angles",
+            "--lines",
+            "angles",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Number of waves, or of scan lines.  [default: the probe's; 64 lines]",
+        ),
+        focus_options,
+        click.option(
+            "--max-angle-deg",
+            type=console.Number(minimum=0, below=90),
+            metavar="DEG",
+            help="The waves are steered over ± this.  [default: the probe's]",
+        ),
+        click.option(
+            "--width-deg",
+            type=console.Number(above=0, below=180),
+            metavar="DEG",
+            help="Sector of a diverging wave.  [default: the probe's]",
+        ),
+    )
+    return apply(options, command)
+
+
+def one_wave_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add one transmit, which `steps.one_transmit` takes."""
+    options = (
+        click.option(
+            "--focus-mm",
+            type=console.Number(),
+            nargs=2,
+            multiple=True,
+            metavar="X Z",
+            help="Focus there; given twice or more, all at once (multi-line transmission).",
+        ),
+        click.option(
+            "--plane-deg", type=console.Number(above=-90, below=90), metavar="DEG", help="A plane wave at this angle."
+        ),
+        click.option(
+            "--diverging-deg",
+            type=console.Number(above=-180, below=180),
+            nargs=2,
+            metavar="TILT WIDTH",
+            help="A circular wave over this sector (flat arrays).",
+        ),
+        click.option(
+            "--source-mm",
+            type=console.Number(),
+            nargs=2,
+            metavar="X Z",
+            help="A circular wave from a virtual source behind.",
         ),
     )
     return apply(options, command)

@@ -105,6 +105,18 @@ def axes_of(grid: ussim.ImageGrid | ussim.PolarGrid) -> dict[str, Any]:
     return {"x": grid.x, "z": grid.z}
 
 
+def field_grid(
+    acquisition: ussim.Acquisition, depth_mm: tuple[float, float] | None, width_mm: float | None, size: int
+) -> ussim.ImageGrid:
+    """Square pixels from the array on, where the wave is made, to the end of the field of view."""
+    if depth_mm is None and acquisition.probe.imaging is not None:
+        depth_mm = 0.0, 1e3 * acquisition.probe.imaging.z[1]
+    grid = make_grid(acquisition, depth_mm, width_mm, size)
+    if grid.z[0] == 0:  # the element surfaces themselves: half a pixel below
+        grid = ussim.ImageGrid(x=grid.x, z=grid.z + (grid.z[1] - grid.z[0]) / 2)
+    return grid
+
+
 def resolve_engine(engine: str) -> str:
     """Return the engine's name with "auto" decided, found to be there before the work begins."""
     module = get_engine(engine)
@@ -367,14 +379,46 @@ def write_bmode(
     dynamic_range_db: float,
     bare: bool = False,
     title: str | None = None,
+    figure: Any = None,
 ) -> None:
-    """Write the picture, its numbers beside it, and with `bare` its pixels alone."""
+    """Write the picture, its numbers beside it, and with `bare` its pixels alone; a figure of it where one is given."""
     title = title or title_of(acquisition)
     is_linear = is_coherence(settings.get("combine", SUM))
-    figure = bmode_figure(picture, grid, None if is_linear else dynamic_range_db, title)
+    if figure is None:
+        figure = bmode_figure(picture, grid, None if is_linear else dynamic_range_db, title)
     write_result(output, figure, {"bmode": picture, **axes_of(grid)}, acquisition, settings)
     if bare:
         write_bare(bare_path(output), picture)
+
+
+def check_montage(montage: bool, output: Path | None, combine: str) -> None:
+    """Refuse a montage of what has no picture, or no decibels."""
+    if montage and output is not None and output.suffix.lower() == console.NUMBERS:
+        raise click.UsageError(f"--montage: {output}: expected a picture name ending in .png, .pdf or .svg")
+    if montage:
+        check_decibels(combine)
+
+
+def check_decibels(combine: str) -> None:
+    """Refuse a coherence where decibels are drawn."""
+    if is_coherence(combine):
+        raise click.UsageError(f"--combine {combine}: a coherence has no decibels: expected another --combine")
+
+
+def make_montage(
+    rf: ussim.RFData,
+    iq: ussim.IQData,
+    picture: np.ndarray,
+    grid: ussim.ImageGrid,
+    dynamic_range_db: float,
+    options: dict[str, Any],
+) -> Any:
+    """Return the figure from echoes to the picture; `options` are those of `delay_and_sum`."""
+    from ..show.montage import montage_figure
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnseenWarning)
+        return montage_figure(rf, grid, dynamic_range_db, iq, picture, **options)
 
 
 def title_of(acquisition: ussim.Acquisition) -> str:
@@ -394,7 +438,7 @@ def write_result(
     output: Path, figure: Any, arrays: dict[str, Any], acquisition: ussim.Acquisition, settings: dict[str, Any]
 ) -> None:
     """Write the picture (a figure, or a function that writes it) and an .npz of arrays and settings beside it; or a .mat."""
-    record = settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": ussim.__version__}
+    record = record_of(acquisition, settings)
     if output.suffix.lower() == console.NUMBERS:
         write_mat(output, arrays, record)
         return
@@ -405,6 +449,19 @@ def write_result(
             figure()
         else:
             save_figure(figure, output, record, **figure_size())
+
+
+def record_of(acquisition: ussim.Acquisition, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what made a result, as JSON has it."""
+    return settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": ussim.__version__}
+
+
+def write_text(path: Path, text: str, draw: Callable[[], None] | None = None) -> None:
+    """Write a text, and the figure that `draw` writes beside it: both appear, or neither."""
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        if draw is not None:
+            draw()
 
 
 def write_mat(output: Path, arrays: dict[str, Any], record: dict[str, Any]) -> None:

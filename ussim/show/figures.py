@@ -155,6 +155,14 @@ def _draw_contours(axes: Axes, grid: ImageGrid, level: np.ndarray, dynamic_range
 
 def channels_figure(data: RFData | IQData, transmit: int = 0, dynamic_range_db: float = 60.0) -> Figure:
     """Return the channel data of one transmit in dB of their largest value, elements across and time down."""
+    figure = new_figure(5.4, IMAGE_HEIGHT + 0.85)
+    axes = figure.subplots()
+    _bar(figure, axes, draw_channels(axes, data, transmit, dynamic_range_db), "dB")
+    return figure
+
+
+def draw_channels(axes: Axes, data: RFData | IQData, transmit: int = 0, dynamic_range_db: float = 60.0) -> Any:
+    """Draw the channel data of one transmit in dB of their largest value, elements across, time down; return the image."""
     n = data.acquisition.n_transmits
     if not -n <= transmit < n:
         raise ValueError(f"transmit: expected 0 to {n - 1}, got {transmit}")
@@ -162,15 +170,12 @@ def channels_figure(data: RFData | IQData, transmit: int = 0, dynamic_range_db: 
     level = 20 * np.log10(np.maximum(samples / (samples.max() or 1.0), 10 ** (-dynamic_range_db / 20)))
     start = 1e6 * float(data.start_times[transmit])
     end = start + 1e6 * samples.shape[0] / data.sampling_frequency
-    figure = new_figure(5.4, IMAGE_HEIGHT + 0.85)
-    axes = figure.subplots()
     extent = (0.5, samples.shape[1] + 0.5, end, start)
     image = axes.imshow(level, extent=extent, cmap="gray", vmin=-dynamic_range_db, vmax=0, aspect="auto")
     axes.set_xlabel("element")
     axes.set_ylabel("time [µs]")
     axes.set_title(f"{data.acquisition.probe.name}, transmit {transmit % n} of {n}")
-    _bar(figure, axes, image, "dB")
-    return figure
+    return image
 
 
 def default_figure(probe: Probe) -> Figure:
