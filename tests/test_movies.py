@@ -166,6 +166,19 @@ def test_render_draws_a_montage(run):
 # --- ussim movie -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("depth", "rows"), [(20, 256), (60, 341), (200, 640)])
+def test_the_rows_of_a_wave_tell_its_crests_apart_within_bounds(run, depth, rows):
+    code, _, err = run(
+        "movie", "--probe", "P4-2v", "--plane-deg", "0", "--pictures", "2", "--width-mm", "13", "--depth-mm", "0", depth
+    )
+    assert code == 0, err
+    with np.load("P4-2v_wave.npz") as arrays:
+        assert len(arrays["z"]) == rows
+        wavelength = 1540 / ussim.load_probe("P4-2v").center_frequency
+        fine = bool(np.diff(arrays["z"]).max() < wavelength / 3)
+    assert fine == (rows < 640) == ("tell the crests" not in err)
+
+
 def test_a_movie_of_a_wave(run):
     code, out, err = run("movie", "--probe", "P4-2v", "--plane-deg", "0", "--size", "24", "--pictures", "4")
     assert code == 0, err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ..propagation import crossing_times
 from ..show.movies import check_movie, save_doppler_movie, save_field_movie, save_movie
 from . import console, recorded, steps
 
+# Of the picture of a wave where no size is asked for: what tells its crests apart, within bounds.
+LEAST_ROWS, MOST_ROWS, PIXELS_A_WAVE = 256, 640, 3.2
 POWER_RANGE_DB = 20.0  # color is drawn where the power is less than this below its largest, as by `ussim doppler`
 
 
@@ -27,7 +30,12 @@ def wave(options: dict[str, Any]) -> None:
     chosen = (options[name] for name in ("focus_mm", "plane_deg", "diverging_deg", "source_mm"))
     waves, words = steps.one_transmit(probe, medium, *chosen)
     acquisition = ussim.Acquisition(probe, waves, medium, n_subelements=options["sub_elements"])
-    grid = steps.field_grid(acquisition, options["depth_mm"], options["width_mm"], options["size"])
+    wavelength = medium.speed_of_sound / probe.center_frequency
+    grid = steps.field_grid(acquisition, options["depth_mm"], options["width_mm"], options["size"] or LEAST_ROWS)
+    if options["size"] is None:  # as fine as the crests are
+        rows = math.ceil(LEAST_ROWS * float(grid.z[1] - grid.z[0]) / (wavelength / PIXELS_A_WAVE))
+        rows = min(max(rows, LEAST_ROWS), MOST_ROWS)
+        grid = steps.field_grid(acquisition, options["depth_mm"], options["width_mm"], rows)
     output = _checked(options["output"] or Path(f"{probe.name.replace('/', '-')}_wave.gif"), *steps.input_files(probe))
     if options["time_us"] is None:
         times = crossing_times(acquisition, grid, n)
@@ -36,7 +44,7 @@ def wave(options: dict[str, Any]) -> None:
         if not low < high:
             raise click.UsageError(f"--time-us: expected LOW below HIGH, got {low:g} {high:g}")
         times = np.linspace(low / 1e6, high / 1e6, n)
-    pixel, wavelength = float(grid.z[1] - grid.z[0]), medium.speed_of_sound / probe.center_frequency
+    pixel = float(grid.z[1] - grid.z[0])
     if pixel > wavelength / 3:
         console.note(
             f"pixels of {1e3 * pixel:.2g} mm do not tell the crests of {1e3 * wavelength:.2g} mm apart: a larger --size, or "

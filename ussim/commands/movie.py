@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import console, grammar
 from .options import (
@@ -127,7 +128,9 @@ def movie(channel_data: Path | None, **options: Any) -> None:
     if channel_data is None:
         _refuse(options, OF_A_RECORDING, "goes with CHANNEL_DATA")
         options["probe"] = options["probe"] or console.ProbeType().convert(DEFAULT_PROBE, None, None)
-        filmed.wave(options | {"pictures": options["pictures"] or PICTURES})
+        source = click.get_current_context().get_parameter_source("size")
+        size = None if source is ParameterSource.DEFAULT else options["size"]
+        filmed.wave(options | {"pictures": options["pictures"] or PICTURES, "size": size})
         return
     _refuse(options, OF_A_WAVE, "goes without CHANNEL_DATA")
     if not options["doppler"]:
