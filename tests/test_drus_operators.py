@@ -222,6 +222,9 @@ def _check_every_field(probe, grid, signal, mask, acquisition_digest):
         "waveform": signal,
         "impulse_response": signal,
         "receive_mask": mask,
+        "aberration": ussim.PhaseScreen(40e-9, 5e-3),
+        "element_errors": ussim.ElementErrors(1.0),
+        "receive_chain": ussim.ReceiveChain(n_bits=8),
     }
     acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(0.0))
     assert {f.name for f in fields(acquisition)} == others.keys()

@@ -111,7 +111,7 @@ def psf(probe: ussim.Probe, as_json: bool, output: Path | None, **options: Any) 
     settings = receive | how | {"f_number": options["f_number"]}
     record = found.to_dict() | {"settings": steps.record_of(acquisition, settings)}
     text = json.dumps(record, indent=2, allow_nan=False)
-    steps.write_text(
+    steps.write_words(
         output.with_suffix(".json"),
         text,
         None

@@ -456,7 +456,7 @@ def record_of(acquisition: ussim.Acquisition, settings: dict[str, Any]) -> dict[
     return settings | {"acquisition": acquisition_to_dict(acquisition), "ussim": ussim.__version__}
 
 
-def write_text(path: Path, text: str, draw: Callable[[], None] | None = None) -> None:
+def write_words(path: Path, text: str, draw: Callable[[], None] | None = None) -> None:
     """Write a text, and the figure that `draw` writes beside it: both appear, or neither."""
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
