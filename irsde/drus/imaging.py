@@ -30,7 +30,7 @@ from .channels import PEAK, ChannelModel, channel_model
 from .despeckle import srad
 from .operators import IdentityOperator, SpectralOperator
 from .phantoms import LAYOUTS, Layout
-from .priors import GaussianPrior
+from .priors import DDPMPrior, GaussianPrior
 from .recordings import PicmusPhantom, single
 from .regions import (
     DYNAMIC_RANGE_DB,
@@ -322,7 +322,8 @@ def reconstruct(
     progressing, channels = _stage(progress, "DRUS"), None
     if operator is None:
         channels = channel_model(flat, case.grid, engine, noise_level=noise_level)
-        options |= {"steps": steps or SAMPLERS["daps"], "progress": progressing}
+        learned = isinstance(prior, DDPMPrior) and prior.variance  # another is exact, or knows no points
+        options |= {"steps": steps or SAMPLERS["daps"], "progress": progressing, "shared": learned and n_samples > 1}
         samples = daps.sample_posterior(channels, prior, **options) / channels.scale  # type: ignore[arg-type]
         level, unit = math.sqrt(float(np.mean(channels.noise**2))), math.sqrt(float(np.mean(flat.samples**2)))
     else:
