@@ -66,12 +66,14 @@ gpu-check:
 
 # What the packages need on a CPU.
 $(VENV)/.base: pyproject.toml constraints.txt
+	@echo "an environment in $(VENV), and the packages into it: half a minute to a few"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	@touch $@
 
 # Training, tests and the checkers too. PyTorch is the CPU build that constraints.txt pins.
 $(VENV)/.all: pyproject.toml constraints.txt
+	@echo "an environment in $(VENV), and PyTorch and all else into it: some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable ".[all]"
 	@touch $@ $(VENV)/.base
