@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.fft import next_fast_len
 
 from .acquisition import Acquisition
 from .arrays import device_of
 from .chain import WHITE, ReceiveChain, TimeGain
 from .engines import engine_of
+from .numerics import fast_length
 from .physics import probe_spectrum
 from .plan import make_plan
 from .types import IQData, RFData
@@ -244,7 +244,7 @@ def _sample_unevenly(records: np.ndarray, rate: float, jitter: float, seeds: Seq
     engine = engine_of(records)
     fft: Any = engine.array_module.fft
     n = records.shape[-1]
-    n_fft = next_fast_len(n + 64, real=True)  # zeros between the end and the beginning
+    n_fft = fast_length(n + 64)  # zeros between the end and the beginning
     slope = engine.to_device((2j * np.pi * np.fft.rfftfreq(n_fft)).astype(np.complex64))  # per sample
     for record, seed in zip(records, seeds, strict=True):
         own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, JITTER_STREAM))
