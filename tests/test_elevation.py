@@ -278,7 +278,7 @@ def test_threads_and_company_change_no_byte(small_array):
 
 
 def test_a_polynomial_goes_through_the_nodes_of_a_segment():
-    """Of degree five it is exact; the card's kernels write it out with whole numbers."""
+    """Exact up to degree five; the card's kernels write it out with whole numbers."""
     rng = np.random.default_rng(0)
     polynomial = np.polynomial.Polynomial(rng.normal(size=6))
     known = np.array([[polynomial(t), polynomial.deriv()(t)] for t in (0, 0.5, 1)]).ravel()

@@ -474,7 +474,7 @@ def test_frames_of_a_thread_are_as_many_as_pay():
 
 @pytest.mark.parametrize("interpolation", ["linear", "lanczos3"])
 def test_nothing_is_read_beside_the_records(host, small_array, interpolation):
-    """Of records that end where the image does not, sample for sample: a NaN on either side would show."""
+    """Records end where the image does not, sample for sample: a NaN on either side would show."""
     probe = replace(small_array, n_elements=2)
     acquisition = ussim.Acquisition(probe, ussim.PlaneWaves(0.0))
     grid = ussim.ImageGrid(x=[0.0], z=np.linspace(0, 5e-3, 1500))

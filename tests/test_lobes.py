@@ -22,7 +22,7 @@ def phased():
 
 
 def test_the_lateral_width_is_lambda_z_over_d(phased):
-    """Of a boxcar aperture on receive alone: sinc is 1/2 at 0.603, so the width at -6 dB is 1.206 λ z / D."""
+    """Boxcar aperture on receive alone: sinc is 1/2 at 0.603, so the width at -6 dB is 1.206 λ z / D."""
     aperture = PROBE.n_elements * PROBE.pitch
     expected = 1.206 * WAVELENGTH * phased.depths / aperture
     # The one-period pulse has a carrier 5 % lower, elements at the ends hear less: up to 10 % wider together.

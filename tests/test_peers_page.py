@@ -54,7 +54,7 @@ def test_a_field_is_there(name):
 
 @cache
 def sources_of(package):
-    """What a package defines, read and not run: zea wants Keras and one of its backends."""
+    """Return the names that a package defines, read and not run: zea wants Keras and one of its backends."""
     griffe = pytest.importorskip("griffe")
     return griffe.load(package, allow_inspection=False, resolve_aliases=True)
 

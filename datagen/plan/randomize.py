@@ -143,7 +143,7 @@ class Ranges(BaseModel):
 
     @property
     def has_hardware(self) -> bool:
-        """Whether each sample has a machine of its own."""
+        """Tell whether each sample has a machine of its own."""
         return any(getattr(self, name) is not None for name in _HARDWARE)
 
     @property

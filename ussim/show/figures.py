@@ -121,16 +121,22 @@ def pressure_figure(
         dynamic_range_db = field_range_db(exact[~behind])
     level = np.ma.masked_where(behind, np.maximum(exact, -dynamic_range_db))
     figure, (axes,) = image_row(grid, 1)
-    axes.set_facecolor(NOTHING_COLOUR)
-    image = _draw(axes, level, grid, cmap="inferno", vmin=-dynamic_range_db, vmax=0)
+    image = draw_field(axes, level, grid, probe, "#3fb950", cmap="inferno", vmin=-dynamic_range_db, vmax=0)
     _draw_contours(axes, grid, level, dynamic_range_db)
-    axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color="#3fb950", linewidth=2.5, solid_capstyle="butt")
-    left, right, bottom, top = _extent(grid)
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, min(top, -0.5))
     axes.set_title(title)
     _bar(figure, axes, image, "RMS pressure [dB]")
     return figure
+
+
+def draw_field(axes: Axes, values: np.ndarray, grid: ImageGrid, probe: Probe, array_color: str, **colors: Any) -> Any:
+    """Draw what a field is on a grid, and the array where it lies, above the picture's top if need be."""
+    axes.set_facecolor(NOTHING_COLOUR)
+    image = _draw(axes, values, grid, **colors)
+    axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color=array_color, linewidth=2.5, solid_capstyle="butt")
+    left, right, bottom, top = _extent(grid)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, min(top, -0.5))
+    return image
 
 
 def field_range_db(level_db: np.ndarray) -> float:

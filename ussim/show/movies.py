@@ -19,7 +19,7 @@ from ..extras import needs
 from ..io.atomic import replacing
 from ..probes import Probe
 from ..types import ImageGrid
-from .figures import NOTHING_COLOUR, _bar, _draw, _extent, bmode_figure, image_row
+from .figures import _bar, bmode_figure, draw_field, image_row
 from .flow import doppler_figure
 
 if TYPE_CHECKING:
@@ -183,13 +183,8 @@ def field_figure(pressure: np.ndarray, grid: ImageGrid, probe: Probe, limit: flo
     Figure
     """
     figure, (axes,) = image_row(grid, 1)
-    axes.set_facecolor(NOTHING_COLOUR)
     shown = np.ma.masked_where(probe.is_behind(grid.x[None, :], grid.z[:, None]), pressure)
-    image = _draw(axes, shown, grid, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axes.plot(1e3 * probe.element_x, 1e3 * probe.element_z, color=ELEMENTS_COLOUR, linewidth=2.5, solid_capstyle="butt")
-    left, right, bottom, top = _extent(grid)
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, min(top, -0.5))
+    image = draw_field(axes, shown, grid, probe, ELEMENTS_COLOUR, cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes.set_title(title)
     _bar(figure, axes, image, "pressure")
     bar = axes.child_axes[0]
