@@ -213,6 +213,21 @@ def test_movies_of_a_recording(run, flowing):
         assert np.nanmedian(velocity) == pytest.approx(0.1, rel=0.1)
 
 
+def test_a_few_frames_of_a_recording_are_in_memory_at_a_time(run, flowing, monkeypatch):
+    """However long it is; the images are those of all frames at once."""
+    file = ussim.open_channel_data(flowing)
+    taken, stack = [], type(file).stack
+    monkeypatch.setattr(type(file), "stack", lambda self, frames=None: taken.append(frames) or stack(self, frames))
+    field = ("--depth-mm", "11", "19", "--width-mm", "8", "--size", "16", "--engine", "cpu")
+    assert run("movie", "flow.hdf5", *field)[0] == 0
+    assert [frame for frames in taken for frame in frames] == list(range(10))
+    assert max(map(len, taken)) <= 8
+    with np.load("flow.npz") as arrays:
+        grid = ussim.ImageGrid(x=arrays["x"], z=arrays["z"])
+        whole = ussim.envelope_image(stack(file), grid, engine="cpu")
+        np.testing.assert_array_equal(arrays["bmode"], ussim.log_compress(whole, 60))
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -19,6 +19,7 @@ from . import console, recorded, steps
 
 # Of the picture of a wave where no size is asked for: what tells its crests apart, within bounds.
 LEAST_ROWS, MOST_ROWS, PIXELS_A_WAVE = 256, 640, 3.2
+FRAMES_AT_ONCE = 8  # of a recording: its delays are found once for them
 POWER_RANGE_DB = 20.0  # color is drawn where the power is less than this below its largest, as by `ussim doppler`
 
 
@@ -78,7 +79,7 @@ def recording(path: Path, options: dict[str, Any]) -> None:
     if len(frames) < least:
         raise click.UsageError(f"{path}: expected {least} frames or more, got {len(frames)}")
     rate = _frame_rate(file, frames, options) if options["doppler"] else None
-    data = steps.demodulated(file.stack(frames), recorded.receive_of(options))
+    data = steps.demodulated(file.frame(frames[0]), recorded.receive_of(options))
     grid = recorded.field_of(file, data, options)
     engine = steps.resolve_engine(options["engine"])
     range_db = options["dynamic_range_db"] or (
@@ -96,21 +97,19 @@ def recording(path: Path, options: dict[str, Any]) -> None:
     }
     how = {"f_number": options["f_number"], "speed_of_sound": options["speed_of_sound"], "engine": engine}
     clock = steps.Clock()
-    doing = f"beamforming {len(frames)} frames onto {steps.pixels(grid)}"
+    image = ussim.envelope_image if rate is None else ussim.delay_and_sum
+    with clock("beamform", f"beamforming {len(frames)} frames onto {steps.pixels(grid)}") as progress:
+        images = _images(file, frames, grid, image, options, how, progress)
     names = [f"{path.name}, frame {frame}" for frame in frames]
     shown = options["shown_hz"]
     save: Callable[[Callable[[int, int], None]], None]
     if rate is None:
-        with clock("beamform", doing) as progress:
-            envelope = to_numpy(ussim.envelope_image(data, grid, progress=progress, **how))
-        bmodes = ussim.log_compress(envelope, range_db)
+        bmodes = ussim.log_compress(images, range_db)
         arrays = {"bmode": bmodes}
 
         def save(progress: Callable[[int, int], None]) -> None:
             save_movie(output, list(bmodes), grid, range_db, names, progress, shown)
     else:
-        with clock("beamform", doing) as progress:
-            images = to_numpy(ussim.delay_and_sum(data, grid, progress=progress, **how))
         bmodes, velocities, limit = _flow(images, rate, data.acquisition, range_db, options)
         arrays = {"bmode": bmodes, "velocity": velocities}
         settings |= {"frame_rate": rate, "ensemble": least, "wall_order": options["wall_order"]}
@@ -122,6 +121,25 @@ def recording(path: Path, options: dict[str, Any]) -> None:
     with clock("movie", f"drawing {len(names)} frames") as progress:
         steps.write_result(output, lambda: save(progress), arrays | steps.axes_of(grid), data.acquisition, settings)
     console.result(f"{output}: {steps.summary(data.acquisition, grid)}, {len(names)} frames; engine {engine}, {clock}")
+
+
+def _images(
+    file: ussim.ChannelDataFile,
+    frames: list[int],
+    grid: ussim.ImageGrid,
+    image: Callable[..., Any],
+    options: dict[str, Any],
+    how: dict[str, Any],
+    progress: Callable[[int, int], None],
+) -> np.ndarray:
+    """Return the image of each frame, (n_frames, nz, nx); the channel data of a few frames at a time are in memory."""
+    images = []
+    for first in range(0, len(frames), FRAMES_AT_ONCE):
+        some = frames[first : first + FRAMES_AT_ONCE]
+        data = steps.demodulated(file.stack(some), recorded.receive_of(options))
+        images.append(to_numpy(image(data, grid, **how)))
+        progress(first + len(some), len(frames))
+    return np.concatenate(images)
 
 
 def _checked(output: Path, *inputs: Path) -> Path:
